@@ -1,0 +1,38 @@
+# Everything a fresh clone needs: `make demo` runs the main job on real photos, `make test` runs the checks.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+EXTRAS := test,offline-text
+OUT    ?= demo-out
+
+.PHONY: install demo test lint types clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@if command -v uv >/dev/null 2>&1; then \
+		uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && \
+		uv pip install --quiet --python $(BIN)/python -e '.[$(EXTRAS)]'; \
+	else \
+		$(PYTHON) -m venv $(VENV) && \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]'; \
+	fi
+	@$(BIN)/python -c "import torch, torchvision, timm, open_clip"
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/shotseg demo --out $(OUT)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+test: lint types
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) $(OUT) dist build .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,33 @@
+"""shotseg: segment the things you have few masks for, or none.
+
+Heavy libraries load on first use, so that ``import shotseg`` and ``shotseg --help`` answer at once.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Segmenter": "shotseg.segmenter",
+    "Result": "shotseg.segmenter",
+    "load": "shotseg.segmenter",
+    "list_models": "shotseg.models",
+    "list_encoders": "shotseg.encoders",
+    "list_datasets": "shotseg.data",
+}
+__all__ = ["Result", "Segmenter", "__version__", "list_datasets", "list_encoders", "list_models", "load"]
+
+if TYPE_CHECKING:
+    from shotseg.data import list_datasets
+    from shotseg.encoders import list_encoders
+    from shotseg.models import list_models
+    from shotseg.segmenter import Result, Segmenter, load
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'shotseg' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

@@ -1,0 +1,101 @@
+"""The records that travel through the library: a photo with its mask, an episode, an encoded support, a prediction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+IGNORE = 255
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One photo and what is known of it.
+
+    image: (H, W, 3) uint8 RGB, EXIF rotation applied.
+    mask:  (H, W) uint8 or int32 class ids, 255 = ignore; None where there is no mask.
+    tags:  ids of the classes known to be in the photo (image-level labels).
+    """
+
+    image: np.ndarray
+    mask: np.ndarray | None = None
+    tags: frozenset[int] = frozenset()
+    id: str = ""
+    path: Path | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """A batch of B few-shot tasks with K support images each, images in [0, 1] (RGB, not normalised).
+
+    query: (B, 3, H, W) float32.            query_mask: (B, H, W) int64 in {0, 1, 255}, or None.
+    support: (B, K, 3, H, W) float32.       support_mask: (B, K, H, W) int64 in {0, 1, 255}, or None (class name only).
+    class_id: (B,) int64.                   class_name: B names.
+    ids: B tuples, the query's id and then its K supports' ids.     sizes: B original (height, width) of the queries.
+    """
+
+    query: Tensor
+    support: Tensor
+    class_id: Tensor
+    query_mask: Tensor | None = None
+    support_mask: Tensor | None = None
+    class_name: tuple[str, ...] = ()
+    ids: tuple[tuple[str, ...], ...] = ()
+    sizes: tuple[tuple[int, int], ...] = ()
+
+    def to(self, device: torch.device | str) -> Episode:
+        """The same episode with every tensor on ``device``."""
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: v.to(device) for k, v in moved.items() if isinstance(v, Tensor)})
+
+
+@dataclass(frozen=True, eq=False)
+class Support:
+    """What a model keeps of a class after seeing its K support images: tensors only, each (B, K, ...).
+
+    Shots of different sizes are padded with zeros, so a model keeps a weight tensor beside its tokens (0 = padding).
+    """
+
+    tensors: dict[str, Tensor]
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tensors[name]
+
+    @property
+    def shots(self) -> int:
+        return next(iter(self.tensors.values())).shape[1]
+
+    def to(self, device: torch.device | str) -> Support:
+        return Support({k: v.to(device) for k, v in self.tensors.items()})
+
+    @staticmethod
+    def join(supports: list[Support]) -> Support:
+        """The shots of several supports of one class as one support (dimension 1 grows)."""
+
+        def pad(tensor: Tensor, shape: list[int]) -> Tensor:
+            return F.pad(tensor, [n for d in range(tensor.dim() - 1, 1, -1) for n in (0, shape[d] - tensor.shape[d])])
+
+        joined = {}
+        for name in supports[0].tensors:
+            parts = [s[name] for s in supports]
+            largest = [max(sizes) for sizes in zip(*(p.shape for p in parts))]
+            joined[name] = torch.cat([pad(p, largest) for p in parts], dim=1)
+        return Support(joined)
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """logits: (B, 2, h, w), background then foreground; ``extra``: named side outputs for losses and reports."""
+
+    logits: Tensor
+    extra: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def probability(self) -> Tensor:
+        """(B, h, w) probability of the foreground."""
+        return self.logits.softmax(1)[:, 1]

@@ -1,0 +1,72 @@
+"""What every frozen encoder gives, and how it is called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Feature maps of B images, shallow to deep.
+
+    maps:    NCHW tensors (B, C_i, h_i, w_i).       strides: image pixels a step of each map.
+    classes: one (B, C) class token a map for a ViT, empty for a CNN.
+    """
+
+    maps: tuple[Tensor, ...]
+    strides: tuple[int, ...]
+    classes: tuple[Tensor, ...] = ()
+
+    def __getitem__(self, image: int | slice) -> Features:
+        """The features of one image (kept as a batch of one) or of a slice of the batch."""
+        at = slice(image, image + 1) if isinstance(image, int) else image
+        return Features(tuple(m[at] for m in self.maps), self.strides, tuple(c[at] for c in self.classes))
+
+    def to(self, device: torch.device | str) -> Features:
+        return Features(tuple(m.to(device) for m in self.maps), self.strides, tuple(c.to(device) for c in self.classes))
+
+    @staticmethod
+    def cat(parts: list[Features]) -> Features:
+        """One batch from several; all of the same size."""
+        maps = tuple(torch.cat(m) for m in zip(*(p.maps for p in parts)))
+        return Features(maps, parts[0].strides, tuple(torch.cat(c) for c in zip(*(p.classes for p in parts))))
+
+
+class Encoder(nn.Module):
+    """A frozen network from images to :class:`Features`.
+
+    ``encoder(images)`` takes (B, 3, H, W) RGB in [0, 1] of any size, normalises with the encoder's own mean and std and runs
+    without gradient. ``encoder.extract(normalised)`` is the same on already normalised input, gradients as the caller asks.
+    """
+
+    name: str = ""
+    mean: Tensor
+    std: Tensor
+    strides: tuple[int, ...] = ()
+    channels: tuple[int, ...] = ()
+    patch: int = 32  # image sides are best a multiple of this
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+
+    def freeze(self) -> Encoder:
+        return self.eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Encoder:  # frozen: batch statistics never move
+        return super().train(False)
+
+    def extract(self, normalised: Tensor) -> Features:
+        raise NotImplementedError
+
+    def last_stage(self, tap: Tensor) -> Tensor:
+        """The last stage run on a (masked) map of the stage before (PFENet, BAM, QGNet)."""
+        raise NotImplementedError(f"{self.name} has no separate last stage")
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Features:
+        return self.extract((images - self.mean) / self.std)

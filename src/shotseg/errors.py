@@ -1,0 +1,13 @@
+"""The one error type that a person should see: a single line with what is wrong, where, and the mend."""
+
+
+class ShotsegError(Exception):
+    """Something the user can mend. The message is one line: what, which file or value, what to do."""
+
+
+class InputError(ShotsegError):
+    """A file of the user's cannot be used; other inputs are not affected."""
+
+
+class UsageError(ShotsegError):
+    """The call itself is wrong (a missing folder, an unknown name); nothing was done."""
