@@ -1,0 +1,70 @@
+"""Frozen encoders by name.
+
+A name is one of :func:`list_encoders`, ``timm:<model>`` for any timm CNN or ViT, or ``open_clip:<model>[/<tag>]``.
+"""
+
+from __future__ import annotations
+
+from shotseg.encoders.features import Encoder, Features
+from shotseg.encoders.weights import TABLE, Weights, list_weights, open_clip_row, timm_row
+from shotseg.errors import UsageError
+
+__all__ = ["Encoder", "Features", "Weights", "list_encoders", "list_weights", "load"]
+
+# timm's files whose models are plain ViTs: patch tokens in one resolution, a list of blocks.
+_TIMM_VITS = ("vision_transformer", "eva", "deit")
+
+
+def list_encoders() -> list[str]:
+    """The names in the table, the offline default first; :func:`load` also takes any timm or open_clip model."""
+    return list(TABLE)
+
+
+def load(name: str = "efficientnet-lite0", weights: str = "default", device: str = "cpu") -> Encoder:
+    """The frozen encoder ``name`` on ``device``.
+
+    weights: "default" (downloaded once by the owning library), "random", or the path of a local file.
+
+    Raises :class:`UsageError` for an unknown name or weights that cannot be downloaded, :class:`InputError` for a
+    weights file that is missing, damaged, or of another network.
+    """
+    row = _row(name)
+    return _build(row, weights).freeze().to(device)
+
+
+def _row(name: str) -> Weights:
+    library, _, model = name.partition(":")
+    if library == "timm" and model:
+        return timm_row(model)
+    if library == "open_clip" and model:
+        return open_clip_row(model)
+    if name not in TABLE:
+        raise UsageError(
+            f"unknown encoder {name!r}; choose one of {', '.join(TABLE)}, timm:<model> or open_clip:<model>"
+        )
+    return TABLE[name]
+
+
+def _build(row: Weights, weights: str) -> Encoder:
+    if row.name.startswith(("clip-", "open_clip:")):
+        from shotseg.encoders import clip
+
+        return clip.load(row, weights)
+    if row.name.startswith("timm:") or row.name.startswith("dino"):
+        from timm.models import is_model_in_modules
+
+        if is_model_in_modules(row.model.partition(".")[0], _TIMM_VITS):
+            from shotseg.encoders import vit
+
+            return vit.load(row, weights)
+    from shotseg.encoders import cnn
+
+    own = {
+        "efficientnet-lite0": cnn.EfficientNetLite0,
+        "resnet50": cnn.EveryBlockResNet,
+        "resnet101": cnn.EveryBlockResNet,
+        "vgg16": cnn.EveryConvVGG16,
+        "resnet50-v2": cnn.DilatedResNet50,
+        "vgg16-bn": cnn.SlicedVGG16BN,
+    }
+    return own.get(row.name, cnn.TimmCNN)(row, weights)

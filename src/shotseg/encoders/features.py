@@ -38,8 +38,9 @@ class Features:
 class Encoder(nn.Module):
     """A frozen network from images to :class:`Features`.
 
-    ``encoder(images)`` takes (B, 3, H, W) RGB in [0, 1] of any size, normalises with the encoder's own mean and std and runs
-    without gradient. ``encoder.extract(normalised)`` is the same on already normalised input, gradients as the caller asks.
+    ``encoder(images)`` takes (B, 3, H, W) RGB in [0, 1] of any size, normalises with the encoder's own mean and std and
+    runs without gradient. ``encoder.extract(normalised)`` is the same on already normalised input, gradients as the
+    caller asks.
     """
 
     name: str = ""
@@ -48,6 +49,7 @@ class Encoder(nn.Module):
     strides: tuple[int, ...] = ()
     channels: tuple[int, ...] = ()
     patch: int = 32  # image sides are best a multiple of this
+    before_last: int = -2  # index of the map that last_stage takes
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]):
         super().__init__()

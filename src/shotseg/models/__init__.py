@@ -1,0 +1,32 @@
+"""Few-shot models by name. Each is one file that reads like its paper."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from shotseg.encoders.features import Encoder
+from shotseg.errors import UsageError
+
+_HOME = {"matching": ("shotseg.models.matching", "Matching")}
+
+
+def list_models() -> list[str]:
+    """The names that :func:`load` takes."""
+    return list(_HOME)
+
+
+def load(name: str, encoder: Encoder, **options: Any) -> Any:
+    """The model ``name`` on a frozen encoder; ``options`` are the keywords of its class.
+
+    Raises UsageError for an unknown name or option.
+    """
+    if name not in _HOME:
+        raise UsageError(f"unknown method {name!r}; choose one of {', '.join(_HOME)}")
+    module, cls = _HOME[name]
+    try:
+        return getattr(import_module(module), cls)(encoder, **options)
+    except TypeError as error:
+        if "unexpected keyword" not in str(error):
+            raise
+        raise UsageError(f"method {name!r}: {str(error).split(') ')[-1]}; see its class {cls} for the options") from None

@@ -1,0 +1,128 @@
+"""``shotseg benchmark``: how fast it is, and where the time goes."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from shotseg.cli.console import progress, table
+from shotseg.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Time one class on this machine: the encoder's forward pass, everything after it, and a folder of photos.
+
+    example: shotseg benchmark --photos 1000 --out speed.json
+    """
+
+    method: str = "matching"
+    """See: shotseg list models."""
+    encoder: str = "auto"
+    """See: shotseg list encoders."""
+    device: str = "auto"
+    """cpu, cuda, mps, or "auto"."""
+    size: int | None = None
+    """Longer side, in pixels, at which the method works."""
+    repeats: int = 15
+    """How often the single photo is timed; the medians are shown."""
+    photos: int = 40
+    """Photos in the folder."""
+    batch: int = 1
+    """Photos that go through the encoder together in the folder."""
+    out: Path | None = None
+    """Also write the numbers to this JSON file."""
+
+    def run(self) -> int:
+        for name in ("repeats", "photos", "batch"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"--{name} {getattr(self, name)}: must be 1 or more")
+        import torch
+
+        from shotseg.cli.demo import demo_items
+        from shotseg.data.images import read_image, write_bytes
+        from shotseg.segmenter import Segmenter
+
+        options = {} if self.size is None else {"size": self.size}
+        segmenter = Segmenter(self.method, self.encoder, self.device, **options)
+        calls: list[float] = []
+        segmenter.model.encoder.register_forward_pre_hook(lambda *_: calls.append(time.perf_counter()))
+        (example, *_), queries = demo_items()
+        start = time.perf_counter()
+        segmenter.add(example.class_name, [example.image_path], [example.mask_path])
+        numbers: dict[str, Any] = {"support_seconds": time.perf_counter() - start, "support_encoder_calls": len(calls)}
+
+        image = read_image(queries[0].image_path)
+        working = segmenter._fit(image)[0][None]
+        encode, whole = [], []
+        with progress("one photo", self.repeats + 2) as advance, torch.no_grad():
+            for _ in range(self.repeats + 2):
+                encode.append(_seconds(lambda: segmenter.model.encoder(working)))
+                whole.append(_seconds(lambda: segmenter.predict(image)))
+                advance()
+        encoder, total = median(encode[2:]), median(whole[2:])  # the first two warm up
+        numbers |= {"encoder_seconds": encoder, "predict_seconds": total, "rest_to_encoder": (total - encoder) / encoder}
+        numbers |= _folder(segmenter, [item.image_path for item in queries], self.photos, self.batch)
+        numbers |= {"working_size": list(working.shape[2:]), "threads": torch.get_num_threads(), "torch": torch.__version__}
+        _show(numbers)
+        if self.out is not None:
+            settings = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+            write_bytes(self.out, json.dumps({**settings, "device": str(segmenter.device), **numbers}, indent=1).encode())
+        return 0
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    import torch
+
+    start = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def _folder(segmenter: Any, paths: list[Path], count: int, batch: int) -> dict[str, float]:
+    """Photos a second through a folder, and the peak memory after a tenth of it and at its end."""
+    from shotseg.folder import Photo, segment_folder
+
+    photos = [Photo(str(paths[i % len(paths)]), f"{i:06d}.jpg", f"{i:06d}") for i in range(count)]
+    peaks = []
+    with tempfile.TemporaryDirectory() as out, progress("folder", count) as advance:
+
+        def on_record(record: dict) -> None:
+            peaks.append(_peak_memory())
+            advance()
+
+        seconds = _seconds(lambda: segment_folder(segmenter, photos, out, batch=batch, on_record=on_record))
+    return {"photos_per_second": count / seconds, "peak_mib_at_tenth": peaks[count // 10], "peak_mib_at_end": peaks[-1]}
+
+
+def _peak_memory() -> float:
+    """Peak resident memory of this process in MiB; 0 where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _show(numbers: dict[str, Any]) -> None:
+    height, width = numbers["working_size"]
+    rows = [
+        ("one support, encoded once", f"{1000 * numbers['support_seconds']:.0f} ms"),
+        ("encoder calls for it", str(numbers["support_encoder_calls"])),
+        (f"encoder, {width} x {height}", f"{1000 * numbers['encoder_seconds']:.1f} ms"),
+        ("whole prediction", f"{1000 * numbers['predict_seconds']:.1f} ms"),
+        ("all but the encoder / encoder", f"{numbers['rest_to_encoder']:.2f}"),
+        ("folder, written to disk", f"{numbers['photos_per_second']:.1f} photos/s"),
+        ("peak memory after a tenth of it", f"{numbers['peak_mib_at_tenth']:.0f} MiB"),
+        ("peak memory at its end", f"{numbers['peak_mib_at_end']:.0f} MiB"),
+    ]
+    table("", ("what", "value"), rows, numbers=("value",))

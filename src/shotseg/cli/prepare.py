@@ -1,0 +1,55 @@
+"""``shotseg prepare``: official archives to a checked manifest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from shotseg.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Check and convert a benchmark data set, once; evaluate and train then read what this writes.
+
+    Put the official archives (or their unpacked folders) into one folder and name it:
+
+        shotseg prepare pascal5i --root data/pascal
+        shotseg prepare coco20i --root data/coco --download
+
+    A missing archive is named with its address. Run it again after an interruption: it goes on where it stopped.
+    `shotseg list datasets` names the data sets.
+    """
+
+    dataset: Annotated[str, tyro.conf.Positional]
+    """pascal5i, coco20i, fss1000, lvis92i, coco_stuff10k, ade20k150, isic, chest_xray, deepglobe, suim or folder."""
+    root: Path
+    """The folder with the archives."""
+    out: Path | None = None
+    """Where the manifest and masks go (default: ROOT/shotseg/DATASET)."""
+    download: bool = False
+    """Fetch missing archives from hosts that allow it."""
+    workers: int = 2
+    """Threads that convert masks."""
+
+    def run(self) -> int:
+        """Prepare and print what was found; the exit code is 0."""
+        from rich.console import Console
+
+        from shotseg.data.prepare import prepare
+
+        if self.workers < 1:
+            raise UsageError(f"--workers {self.workers}: give at least 1")
+        manifest = prepare(self.dataset, self.root, self.out, self.download, self.workers)
+        console = Console(soft_wrap=True, highlight=False)
+        lists = ", ".join(f"{name} {count}" for name, count in manifest.facts["photos_by_list"].items())
+        console.print(
+            f"{manifest.facts['title']}: {len(manifest.classes)} classes; photos by list: {lists}", markup=False
+        )
+        for warning in manifest.facts["warnings"]:
+            console.print(f"warning: {warning}", markup=False)
+        console.print(f"{manifest.folder / 'manifest.json'}", markup=False)
+        return 0

@@ -1,0 +1,183 @@
+"""Count first, reduce later: pixel counts of every episode, and each published score as a reduction of them.
+
+A few-shot episode is one row with one class (N = 1) and the background in column 0. An image of semantic segmentation
+is one row with N classes and an empty column 0. All counts are int64, so sums are exact and order never matters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from shotseg.data.samples import IGNORE
+
+Array = np.ndarray
+
+
+def count(prediction: Tensor, target: Tensor, classes: int = 1) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Pixel counts of each image of a batch.
+
+    prediction: (B, H, W) integers in 0..classes.       target: the same shape, 255 = ignored.
+    Gives intersection, union and target area, each (B, 1 + classes) int64 with the background first, and the number of
+    ignored pixels (B,). Nothing is counted where the target is 255, whatever was predicted there.
+    """
+    rows = [_count_one(p[t != IGNORE], t[t != IGNORE], classes + 1) for p, t in zip(prediction, target)]
+    intersection, union, true = (torch.stack(column) for column in zip(*rows))
+    return intersection, union, true, (target == IGNORE).sum((1, 2))
+
+
+def _count_one(prediction: Tensor, target: Tensor, columns: int) -> tuple[Tensor, Tensor, Tensor]:
+    said, true, both = (
+        torch.bincount(x, minlength=columns) for x in (prediction, target, target[prediction == target])
+    )
+    return both, said + true - both, true
+
+
+@dataclass(frozen=True, eq=False)
+class Counts:
+    """The counts of E episodes with N classes each, int64.
+
+    classes: (E, N) class ids.      intersection, union, target: (E, 1 + N), background first.      ignored: (E,).
+    present: (E, N) 1 where the class was said to be in the photo (a classifier's answer); default: where it was
+    predicted.
+    """
+
+    classes: Array
+    intersection: Array
+    union: Array
+    target: Array
+    ignored: Array
+    present: Array | None = None
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def __getitem__(self, rows: Array | slice) -> Counts:
+        return Counts(**{f.name: None if (v := getattr(self, f.name)) is None else v[rows] for f in fields(self)})
+
+    @property
+    def predicted(self) -> Array:
+        """(E, 1 + N) predicted areas."""
+        return self.union + self.intersection - self.target
+
+    def of(self, name: str, class_ids: Array, weights: Array | None = None) -> Array:
+        """Sums over episodes of ``intersection``, ``union`` or ``target`` for each of the C class ids: (C,), or (R, C)
+        with ``weights`` (R, E), how often each episode is taken in each of R resamples."""
+        amounts, own = getattr(self, name)[:, 1:], self.classes
+        member = own[:, :, None] == np.asarray(class_ids)  # (E, N, C)
+        spread = (amounts[:, :, None] * member).sum(1)  # (E, C)
+        return spread.sum(0) if weights is None else weights @ spread
+
+
+def class_iou(counts: Counts, class_ids: Array, weights: Array | None = None) -> Array:
+    """IoU of each class in [0, 1]: its intersections summed over all episodes over its unions summed likewise.
+
+    (C,) float64, or (R, C) with ``weights``; NaN for a class that was neither present nor predicted in any episode.
+    """
+    union = counts.of("union", class_ids, weights).astype(np.float64)
+    return np.divide(
+        counts.of("intersection", class_ids, weights), union, out=np.full_like(union, np.nan), where=union > 0
+    )
+
+
+def miou(counts: Counts, class_ids: Array, absent: str = "skip", weights: Array | None = None) -> Array:
+    """Mean of :func:`class_iou`. ``absent``: classes that never occur are left out ("skip") or count 0 ("zero", as
+    released by the HSNet and PFENet families). A number, or (R,) with ``weights``."""
+    iou = class_iou(counts, class_ids, weights)
+    if absent == "zero":
+        return np.nan_to_num(iou).mean(-1)
+    known = ~np.isnan(iou)
+    return np.nan_to_num(iou).sum(-1) / np.maximum(known.sum(-1), 1)
+
+
+def fb_iou(counts: Counts, weights: Array | None = None) -> Array:
+    """Mean IoU of foreground and background, each summed over all episodes regardless of class (HSNet and PFENet
+    agree)."""
+
+    def total(amounts: Array) -> Array:  # (E, 1 + N) -> (2,) or (R, 2)
+        pair = np.stack([amounts[:, 0], amounts[:, 1:].sum(1)], 1)
+        return pair.sum(0) if weights is None else weights @ pair
+
+    return (total(counts.intersection) / np.maximum(total(counts.union), 1)).mean(-1)
+
+
+def episode_iou(counts: Counts) -> Array:
+    """(E,) foreground IoU of each episode (mean over its classes); 1 where nothing was there and nothing predicted."""
+    inter, union = counts.intersection[:, 1:], counts.union[:, 1:]
+    return np.where(union > 0, inter / np.maximum(union, 1), 1.0).mean(1)
+
+
+def exact_ratio(counts: Counts) -> float:
+    """Part of the episodes in which exactly the right classes were said to be present (CST's 0/1 exact ratio)."""
+    said = counts.predicted[:, 1:] > 0 if counts.present is None else counts.present > 0
+    return float((said == (counts.target[:, 1:] > 0)).all(1).mean())
+
+
+def pixel_accuracy(counts: Counts) -> float:
+    """Part of the pixels that are not ignored and carry the right class."""
+    return float(counts.intersection.sum() / max(int(counts.target.sum()), 1))
+
+
+def weak_shot(counts: Counts, base: Array, novel: Array) -> dict[str, float]:
+    """Scores of weak-shot segmentation, in [0, 1] (MaskFormer's evaluator as SimFormer uses it).
+
+    ``miou``: IoU summed over the classes in the ground truth, divided by the classes in ground truth or prediction.
+    ``base``, ``novel``: plain means over the group's classes in the ground truth. ``harmonic``: of those two.
+    """
+
+    def group(ids: Array) -> float:
+        there = counts.of("target", ids) > 0
+        return float(class_iou(counts, ids)[there].mean()) if there.any() else 0.0
+
+    everything = np.concatenate([base, novel])
+    low, high = group(base), group(novel)
+    return {
+        "miou": float(miou(counts, everything)),
+        "base": low,
+        "novel": high,
+        "harmonic": 2 * low * high / (low + high) if low + high else 0.0,
+        "pixel_accuracy": pixel_accuracy(counts),
+    }
+
+
+def resamples(episodes: int, times: int = 1000, seed: int = 0) -> Array:
+    """(times, episodes) int64: how often a bootstrap resample takes each episode; the same for the same arguments."""
+    draw = np.random.default_rng(seed)
+    return draw.multinomial(episodes, np.full(episodes, 1 / episodes), size=times)
+
+
+def bootstrap_interval(
+    counts: Counts, class_ids: Array, absent: str = "skip", times: int = 1000
+) -> tuple[float, float]:
+    """95 % interval of the mIoU (in [0, 1]) over resampled episodes: the luck of the draw of episodes, not of
+    photos."""
+    low, high = np.percentile(miou(counts, class_ids, absent, resamples(len(counts), times)), (2.5, 97.5))
+    return float(low), float(high)
+
+
+def seed_interval(values: list[float]) -> tuple[float, float] | None:
+    """95 % interval of the mean over seeds (Student's t); None with fewer than two seeds."""
+    if len(values) < 2:
+        return None
+    from scipy.stats import t
+
+    mean, error = float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values)))
+    reach = float(t.ppf(0.975, len(values) - 1)) * error
+    return mean - reach, mean + reach
+
+
+def paired_bootstrap(ours: Counts, theirs: Counts, class_ids: Array, times: int = 2000) -> dict[str, float]:
+    """mIoU of ``ours`` minus ``theirs`` over the same episodes in the same order, both resampled together.
+
+    ``difference`` with its 95 % interval ``low``..``high`` (in [0, 1]) and ``p``, two-sided: twice the part of the
+    resamples on the other side of zero.
+    """
+    weights = resamples(len(ours), times)
+    drawn = miou(ours, class_ids, weights=weights) - miou(theirs, class_ids, weights=weights)
+    low, high = np.percentile(drawn, (2.5, 97.5))
+    other_side = min((drawn <= 0).mean(), (drawn >= 0).mean())
+    difference = float(miou(ours, class_ids) - miou(theirs, class_ids))
+    return {"difference": difference, "low": float(low), "high": float(high), "p": float(min(1.0, 2 * other_side))}

@@ -1,0 +1,383 @@
+"""How a number is made: which episodes, at what size, scored where. Every choice is a field and written into the result.
+
+A protocol is data. Three things act on it: :func:`draw_episodes` (which photos), :func:`working_pair` (what the model
+sees) and :func:`decide` (from logits to a mask on the canvas where it is scored).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from shotseg.data import transforms
+from shotseg.data.episodes import EpisodeIndex, EpisodeSampler, StoredEpisodes
+from shotseg.data.samples import IGNORE
+from shotseg.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Every choice behind a number. ``None`` for size or geometry: as the model was made to work.
+
+    rule:          how episodes are drawn, a key of ``RULES``.
+    episodes:      number of episodes in each run.            seeds: one run each; the scores are means over the runs.
+    size:          working size in pixels.
+    geometry:      "fit" (aspect kept, longer side = size), "squash" (size x size) or "pad" (aspect kept, longer side =
+                   size, both sides floored to a multiple of 8, black below and right up to size x size).
+    score_at:      canvas on which pixels are counted: "original" (the photo's own size), "working" (the label is
+                   resized to the working size, nearest) or "square" (the longer side squared, padding ignored; only
+                   with "pad").
+    align_corners: of the bilinear resize of the logits to that canvas.
+    ignore_band:   pixels labelled 255: "exclude" from all counts, or count as "background".
+    fusion:        K shots: "model" (the model sees them together), "vote" (one mask a shot, votes divided by the
+                   largest vote in the photo, at least 0.5) or "mean" (mean of the shots' probabilities).
+    min_pixels:    photos are listed under a class from this many of its pixels; the class of a query is drawn
+                   without that limit.
+    absent:        a class that never occurs is left out of the mean ("skip") or counts as "zero".
+    training:      whether training photos that show a test class are kept (as background) or dropped.
+    selection:     how the checkpoint was chosen. These two describe; nothing here acts on them.
+    """
+
+    name: str
+    rule: str = "shotseg"
+    episodes: int = 1000
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    size: int | None = None
+    geometry: str | None = None
+    score_at: str = "original"
+    align_corners: bool = False
+    ignore_band: str = "exclude"
+    fusion: str = "model"
+    min_pixels: int = 0
+    absent: str = "skip"
+    training: str = "kept"
+    selection: str = "never on test classes"
+    overridden: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                known = ", ".join(str(a) for a in allowed if a is not None)
+                raise UsageError(f"protocol {name} {getattr(self, name)!r}: choose one of {known}")
+        if self.score_at == "square" and self.geometry != "pad":
+            raise UsageError("protocol score_at 'square' needs geometry 'pad'")
+        if self.episodes < 1 or not self.seeds:
+            raise UsageError("a protocol needs at least one episode and one seed")
+
+    def override(self, **values: Any) -> Protocol:
+        """The same with other values (None = as it was); the changed names are kept in ``overridden``."""
+        known = {f.name for f in fields(self)} - {"name", "overridden"}
+        if unknown := set(values) - known:
+            raise UsageError(f"protocol has no field {sorted(unknown)[0]!r}; fields: {', '.join(sorted(known))}")
+        changed = {k: v for k, v in values.items() if v is not None and v != getattr(self, k)}
+        return replace(self, **changed, overridden=tuple(sorted({*self.overridden, *changed})))
+
+
+_BAM_SEEDS = (510, 365, 382, 322, 988)  # numpy randint(0, 1000) after seed 123
+_HDM_SEEDS = (*_BAM_SEEDS, 98, 742, 17, 595, 106)
+_ON_TEST = "best epoch on the test fold, as released"
+_HSNET = Protocol(
+    "hsnet", rule="hsnet", seeds=(0,), size=400, geometry="squash", score_at="working", align_corners=True,
+    fusion="vote", absent="zero", selection=_ON_TEST,
+)  # fmt: skip
+_PFENET = Protocol(
+    "pfenet", rule="pfenet", episodes=5000, seeds=(321,), size=473, geometry="pad", score_at="square",
+    align_corners=True, min_pixels=2048, absent="zero", selection=_ON_TEST,
+)  # fmt: skip
+_BAM = replace(_PFENET, name="bam", episodes=1000, seeds=_BAM_SEEDS, training="dropped")
+_HDMNET = replace(_BAM, name="hdmnet", seeds=_HDM_SEEDS, geometry="squash", score_at="original")
+PRESETS = {
+    p.name: p
+    for p in (
+        Protocol("shotseg"),
+        _HSNET,
+        _PFENET,
+        _BAM,
+        _HDMNET,
+        replace(_HDMNET, name="pi-clip"),
+        replace(_HSNET, name="tlg", seeds=(6776,)),
+        replace(_HSNET, name="cst", rule="cst", score_at="original", ignore_band="background", fusion="mean"),
+    )
+}
+# what the same release does otherwise on another data set
+ELSEWHERE: dict[tuple[str, str], dict[str, Any]] = {
+    ("hsnet", "coco20i"): {"rule": "hsnet-coco"},
+    ("hsnet", "lvis92i"): {"rule": "hsnet-coco", "episodes": 2300},
+    ("tlg", "coco20i"): {"rule": "hsnet-coco", "episodes": 5000},
+    ("pfenet", "coco20i"): {"episodes": 20000, "size": 641},
+    ("bam", "coco20i"): {"size": 641},
+    ("hdmnet", "coco20i"): {"episodes": 10000, "size": 633},
+    ("pi-clip", "coco20i"): {"episodes": 5000},
+}
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "geometry": (None, "fit", "squash", "pad"),
+    "score_at": ("original", "working", "square"),
+    "ignore_band": ("exclude", "background"),
+    "fusion": ("model", "vote", "mean"),
+    "absent": ("skip", "zero"),
+}
+
+
+def preset(name: str, dataset: str = "") -> Protocol:
+    """The protocol of that name, with what it does otherwise on ``dataset``. Raises UsageError for an unknown name."""
+    if name not in PRESETS:
+        raise UsageError(f"no protocol {name!r}; choose one of {', '.join(PRESETS)}")
+    return replace(PRESETS[name], **ELSEWHERE.get((name, dataset), {}))
+
+
+# --- which photos ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One photo under one class; ``class_id`` is the position among the tested classes, ``content`` tells photos
+    apart."""
+
+    id: str
+    content: str
+    class_id: int
+    class_name: str
+    mask_path: Any
+
+
+class Pool:
+    """The items of a data set that a run draws from.
+
+    dataset: anything with ``items`` (FolderDataset, a prepared data set).      classes: names to test, in this order.
+    areas:   foreground pixels by position in ``dataset.items``, needed where the protocol has ``min_pixels``.
+
+    ``items[i]`` is the data set's item ``positions[i]``. Raises UsageError for a class without enough photos.
+    """
+
+    def __init__(self, dataset: Any, classes: Sequence[str], shots: int, min_pixels: int = 0, areas: Any = None):
+        self.classes = list(classes)
+        number = {name: i for i, name in enumerate(self.classes)}
+        self.positions = [
+            i for i, item in enumerate(dataset.items) if item.class_name in number and item.mask_path is not None
+        ]
+        own = [dataset.items[i] for i in self.positions]
+        self.items = [Entry(x.id, x.content, number[x.class_name], x.class_name, x.mask_path) for x in own]
+        large = [not min_pixels or areas[i] >= min_pixels for i in self.positions]
+        self.listed = [i for i in range(len(self.items)) if large[i]]
+        self.lists: list[list[int]] = [[] for _ in self.classes]
+        for i in self.listed:
+            self.lists[self.items[i].class_id].append(i)
+        for name, listed in zip(self.classes, self.lists):
+            photos = len({self.items[i].content for i in listed})
+            if photos <= shots:
+                raise UsageError(
+                    f"class {name!r} has {photos} photos with a mask; "
+                    f"{shots} shots and a query need {shots + 1}, leave it out"
+                )
+
+    def by_photo(self) -> list[list[int]]:
+        """The photos in list order, each with all its test classes (also those too small to be listed)."""
+        labels: dict[str, list[int]] = {}
+        for i, item in enumerate(self.items):
+            labels.setdefault(item.content, []).append(i)
+        return [labels[content] for content in dict.fromkeys(self.items[i].content for i in self.listed)]
+
+    def same_photo(self, a: int, b: int) -> bool:
+        return self.items[a].content == self.items[b].content
+
+    def labelled(self, query: int, class_id: int) -> int | None:
+        """The item that shows ``class_id`` in the photo of ``query``, None where that photo has nothing of it."""
+        if self.items[query].class_id == class_id:
+            return query
+        own = (i for i, x in enumerate(self.items) if x.content == self.items[query].content and x.class_id == class_id)
+        return next(own, None)
+
+
+def draw_episodes(protocol: Protocol, pool: Pool, shots: int, seed: int) -> StoredEpisodes:
+    """The episodes of one run; numbers are positions in ``pool.items`` and ``pool.classes``."""
+    if protocol.rule not in RULES:
+        raise UsageError(f"no episode rule {protocol.rule!r}; choose one of {', '.join(RULES)}")
+    return StoredEpisodes(pool, RULES[protocol.rule](pool, shots, seed, protocol.episodes))  # type: ignore[arg-type]
+
+
+def _shotseg(pool: Pool, shots: int, seed: int, episodes: int) -> list[EpisodeIndex]:
+    """Ours: episode i is a pure function of (seed, i); no photo twice in an episode."""
+    sampler = EpisodeSampler(pool, shots=shots, seed=seed)  # type: ignore[arg-type]
+    return [sampler[i] for i in range(episodes)]
+
+
+def _one(stream: np.random.RandomState, count: int) -> int:
+    """The place that ``np.random.choice(list, 1, replace=False)`` picks from a list of ``count``."""
+    return int(stream.choice(count, 1, replace=False)[0])
+
+
+def _hsnet_supports(
+    pool: Pool, stream: np.random.RandomState, query: int, class_id: int, shots: int
+) -> tuple[int, ...]:
+    """Redrawn only where it is the query: one photo may serve as two shots, as released."""
+    found: list[int] = []
+    listed = pool.lists[class_id]
+    while len(found) < shots:
+        support = listed[_one(stream, len(listed))]
+        if not pool.same_photo(support, query):
+            found.append(support)
+    return tuple(found)
+
+
+def _hsnet(pool: Pool, shots: int, seed: int, episodes: int) -> list[EpisodeIndex]:
+    """HSNet and TLG on PASCAL: queries walk the list of (photo, class) pairs; one numpy stream draws the supports."""
+    stream = np.random.RandomState(seed)
+    picks = []
+    for i in range(episodes):
+        query = pool.listed[i % len(pool.listed)]
+        class_id = pool.items[query].class_id
+        picks.append(EpisodeIndex(query, _hsnet_supports(pool, stream, query, class_id, shots), class_id))
+    return picks
+
+
+def _hsnet_coco(pool: Pool, shots: int, seed: int, episodes: int) -> list[EpisodeIndex]:
+    """HSNet and TLG on COCO: class, query and supports all drawn from one numpy stream."""
+    stream = np.random.RandomState(seed)
+    picks = []
+    for _ in range(episodes):
+        class_id = _one(stream, len(pool.classes))
+        query = pool.lists[class_id][_one(stream, len(pool.lists[class_id]))]
+        picks.append(EpisodeIndex(query, _hsnet_supports(pool, stream, query, class_id, shots), class_id))
+    return picks
+
+
+def _pfenet(pool: Pool, shots: int, seed: int, episodes: int) -> list[EpisodeIndex]:
+    """PFENet, BAM, HDMNet, PI-CLIP: queries walk the list of photos; Python's ``random`` draws one of its test
+    classes, then distinct supports. (The release draws in loader workers, so its own lists depend on their number.)"""
+    stream = random.Random(seed)
+    photos, picks = pool.by_photo(), []
+    for i in range(episodes):
+        labels = photos[i % len(photos)]
+        query = labels[stream.randint(1, len(labels)) - 1]
+        class_id = pool.items[query].class_id
+        listed = pool.lists[class_id]
+        found: list[int] = []
+        while len(found) < shots:
+            support = listed[stream.randint(1, len(listed)) - 1]
+            if not any(pool.same_photo(support, other) for other in (query, *found)):
+                found.append(support)
+        picks.append(EpisodeIndex(query, tuple(found), class_id))
+    return picks
+
+
+def _cst(pool: Pool, shots: int, seed: int, episodes: int) -> list[EpisodeIndex]:
+    """CST, one way: the class asked for is the query's with probability 1/2, else any other of the fold, so the query
+    may show nothing of it. The stream is seeded with the episode's index, plus ``seed`` (0 in the release)."""
+    picks = []
+    for i in range(episodes):
+        stream = np.random.RandomState(seed + i)
+        query = pool.listed[i % len(pool.listed)]
+        own = pool.items[query].class_id
+        others = 0.5 / max(1, len(pool.classes) - 1)
+        chances = [0.5 if c == own else others for c in range(len(pool.classes))]
+        chances[own] = 1 - sum(chances) + chances[own]  # 1 where there is no other class
+        class_id = int(stream.choice(len(pool.classes), 1, replace=False, p=chances)[0])
+        picks.append(EpisodeIndex(query, _hsnet_supports(pool, stream, query, class_id, shots), class_id))
+    return picks
+
+
+RULES: dict[str, Callable[[Pool, int, int, int], list[EpisodeIndex]]] = {
+    "shotseg": _shotseg,
+    "hsnet": _hsnet,
+    "hsnet-coco": _hsnet_coco,
+    "pfenet": _pfenet,
+    "cst": _cst,
+}
+
+
+# --- what the model sees ----------------------------------------------------------------------------------------------
+
+
+def working_pair(
+    image: np.ndarray, mask: np.ndarray | None, geometry: str, size: int, multiple: int
+) -> tuple[Tensor, Tensor | None]:
+    """A photo (H, W, 3) uint8 and its mask at the working size: (3, h, w) float32 in [0, 1], (h, w) int64 or None."""
+    if geometry == "pad":
+        return pad_pair(image, mask, size)
+    if geometry == "squash":
+        return transforms.squash(image, size, mask=mask)
+    return transforms.fit(image, size, multiple, mask=mask)
+
+
+def padded_size(sides: tuple[int, int], size: int, multiple: int = 8) -> tuple[int, int]:
+    """(h, w) of a photo of (H, W) ``sides`` inside the padded square: longer side ``size``, both floored to
+    ``multiple``."""
+    height, width = (max(multiple, int(side * (size / max(sides))) // multiple * multiple) for side in sides)
+    return height, width
+
+
+def pad_pair(image: np.ndarray, mask: np.ndarray | None, size: int) -> tuple[Tensor, Tensor | None]:
+    """PFENet's resize: the photo at the top left of a black square, 255 around the mask; OpenCV's bilinear and
+    nearest."""
+    height, width = padded_size((image.shape[0], image.shape[1]), size)
+    margins = (0, size - width, 0, size - height)
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
+    small = F.interpolate(pixels, (height, width), mode="bilinear", align_corners=False)
+    if mask is None:
+        return F.pad(small, margins)[0], None
+    return F.pad(small, margins)[0], F.pad(_nearest(mask, (height, width)), margins, value=IGNORE)
+
+
+def _nearest(mask: np.ndarray, size: tuple[int, int]) -> Tensor:
+    classes = torch.from_numpy(np.ascontiguousarray(mask))[None, None].float()
+    return F.interpolate(classes, size, mode="nearest")[0, 0].long()
+
+
+# --- from logits to a mask that is scored -----------------------------------------------------------------------------
+
+
+def canvas(protocol: Protocol, mask: np.ndarray, geometry: str, working: tuple[int, int]) -> Tensor:
+    """The label (h, w) int64 on the canvas where pixels are counted, 255 = ignored.
+
+    mask: (H, W) in {0, 1, 255} at the photo's own size.      working: (h, w) of the model's input.
+    """
+    if protocol.ignore_band == "background":
+        mask = np.where(mask == IGNORE, 0, mask)
+    if protocol.score_at == "working" and geometry == "pad":
+        inside = padded_size((mask.shape[0], mask.shape[1]), max(working))
+        return F.pad(_nearest(mask, inside), (0, working[1] - inside[1], 0, working[0] - inside[0]), value=IGNORE)
+    if protocol.score_at == "working":
+        return _nearest(mask, working)
+    label = torch.from_numpy(mask.astype(np.int64))
+    if protocol.score_at == "square":
+        side = max(mask.shape)
+        return F.pad(label, (0, side - mask.shape[1], 0, side - mask.shape[0]), value=IGNORE)
+    return label
+
+
+def decide(
+    protocol: Protocol,
+    shots: list[Tensor],
+    scored: tuple[int, int],
+    original: tuple[int, int],
+    geometry: str,
+    size: int,
+) -> Tensor:
+    """The predicted mask (h, w) int64 in {0, 1} on a canvas of the ``scored`` size.
+
+    shots: logits (2, h, w), one tensor for each shot ("vote", "mean") or one for all ("model").
+    original: (H, W) of the photo; with padding and ``score_at="original"`` the valid region is cut out first.
+    """
+    if geometry == "pad" and protocol.score_at == "original":
+        height, width = padded_size(original, size)
+        full = [transforms.resize_logits(x, (size, size), protocol.align_corners) for x in shots]
+        shots = [x[:, :height, :width] for x in full]
+    sized = torch.stack([transforms.resize_logits(x.float(), scored, protocol.align_corners) for x in shots])
+    if protocol.fusion == "vote":
+        return vote(sized)
+    return sized.softmax(1).mean(0).argmax(0) if protocol.fusion == "mean" else sized[0].argmax(0)
+
+
+def vote(logits: Tensor) -> Tensor:
+    """(K, 2, H, W) or (K, B, 2, H, W) -> (H, W) or (B, H, W) int64: argmax masks are summed, divided by the largest
+    sum in the image (at least 1, and not by K: HSNet's rule), and cut at 0.5."""
+    votes = logits.argmax(-3).sum(0)
+    largest = votes.flatten(-2).amax(-1).clamp(min=1)[..., None, None]
+    return (votes / largest >= 0.5).long()

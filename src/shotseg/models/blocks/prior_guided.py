@@ -1,0 +1,144 @@
+"""What PFENet and the models that grew out of it share: a frozen encoder, its mid and high maps, and the loss terms."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from shotseg.data.samples import IGNORE, Episode, Prediction, Support
+from shotseg.encoders.features import Encoder, Features
+from shotseg.errors import UsageError
+from shotseg.priors.visual import max_cosine, min_max
+
+Grid = Literal["auto", "layer2", "layer3"]
+
+
+class Taps(NamedTuple):
+    """The three maps that these models read, by the names of their ResNet: low and mid share one grid."""
+
+    low: Tensor  # (B, C2, h, w): layer 2
+    mid: Tensor  # (B, C2 + C3, h, w): layer 3, then layer 2
+    high: Tensor  # (B, C4, h', w'): layer 4
+
+
+class PriorGuided(nn.Module):
+    """Base of PFENet, BAM and HDMNet.
+
+    encoder: any frozen encoder of three maps or more; its last three stand for layers 2, 3 and 4 of the papers.
+    size:    longer working side in pixels.
+    grid:    the map whose grid the head works on. "layer3" is the authors' (stride 8 in their dilated ResNet-50, 16 in
+             VGG-16); "layer2" keeps the finer one; "auto" takes layer 2's for an ordinary pyramid (layer 4 coarser than
+             layer 3, stride 8 and 16 against 32) and layer 3's for an encoder that is cut or dilated for segmentation.
+    """
+
+    geometry = "fit"
+
+    def __init__(self, encoder: Encoder, size: int = 473, grid: Grid = "auto"):
+        super().__init__()
+        if len(encoder.channels) < 3:
+            raise UsageError(f"encoder {encoder.name!r} gives {len(encoder.channels)} map(s), three are needed: take another encoder")
+        self.encoder = encoder.requires_grad_(False)
+        self.size = size
+        pyramid = len(set(encoder.strides[-2:])) == 2
+        self.grid_layer = -3 if grid == "layer2" or (grid == "auto" and pyramid) else -2
+        self.low_channels = encoder.channels[-3]
+        self.mid_channels = encoder.channels[-3] + encoder.channels[-2]
+        self.high_channels = encoder.channels[-1]
+
+    def encode(self, images: Tensor) -> Features:
+        """(B, 3, H, W) in [0, 1] -> the encoder's features: the frozen part, once per image."""
+        return self.encoder(images)
+
+    def taps(self, features: Features) -> Taps:
+        low, mid, high = features.maps[-3:]
+        size = features.maps[self.grid_layer].shape[-2:]
+        low, mid = resize(low, size), resize(mid, size)
+        return Taps(low, torch.cat([mid, low], 1), high)
+
+    def last_stage(self, features: Features, inside: Tensor) -> Tensor:
+        """Layer 4 of layer 3 times ``inside`` (B, 1, H, W); layer 4 itself where the encoder has no separate last stage.
+
+        The result is not masked again.
+        """
+        if type(self.encoder).last_stage is Encoder.last_stage:
+            return features.maps[-1]
+        tap = features.maps[self.encoder.before_last]
+        with torch.no_grad():
+            return self.encoder.last_stage(tap * resize(inside, tap.shape[-2:]))
+
+    def forward(self, query: Features, support: Support, images: Tensor, **context: Any) -> Prediction:
+        raise NotImplementedError
+
+    def encode_support(
+        self,
+        images: Tensor,
+        masks: Tensor,
+        features: Features | None = None,
+        class_names: tuple[str, ...] | None = None,
+    ) -> Support:
+        raise NotImplementedError
+
+    def predict(self, episode: Episode, query: Features | None = None, support: Features | None = None) -> Prediction:
+        """An episode from pixels to logits; frozen features that the caller kept are not computed again."""
+        encoded = self.encode_support(episode.support, self.masks_of(episode), support, episode.class_name)
+        query = self.encode(episode.query) if query is None else query
+        return self(query, encoded, episode.query, class_id=episode.class_id)
+
+    @staticmethod
+    def masks_of(episode: Episode) -> Tensor:
+        if episode.support_mask is None:
+            raise UsageError("this model learns from support masks: give one for each support image")
+        return episode.support_mask
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        self.encoder.eval()
+        return self
+
+
+def resize(maps: Tensor, size: Any) -> Tensor:
+    """Bilinear with aligned corners, as every resize in this family that does not say otherwise."""
+    size = tuple(size)
+    return maps if maps.shape[-2:] == size else F.interpolate(maps, size, mode="bilinear", align_corners=True)
+
+
+def shot_priors(query: Tensor, support: Tensor, flat: float = 1e-6) -> Tensor:
+    """Max-cosine of (B, C, h, w) to each shot of (B, K, C, h', w'), masked features, min-maxed -> (B, K, h, w).
+
+    Background positions of the support are zero vectors and count. ``flat``: see :func:`shotseg.priors.visual.min_max`.
+    """
+    shots = support.shape[1]
+    every = query[:, None].expand(-1, shots, -1, -1, -1).flatten(0, 1)
+    maps = min_max(max_cosine(every, support.flatten(0, 1)), flat=flat)
+    return maps.view(-1, shots, *query.shape[-2:])
+
+
+def project(channels: int, width: int) -> nn.Sequential:
+    """1x1 conv without bias, ReLU, and a dropout of half the channels: mid-level features -> (B, width, h, w)."""
+    return nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.ReLU(), nn.Dropout2d(0.5))
+
+
+def residual(width: int) -> nn.Sequential:
+    """The 3x3, ReLU, 3x3, ReLU branch that is added to its own input."""
+    return nn.Sequential(
+        nn.Conv2d(width, width, 3, padding=1, bias=False), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1, bias=False), nn.ReLU()
+    )
+
+
+def classifier(width: int, classes: int = 2) -> nn.Sequential:
+    """3x3, ReLU, dropout, 1x1 -> (B, classes, h, w)."""
+    return nn.Sequential(
+        nn.Conv2d(width, width, 3, padding=1, bias=False), nn.ReLU(), nn.Dropout2d(0.1), nn.Conv2d(width, classes, 1)
+    )
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean over the labelled pixels; logits (B, C, h, w) are first resized to the target (B, H, W), 255 = ignore.
+
+    A target without a labelled pixel costs 0 (PyTorch's own mean is not a number there).
+    """
+    total = F.cross_entropy(resize(logits, target.shape[-2:]), target, ignore_index=IGNORE, reduction="sum")
+    return total / (target != IGNORE).sum().clamp(min=1)

@@ -1,0 +1,218 @@
+"""Matching: few-shot segmentation with a frozen encoder and no training.
+
+Six cues a query, each scaled to [0, 1] over the photo, add up to the evidence for the foreground:
+
+    contrast   mean of the 5 best cosines to foreground tokens minus the same to background tokens   (middle and deep level)
+    ridge      a linear classifier of the support's tokens in closed form   (all levels together, and the middle one alone)
+    border     how unlike the query's own border a token is: a class-agnostic cue for objects         (middle and deep level)
+
+A second ridge classifier, fitted on the query's own most certain tokens, then replaces part of that evidence, because the
+object in a photo is more like itself than like any support; a guided filter draws the result along the photo's edges.
+The gain of each part is measured in docs/matching.md.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from shotseg.data.samples import IGNORE, Prediction, Support
+from shotseg.encoders.features import Encoder, Features
+from shotseg.priors.guided_filter import guided_filter
+
+BEST = 5  # cosines that a contrast averages
+# Weights of the cues and the level that divides object from background: a logistic regression on other classes than
+# those reported, rounded (docs/matching.md).
+WEIGHTS = {
+    "contrast_middle": 0.7,
+    "contrast_deep": 2.7,
+    "ridge_all": 1.9,
+    "ridge_middle": 2.6,
+    "border_middle": 3.1,
+    "border_deep": 1.6,
+}
+LEVEL = 8.6
+
+
+class Matching(nn.Module):
+    """Training-free few-shot segmentation on any encoder (our own method).
+
+    encoder: a frozen encoder; of its maps the last at each of the three coarsest strides is used (of a ViT: the maps at
+             one half, three quarters and the whole of its depth).
+    size:    the longer side, in pixels, at which photos are encoded.
+    Every other keyword switches one ingredient off, for ablations: ``contrast``, ``ridge``, ``border``, ``self_support``,
+    ``edges``.
+    """
+
+    geometry = "fit"
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        size: int = 384,
+        contrast: bool = True,
+        ridge: bool = True,
+        border: bool = True,
+        self_support: bool = True,
+        edges: bool = True,
+    ):
+        super().__init__()
+        self.encoder = encoder
+        self.size = size
+        self.levels = coarsest_three(encoder.strides)
+        shallow, middle = (encoder.channels[level] for level in self.levels[:2])
+        self.middle = slice(shallow, shallow + middle)  # its channels in a hypercolumn
+        on = {"contrast": contrast, "ridge": ridge, "border": border}
+        self.weights = {cue: weight for cue, weight in WEIGHTS.items() if on[cue.split("_")[0]]}
+        self.level = LEVEL * sum(self.weights.values()) / sum(WEIGHTS.values())
+        self.self_support = self_support
+        self.edges = edges
+
+    def encode(self, images: Tensor) -> Features:
+        """The three maps that are used of (B, 3, H, W) images in [0, 1]: shallow, middle, deep."""
+        features = self.encoder(images)
+        return Features(tuple(features.maps[i] for i in self.levels), tuple(features.strides[i] for i in self.levels))
+
+    def encode_support(
+        self, images: Tensor, masks: Tensor, features: Features | None = None, class_names: tuple[str, ...] = ()
+    ) -> Support:
+        """Tokens of the support and the classifiers fitted on them.
+
+        images: (B, K, 3, H, W) in [0, 1].   masks: (B, K, H, W) in {0, 1, 255}.   features: of the B K images, if known.
+        """
+        batch, shots = masks.shape[:2]
+        features = features or self.encode(images.flatten(0, 1))
+        masks = masks.flatten(0, 1)[:, None]
+        tokens = {}
+        for name, x in (("all", hypercolumn(features)), ("deep", F.normalize(features.maps[-1], dim=1))):
+            share = {
+                "foreground": F.adaptive_avg_pool2d((masks == 1).to(x), x.shape[-2:]),
+                "background": F.adaptive_avg_pool2d(((masks != 1) & (masks != IGNORE)).to(x), x.shape[-2:]),
+            }
+            tokens[name] = x.flatten(2).mT  # (B K, N, C)
+            tokens |= {f"{name}_{side}": s.flatten(1) for side, s in share.items()}  # (B K, N)
+        return self._fitted(Support({k: t.unflatten(0, (batch, shots)) for k, t in tokens.items()}))
+
+    def merge(self, supports: list[Support]) -> Support:
+        """Several supports of one class as one, its classifiers fitted on all shots."""
+        return self._fitted(Support.join(supports)) if len(supports) > 1 else supports[0]
+
+    def _fitted(self, support: Support) -> Support:
+        x, fg, bg = (support[k].flatten(1, 2) for k in ("all", "all_foreground", "all_background"))
+        middle = x[..., self.middle]
+        fitted = {"ridge_all": ridge(x, fg, bg), "ridge_middle": ridge(middle, fg, bg)}  # (B, C + 1) each
+        return Support({**support.tensors, **{k: v[:, None] for k, v in fitted.items()}})
+
+    def forward(self, query: Features, support: Support, images: Tensor) -> Prediction:
+        """Logits (B, 2, h, w) of the query; a support of batch 1 serves any number of queries.
+
+        query: ``encode(images)``.   images: (B, 3, H, W) in [0, 1], as they were encoded.
+        """
+        grid = query.maps[1].shape[-2:]
+        tokens = hypercolumn(query).flatten(2).mT
+        middle = tokens[..., self.middle]
+        deep = F.normalize(query.maps[2], dim=1).flatten(2).mT
+        cues = {
+            "contrast_middle": lambda: contrast(middle, support, "all", self.middle).unflatten(1, grid),
+            "contrast_deep": lambda: contrast(deep, support, "deep").unflatten(1, query.maps[2].shape[-2:]),
+            "ridge_all": lambda: classify(tokens, support["ridge_all"][:, 0]).unflatten(1, grid),
+            "ridge_middle": lambda: classify(middle, support["ridge_middle"][:, 0]).unflatten(1, grid),
+            "border_middle": lambda: border_contrast(query.maps[1]),
+            "border_deep": lambda: border_contrast(query.maps[2]),
+        }
+        evidence = -self.level + sum(w * _unit_range(_resize(cues[cue](), grid)) for cue, w in self.weights.items())
+        if self.self_support:
+            evidence = 0.3 * evidence + 0.7 * own_evidence(evidence, tokens)
+        if self.edges:
+            evidence = along_edges(evidence, images)
+        return Prediction(torch.stack([-evidence / 2, evidence / 2], 1))
+
+
+def coarsest_three(strides: tuple[int, ...]) -> tuple[int, int, int]:
+    """Which maps to use: the last at each of the three coarsest strides; at one stride, three depths."""
+    last = sorted({stride: i for i, stride in enumerate(strides)}.values())[-3:]
+    if len(last) < 3:
+        n = len(strides)
+        last = [max(0, -(-n * part // 4) - 1) for part in (2, 3, 4)]
+    return last[0], last[1], last[2]
+
+
+def hypercolumn(features: Features) -> Tensor:
+    """(B, C, h, w): the three levels, each of unit length, on the middle level's grid."""
+    grid = features.maps[1].shape[-2:]
+    return torch.cat([F.normalize(_resize(level, grid), dim=1) for level in features.maps], 1)
+
+
+def contrast(query: Tensor, support: Support, name: str, channels: slice = slice(None)) -> Tensor:
+    """(B, N): mean of the best cosines of each query token (B, N, C) to foreground minus to background tokens."""
+    tokens = support[name].flatten(1, 2)[..., channels]
+    cosine = query @ tokens.mT  # (B, N, K M)
+
+    def best(share: Tensor) -> Tensor:
+        usable = share >= share.amax(1, keepdim=True).clamp(1e-6, 0.5)  # at least the purest token
+        top = cosine.masked_fill(~usable[:, None], -torch.inf).topk(min(BEST, cosine.shape[-1]), dim=-1).values
+        return top.masked_fill(top.isinf(), 0).sum(-1) / top.isfinite().sum(-1).clamp(min=1)
+
+    return best(support[f"{name}_foreground"].flatten(1)) - best(support[f"{name}_background"].flatten(1))
+
+
+def ridge(tokens: Tensor, foreground: Tensor, background: Tensor, strength: float = 1.0) -> Tensor:
+    """A linear classifier in closed form, both classes of equal weight: targets +1 and -1.
+
+    tokens: (B, N, C).   foreground, background: (B, N) weights >= 0.   strength: ridge, in mean variances of a channel.
+    Gives (B, C + 1): the coefficients and the constant.
+    """
+    fg, bg = (w / w.sum(1, keepdim=True).clamp(min=1e-6) for w in (foreground, background))
+    centre = (((fg + bg) / 2)[..., None] * tokens).sum(1, keepdim=True)  # (B, 1, C)
+    x = tokens - centre
+    covariance = (x * (fg + bg)[..., None] / 2).mT @ x
+    scale = covariance.diagonal(dim1=1, dim2=2).mean(1).clamp(min=1e-8)
+    target = (x * (fg - bg)[..., None] / 2).sum(1)
+    eye = torch.eye(x.shape[-1], device=x.device, dtype=x.dtype)
+    weight = torch.linalg.solve(covariance + strength * scale[:, None, None] * eye, target[..., None])[..., 0]
+    return torch.cat([weight, -(weight * centre[:, 0]).sum(1, keepdim=True)], 1)
+
+
+def classify(tokens: Tensor, classifier: Tensor) -> Tensor:
+    """(B, N): the value of a (B or 1, C + 1) classifier at tokens (B, N, C)."""
+    return (tokens @ classifier[:, :-1, None])[..., 0] + classifier[:, -1:]
+
+
+def border_contrast(level: Tensor) -> Tensor:
+    """(B, h, w): 1 - the mean of the 8 best cosines of each token to the tokens on the photo's border."""
+    x = F.normalize(level, dim=1)
+    border = torch.cat([x[:, :, 0], x[:, :, -1], x[:, :, 1:-1, 0], x[:, :, 1:-1, -1]], 2)  # (B, C, perimeter)
+    cosine = x.flatten(2).mT @ border
+    return 1 - cosine.topk(min(8, cosine.shape[-1]), dim=-1).values.mean(-1).unflatten(1, level.shape[-2:])
+
+
+def own_evidence(evidence: Tensor, tokens: Tensor) -> Tensor:
+    """(B, h, w): evidence by a classifier of the query's own tokens (B, h w, C) that are already certain."""
+    p = torch.sigmoid(1.5 * evidence).flatten(1)
+    foreground = p * (p >= 0.6 * p.amax(1, keepdim=True))
+    background = (1 - p) * (p < p.amin(1, keepdim=True).clamp(min=0.4))
+    return 6 * (classify(tokens, ridge(tokens, foreground, background, strength=3.0)) - 0.3).view_as(evidence)
+
+
+def along_edges(evidence: Tensor, images: Tensor, stride: int = 4) -> Tensor:
+    """The evidence (B, h, w) at ``stride`` of the images (B, 3, H, W), drawn along their edges."""
+    size = (max(1, images.shape[-2] // stride), max(1, images.shape[-1] // stride))
+    guide = F.adaptive_avg_pool2d(images, size)
+    p = guided_filter(torch.sigmoid(_resize(evidence, size))[:, None], guide)[:, 0]
+    return torch.logit(p.clamp(1e-3, 1 - 1e-3))
+
+
+def _resize(x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
+    """Bilinear; (B, h, w) or (B, C, h, w)."""
+    if x.shape[-2:] == tuple(size):
+        return x
+    return F.interpolate(x[:, None] if x.dim() == 3 else x, size, mode="bilinear", align_corners=False).reshape(
+        *x.shape[:-2], *size
+    )
+
+
+def _unit_range(x: Tensor) -> Tensor:
+    """Each (h, w) map of a batch scaled to [0, 1]."""
+    low, high = x.amin((1, 2), keepdim=True), x.amax((1, 2), keepdim=True)
+    return (x - low) / (high - low).clamp(min=1e-6)

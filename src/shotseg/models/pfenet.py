@@ -1,0 +1,100 @@
+"""PFENet: Prior Guided Feature Enrichment Network (Tian et al., TPAMI 2020, arXiv 2008.01449)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from shotseg.data.samples import Episode, Prediction, Support
+from shotseg.encoders.features import Encoder, Features
+from shotseg.models.blocks.fem import FEM
+from shotseg.models.blocks.prior_guided import Grid, PriorGuided, cross_entropy, project, resize, shot_priors
+from shotseg.priors.visual import foreground, masked_average
+
+SCALES = (1.0, 0.5, 0.25, 0.125)  # of the query map, for any input size; the paper's on COCO
+PASCAL_SCALES = (60, 30, 15, 8)  # of the paper at 473 pixels
+
+
+class PFENet(PriorGuided):
+    """A prior mask without training, a prototype, and FEM to bring them together.
+
+    width:       channels of the head.
+    scales:      of FEM: None is ``SCALES``, or ``PASCAL_SCALES`` with ``reference``.
+    prior_maps:  number of prior channels; with another than 1, ``forward`` must be given ``priors``.
+    encoder_bn:  "eval", or "train": batch statistics of the frozen encoder follow the training images, as in the release.
+    flat:        a prior whose range is below it becomes 0; 0 = the released formula, which stretches float noise.
+    reference:   the release in everything (scales, ``encoder_bn="train"``, ``flat=0``, layer 3's grid).
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        size: int = 473,
+        width: int = 256,
+        scales: Sequence[float] | None = None,
+        prior_maps: int = 1,
+        grid: Grid = "auto",
+        encoder_bn: str = "eval",
+        flat: float = 1e-6,
+        reference: bool = False,
+    ):
+        if reference:
+            grid, encoder_bn, flat = "layer3", "train", 0.0
+        super().__init__(encoder, size, grid)
+        self.prior_maps, self.encoder_bn, self.flat = prior_maps, encoder_bn, flat
+        self.down_query = project(self.mid_channels, width)
+        self.down_support = project(self.mid_channels, width)
+        self.decoder = FEM(width, prior_maps, scales or (PASCAL_SCALES if reference else SCALES))
+
+    def forward(
+        self, query: Features, support: Support, images: Tensor, priors: Tensor | None = None, **context: Any
+    ) -> Prediction:
+        """query: features of B images; images (B, 3, H, W) only for their size; priors (B, P, h', w') in place of its own.
+
+        Logits (B, 2, H, W); extra: ``prior`` (B, P, h, w), ``prototype`` (B, width, 1, 1), ``inner0..``, ``low_logits``.
+        """
+        taps = self.taps(query)
+        x = self.down_query(taps.mid)  # (B, width, h, w)
+        prototype = support["prototype"].mean(1)[..., None, None]  # plain mean over the shots, as for the priors
+        if priors is None:
+            priors = shot_priors(taps.high, support["high"], self.flat).mean(1, keepdim=True)  # (B, 1, h', w')
+        priors = resize(priors, x.shape[-2:])
+        out = self.decoder(x, prototype, priors)
+        extra = {"prior": priors, "prototype": prototype, "low_logits": out.logits, "fused": out.fused}
+        extra |= {f"inner{i}": inner for i, inner in enumerate(out.inner)}
+        return Prediction(resize(out.logits, images.shape[-2:]), extra)
+
+    def encode_support(
+        self,
+        images: Tensor,
+        masks: Tensor,
+        features: Features | None = None,
+        class_names: tuple[str, ...] | None = None,
+    ) -> Support:
+        """images (B, K, 3, H, W), masks (B, K, H, W) in {0, 1, 255} -> ``prototype`` (B, K, width), ``high`` (B, K, C4, h', w')."""
+        shape = masks.shape[:2]
+        features = self.encode(images.flatten(0, 1)) if features is None else features
+        taps, masks = self.taps(features), masks.flatten(0, 1)[:, None]
+        x = self.down_support(taps.mid)
+        prototype = masked_average(x, foreground(masks, x.shape[-2:]))
+        high = self.last_stage(features, foreground(masks, masks.shape[-2:]))
+        high = high * foreground(masks, high.shape[-2:])
+        return Support({"prototype": prototype.view(*shape, -1), "high": high.unflatten(0, shape)})
+
+    def loss(self, episode: Episode, query: Features | None = None, support: Features | None = None) -> dict[str, Tensor]:
+        """``main`` and ``aux`` (mean over the scales); train on their sum. query, support: features kept from ``encode``."""
+        prediction, target = self.predict(episode, query, support), episode.query_mask
+        inner = [cross_entropy(prediction.extra[f"inner{i}"], target) for i in range(len(self.decoder.scales))]
+        return {"main": cross_entropy(prediction.logits, target), "aux": torch.stack(inner).mean()}
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if mode and self.encoder_bn == "train":
+            for module in self.encoder.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.train()
+        return self

@@ -1,0 +1,181 @@
+"""The folder convention as people really fill it, and the real photo sets as they lie on disk."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import golden
+from shotseg.data.folder import FolderDataset, find_images
+from shotseg.errors import InputError, UsageError
+
+
+def photo(path: Path, shade: int = 0, size=(12, 8)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (shade, 100, 50)).save(path)
+    return path
+
+
+def mask(path: Path, values=None, size=(12, 8)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    array = np.zeros(size[::-1], np.uint8) if values is None else np.asarray(values, np.uint8)
+    if values is None:
+        array[2:5, 3:9] = 255
+    Image.fromarray(array).save(path)
+    return path
+
+
+def assert_refused(call, *words):
+    with pytest.raises(UsageError) as caught:
+        call()
+    message = str(caught.value)
+    assert "\n" not in message and all(word in message for word in words), message
+
+
+def test_classes_are_sorted_and_masks_found_by_name(tmp_path):
+    for name in ("zebra/b one.JPG", "zebra/a.tiff", "ångström/ü ☂.webp", "cat/x.jpeg", "cat/y.bmp"):
+        photo(tmp_path / "images" / name)
+    for name in ("zebra/b one.png", "zebra/a.png", "ångström/ü ☂.png"):
+        mask(tmp_path / "masks" / name)
+    (tmp_path / "images/zebra/notes.txt").write_text("not a photo")
+    (tmp_path / "images/zebra/._a.tiff").write_bytes(b"what macOS leaves")
+    dataset = FolderDataset(tmp_path)
+    assert dataset.classes == ["cat", "zebra", "ångström"]
+    assert [item.id for item in dataset.items] == ["cat/x", "cat/y", "zebra/a", "zebra/b one", "ångström/ü ☂"]
+    assert [item.class_id for item in dataset.items] == [0, 0, 1, 1, 2]
+    assert [item.mask_path is not None for item in dataset.items] == [False, False, True, True, True]
+    sample = dataset.sample(3)
+    assert sample.image.shape == (8, 12, 3) and sample.mask.sum() == 18 and set(np.unique(sample.mask)) == {0, 1}
+    assert sample.tags == {1} and sample.id == "zebra/b one" and sample.path.name == "b one.JPG"
+    assert dataset.sample(0).mask is None and dataset.sample(0).tags == {0}
+    assert len(FolderDataset(tmp_path, masks=True)) == 3
+    assert FolderDataset(tmp_path, classes=["zebra"]).classes == ["zebra"]
+    assert_refused(lambda: FolderDataset(tmp_path, classes=["dog"]), "dog", "zebra")
+
+
+def test_accents_spelled_in_two_ways_are_one_name(tmp_path):
+    photo(tmp_path / "images/u\u0308bung/e\u0301.jpg")
+    mask(tmp_path / "masks/\u00fcbung/\u00e9.png")
+    assert FolderDataset(tmp_path).items[0].mask_path is not None
+
+
+def test_the_content_is_the_hash_of_the_file(tmp_path):
+    path = photo(tmp_path / "images/cat/x.jpg")
+    photo(tmp_path / "images/dog/copy.jpg")
+    first, second = FolderDataset(tmp_path).items
+    assert first.content == second.content == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_mask_of_another_size_fails_only_its_own_sample(tmp_path):
+    photo(tmp_path / "images/cat/x.jpg"), photo(tmp_path / "images/cat/y.jpg")
+    mask(tmp_path / "masks/cat/x.png"), mask(tmp_path / "masks/cat/y.png", size=(5, 5))
+    dataset = FolderDataset(tmp_path)
+    assert dataset.sample(0).mask.any()
+    with pytest.raises(InputError, match=r"y\.png is 5 x 5 but .*y\.jpg is 12 x 8"):
+        dataset.sample(1)
+
+
+def test_every_wrong_layout_says_the_mend(tmp_path):
+    assert_refused(lambda: FolderDataset(tmp_path / "absent"), "absent", "images/<class>")
+    assert_refused(lambda: FolderDataset(tmp_path), "images/<class>")
+    (tmp_path / "images").mkdir()
+    assert_refused(lambda: FolderDataset(tmp_path), "no class folder")
+    photo(tmp_path / "images/x.jpg")
+    assert_refused(lambda: FolderDataset(tmp_path), "photos without a class", "images/<class>")
+    (tmp_path / "images/cat").mkdir()
+    assert_refused(lambda: FolderDataset(tmp_path), "cat", "no image")
+    photo(tmp_path / "images/cat/x.jpg")
+    mask(tmp_path / "masks/cat/other.png")
+    assert_refused(lambda: FolderDataset(tmp_path), "masks/cat", "same name")
+    mask(tmp_path / "masks/cat/x.png")
+    assert len(FolderDataset(tmp_path)) == 1
+    second = photo(tmp_path / "images/cat/x.png")
+    assert_refused(lambda: FolderDataset(tmp_path), "x.jpg", "x.png")
+    second.unlink()
+    mask(tmp_path / "masks/Cat2/x.png")
+    assert_refused(lambda: FolderDataset(tmp_path), "Cat2", "without photos")
+
+
+def test_folds_come_from_the_index(tmp_path):
+    for name in ("cat", "dog", "emu"):
+        photo(tmp_path / f"images/{name}/x.jpg")
+    assert FolderDataset(tmp_path).folds == {}
+    (tmp_path / "index.csv").write_text("image,class,fold\na,cat,1\nb,dog,0\nc,emu,1\n", encoding="utf-8-sig")
+    assert FolderDataset(tmp_path).folds == {0: ["dog"], 1: ["cat", "emu"]}
+    (tmp_path / "index.csv").write_text("image,class,fold\na,cat,1\nb,cat,0\n")
+    assert_refused(lambda: FolderDataset(tmp_path).folds, "cat", "fold")
+    (tmp_path / "index.csv").write_bytes(b"class,fold\n\xff\xfe,1\n")
+    assert_refused(lambda: FolderDataset(tmp_path).folds, "index.csv", "UTF-8")
+
+
+@pytest.fixture
+def label_maps(tmp_path):
+    (tmp_path / "classes.csv").write_text(
+        "class_id,class,kind\n0,void,background\n3,cat,thing\n7,grass,stuff\n200,dog,thing\n"
+    )
+    photo(tmp_path / "images/train/a.jpg"), photo(tmp_path / "images/val/b.jpg")
+    values = np.zeros((8, 12), np.uint8)
+    values[0], values[1:4], values[4], values[5, 0] = 255, 3, 7, 200
+    mask(tmp_path / "masks/train/a.png", values)
+    mask(tmp_path / "masks/val/b.png", np.where(values == 3, 7, 0))
+    return tmp_path
+
+
+def test_each_class_of_a_label_map_is_an_item(label_maps):
+    dataset = FolderDataset(label_maps)
+    assert dataset.classes == ["cat", "grass", "dog"]
+    assert [item.id for item in dataset.items] == ["cat/train/a", "grass/train/a", "grass/val/b", "dog/train/a"]
+    sample = dataset.sample(0)
+    assert [np.unique(row).tolist() for row in sample.mask[:5]] == [[255], [1], [1], [1], [0]]
+    assert sample.tags == {0, 1, 2}
+
+
+def test_label_maps_are_filtered_by_area_kind_and_subset(label_maps):
+    assert [i.id for i in FolderDataset(label_maps, min_area=0.1).items][-1] == "grass/val/b"
+    assert FolderDataset(label_maps, kind="thing").classes == ["cat", "dog"]
+    assert FolderDataset(label_maps, subset="val").classes == ["grass"]
+    assert_refused(lambda: FolderDataset(label_maps, subset="test"), "test")
+    assert_refused(lambda: FolderDataset(label_maps, min_area=1.0), "loosen")
+
+
+def test_areas_are_taken_from_the_index_where_it_has_them(label_maps):
+    measured = [item.id for item in FolderDataset(label_maps, min_area=0.05).items]
+    (label_maps / "index.csv").write_text(
+        "image,class_id,area_fraction\nimages/train/a.jpg,3,0.38\nimages/train/a.jpg,7,0.13\n"
+        "images/train/a.jpg,200,0.01\nimages/val/b.jpg,7,0.38\n"
+    )
+    assert [item.id for item in FolderDataset(label_maps, min_area=0.05).items] == measured
+
+
+def test_a_query_is_a_file_a_folder_or_a_glob(tmp_path, monkeypatch):
+    paths = [photo(tmp_path / name) for name in ("b.jpg", "a [1].PNG", "deep/er/ü c.tif")]
+    (tmp_path / "readme.txt").write_text("x")
+    assert find_images(tmp_path) == sorted(paths)
+    assert find_images(str(tmp_path / "a [1].PNG")) == [paths[1]]
+    assert find_images(tmp_path / "readme.txt") == [tmp_path / "readme.txt"]  # named outright: the reader says why not
+    assert find_images(str(tmp_path / "*.jpg")) == [paths[0]]
+    assert find_images(str(tmp_path / "**" / "*")) == sorted(paths)
+    monkeypatch.chdir(tmp_path)
+    assert find_images("deep") == [Path("deep/er/ü c.tif")]
+    (tmp_path / "empty").mkdir()
+    for query, words in {"empty": ["no image"], "*.webp": ["no image", ".webp"], "absent": ["no such file"]}.items():
+        assert_refused(lambda query=query: find_images(query), query, *words)
+
+
+def test_the_real_photos_of_pascal_load_with_their_folds():
+    dataset = FolderDataset(golden.data("pascal_coseg15"))
+    assert len(dataset) == 852 and len(dataset.classes) == 15
+    assert {fold: len(names) for fold, names in dataset.folds.items()} == {0: 5, 1: 5, 2: 5}
+    for index in (0, 400, 851):
+        sample = dataset.sample(index)
+        assert sample.mask.shape == sample.image.shape[:2] and set(np.unique(sample.mask)) == {0, 1}
+
+
+@pytest.mark.parametrize("name, options", [("coco_panoptic100", {"kind": "thing"}), ("clothing_ccp", {})])
+def test_the_real_label_maps_load_with_the_area_that_their_index_says(name, options):
+    dataset = FolderDataset(golden.data(name), min_area=0.01, **options)
+    assert dataset.items and "background" not in dataset.classes and "unlabeled" not in dataset.classes
+    for index in range(0, len(dataset), 29):
+        assert (dataset.sample(index).mask == 1).mean() > 0.0099
