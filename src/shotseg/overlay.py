@@ -6,7 +6,16 @@ import numpy as np
 from scipy import ndimage
 
 # Colours that stay apart from each other and from skin, grass and sky; 0 is the background, 255 is ignore.
-_COLOURS = [(0, 0, 0), (255, 64, 129), (0, 188, 212), (255, 193, 7), (124, 77, 255), (118, 255, 3), (255, 87, 34), (41, 121, 255)]
+_COLOURS = [
+    (0, 0, 0),
+    (255, 64, 129),
+    (0, 188, 212),
+    (255, 193, 7),
+    (124, 77, 255),
+    (118, 255, 3),
+    (255, 87, 34),
+    (41, 121, 255),
+]
 
 
 def _palette() -> np.ndarray:

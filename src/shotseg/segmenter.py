@@ -119,7 +119,7 @@ class Segmenter:
         self.method = method
         self.encoder = AUTO_ENCODER if encoder == "auto" else encoder
         self.options = options
-        self.model = models.load(method, encoders.load(self.encoder, device=self.device), **options)
+        self.model = models.load(method, encoders.load(self.encoder, device=str(self.device)), **options)
         self.model.to(self.device).eval()
         self._supports: dict[str, Support] = {}
         self.thumbnails: dict[str, list[np.ndarray]] = {}
@@ -134,8 +134,8 @@ class Segmenter:
         """Learn a class from its photos; each is encoded here, once. A second call adds shots to the class.
 
         images: paths, (H, W, 3) uint8 arrays, PIL images or Samples.
-        masks:  for each photo a path or an (H, W) array, non-zero = the class, 255 beside other values = ignore; None (for
-                all, or for one) makes a pseudo mask from the class name.
+        masks:  for each photo a path or an (H, W) array, non-zero = the class, 255 beside other values = ignore; None
+                (for all, or for one) makes a pseudo mask from the class name.
         Raises InputError for a photo or mask that cannot be used, UsageError for a wrong call.
         """
         if isinstance(images, (str, Path, np.ndarray, Image.Image, Sample)):
@@ -156,7 +156,9 @@ class Segmenter:
             known = pseudo_masks.from_name(image, name, self.device)
         resized, target = self._fit(image, known)
         if not bool((target == 1).any()):
-            raise InputError(f"{_title(photo)}: the mask of {name!r} has no foreground pixel; mark the object, or leave it out")
+            raise InputError(
+                f"{_title(photo)}: the mask of {name!r} has no foreground pixel; mark the object, or leave it out"
+            )
         features = self.model.encode(resized[None])
         support = self.model.encode_support(resized[None, None], target[None, None], features, class_names=(name,))
         return support, draw(*_small(image, known))
@@ -223,7 +225,9 @@ class Segmenter:
                 about = json.loads((stored.metadata() or {}).get("shotseg", "{}"))
                 tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
         except Exception as error:
-            raise InputError(f"{path}: not a readable support file ({_line(error)}); make one with Segmenter.save") from None
+            raise InputError(
+                f"{path}: not a readable support file ({_line(error)}); make one with Segmenter.save"
+            ) from None
         if about.get("format") != FORMAT:
             raise InputError(f"{path}: not a support file of this version; make one with Segmenter.save")
         if encoder not in (None, "auto", about["encoder"]):
@@ -278,7 +282,9 @@ def read_shot(photo: Photo, mask: Any = None) -> tuple[np.ndarray, np.ndarray | 
         return image, files.one_class(files.read_mask(mask, like=image.shape[:2]))
     known = np.asarray(mask)
     if known.shape != image.shape[:2]:
-        raise InputError(f"{_title(photo)}: the mask array is {known.shape} but the photo is {image.shape[:2]}; make them the same size")
+        raise InputError(
+            f"{_title(photo)}: the mask array is {known.shape} but the photo is {image.shape[:2]}; make them the same size"
+        )
     binary = known.dtype == bool or not np.isin(known, (0, IGNORE), invert=True).any()
     return image, (known != 0).astype(np.uint8) if binary else files.one_class(known)
 

@@ -35,18 +35,13 @@ def parse(verb: type[Verb], arguments: Sequence[str], program: str) -> Verb:
 
 
 def _one_line(box: str) -> str:
-    """What tyro's box says before its first rule, and the options that it suggests after it."""
-    message, suggestion = [], ""
-    after_rule = False
-    for line in (re.sub(r"\x1b\[[0-9;]*m", "", raw).strip("│╭╮╰╯ \t") for raw in box.splitlines()[1:-1]):
-        after_rule |= line.startswith("───")
-        option = re.match(r"(--[\w.-]+)", line)
-        if not after_rule:
-            message.append(line)
-        elif option and not suggestion:
-            suggestion = f", did you mean {option[1]}?"
-    if message and message[0].startswith("Missing from"):
-        missing = [line.split()[0] for line in message[1:] if re.match(r"--|[A-Z{]", line) and line.isascii()]
-        return "missing " + ", ".join(missing)
-    text = " ".join(" ".join(message).split("Got errors:")[0].split())
-    return text.rstrip(".") + (suggestion if "nrecognized" in text else "")
+    """What tyro's box says before its first rule, and the option that it suggests after it."""
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip("│╭╮╰╯").rstrip() for line in box.splitlines()[1:-1]]
+    rule = next((i for i, line in enumerate(lines) if "───" in line), len(lines))
+    message, hints = lines[:rule], lines[rule:]
+    if message and message[0].strip().startswith("Missing from"):
+        # The names stand four spaces in, their help text further.
+        return "missing " + ", ".join(line.split()[0] for line in message if re.match(r" {5}\S", line))
+    text = " ".join(" ".join(message).split("Got errors:")[0].split()).rstrip(".")
+    option = re.search(r"^\s+(--[\w.-]+)", "\n".join(hints), re.MULTILINE)
+    return f"{text}, did you mean {option[1]}?" if option and text.startswith("Unrecognized") else text

@@ -58,8 +58,8 @@ class Segment:
 
         parse_shard(self.shard)
         photos = find_photos(self.query, self.out)
-        check_output(self.out)
         segmenter, settings, failed = self._segmenter()
+        check_output(self.out)
         for _, reason in failed:
             say(reason)
         if not segmenter.classes:

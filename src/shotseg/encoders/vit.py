@@ -58,14 +58,15 @@ class ViT(Encoder):
     net: Any
 
     def __init__(
-        self, net: nn.Module, name: str, mean: tuple[float, ...], std: tuple[float, ...], positions: str = "timm"
+        self, net: Any, name: str, mean: tuple[float, ...], std: tuple[float, ...], positions: str = "timm"
     ):
         super().__init__(mean, std)
         self.name, self.net, self.positions = name, net, positions
-        self.patch = net.patch_embed.patch_size[0]
-        self.strides = (self.patch,) * len(net.blocks)
-        self.channels = (net.embed_dim,) * len(net.blocks)
-        for module in net.modules():
+        self.patch = self.net.patch_embed.patch_size[0]
+        self.strides = (self.patch,) * len(self.net.blocks)
+        self.channels = (self.net.embed_dim,) * len(self.net.blocks)
+        module: Any
+        for module in self.net.modules():
             if hasattr(module, "fused_attn"):
                 module.fused_attn = True  # the one call that the recorder sees
 

@@ -1,4 +1,4 @@
-"""Where the frozen encoders' weights come from, under which licence, and how they are read: strictly, and never a pickle.
+"""Where the frozen encoders' weights come from, under which licence, and how they are read: strictly, never a pickle.
 
 ``fetch`` downloads a row's file once, with progress, through the owning library's own hub code (huggingface_hub,
 open_clip or torch.hub) into that library's cache. Without a network, put the file into the folder that

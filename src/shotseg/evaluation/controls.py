@@ -7,8 +7,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from shotseg.encoders.features import Features
+from shotseg.priors.objectness import border_contrast
 
-RADIUS = 0.3  # of each side: about the radius that scores highest on photos of single objects (0.25 to 0.6 tried)
+RADIUS = 0.3  # of each side: the one that scores highest on photos of single objects, of 0.3 to 0.6
 
 
 def all_foreground(size: tuple[int, int]) -> Tensor:
@@ -17,33 +18,38 @@ def all_foreground(size: tuple[int, int]) -> Tensor:
 
 
 def centre_disc(size: tuple[int, int]) -> Tensor:
-    """(H, W) int64: a disc in the middle, its radius 0.3 of the height and of the width (an ellipse on oblong photos)."""
+    """(H, W) int64: a disc in the middle, its radius 0.3 of the height and of the width (oblong on an oblong photo)."""
     rows, columns = ((torch.arange(n) + 0.5) / n - 0.5 for n in size)
     return (rows[:, None] ** 2 + columns[None] ** 2 <= RADIUS**2).long()
 
 
 def saliency(features: Features) -> Tensor:
-    """(h, w) float32 in [0, 1]: how unlike the border of the photo each place is, from one photo's frozen features.
+    """(h, w) float32 in [0, 1]: how much each place of a photo stands out, from its frozen features alone.
 
-    On the deepest map of stride 16 or less (the last map where there is none), centred and normalised: 1 - the mean of the
-    five largest cosines to the border cells ("the border is mostly background", as in geodesic and manifold saliency).
+    Border contrast times strength, each summed over the two deepest maps after scaling to [0, 1]. Strength is the norm of
+    the features, larger where an encoder sees an object that it knows.
     """
-    fine = [x for x, stride in zip(features.maps, features.strides) if stride <= 16]
-    tokens = (fine or list(features.maps))[-1][0].float()
-    tokens = F.normalize(tokens - tokens.mean((1, 2), keepdim=True), dim=0)
-    border = torch.cat([tokens[:, 0], tokens[:, -1], tokens[:, 1:-1, 0], tokens[:, 1:-1, -1]], 1)  # (C, n)
-    likeness = torch.einsum("chw,cn->hwn", tokens, border)
-    unlike = 1 - likeness.topk(min(5, border.shape[1])).values.mean(2)
-    low, high = unlike.min(), unlike.max()
-    return (unlike - low) / (high - low).clamp(min=1e-6)
+    deep = [x.float() for x in features.maps[-2:]]
+    height, width = deep[0].shape[-2:]
+    contrast = sum(_resized(_scaled(border_contrast(x, best=5)[0]), (height, width)) for x in deep)
+    strength = sum(_resized(_scaled(x[0].norm(dim=0)), (height, width)) for x in deep)
+    return _scaled(torch.as_tensor(contrast)) * _scaled(torch.as_tensor(strength))
 
 
 def salient(features: Features, size: tuple[int, int]) -> Tensor:
-    """(H, W) int64: :func:`saliency` above the middle between its two clusters (two-means, the threshold of Ridler)."""
+    """(H, W) int64: :func:`saliency` above the middle of the means of its two clusters (Ridler and Calvard 1978)."""
     score = saliency(features)
     threshold = score.mean()
     for _ in range(10):
         above = score > threshold
         if above.any() and (~above).any():
             threshold = (score[above].mean() + score[~above].mean()) / 2
-    return (F.interpolate(score[None, None], size, mode="bilinear", align_corners=False)[0, 0] > threshold).long().cpu()
+    return (_resized(score, size) > threshold).long().cpu()
+
+
+def _scaled(score: Tensor) -> Tensor:
+    return (score - score.min()) / (score.max() - score.min()).clamp(min=1e-6)
+
+
+def _resized(score: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(score[None, None], size, mode="bilinear", align_corners=False)[0, 0]

@@ -56,7 +56,8 @@ class Counts:
         return len(self.classes)
 
     def __getitem__(self, rows: Array | slice) -> Counts:
-        return Counts(**{f.name: None if (v := getattr(self, f.name)) is None else v[rows] for f in fields(self)})
+        kept = {f.name: value[rows] for f in fields(self) if (value := getattr(self, f.name)) is not None}
+        return Counts(**kept)
 
     @property
     def predicted(self) -> Array:

@@ -1,4 +1,4 @@
-"""How a number is made: which episodes, at what size, scored where. Every choice is a field and written into the result.
+"""How a number is made: which episodes, what size, scored where. Every choice is a field and written into the result.
 
 A protocol is data. Three things act on it: :func:`draw_episodes` (which photos), :func:`working_pair` (what the model
 sees) and :func:`decide` (from logits to a mask on the canvas where it is scored).

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from shotseg.data.samples import IGNORE, Prediction, Support
 from shotseg.encoders.features import Encoder, Features
 from shotseg.priors.guided_filter import guided_filter
+from shotseg.priors.objectness import border_contrast
 
 BEST = 5  # cosines that a contrast averages
 # Weights of the cues and the level that divides object from background: a logistic regression on other classes than
@@ -177,14 +178,6 @@ def ridge(tokens: Tensor, foreground: Tensor, background: Tensor, strength: floa
 def classify(tokens: Tensor, classifier: Tensor) -> Tensor:
     """(B, N): the value of a (B or 1, C + 1) classifier at tokens (B, N, C)."""
     return (tokens @ classifier[:, :-1, None])[..., 0] + classifier[:, -1:]
-
-
-def border_contrast(level: Tensor) -> Tensor:
-    """(B, h, w): 1 - the mean of the 8 best cosines of each token to the tokens on the photo's border."""
-    x = F.normalize(level, dim=1)
-    border = torch.cat([x[:, :, 0], x[:, :, -1], x[:, :, 1:-1, 0], x[:, :, 1:-1, -1]], 2)  # (B, C, perimeter)
-    cosine = x.flatten(2).mT @ border
-    return 1 - cosine.topk(min(8, cosine.shape[-1]), dim=-1).values.mean(-1).unflatten(1, level.shape[-2:])
 
 
 def own_evidence(evidence: Tensor, tokens: Tensor) -> Tensor:

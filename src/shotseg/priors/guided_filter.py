@@ -14,7 +14,7 @@ def guided_filter(maps: Tensor, guide: Tensor, radius: int = 8, eps: float = 1e-
     radius: of the square windows, in pixels; eps: the colour variance below which a window counts as flat.
     Gives (B, P, h, w): in each window an affine function of colour, windows averaged (equations 14 to 16 and 19).
     """
-    batch, _, height, width = guide.shape
+    height, width = guide.shape[-2:]
     radius = min(radius, (height - 1) // 2, (width - 1) // 2)
     if radius < 1:
         return maps

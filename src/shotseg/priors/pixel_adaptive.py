@@ -1,6 +1,6 @@
-"""Masks refined to the edges of an image without training: PAMR (Araslanov and Roth, CVPR 2020) and PAR (Ru et al., CVPR 2022).
+"""Masks refined to the edges of an image without training.
 
-Both let every pixel take the weighted mean of its neighbours (8 directions at each dilation), with weights from colour.
+PAMR (Araslanov and Roth, CVPR 2020) and PAR (Ru et al., AFA, CVPR 2022) both let every pixel take the weighted mean of its neighbours (8 directions at each dilation), with weights from colour.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ def par(
 ) -> Tensor:
     """Pixel-adaptive refinement of AFA: image (B, 3, H, W) in any value range, mask (B, M, h, w) -> (B, M, H, W).
 
-    The weights are softmax(colour) + w2 softmax(position); they sum to 1 + w2, so each step scales a constant by that much:
-    normalise over M where the result is read as a probability. A mask of another size is resized to the image first.
+    The weights are softmax(colour) + w2 softmax(position). They sum to 1 + w2, so each step scales a constant by that
+    much: normalise over M where the result is read as a probability. A mask of another size is resized to the image
+    first.
     """
     around = neighbours(image, dilations)
     spread = _std(around)
@@ -49,7 +50,7 @@ def pamr(image: Tensor, mask: Tensor, dilations: Sequence[int] = DILATIONS, step
 
 
 def neighbours(x: Tensor, dilations: Sequence[int]) -> list[Tensor]:
-    """The map seen from every neighbour: (B, C, H, W) -> 8 views a dilation, top left to bottom right, edges replicated."""
+    """(B, C, H, W) as every neighbour sees it: 8 views a dilation, top left to bottom right, edges replicated."""
     height, width = x.shape[-2:]
     views = []
     for d in dilations:

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from shotseg.priors.visual import min_max
 
+BoxEnd = Literal["inclusive", "exclusive"]
+
 
 @dataclass(frozen=True)
 class AttentionRefinement:
@@ -33,16 +35,18 @@ class AttentionRefinement:
     combine: Literal["max", "mean"] = "max"
     power: int = 2
     box_threshold: float = 0.4
-    box_end: Literal["inclusive", "exclusive"] = "inclusive"
+    box_end: BoxEnd = "inclusive"
 
-    def __call__(self, cam: Tensor, attention: Tensor) -> Tensor:
-        """cam (B, M, h, w) in [0, 1], M maps of each image; attention (L, B, 1 + h w, 1 + h w) shallow to deep, averaged over
-        heads, class token first -> (B, M, h, w) in [0, 1]."""
-        return min_max(self.spread(cam, self.affinity(attention)))
+    def __call__(self, cam: Tensor, attention: Tensor, prefix: int = 1) -> Tensor:
+        """M maps of each image refined: cam (B, M, h, w) in [0, 1] -> (B, M, h, w) in [0, 1].
 
-    def affinity(self, attention: Tensor) -> Tensor:
-        """attention (L, B, 1 + n, 1 + n) -> R (B, n, n)."""
-        d = balance(attention[-self.last :, :, 1:, 1:].mean(0), self.rounds)
+        attention: (L, B, T, T), shallow to deep, averaged over heads; T = ``prefix`` class and register tokens + h w.
+        """
+        return min_max(self.spread(cam, self.affinity(attention, prefix)))
+
+    def affinity(self, attention: Tensor, prefix: int = 1) -> Tensor:
+        """attention (L, B, prefix + n, prefix + n) -> R (B, n, n)."""
+        d = balance(attention[-self.last :, :, prefix:, prefix:].mean(0), self.rounds)
         h = torch.maximum(d, d @ d.mT) if self.combine == "max" else (d + d.mT) / 2
         return torch.linalg.matrix_power(h, self.power)
 
@@ -57,40 +61,39 @@ CLIP_ES = AttentionRefinement(rounds=3, combine="mean")
 
 
 def balance(matrix: Tensor, rounds: int = 1) -> Tensor:
-    """(..., n, n), positive: divided by column sums, then by row sums, ``rounds`` times. Rows of the result sum to 1."""
+    """(..., n, n), positive: divided by column sums, then by row sums, ``rounds`` times; rows of the result sum to 1."""
     for _ in range(rounds):
         matrix = matrix / matrix.sum(-2, keepdim=True)
         matrix = matrix / matrix.sum(-1, keepdim=True)
     return matrix
 
 
-def box_mask(cam: Tensor, threshold: float = 0.4, end: Literal["inclusive", "exclusive"] = "inclusive") -> Tensor:
+def box_mask(cam: Tensor, threshold: float = 0.4, end: BoxEnd = "inclusive") -> Tensor:
     """(..., h, w) in [0, 1] -> float 1 inside the union of the boxes around every part above the threshold, else 0."""
     masks = torch.zeros_like(cam)
-    for mask, one in zip(
-        masks.view(-1, *cam.shape[-2:]), cam.detach().reshape(-1, *cam.shape[-2:]).cpu().float().numpy()
-    ):
+    maps = cam.detach().reshape(-1, *cam.shape[-2:]).float().cpu().numpy()
+    for mask, one in zip(masks.view(-1, *cam.shape[-2:]), maps):
         for left, top, right, bottom in boxes(one, threshold, end):
             mask[top:bottom, left:right] = 1
     return masks
 
 
-def boxes(cam: np.ndarray, threshold: float = 0.4, end: Literal["inclusive", "exclusive"] = "inclusive") -> list[tuple]:
+def boxes(cam: np.ndarray, threshold: float = 0.4, end: BoxEnd = "inclusive") -> list[tuple[int, int, int, int]]:
     """The bounding boxes (left, top, right, bottom) of all contours of an (h, w) map in [0, 1], ends exclusive.
 
-    A position counts where its 8-bit value is above int(threshold * the largest 8-bit value). Contours are the outlines of
-    8-connected parts and of their holes (a hole's outline runs on the part around it). ``end="exclusive"`` repeats a slip of
-    CLIP-ES and PI-CLIP: ends are cut to (w - 1, h - 1), so that the last row and column are never inside. An all-zero
-    map has no box.
+    A position counts where its 8-bit value is above int(threshold * the largest 8-bit value). Contours are the outlines
+    of 8-connected parts and of their holes (a hole's outline runs on the part around it). ``end="exclusive"`` repeats a
+    slip of CLIP-ES and PI-CLIP: ends are cut to (w - 1, h - 1), so that the last row and column are never inside. A map
+    of zeros has no box.
     """
     byte = (255 * cam).astype(np.uint8)
     above = byte > int(threshold * byte.max())
     height, width = above.shape
     cut = (height, width) if end == "inclusive" else (height - 1, width - 1)
     parts, _ = ndimage.label(above, np.ones((3, 3)))
-    outside, _ = ndimage.label(np.pad(~above, 1, constant_values=True))
+    gaps, _ = ndimage.label(np.pad(~above, 1, constant_values=True))
     found = ndimage.find_objects(parts)
-    # Label 1 is the frame: it holds the first corner. With one cell of padding a hole's outline starts where the hole does - 2.
-    for rows, columns in ndimage.find_objects(outside)[1:]:
+    for rows, columns in ndimage.find_objects(gaps)[1:]:  # the first gap is the frame; the rest are holes
+        # One cell of padding and one of outline before a hole; the padding makes up for the outline after it.
         found.append((slice(rows.start - 2, rows.stop), slice(columns.start - 2, columns.stop)))
     return [(c.start, r.start, min(c.stop, cut[1]), min(r.stop, cut[0])) for r, c in found]

@@ -37,8 +37,8 @@ def max_cosine(
     """For every query position the cosine to its most alike support position.
 
     query (B, C, h, w), support (B, C, h', w') -> (B, 1, h, w) in [-1, 1].
-    valid:  (B, h', w') or (B, 1, h', w'), non-zero where a support position may be chosen; all where None. A query without
-            any gets 0.
+    valid:  (B, h', w') or (B, 1, h', w'), non-zero where a support position may be chosen; None = everywhere. A query
+            without any gets 0.
     eps:    "joint" divides by |q||s| + 1e-7 (PFENet, HDMNet, VVP), "each" by (|q| + 1e-5)(|s| + 1e-5) (HSNet, TLG).
     memory: bytes that the similarities may take at once; the result does not depend on it.
 
@@ -63,7 +63,7 @@ def max_cosine(
 
 
 def masked_average(features: Tensor, mask: Tensor, eps: float = 5e-4) -> Tensor:
-    """sum(F m) / (sum m + eps): features (B, C, h, w), mask (B, 1, h, w) in [0, 1] -> (B, C, 1, 1) (PFENet's weighted GAP)."""
+    """sum(F m) / (sum m + eps): features (B, C, h, w), mask (B, 1, h, w) in [0, 1] -> (B, C, 1, 1) (PFENet)."""
     return (features * mask).sum((2, 3), keepdim=True) / (mask.sum((2, 3), keepdim=True) + eps)
 
 
@@ -80,7 +80,7 @@ def foreground(mask: Tensor, size: Sequence[int], mode: Literal["bilinear", "nea
 def correspondence(query: Tensor, source: Tensor, size: Sequence[int] | None = None, flat: float = 1e-6) -> Tensor:
     """Max-cosine of (B, C, h, w) to (B, C, h', w'), min-maxed -> (B, 1, h, w), or resized to ``size`` (align_corners).
 
-    With the prior features of the same image as ``source`` it is QGNet's prior region map (Algorithm 2, the dense reading).
+    With prior features of the same image as ``source`` it is QGNet's prior region map.
     ``flat=0`` is the released formula, in which a constant map may turn into noise.
     """
     maps = min_max(max_cosine(query, source), flat=flat)
@@ -93,8 +93,8 @@ def prior_mask(
     """PFENet's training-free prior (Tian et al., TPAMI 2020, section 3.2); QGNet's guided region map.
 
     query (B, C, h, w): high-level features. support (B, K, C, h', w'): high-level features of the masked support. mask
-    (B, K, H, W) in {0, 1, 255}. Result (B, 1, h, w), or at ``size``: the mean over shots of min-maxed max-cosines, in which
-    background positions of the support count as zero vectors.
+    (B, K, H, W) in {0, 1, 255}. Result (B, 1, h, w), or at ``size``: the mean over shots of min-maxed max-cosines, in
+    which background positions of the support count as zero vectors.
     """
     masked = support * foreground(mask, support.shape[-2:])[:, :, None]
     return torch.stack([correspondence(query, masked[:, k], size, flat) for k in range(support.shape[1])]).mean(0)
@@ -110,12 +110,12 @@ def vvp(
 ) -> Tensor:
     """Visual-visual prior of PI-CLIP (CVPR 2024): likeness of CLIP tokens at several layers.
 
-    query: one map (B, C, h, w) a layer, in the order of the channels wanted (PI-CLIP: layer 11, then layer 10 of 0..11).
-    support: one (B, K, C, h', w') a layer, of support photos multiplied by their masks. mask: (B, K, H, W) in {0, 1, 255}.
+    query: one map (B, C, h, w) a layer, in the order of the channels wanted (PI-CLIP: layer 11, then 10, of 0..11).
+    support: one (B, K, C, h', w') a layer, of support photos multiplied by their masks. mask: (B, K, H, W), {0, 1, 255}.
     Result (B, L, h, w), or (B, L K, h, w) with ``shots="concat"`` (a layer's shots side by side).
 
-    The released code has ``norm="none", background="zero", shots="concat"``: no min-max, and background positions of the
-    support enter the maximum as zero vectors. A support without any foreground position gives 0.
+    The released code has ``norm="none", background="zero", shots="concat"``: no min-max, and background positions of
+    the support enter the maximum as zero vectors. A support without any foreground position gives 0.
     """
     priors = []
     for q, s in zip(query, support):

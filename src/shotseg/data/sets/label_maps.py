@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from shotseg.data.sets import Plan, Source, by_stem, indices, lines, matched, names
+from shotseg.data.sets import Plan, Source, names
+from shotseg.data.sets.files import by_stem, indices, lines, matched
 from shotseg.errors import InputError
 
 NO_MASK_IN_COCO = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)  # COCO's thing ids that no object has

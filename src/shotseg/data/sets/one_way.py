@@ -11,7 +11,8 @@ import numpy as np
 
 from shotseg.data.folder import FolderDataset, Item
 from shotseg.data.images import read_image, read_pair
-from shotseg.data.sets import Plan, Source, by_stem, lines, matched, names
+from shotseg.data.sets import Plan, Source, names
+from shotseg.data.sets.files import by_stem, lines, matched
 from shotseg.errors import InputError
 
 

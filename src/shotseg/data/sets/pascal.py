@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from shotseg.data.sets import Plan, Source, indices, lines, names
+from shotseg.data.sets import Plan, Source, names
+from shotseg.data.sets.files import indices, lines
 from shotseg.errors import InputError
 
 

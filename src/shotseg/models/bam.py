@@ -1,0 +1,173 @@
+"""BAM: Learning What Not to Segment (Lang et al., CVPR 2022, arXiv 2203.07615)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from shotseg.data.samples import Episode, Prediction, Support
+from shotseg.encoders.features import Encoder, Features
+from shotseg.models.base_learner import BaseHead
+from shotseg.models.blocks.ensemble import Ensemble, gram, scene_distance
+from shotseg.models.blocks.prior_guided import (
+    Grid,
+    PriorGuided,
+    classifier,
+    cross_entropy,
+    project,
+    residual,
+    resize,
+    shot_priors,
+)
+from shotseg.priors.visual import foreground, masked_average
+
+
+class BAM(PriorGuided):
+    """A meta learner finds the class of the supports; a frozen base learner says where the known classes are.
+
+    base_classes: original ids of the base classes; () leaves out the base learner, and the meta learner's answer is final.
+    base:         a trained :class:`BaseHead`; None makes one with random weights, to be loaded.
+    shots:        K of the training (see :class:`Ensemble`, also for ``vote_hidden`` and ``train_vote``).
+    width:        channels of the head.               prior_maps: as in PFENet.
+    base_loss:    add the base learner's cross entropy, which has no trainable input, where ``loss`` is given base labels.
+    base_dropout: the frozen base learner's dropout stays active in training, as in the release.
+    flat:         as in PFENet.
+    reference:    the release in everything (``base_loss``, ``base_dropout``, ``flat=0``, layer 3's grid).
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        base_classes: Sequence[int] = (),
+        base: BaseHead | None = None,
+        shots: int = 1,
+        vote_hidden: int = 2,
+        size: int = 473,
+        width: int = 256,
+        prior_maps: int = 1,
+        grid: Grid = "auto",
+        base_loss: bool = False,
+        base_dropout: bool = False,
+        flat: float = 1e-6,
+        reference: bool = False,
+    ):
+        if reference:
+            grid, base_loss, base_dropout, flat = "layer3", True, True, 0.0
+        super().__init__(encoder, size, grid)
+        self.flat, self.base_loss, self.base_dropout = flat, base_loss, base_dropout
+        self.down_query = project(self.mid_channels, width)
+        self.down_support = project(self.mid_channels, width)
+        self.init_merge = nn.Sequential(nn.Conv2d(2 * width + prior_maps, width, 1, bias=False), nn.ReLU())
+        self.aspp = ASPP(width)
+        self.res1 = nn.Sequential(nn.Conv2d(5 * width, width, 1, bias=False), nn.ReLU())
+        self.res2 = residual(width)
+        self.cls = classifier(width)
+        self.ensemble = Ensemble(base_classes, shots, vote_hidden)
+        self.base: BaseHead | None = None
+        if base_classes:
+            self.base = (base or BaseHead(self.high_channels, len(base_classes))).requires_grad_(False)
+
+    def forward(
+        self,
+        query: Features,
+        support: Support,
+        images: Tensor,
+        priors: Tensor | None = None,
+        class_id: Tensor | None = None,
+        **context: Any,
+    ) -> Prediction:
+        """query: features of B images; images (B, 3, H, W) only for their size; priors (B, P, h', w') in place of its own.
+
+        Logits (B, 2, H, W); extra: ``meta`` (B, 2, h, w), ``prior``, ``psi`` (B, 1), ``weights`` (B, K), and with a base
+        learner ``base`` (B, N + 1, h', w') and ``base_map`` (B, 1, h, w).
+        """
+        taps = self.taps(query)
+        distances = scene_distance(gram(taps.low), support["gram"])  # (B, K)
+        weights = self.ensemble.weights(distances)  # (B, K)
+        psi = (weights * distances).sum(1, keepdim=True)
+
+        # meta learner (section 3.3)
+        x = self.down_query(taps.mid)  # (B, width, h, w)
+        prototype = (weights[..., None] * support["prototype"]).sum(1)[..., None, None]
+        if priors is None:
+            priors = (weights[..., None, None] * shot_priors(taps.high, support["high"], self.flat)).sum(1, keepdim=True)
+        priors = resize(priors, x.shape[-2:])
+        merged = self.init_merge(torch.cat([x, prototype.expand_as(x), priors], 1))
+        y = self.res1(self.aspp(merged))
+        y = y + self.res2(y)
+        meta = self.cls(y)  # (B, 2, h, w)
+
+        # base learner and ensemble (sections 3.2 and 3.4)
+        extra = {"meta": meta, "prior": priors, "prototype": prototype, "psi": psi, "weights": weights, "merged": merged}
+        final = meta
+        if self.base is not None:
+            extra["base"] = self.base(taps.high)
+            final, extra["base_map"] = self.ensemble(meta, extra["base"], psi, class_id)
+        return Prediction(resize(final, images.shape[-2:]), extra)
+
+    def shot_weights(self, query: Features, support: Support) -> Tensor:
+        """(B, K): how much each shot counts, for priors that come one a shot."""
+        return self.ensemble.weights(scene_distance(gram(self.taps(query).low), support["gram"]))
+
+    def encode_support(
+        self,
+        images: Tensor,
+        masks: Tensor,
+        features: Features | None = None,
+        class_names: tuple[str, ...] | None = None,
+    ) -> Support:
+        """images (B, K, 3, H, W), masks (B, K, H, W) in {0, 1, 255} -> ``prototype`` (B, K, width), ``high`` (B, K, C4, h', w')
+        masked, ``gram`` (B, K, C2, C2) of the whole image."""
+        shape = masks.shape[:2]
+        features = self.encode(images.flatten(0, 1)) if features is None else features
+        taps, masks = self.taps(features), masks.flatten(0, 1)[:, None]
+        x = self.down_support(taps.mid)
+        prototype = masked_average(x, foreground(masks, x.shape[-2:]))
+        high = self.last_stage(features, foreground(masks, masks.shape[-2:]))
+        high = high * foreground(masks, high.shape[-2:])
+        tensors = {"prototype": prototype.flatten(1), "high": high, "gram": gram(taps.low)}
+        return Support({name: tensor.unflatten(0, shape) for name, tensor in tensors.items()})
+
+    def loss(
+        self,
+        episode: Episode,
+        query: Features | None = None,
+        support: Features | None = None,
+        base_labels: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """``main`` (final), ``aux`` (meta) and, with ``base_loss``, ``base``; train on their sum.
+
+        query, support: features kept from ``encode``. base_labels (B, H, W): see :func:`base_learner.base_labels`.
+        """
+        prediction, target = self.predict(episode, query, support), episode.query_mask
+        terms = {"main": cross_entropy(prediction.logits, target)}
+        if self.base is not None:
+            terms["aux"] = cross_entropy(prediction.extra["meta"], target)
+            if self.base_loss and base_labels is not None:
+                terms["base"] = cross_entropy(prediction.extra["base"], base_labels)
+        return terms
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.base is not None:
+            self.base.eval()
+            self.base.classify.train(mode and self.base_dropout)
+        return self
+
+
+class ASPP(nn.Module):
+    """(B, width, h, w) -> (B, 5 width, h, w): the global average, a 1x1 conv, and 3x3 convs of dilation 6, 12, 18."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        convs = [nn.Conv2d(width, width, 1), nn.Conv2d(width, width, 1)]
+        convs += [nn.Conv2d(width, width, 3, padding=rate, dilation=rate) for rate in (6, 12, 18)]
+        self.branches = nn.ModuleList(nn.Sequential(conv, nn.ReLU()) for conv in convs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        whole = self.branches[0](x.mean((2, 3), keepdim=True)).expand_as(x)
+        return torch.cat([whole, *(branch(x) for branch in self.branches[1:])], 1)

@@ -1,0 +1,82 @@
+"""The base learner of BAM: PSPNet (Zhao et al., CVPR 2017) on the classes that have many masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from shotseg.data.samples import Prediction
+from shotseg.encoders.features import Encoder, Features
+from shotseg.models.blocks.prior_guided import cross_entropy, resize
+
+
+class BaseLearner(nn.Module):
+    """Semantic segmentation of the base classes: encoder, pyramid pooling, classifier.
+
+    classes:       number of base classes; the output has one channel more, 0 = background and every other class.
+    train_encoder: the encoder learns too (its batch statistics stay), as in the papers, which then freeze it for good.
+    """
+
+    def __init__(self, encoder: Encoder, classes: int, *, train_encoder: bool = False):
+        super().__init__()
+        self.encoder = encoder.requires_grad_(train_encoder)
+        self.train_encoder = train_encoder
+        self.head = BaseHead(encoder.channels[-1], classes)
+
+    def forward(self, images: Tensor, features: Features | None = None) -> Prediction:
+        """(B, 3, H, W) in [0, 1], or its features -> logits (B, classes + 1, H, W); no gradient through given features."""
+        if features is None and self.train_encoder:
+            features = self.encoder.extract((images - self.encoder.mean) / self.encoder.std)
+        elif features is None:
+            features = self.encoder(images)
+        return Prediction(resize(self.head(features.maps[-1]), images.shape[-2:]))
+
+    def loss(self, images: Tensor, labels: Tensor, features: Features | None = None) -> dict[str, Tensor]:
+        """labels (B, H, W): 0, 1..classes (see :func:`base_labels`), 255 = ignore."""
+        return {"main": cross_entropy(self(images, features).logits, labels)}
+
+
+class BaseHead(nn.Module):
+    """Pyramid pooling and classifier on the encoder's last map; few-shot models carry it frozen."""
+
+    def __init__(self, channels: int, classes: int, width: int = 512):
+        super().__init__()
+        self.ppm = PyramidPooling(channels)
+        self.embed = nn.Sequential(nn.Conv2d(2 * channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
+        self.classify = nn.Sequential(nn.ReLU(), nn.Dropout2d(0.1), nn.Conv2d(width, classes + 1, 1))
+
+    def embedding(self, last: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, width, h, w) before the ReLU: HDMNet's "feature 5"."""
+        return self.embed(self.ppm(last))
+
+    def forward(self, last: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, classes + 1, h, w)."""
+        return self.classify(self.embedding(last))
+
+
+class PyramidPooling(nn.Module):
+    """(B, C, h, w) -> (B, 2C, h, w): the map beside its averages over 1, 2, 3 and 6 bins a side (PSPNet, section 3.2)."""
+
+    def __init__(self, channels: int, bins: Sequence[int] = (1, 2, 3, 6)):
+        super().__init__()
+        self.bins = tuple(bins)
+        part = channels // len(self.bins)
+        widths = [part] * (len(self.bins) - 1) + [channels - part * (len(self.bins) - 1)]
+        self.branches = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()) for width in widths
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = [branch(F.adaptive_avg_pool2d(x, bins)) for branch, bins in zip(self.branches, self.bins)]
+        return torch.cat([x, *(resize(p, x.shape[-2:]) for p in pooled)], 1)
+
+
+def base_labels(mask: Tensor, class_ids: Sequence[int]) -> Tensor:
+    """Original class ids -> base labels: ``class_ids`` in ascending order become 1, 2, ...; others 0; 255 stays."""
+    table = torch.zeros(256, dtype=torch.long, device=mask.device)
+    table[255] = 255
+    table[torch.as_tensor(sorted(class_ids), device=mask.device)] = torch.arange(1, len(class_ids) + 1, device=mask.device)
+    return table[mask.long()]

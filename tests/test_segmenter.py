@@ -1,0 +1,183 @@
+"""The Segmenter: add once, predict many."""
+
+import numpy as np
+import pytest
+import torch
+
+import shotseg
+from shotseg import segmenter as module
+from shotseg.data import images as files
+from shotseg.data.samples import Sample
+from shotseg.errors import InputError, ShotsegError, UsageError
+
+RED, BLUE, GREEN = (200, 30, 30), (30, 40, 200), (60, 140, 60)
+
+
+def picture(colour, box, size=(120, 160), seed=0):
+    """A coloured square on grass, and its mask."""
+    noise = np.random.default_rng(seed).integers(0, 25, (*size, 3))
+    image = (np.array(GREEN) + noise).astype(np.uint8)
+    mask = np.zeros(size, np.uint8)
+    top, bottom, left, right = box
+    mask[top:bottom, left:right] = 1
+    image[mask == 1] = (np.array(colour) + noise[mask == 1]).astype(np.uint8)
+    return image, mask
+
+
+@pytest.fixture(scope="module")
+def red():
+    segmenter = shotseg.Segmenter(size=160, device="cpu")
+    image, mask = picture(RED, (30, 90, 40, 110))
+    segmenter.add("red", images=[image], masks=[mask])
+    return segmenter
+
+
+def iou(a, b):
+    return (a & b).sum() / max((a | b).sum(), 1)
+
+
+def test_a_class_shown_once_is_found_in_another_photo(red):
+    image, mask = picture(RED, (50, 100, 70, 130), seed=1)
+    result = red.predict(image)
+    assert result.masks["red"].shape == mask.shape
+    assert iou(result.masks["red"], mask == 1) > 0.6
+    assert 0 <= result.confidence <= 1
+
+
+def test_a_support_is_encoded_once_however_many_queries_follow(monkeypatch):
+    segmenter = shotseg.Segmenter(size=96, device="cpu")
+    seen = []
+    original = segmenter.model.encoder.forward
+    monkeypatch.setattr(segmenter.model.encoder, "forward", lambda x: seen.append(len(x)) or original(x))
+    image, mask = picture(RED, (30, 90, 40, 110))
+    segmenter.add("red", [image, image[:, ::-1]], [mask, mask[:, ::-1]])
+    assert sum(seen) == 2
+    for seed in range(4):
+        segmenter.predict(picture(RED, (50, 100, 70, 130), seed=seed)[0])
+    assert sum(seen) == 2 + 4
+
+
+def test_several_classes_compete_for_each_pixel():
+    segmenter = shotseg.Segmenter(size=160, device="cpu")
+    for name, colour in (("red", RED), ("blue", BLUE)):
+        image, mask = picture(colour, (30, 90, 40, 110))
+        segmenter.add(name, images=[image], masks=[mask])
+    query, red_mask = picture(RED, (40, 100, 10, 70), seed=2)
+    blue_image, blue_mask = picture(BLUE, (40, 100, 90, 150), seed=2)
+    query[blue_mask == 1] = blue_image[blue_mask == 1]
+    result = segmenter.predict(query)
+    assert not (result.masks["red"] & result.masks["blue"]).any()
+    assert iou(result.masks["red"], red_mask == 1) > iou(result.masks["blue"], red_mask == 1)
+    assert iou(result.masks["blue"], blue_mask == 1) > iou(result.masks["red"], blue_mask == 1)
+    assert np.all(sum(result.probabilities.values()) <= 1 + 1e-5)
+
+
+def test_a_saved_support_gives_the_same_masks_without_its_photos(red, tmp_path):
+    red.save(tmp_path / "red.safetensors")
+    loaded = shotseg.load(tmp_path / "red.safetensors", device="cpu")
+    image, _ = picture(RED, (50, 100, 70, 130), seed=3)
+    ours, theirs = red.predict(image), loaded.predict(image)
+    assert loaded.classes == ("red",)
+    assert np.array_equal(ours.labels, theirs.labels)
+    assert np.allclose(ours.probabilities["red"], theirs.probabilities["red"], atol=1e-6)
+
+
+def test_shots_added_one_by_one_equal_shots_added_together(tmp_path):
+    shots = [picture(RED, (30, 90, 40, 110)), picture(RED, (10, 60, 20, 60), size=(100, 90), seed=4)]
+    together, apart = (shotseg.Segmenter(size=128, device="cpu") for _ in range(2))
+    together.add("red", [s[0] for s in shots], [s[1] for s in shots])
+    for image, mask in shots:
+        apart.add("red", [image], [mask])
+    query, _ = picture(RED, (50, 100, 70, 130), seed=5)
+    assert np.allclose(
+        together.predict(query).probabilities["red"], apart.predict(query).probabilities["red"], atol=1e-4
+    )
+
+
+def test_a_batch_of_photos_of_any_size_equals_one_by_one(red):
+    photos = [
+        picture(RED, (20, 60, 20, 60), size=size, seed=i)[0] for i, size in enumerate([(90, 120), (120, 90), (90, 120)])
+    ]
+    photos.append(np.full((1, 1, 3), 90, np.uint8))
+    for one, many in zip((red.predict(p) for p in photos), red.predict_batch(photos)):
+        assert one.labels.shape == many.labels.shape == one.image.shape[:2]
+        assert np.allclose(one.probabilities["red"], many.probabilities["red"], atol=1e-3)
+
+
+def test_paths_arrays_and_samples_are_the_same_photo(tmp_path, red):
+    image, mask = picture(RED, (30, 90, 40, 110))
+    files.write_png(tmp_path / "ä photo.png", image)
+    files.write_png(tmp_path / "mask.png", mask * 255)
+    query, _ = picture(RED, (50, 100, 70, 130), seed=6)
+    expected = red.predict(query).probabilities["red"]
+    for photo, known in (
+        (tmp_path / "ä photo.png", tmp_path / "mask.png"),
+        (Sample(image, mask), None),
+        (image, mask * 255),
+    ):
+        other = shotseg.Segmenter(size=160, device="cpu")
+        other.add("red", photo, known)
+        assert np.allclose(other.predict(query).probabilities["red"], expected, atol=1e-5)
+
+
+def test_save_writes_masks_and_a_label_map(red, tmp_path):
+    result = red.predict(picture(RED, (50, 100, 70, 130))[0])
+    result.save(tmp_path, "one")
+    assert np.array_equal(files.read_mask(tmp_path / "masks/red/one.png") == 1, result.masks["red"])
+    assert np.array_equal(files.read_mask(tmp_path / "labels/one.png", labels=True), result.labels)
+    assert result.overlay().shape == result.image.shape
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda s: s.add("x", [], []), "no photo"),
+        (lambda s: s.add("x", [np.zeros((9, 9, 3), np.uint8)], []), "1 photos but 0 masks"),
+        (lambda s: s.add("x", [np.zeros((9, 9, 3), np.uint8)], [np.zeros((9, 9), np.uint8)]), "no foreground"),
+        (lambda s: s.add("x", [np.zeros((9, 9, 3), np.uint8)], [np.zeros((9, 8), np.uint8)]), "same size"),
+        (lambda s: s.predict(np.zeros((9, 9), np.uint8)), "uint8 RGB"),
+        (lambda s: s.predict("nowhere.jpg"), "nowhere.jpg"),
+        (lambda s: shotseg.Segmenter("no-such-method"), "matching"),
+        (lambda s: shotseg.Segmenter(encoder="no-such-encoder"), "efficientnet-lite0"),
+        (lambda s: shotseg.Segmenter(device="no-such-device"), "--device cpu"),
+        (lambda s: shotseg.Segmenter(no_such_option=1), "no_such_option"),
+        (lambda s: shotseg.Segmenter(size=64).predict(np.zeros((9, 9, 3), np.uint8)), "knows no class"),
+    ],
+)
+def test_a_wrong_call_gets_one_line_that_says_the_mend(red, call, words):
+    with pytest.raises(ShotsegError) as caught:
+        call(red)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_support_is_named(tmp_path):
+    (tmp_path / "x.safetensors").write_text("no")
+    with pytest.raises(InputError, match=r"x\.safetensors"):
+        shotseg.load(tmp_path / "x.safetensors")
+
+
+def test_a_support_is_refused_by_another_encoder(red, tmp_path):
+    red.save(tmp_path / "red.safetensors")
+    with pytest.raises(UsageError, match="efficientnet-lite0"):
+        shotseg.Segmenter.load(tmp_path / "red.safetensors", encoder="resnet50")
+
+
+def test_without_a_mask_the_class_name_makes_one(red, monkeypatch):
+    image, mask = picture(RED, (30, 90, 40, 110))
+    asked = []
+    monkeypatch.setattr(module.pseudo_masks, "from_name", lambda photo, name, device: asked.append(name) or mask)
+    other = shotseg.Segmenter(size=160, device="cpu")
+    other.add("red", [image])
+    query, _ = picture(RED, (50, 100, 70, 130), seed=7)
+    assert asked == ["red"]
+    assert np.allclose(other.predict(query).probabilities["red"], red.predict(query).probabilities["red"], atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_cpu_and_gpu_give_the_same_mask(red):
+    image, mask = picture(RED, (30, 90, 40, 110))
+    other = shotseg.Segmenter(size=160, device="cuda")
+    other.add("red", [image], [mask])
+    query, _ = picture(RED, (50, 100, 70, 130), seed=8)
+    assert (other.predict(query).labels != red.predict(query).labels).mean() < 0.002
