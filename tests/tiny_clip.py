@@ -3,10 +3,10 @@
 import json
 import math
 
-import golden
 import numpy as np
 import torch
 
+import golden
 from shotseg.encoders import clip
 
 

@@ -4,6 +4,7 @@ Reading and writing run in threads beside the model. What a run leaves under ``o
 
 - ``masks/<class>/<name>.png`` (0/255) and ``labels/<name>.png`` (palette; 0 = background, i + 1 = class i);
 - ``results.jsonl``, one line a photo in the order of the photos; ``errors.csv`` where something failed; ``report.html``;
+- with ``annotations="coco"`` and the like, ``coco/`` with the annotations in that format;
 - ``.shotseg/``: the journal that ``resume`` reads, and the report's thumbnails.
 
 A shard writes ``results.shard-1-of-4.jsonl`` and so on; the last one to finish joins them under the plain names.
@@ -28,6 +29,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from shotseg import report
+from shotseg.data import annotations as formats
 from shotseg.data import images as files
 from shotseg.data.folder import find_images
 from shotseg.errors import InputError, ShotsegError, UsageError
@@ -138,7 +140,7 @@ def segment_folder(
     resume:      keep what an earlier run of the same ``settings`` finished; photos that failed are tried again.
     engine:      "local", or "ray" (every node must see the photos and ``out`` under the same paths).
     batch:       photos that go through the encoder together.
-    annotations: "mask", or a format of ``shotseg.data.annotations`` to write beside the masks.
+    annotations: "mask", or a format of ``shotseg.data.annotations`` to write beside the masks, into ``out/<format>``.
     failed_supports: (file, reason) of supports that could not be used, for ``errors.csv``.
     on_record:   is told of every photo, also of those done earlier.
     Raises UsageError for a wrong call, OutputError where ``out`` takes no more.
@@ -167,7 +169,7 @@ def segment_folder(
         tag, joined = _join_shards(out, tag, count, mine, failed_supports)
         page = report.write(out / f"report{tag}.html", joined, out / STATE, segmenter.thumbnails, settings)
         if annotations != "mask" and not tag:
-            write_annotations(annotations, joined, out, segmenter.classes)
+            formats.write(annotations, out / annotations, _labelled(joined, out), segmenter.classes)
     except (OSError, InputError) as error:
         raise _full(out, error) from error
     failed = sum(json.loads(line)["error"] is not None for line in mine)
@@ -214,8 +216,12 @@ def _start(out: Path, tag: str, settings: Record, resume: bool) -> dict[str, str
             earlier = json.loads(about.read_text(encoding="utf-8"))
             changed = [key for key in {**settings, **earlier} if settings.get(key) != earlier.get(key)]
             if changed:
-                raise UsageError(f"{out} was made with another {', '.join(changed)}; choose another --out or leave --resume")
-            finished = ((line, record) for line, record in _records(_journal(out, tag)) if _is_done(record, settings, out))
+                raise UsageError(
+                    f"{out} was made with another {', '.join(changed)}; choose another --out or leave --resume"
+                )
+            finished = (
+                (line, record) for line, record in _records(_journal(out, tag)) if _is_done(record, settings, out)
+            )
             lines = {record["name"]: line for line, record in finished}
         for old in (f"results{tag}.jsonl", f"errors{tag}.csv", f"report{tag}.html"):
             (out / old).unlink(missing_ok=True)
@@ -266,6 +272,14 @@ def _join_shards(
     joined = [line for line, _ in pairs]
     _write_results(out, "", joined, failed_supports)
     return "", joined
+
+
+def _labelled(lines: Iterable[str], out: Path) -> Iterator[formats.Labelled]:
+    for record in map(json.loads, lines):
+        if record["error"] is None:
+            labels = files.read_mask(out / "labels" / f"{record['name']}.png", labels=True)
+            scores = {name: found["confidence"] for name, found in record["classes"].items()}
+            yield formats.Labelled(record["file"], labels, record["name"], scores)
 
 
 def _run_here(segmenter: Segmenter, photos: Sequence[Photo], out: Path, batch: int) -> Iterator[Record]:
@@ -346,7 +360,12 @@ def _write(out: Path, step: _Step) -> Record:
             name: {"area": round(value.areas[name], 6), "confidence": round(value.confidences[name], 6)}
             for name in value.classes
         }
-        record |= {"class": main, "area": found[main]["area"], "confidence": round(value.confidence, 6), "classes": found}
+        record |= {
+            "class": main,
+            "area": found[main]["area"],
+            "confidence": round(value.confidence, 6),
+            "classes": found,
+        }
     else:
         record |= {"class": None, "area": None, "confidence": None, "classes": {}}
     seconds = round(step.seconds + time.perf_counter() - start, 3)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from shotseg.segmenter import Result
 
 SHOWN = 400  # photos in the page, the doubtful ones first: more would make it slow to open
-PANEL = (320, 215)  # largest width and height of one picture
+PANEL = (300, 195)  # largest width and height of one picture
 
 
 def thumbnail_path(state: Path, name: str) -> Path:
@@ -60,7 +60,9 @@ def write(
     classes = settings["classes"]
     parts = {
         "title": f"{len(done)} photo{'s' if len(done) != 1 else ''} segmented",
-        "facts": " · ".join(html.escape(f"{key} {value}") for key, value in settings.items() if isinstance(value, str | int)),
+        "facts": " · ".join(
+            html.escape(f"{key} {value}") for key, value in settings.items() if isinstance(value, str | int)
+        ),
         "version": __version__,
         "colours": "".join(f".c{i}{{--colour:rgb{tuple(map(int, PALETTE[i + 1]))}}}" for i in range(len(classes))),
         "supports": "".join(_support(i, name, supports.get(name, [])) for i, name in enumerate(classes)),
@@ -76,7 +78,9 @@ def write(
 
 
 def _support(index: int, name: str, pictures: Iterable[np.ndarray]) -> str:
-    shots = "".join(f'<img src="{_embedded(_jpeg(picture))}" alt="example of {html.escape(name)}">' for picture in pictures)
+    shots = "".join(
+        f'<img src="{_embedded(_jpeg(picture))}" alt="example of {html.escape(name)}">' for picture in pictures
+    )
     return f'<figure class="c{index}"><figcaption>{html.escape(name)}</figcaption><div>{shots}</div></figure>'
 
 
@@ -101,7 +105,9 @@ def _card(record: Mapping[str, Any], state: Path, classes: Sequence[str]) -> str
 def _failures(failed: Sequence[Mapping[str, Any]]) -> str:
     if not failed:
         return ""
-    rows = "".join(f"<tr><td>{html.escape(r['file'])}</td><td>{html.escape(r['error'])}</td></tr>" for r in failed[:SHOWN])
+    rows = "".join(
+        f"<tr><td>{html.escape(r['file'])}</td><td>{html.escape(r['error'])}</td></tr>" for r in failed[:SHOWN]
+    )
     return f"<h2>{len(failed)} failed</h2><table><tr><th>file</th><th>reason</th></tr>{rows}</table>"
 
 

@@ -50,7 +50,9 @@ class Demo:
             summary = segment_folder(segmenter, photos, self.out, settings=settings, on_record=lambda record: advance())
 
         scores = [_iou(self.out / "masks" / item.class_name / f"{item.id}.png", item) for item in queries]
-        rows = [(item.id, item.class_name, *(f"{100 * score:.0f}" for score in row)) for item, row in zip(queries, scores)]
+        rows = [
+            (item.id, item.class_name, *(f"{100 * score:.0f}" for score in row)) for item, row in zip(queries, scores)
+        ]
         means = [sum(column) / len(column) for column in zip(*scores)]
         rows.append(("mean", "", *(f"{100 * mean:.0f}" for mean in means)))
         columns = ("IoU %", "whole photo", "centre disc")
@@ -64,7 +66,7 @@ def demo_items() -> tuple[list[Item], list[Item]]:
     from shotseg.data.folder import FolderDataset
 
     items = FolderDataset(DATA).items
-    examples = list({item.class_name: item for item in reversed(items)}.values())[::-1]
+    examples = [item for item in items if item.image_path.stem == "example"]
     return examples, [item for item in items if item not in examples]
 
 

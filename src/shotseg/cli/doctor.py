@@ -98,7 +98,9 @@ def _weights() -> Iterator[tuple[str, str, str]]:
 
     for row in list_weights():
         here = weights_here(row)
-        origin = f"no download: {row.location}" if row.source == "local" else f"fetched on first use from {row.location}"
+        origin = (
+            f"no download: {row.location}" if row.source == "local" else f"fetched on first use from {row.location}"
+        )
         yield f"weights {row.name}", "ok" if here else "absent", str(here or origin)
 
 

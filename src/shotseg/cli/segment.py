@@ -35,7 +35,7 @@ class Segment:
     encoder: str = "auto"
     """See: shotseg list encoders. "auto" needs no download."""
     format: Literal["mask", "coco", "voc", "yolo", "labelstudio"] = "mask"
-    """Annotations to write beside the masks."""
+    """Annotations to write beside the masks, into OUT/<format>."""
     resume: bool = False
     """Go on where an interrupted run stopped."""
     engine: Literal["local", "ray"] = "local"
@@ -96,7 +96,11 @@ class Segment:
 
         if self.support.suffix == ".safetensors":
             segmenter = Segmenter.load(self.support, encoder=self.encoder, device=self.device)
-            return segmenter, {"method": segmenter.method, "encoder": segmenter.encoder, "support": str(self.support)}, []
+            return (
+                segmenter,
+                {"method": segmenter.method, "encoder": segmenter.encoder, "support": str(self.support)},
+                [],
+            )
         examples = FolderDataset(self.support)
         options = {} if self.size is None else {"size": self.size}
         segmenter = Segmenter(self.method, self.encoder, self.device, **options)

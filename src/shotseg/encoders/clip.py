@@ -8,6 +8,8 @@ weights, values = last.map(gradient), last.map(last.activation)    # (B, C, h, w
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -337,7 +339,15 @@ def from_config(config: dict[str, Any], state: dict[str, Tensor] | None = None, 
 def load(row: table.Weights, weights: str = "default") -> VisionLanguage:
     """The model of a table row."""
     quick = row.tag == "openai" or row.model.endswith("-quickgelu")
-    model = open_clip.create_model(row.model, load_weights=False, force_quick_gelu=quick, pretrained_hf=False)
+    logging.disable(logging.WARNING)  # open_clip warns of random weights, which we are about to replace
+    try:
+        model = open_clip.create_model(row.model, load_weights=False, force_quick_gelu=quick, pretrained_hf=False)
+    except OSError as error:  # a text tower whose configuration lies on a hub
+        raise UsageError(
+            f"{row.name}: its text tower cannot be downloaded; connect once or choose clip-vit-b16"
+        ) from error
+    finally:
+        logging.disable(logging.NOTSET)
     if weights != "random":
         path = table.resolve(row, weights)
         try:
@@ -346,4 +356,19 @@ def load(row: table.Weights, weights: str = "default") -> VisionLanguage:
             raise InputError(
                 f"{path}: {' '.join(str(error).split())[:300]}; these are the weights of another network"
             ) from error
-    return wrap(model, row.name, row.mean, row.std, open_clip.get_tokenizer(row.model))
+    return wrap(model, row.name, row.mean, row.std, _tokenizer(row))
+
+
+def _tokenizer(row: table.Weights) -> Callable[[list[str]], Tensor]:
+    """The model's own tokenizer, loaded at its first use: some lie on a hub, and images alone need none."""
+
+    @functools.cache
+    def loaded() -> Callable[[list[str]], Tensor]:
+        try:
+            return open_clip.get_tokenizer(row.model)
+        except Exception as error:  # transformers has many errors for "no network"; the mend is the same
+            raise UsageError(
+                f"{row.name}: its tokenizer cannot be downloaded; connect once or choose clip-vit-b16"
+            ) from error
+
+    return lambda texts: loaded()(texts)

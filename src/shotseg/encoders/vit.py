@@ -57,9 +57,7 @@ class ViT(Encoder):
 
     net: Any
 
-    def __init__(
-        self, net: Any, name: str, mean: tuple[float, ...], std: tuple[float, ...], positions: str = "timm"
-    ):
+    def __init__(self, net: Any, name: str, mean: tuple[float, ...], std: tuple[float, ...], positions: str = "timm"):
         super().__init__(mean, std)
         self.name, self.net, self.positions = name, net, positions
         self.patch = self.net.patch_embed.patch_size[0]
@@ -103,6 +101,9 @@ class ViT(Encoder):
             grid = x.shape[1:3]
             x = torch.cat([self.net.cls_token.expand(len(x), -1, -1), x.flatten(1, 2)], dim=1)
             return self.net.norm_pre(x + dino_positions(self.net.pos_embed, grid)), None
+        rope: Any = getattr(self.net, "rope", None)
+        if getattr(rope, "feat_shape", None) is not None:
+            rope.update_feat_shape(list(x.shape[1:3]))  # a table made for one size keeps that size unless told
         embedded = self.net._pos_embed(x)
         x, rotary = embedded if isinstance(embedded, tuple) else (embedded, None)
         return self.net.norm_pre(x), rotary

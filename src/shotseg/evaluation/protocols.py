@@ -6,6 +6,8 @@ sees) and :func:`decide` (from logits to a mask on the canvas where it is scored
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -17,9 +19,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from shotseg.data import transforms
-from shotseg.data.episodes import EpisodeIndex, EpisodeSampler, StoredEpisodes
+from shotseg.data.episodes import EpisodeIndex, EpisodeSampler
 from shotseg.data.samples import IGNORE
 from shotseg.errors import UsageError
+
+
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "geometry": (None, "fit", "squash", "pad"),
+    "score_at": ("original", "working", "square"),
+    "ignore_band": ("exclude", "background"),
+    "fusion": ("model", "vote", "mean"),
+    "absent": ("skip", "zero"),
+}
 
 
 @dataclass(frozen=True)
@@ -116,13 +127,6 @@ ELSEWHERE: dict[tuple[str, str], dict[str, Any]] = {
     ("hdmnet", "coco20i"): {"episodes": 10000, "size": 633},
     ("pi-clip", "coco20i"): {"episodes": 5000},
 }
-CHOICES: dict[str, tuple[Any, ...]] = {
-    "geometry": (None, "fit", "squash", "pad"),
-    "score_at": ("original", "working", "square"),
-    "ignore_band": ("exclude", "background"),
-    "fusion": ("model", "vote", "mean"),
-    "absent": ("skip", "zero"),
-}
 
 
 def preset(name: str, dataset: str = "") -> Protocol:
@@ -144,7 +148,6 @@ class Entry:
     content: str
     class_id: int
     class_name: str
-    mask_path: Any
 
 
 class Pool:
@@ -163,7 +166,7 @@ class Pool:
             i for i, item in enumerate(dataset.items) if item.class_name in number and item.mask_path is not None
         ]
         own = [dataset.items[i] for i in self.positions]
-        self.items = [Entry(x.id, x.content, number[x.class_name], x.class_name, x.mask_path) for x in own]
+        self.items = [Entry(x.id, x.content, number[x.class_name], x.class_name) for x in own]
         large = [not min_pixels or areas[i] >= min_pixels for i in self.positions]
         self.listed = [i for i in range(len(self.items)) if large[i]]
         self.lists: list[list[int]] = [[] for _ in self.classes]
@@ -195,17 +198,26 @@ class Pool:
         return next(own, None)
 
 
-def draw_episodes(protocol: Protocol, pool: Pool, shots: int, seed: int) -> StoredEpisodes:
+def draw_episodes(protocol: Protocol, pool: Pool, shots: int, seed: int) -> list[EpisodeIndex]:
     """The episodes of one run; numbers are positions in ``pool.items`` and ``pool.classes``."""
     if protocol.rule not in RULES:
         raise UsageError(f"no episode rule {protocol.rule!r}; choose one of {', '.join(RULES)}")
-    return StoredEpisodes(pool, RULES[protocol.rule](pool, shots, seed, protocol.episodes))  # type: ignore[arg-type]
+    return RULES[protocol.rule](pool, shots, seed, protocol.episodes)
+
+
+def list_hash(pool: Pool, episodes: Sequence[EpisodeIndex]) -> str:
+    """sha256 of the list by names, [class, query id, support ids]: two runs of one hash have seen the same episodes."""
+    names = [
+        [pool.classes[e.class_id], pool.items[e.query].id, [pool.items[s].id for s in e.supports]] for e in episodes
+    ]
+    return hashlib.sha256(json.dumps(names, ensure_ascii=False).encode()).hexdigest()
 
 
 def _shotseg(pool: Pool, shots: int, seed: int, episodes: int) -> list[EpisodeIndex]:
     """Ours: episode i is a pure function of (seed, i); no photo twice in an episode."""
-    sampler = EpisodeSampler(pool, shots=shots, seed=seed)  # type: ignore[arg-type]
-    return [sampler[i] for i in range(episodes)]
+    drawn = EpisodeSampler([pool.items[i] for i in pool.listed], shots=shots, seed=seed).first(episodes)
+    at = pool.listed
+    return [EpisodeIndex(at[e.query], tuple(at[s] for s in e.supports), e.class_id) for e in drawn]
 
 
 def _one(stream: np.random.RandomState, count: int) -> int:

@@ -7,6 +7,7 @@ parallel work is over episodes only.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import threading
@@ -14,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from glob import escape
 from math import ceil
 from pathlib import Path
@@ -111,10 +112,22 @@ class Evaluator:
         device: str | torch.device = "cpu",
         cache_mb: int = 2000,
     ):
-        self.model, self.dataset, self.pool, self.protocol, self.device = model, dataset, pool, protocol, device
+        self.dataset, self.pool, self.device = dataset, pool, device
+        self._model, self._of_thread, self._copying = model, threading.local(), threading.Lock()
         self.size: int = protocol.size or model.size
         self.geometry: str = protocol.geometry or model.geometry
+        self.protocol = replace(protocol, size=self.size, geometry=self.geometry)  # nothing is left open in the result
         self.cache = Cache(cache_mb * 2**20)
+
+    @property
+    def model(self) -> Any:
+        return getattr(self._of_thread, "model", self._model)
+
+    def own_model(self) -> None:
+        """Give the calling thread a model of its own with the same weights: a forward pass may keep state in its modules."""
+        with self._copying:
+            shared = {id(tensor): tensor for tensor in (*self._model.parameters(), *self._model.buffers())}
+            self._of_thread.model = copy.deepcopy(self._model, shared)
 
     def row(self, episode: EpisodeIndex) -> Row:
         """The counts of one episode: [background, foreground] of the method and of every control."""
@@ -142,7 +155,7 @@ class Evaluator:
 
     def _encode(self, i: int) -> Encoded:
         patch = self.model.encoder.patch
-        image, _ = protocols.working_pair(self._sample(i)[0], None, self.geometry, self.size, patch)
+        image, _ = protocols.working_pair(self.sample(i)[0], None, self.geometry, self.size, patch)
         with torch.no_grad():
             batch = image[None].to(self.device)
             return Encoded(batch, self.model.encode(batch))
@@ -151,7 +164,7 @@ class Evaluator:
         return self.cache.get(("support", i), lambda: self._encode_support(i))
 
     def _encode_support(self, i: int) -> Support:
-        photo, (pixels, mask) = self._photo(i), self._sample(i)
+        photo, (pixels, mask) = self._photo(i), self.sample(i)
         _, resized = protocols.working_pair(pixels, mask, self.geometry, self.size, self.model.encoder.patch)
         assert resized is not None
         with torch.no_grad():
@@ -161,10 +174,12 @@ class Evaluator:
     def _label(self, i: int, class_id: int) -> np.ndarray:
         """(H, W) uint8 in {0, 1, 255}: where the photo of item ``i`` shows the class, nowhere without that label."""
         shown = self.pool.labelled(i, class_id)
-        mask = self._sample(i if shown is None else shown)[1]
+        mask = self.sample(i if shown is None else shown)[1]
         return mask if shown is not None else np.where(mask == IGNORE, IGNORE, 0)
 
-    def _sample(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+    def sample(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Photo (H, W, 3) uint8 and mask (H, W) in {0, 1, 255} of item ``i`` of the pool."""
+
         def read() -> tuple[np.ndarray, np.ndarray]:
             sample = self.dataset.sample(self.pool.positions[i])
             return sample.image, sample.mask
@@ -172,7 +187,7 @@ class Evaluator:
         return self.cache.get(("sample", i), read)
 
     def _controls(self, query: int, target: Tensor) -> dict[str, Row]:
-        height, width = self._sample(query)[1].shape
+        height, width = self.sample(query)[1].shape
         features = self._photo(query).features
         inside = (height, width) if self.protocol.score_at != "working" else (target.shape[0], target.shape[1])
         if self.geometry == "pad":  # nothing but the photo itself is looked at, and drawn on
@@ -205,18 +220,21 @@ def evaluate(
     episodes: list[EpisodeIndex],
     partial: Path | None = None,
     fingerprint: str = "",
+    resume: bool = True,
     workers: int = 1,
     batch: int = 8,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    on_rows: Callable[[int], None] = lambda count: None,
 ) -> list[Row] | None:
     """The row of every episode, in order; under ``torchrun`` None on all processes but the first.
 
-    partial:     file that counts are appended to as they come; a later call with the same ``fingerprint`` continues it.
-    workers:     threads that read, encode and decide.       batch: episodes that a worker takes at a time.
+    partial: file that counts are appended to as they come; with ``resume`` a later call with the same ``fingerprint``
+             goes on from it, without it a file that is left there is an error.
+    workers: threads that read, encode and decide.     batch: episodes that a worker takes at a time.
+    on_rows: told after each batch how many episodes were counted.
     Raises UsageError where ``partial`` belongs to another run, InputError for a photo that cannot be read.
     """
     rank, world = _processes()
-    done = _resume(partial, fingerprint) if partial else {}
+    done = _resume(partial, fingerprint, resume) if partial else {}
     if world > 1:
         torch.distributed.barrier()  # all have read what was done before any goes on writing
     # episodes of a class share its photos: one after the other they need a small cache
@@ -224,10 +242,11 @@ def evaluate(
     own = left[len(left) * rank // world : len(left) * (rank + 1) // world]
     chunks = [own[i : i + batch] for i in range(0, len(own), batch)]
     with _appending(partial, fingerprint, rank) as append, one_thread_each():
-        for rows in _parallel(lambda chunk: [(i, evaluator.row(episodes[i])) for i in chunk], chunks, workers):
+        start = evaluator.own_model if workers > 1 else lambda: None
+        for rows in _parallel(lambda chunk: [(i, evaluator.row(episodes[i])) for i in chunk], chunks, workers, start):
             append(rows)
             done.update(rows)
-            progress(len(done), len(episodes) if world == 1 else len(done) + len(own))
+            on_rows(len(rows))
     if world > 1:
         gathered: list[Any] = [None] * world
         torch.distributed.all_gather_object(gathered, done)
@@ -235,9 +254,11 @@ def evaluate(
     return [done[i] for i in range(len(episodes))] if rank == 0 else None
 
 
-def _parallel(work: Callable[[list[int]], Any], chunks: list[list[int]], workers: int) -> Iterator[Any]:
-    """``work`` of each chunk as it is done, at most two chunks a worker under way. An error or interrupt stops the rest."""
-    with ThreadPoolExecutor(workers) as pool:
+def _parallel(
+    work: Callable[[list[int]], Any], chunks: list[list[int]], workers: int, start: Callable[[], None]
+) -> Iterator[Any]:
+    """``work`` of each chunk as it is done, at most two chunks a worker under way; an error or interrupt stops the rest."""
+    with ThreadPoolExecutor(workers, initializer=start) as pool:
         under_way: set[Future] = set()
         try:
             for chunk in chunks:
@@ -279,9 +300,11 @@ def partial_files(partial: Path) -> list[Path]:
     return sorted(partial.parent.glob(f"{escape(partial.stem)}*{partial.suffix}"))
 
 
-def _resume(partial: Path, fingerprint: str) -> dict[int, Row]:
+def _resume(partial: Path, fingerprint: str, resume: bool) -> dict[int, Row]:
     done: dict[int, Row] = {}
     for path in partial_files(partial):
+        if not resume:
+            raise UsageError(f"{path}: counts of an interrupted run; go on with --resume, or remove it")
         head, *lines = path.read_text(encoding="utf-8").split("\n")[:-1] or [""]  # a torn last line is done again
         if head and head != json.dumps({"fingerprint": fingerprint}):
             raise UsageError(f"{path}: counts of another run; remove it, or choose another --out")

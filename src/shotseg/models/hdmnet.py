@@ -334,7 +334,7 @@ class MatchBlock(nn.Module):
     def forward(self, query: Tensor, support: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
         """query (B, C, h, w), support (B, K, C, h', w'), inside (B, K, h', w') in {0, 1} -> (B, C, h, w), correlation (B, h, w)."""
         size, x = query.shape[-2:], _tokens(query)
-        known, weight = _foreground_first(support.transpose(2, 4).flatten(1, 3), inside.transpose(2, 3).flatten(1))
+        known, weight = _foreground_first(support.flatten(3).transpose(2, 3).flatten(1, 2), inside.flatten(1))
         q, k, v = self.attention(self.norm1(x), self.norm1(known))
         scores = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1) / self.temperature  # (B, heads, N, M)
         column = weight[:, None, None]  # (B, 1, 1, M)
@@ -406,7 +406,7 @@ def _foreground_first(tokens: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
     if torch.compiler.is_compiling():  # an exported graph keeps fixed shapes
         return tokens, inside
     kept = max(1, int(inside.sum(1).max()))
-    order = inside.argsort(1, descending=True, stable=True)[:, :kept]
+    order = inside.argsort(dim=1, descending=True, stable=True)[:, :kept]
     return tokens.gather(1, order[..., None].expand(-1, -1, tokens.shape[2])), inside.gather(1, order)
 
 

@@ -1,7 +1,7 @@
 """From class maps to label maps with ignored pixels: the rules of AFA (Ru et al., CVPR 2022).
 
-In all of them cams is (B, C, H, W) in [0, 1], present (B, C) in {0, 1} says which classes an image shows, and box (B, 4) is
-the valid region (y0, y1, x0, x1), ends exclusive, outside which nothing is known; None where the whole image is valid.
+In all of them cams is (B, C, H, W) in [0, 1], present (B, C) in {0, 1} says which classes an image shows, and box (B, 4)
+is the valid region (y0, y1, x0, x1), ends exclusive, outside which nothing is known; None where all of it is valid.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Refine = Callable[[Tensor, Tensor], Tensor]
 def threshold_labels(
     cams: Tensor, present: Tensor, box: Tensor | None = None, high: float = 0.55, low: float = 0.35
 ) -> Tensor:
-    """(B, H, W) int64: the strongest present class + 1 above ``high``, 0 at or below ``low``, 255 between and outside the box."""
+    """(B, H, W) int64: strongest present class + 1 above ``high``, 0 at or below ``low``, 255 between and outside."""
     score, best = (cams * present[:, :, None, None]).max(1)
     labels = torch.where(score > high, best + 1, IGNORE).masked_fill(score <= low, 0)
     return labels.masked_fill(~_inside(cams, box), IGNORE)
@@ -36,10 +36,10 @@ def two_background_labels(
     low: float = 0.35,
     refine: Refine = par,
 ) -> Tensor:
-    """(B, H, W) int64: class + 1 where it beats both background scores after refinement, 0 where neither, 255 elsewhere.
+    """(B, H, W) int64: class + 1 where it beats both background scores after refinement, 0 where neither, else 255.
 
-    images: (B, 3, H, W), any value range. The scores are a softmax over [background, present classes]; they are refined at
-    half size.
+    images: (B, 3, H, W), any value range. The scores are a softmax over [background, present classes], refined at half
+    size.
     """
     strict, lenient = (_refined_labels(images, cams, present, background, refine) for background in (high, low))
     labels = torch.where((strict > 0) & (lenient > 0), strict, IGNORE).masked_fill((strict == 0) & (lenient == 0), 0)
@@ -54,7 +54,7 @@ def soft_masks(
     background: float = 0.45,
     refine: Refine = par,
 ) -> Tensor:
-    """(B, 1 + C, H, W): [background, maps] refined inside the box at half size; 0 for absent classes and outside the box."""
+    """(B, 1 + C, H, W): [background, maps] refined inside the box, image at half size; 0 for absent classes and outside."""
     result = cams.new_zeros(cams.shape[0], 1 + cams.shape[1], *cams.shape[-2:])
     for i, classes in enumerate(_kept(present)):
         y0, y1, x0, x1 = (0, cams.shape[2], 0, cams.shape[3]) if box is None else box[i].tolist()
@@ -66,7 +66,7 @@ def soft_masks(
 
 
 def propagate(cams: Tensor, affinity: Tensor) -> Tensor:
-    """cams (B, C, h, w) spread along affinity (B, h w, h w): cams @ (A * A / (column sums of A * A + 1e-4)), same shape."""
+    """cams (B, C, h, w) spread along affinity A (B, h w, h w): cams @ (A * A / (its column sums + 1e-4)), same shape."""
     squared = affinity.square()
     return (cams.flatten(2) @ (squared / (squared.sum(1, keepdim=True) + 1e-4))).view_as(cams)
 
@@ -99,9 +99,7 @@ def _half(maps: Tensor) -> Tensor:
 
 def _inside(cams: Tensor, box: Tensor | None) -> Tensor:
     """(B, H, W) bool, True inside the box."""
-    inside = (
-        torch.ones_like(cams[:, 0], dtype=torch.bool) if box is None else torch.zeros_like(cams[:, 0], dtype=torch.bool)
-    )
+    inside = torch.full_like(cams[:, 0], box is None, dtype=torch.bool)
     for i, (y0, y1, x0, x1) in enumerate([] if box is None else box.tolist()):
         inside[i, y0:y1, x0:x1] = True
     return inside

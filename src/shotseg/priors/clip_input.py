@@ -19,7 +19,8 @@ def whole_patches(images: Tensor, patch: int, size: tuple[int, int] | None = Non
     """
     height, width = (-(-side // patch) * patch for side in size or images.shape[-2:])
     if eight_bit:
-        photos = (images * 255 + 1e-3).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        # Truncated, as released; the little more keeps k / 255 * 255 from falling to k - 1.
+        photos = (images * 255 + 5e-5).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         resized = [
             np.asarray(Image.fromarray(photo).resize((width, height), Image.Resampling.BICUBIC)) for photo in photos
         ]
@@ -30,8 +31,8 @@ def whole_patches(images: Tensor, patch: int, size: tuple[int, int] | None = Non
 def square(images: Tensor, size: int = 224, crop: Literal["none", "center"] = "none") -> Tensor:
     """(B, 3, H, W) in [0, 1] -> (B, 3, size, size), bicubic.
 
-    crop: "none" squashes the whole photo, so that a map of the result covers the photo. "center" is CLIP's own preparation
-    (short side, then the centre), with which IMR-HSNet's maps do not cover a photo that is not square.
+    crop: "none" squashes the whole photo, so that a map of the result covers the photo. "center" is CLIP's own
+    preparation (short side, then the centre), with which IMR-HSNet's maps do not cover a photo that is not square.
     """
     if crop == "none":
         return _bicubic(images, [size, size])

@@ -1,4 +1,4 @@
-"""Grad-CAM: where an activation raises a score (Selvaraju et al., ICCV 2017), as CLIP-ES, PI-CLIP and IMR-HSNet use it."""
+"""Grad-CAM: where an activation raises a score (Selvaraju et al., ICCV 2017), as CLIP-ES and IMR-HSNet use it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def imr_cams(
 ) -> Tensor:
     """The class maps of IMR-HSNet (IJCAI 2022), made with CLIP's RN50: (B, M, *grid) in [0, 1].
 
-    images (B, 3, H, W) in [0, 1]. names: all classes that compete in the softmax; targets: those of them that get a map.
+    images (B, 3, H, W) in [0, 1]. names: all classes that compete in the softmax; targets: rows of it that get a map.
     crop="center" is the released preparation; its map covers only the middle of a photo that is not square.
     """
     seen = clip.tokens_and_attention(square(images, size, crop))

@@ -1,6 +1,7 @@
 """Masks refined to the edges of an image without training.
 
-PAMR (Araslanov and Roth, CVPR 2020) and PAR (Ru et al., AFA, CVPR 2022) both let every pixel take the weighted mean of its neighbours (8 directions at each dilation), with weights from colour.
+PAMR (Araslanov and Roth, CVPR 2020) and PAR (Ru et al., AFA, CVPR 2022) both let every pixel take the weighted mean of
+its neighbours (8 directions at each dilation), with weights from colour.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from shotseg.priors.guided_filter import guided_filter
 from shotseg.priors.objectness import border_contrast
 
 SIZE = 384  # longer side, in pixels, at which the class is looked for
+LEVEL = 0.4  # of a photo's highest value, from which on a pixel is the class (docs/results.md)
 
 
 @torch.no_grad()
@@ -22,12 +23,12 @@ def from_name(image: np.ndarray, name: str, device: torch.device | str = "cpu") 
     """The pseudo mask (H, W) uint8 in {0, 1} of the class ``name`` in a photo (H, W, 3) uint8 that shows it.
 
     ImageNet class activation of the labels nearest to the name, weighted by the photo's objectness (border contrast), drawn
-    along its edges and cut at one half of its range. Never empty: the class is known to be there.
+    along its edges and cut at ``LEVEL``. Never empty: the class is known to be there.
     Raises UsageError where the extra ``offline-text`` is not installed.
     """
     pixels, _ = transforms.fit(image, SIZE, 32)
     soft = soft_masks(_vision(str(device)), pixels[None].to(device), [name])
-    mask = transforms.resize_logits(soft, image.shape[:2])[0, 0] > 0.5
+    mask = transforms.resize_logits(soft, image.shape[:2])[0, 0] > LEVEL
     return mask.to(torch.uint8).cpu().numpy()
 
 

@@ -61,7 +61,7 @@ CLIP_ES = AttentionRefinement(rounds=3, combine="mean")
 
 
 def balance(matrix: Tensor, rounds: int = 1) -> Tensor:
-    """(..., n, n), positive: divided by column sums, then by row sums, ``rounds`` times; rows of the result sum to 1."""
+    """(..., n, n), positive: divided by column sums, then by row sums, ``rounds`` times; its rows then sum to 1."""
     for _ in range(rounds):
         matrix = matrix / matrix.sum(-2, keepdim=True)
         matrix = matrix / matrix.sum(-1, keepdim=True)

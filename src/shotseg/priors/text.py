@@ -36,35 +36,13 @@ PHRASES = {
 RELEASED_PHRASES = PHRASES | {"snowboard": "sknowboard"}  # the slip of CLIP-ES, PI-CLIP and TLG
 
 # What CLIP-ES lets compete beside the classes of the photo.
-BACKGROUND = tuple(
-    [
-        "ground",
-        "land",
-        "grass",
-        "tree",
-        "building",
-        "wall",
-        "sky",
-        "lake",
-        "water",
-        "river",
-        "sea",
-        "railway",
-        "railroad",
-        "keyboard",
-        "helmet",
-        "cloud",
-        "house",
-        "mountain",
-        "ocean",
-        "road",
-        "rock",
-        "street",
-        "valley",
-        "bridge",
-        "sign",
-    ]
+# fmt: off
+BACKGROUND = (
+    "ground", "land", "grass", "tree", "building", "wall", "sky", "lake", "water", "river", "sea", "railway",
+    "railroad", "keyboard", "helmet", "cloud", "house", "mountain", "ocean", "road", "rock", "street", "valley",
+    "bridge", "sign",
 )
+# fmt: on
 COCO_BACKGROUND = tuple(word for word in BACKGROUND if word not in ("keyboard", "sign"))
 
 
@@ -75,11 +53,11 @@ class TextPrior:
     foreground, background: templates. Every name that competes makes one prompt of each, unless there are ``words``.
     words:           background words that stand in the background prompts' place, in the foreground's template.
     phrases:         what to say for a class name; other names are said as they are.
-    refinement:      how the map is spread along the attention; None leaves the Grad-CAM (as do towers without attention).
+    refinement:      how the map is spread along the attention; None (or a tower without attention) leaves the Grad-CAM.
     round_positions: pass CLIP's resized position table through float16, as the released code does.
     eight_bit:       resize the photo in 8 bits, as the released code does.
-    missing_target:  what to do where the caller's list of known classes lacks the target: "include" it, or give a map of 255,
-                     64 x 64, for a single photo and refuse more, as the released code of PI-CLIP does ("saturate").
+    missing_target:  what to do where the caller's list of known classes lacks the target: "include" it, or, as the
+                     released code of PI-CLIP does, give a 64 x 64 map of 255 for one photo and refuse more ("saturate").
     """
 
     foreground: str = "a photo of {}."
@@ -101,8 +79,8 @@ class TextPrior:
     ) -> Tensor:
         """One class a photo: images (B, 3, H, W) in [0, 1], B class names -> (B, 1, h, w) in [0, 1] on the patch grid.
 
-        known: for every photo the classes that compete with its target. None: the target alone. Only what the caller puts
-               here is known of a photo (the released code of PI-CLIP takes the query's true labels).
+        known: for every photo the classes that compete with its target; None = the target alone. Nothing else is known
+               of a photo (the released code of PI-CLIP puts the query's true labels here).
         size:  (H, W) that the photos are brought to, rounded up to whole patches; default their own.
         """
         if known is not None and self.missing_target == "saturate":
@@ -156,7 +134,7 @@ CLIP_ES_MAPS = TextPrior("a clean origami {}.", words=BACKGROUND, refinement=CLI
 
 
 def as_released(prior: TextPrior) -> TextPrior:
-    """The same prior with every slip of the released code (box ends, phrases, rounding, 8-bit input, missing target)."""
+    """The same prior with the slips of the released code: box ends, phrases, rounding, 8-bit input, missing target."""
     refinement = prior.refinement and replace(prior.refinement, box_end="exclusive")
     return replace(
         prior,

@@ -12,6 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from shotseg.encoders.features import Encoder
+from shotseg.encoders.weights import IMAGENET_MEAN, IMAGENET_STD
+from shotseg.priors.clip_input import whole_patches
+
 Eps = Literal["joint", "each"]
 Norm = Literal["minmax", "none"]
 Background = Literal["exclude", "zero"]
@@ -111,7 +115,7 @@ def vvp(
     """Visual-visual prior of PI-CLIP (CVPR 2024): likeness of CLIP tokens at several layers.
 
     query: one map (B, C, h, w) a layer, in the order of the channels wanted (PI-CLIP: layer 11, then 10, of 0..11).
-    support: one (B, K, C, h', w') a layer, of support photos multiplied by their masks. mask: (B, K, H, W), {0, 1, 255}.
+    support: one (B, K, C, h', w') a layer, of support photos times their masks. mask: (B, K, H, W) in {0, 1, 255}.
     Result (B, L, h, w), or (B, L K, h, w) with ``shots="concat"`` (a layer's shots side by side).
 
     The released code has ``norm="none", background="zero", shots="concat"``: no min-max, and background positions of
@@ -129,3 +133,32 @@ def vvp(
         maps = (min_max(maps, flat=1e-6) if norm == "minmax" else maps).view(b, k, *q.shape[-2:])
         priors.append(maps if shots == "concat" else maps.mean(1, keepdim=True))
     return torch.cat(priors, 1)
+
+
+@torch.no_grad()
+def clip_vvp(
+    clip: Encoder,
+    query: Tensor,
+    support: Tensor,
+    mask: Tensor,
+    layers: Sequence[int] = (-1, -2),
+    released: bool = False,
+) -> Tensor:
+    """:func:`vvp` of photos: query (B, 3, H, W), support (B, K, 3, H', W') in [0, 1], mask (B, K, H', W') -> (B, P, h, w).
+
+    layers:   of the encoder's maps, a channel each.
+    released: PI-CLIP's own way: ImageNet's mean and std, sizes as they come (pixels beyond whole patches are dropped),
+              zeros in the maximum, no min-max, and a channel a shot.
+    """
+    inside = (mask == 1).flatten(0, 1)[:, None]
+    every = support.flatten(0, 1)
+    if released:
+        mean, std = (query.new_tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    else:
+        mean, std = clip.mean, clip.std
+        query, every = whole_patches(query, clip.patch), whole_patches(every, clip.patch)
+        inside = F.interpolate(inside.float(), every.shape[-2:], mode="nearest-exact")
+    seen = clip.extract((query - mean) / std).maps
+    kept = clip.extract((every - mean) / std * inside).maps
+    maps = [seen[i] for i in layers], [kept[i].unflatten(0, support.shape[:2]) for i in layers]
+    return vvp(*maps, mask, "none", "zero", "concat") if released else vvp(*maps, mask)

@@ -26,16 +26,14 @@ def write(out: Path, results: Iterable[Labelled], classes: Sequence[str], polygo
         for label in result.present(len(classes)):
             score = result.scores.get(classes[label - 1])
             for part, top, left in parts(result.labels == label):
-                area = [left, top, part.shape[1], part.shape[0]]
+                drawn = _polygon(part, top, left) if polygons else _run_lengths(part, top, left, height, width)
                 annotation = {
                     "id": len(annotations) + 1,
                     "image_id": len(images),
                     "category_id": label,
-                    "segmentation": _polygon(part, top, left)
-                    if polygons
-                    else _run_lengths(part, top, left, height, width),
+                    "segmentation": drawn,
                     "area": int(part.sum()),
-                    "bbox": area,
+                    "bbox": [left, top, part.shape[1], part.shape[0]],
                     "iscrowd": 0,
                 }
                 annotations.append(annotation | ({} if score is None else {"score": round(float(score), 6)}))
@@ -47,7 +45,7 @@ def write(out: Path, results: Iterable[Labelled], classes: Sequence[str], polygo
 
 
 def read(path: Path) -> tuple[list[str], Iterator[Labelled]]:
-    """``path``: an instances file, or the folder that :func:`write` wrote. Of parts that overlap, the later one is seen."""
+    """``path``: an instances file, or the folder that :func:`write` wrote. Where parts overlap, the later is seen."""
     path = path / "annotations.json" if path.is_dir() else path
     content = read_json(path)
     try:
@@ -63,10 +61,10 @@ def read(path: Path) -> tuple[list[str], Iterator[Labelled]]:
 
 
 def _label_maps(path: Path, images: list[tuple[str, int, int, list]], label_of: dict[int, int]) -> Iterator[Labelled]:
-    for file, height, width, annotations in images:
+    for file, height, width, drawn in images:
         labels = np.zeros((height, width), np.uint8)
         try:
-            for annotation in annotations:
+            for annotation in drawn:
                 labels[decode(annotation["segmentation"], height, width)] = label_of[annotation["category_id"]]
         except (KeyError, TypeError, ValueError) as error:
             raise malformed(path, error, f"COCO instances of {file}") from error
@@ -88,8 +86,10 @@ def _run_lengths(part: np.ndarray, top: int, left: int, height: int, width: int)
 
 
 def compress(runs: list[int]) -> str:
-    """Run lengths as COCO's string: five bits a character, lowest first; from the fourth run on, the change since the run
-    two before (maskApi.c, rleToString)."""
+    """Run lengths as COCO's string: five bits a character, lowest first.
+
+    From the fourth run on it holds the change since the run two before (maskApi.c, rleToString).
+    """
     text = []
     for i, run in enumerate(runs):
         value = run - runs[i - 2] if i > 2 else run

@@ -1,4 +1,4 @@
-"""Label Studio: ``tasks.json`` with brush predictions to correct, and ``config.xml`` for the project's labelling set-up.
+"""Label Studio: ``tasks.json`` with brush predictions to correct, and ``config.xml``, the project's labelling set-up.
 
 Import ``tasks.json`` into a project whose local storage serves the photos' folder: a task's photo is
 ``/data/local-files/?d=<file>``. What people corrected is read back from the project's JSON export.
@@ -29,7 +29,7 @@ def write(out: Path, results: Iterable[Labelled], classes: Sequence[str], prefix
     tasks = []
     for result in results:
         regions = [_region(result.labels == label, classes[label - 1]) for label in result.present(len(classes))]
-        prediction = {"model_version": "shotseg", "result": regions}
+        prediction: dict = {"model_version": "shotseg", "result": regions}
         if result.scores:
             prediction["score"] = round(float(min(result.scores.values())), 6)
         tasks.append({"data": {"image": prefix + quote(result.file)}, "predictions": [prediction]})
@@ -46,7 +46,7 @@ def write(out: Path, results: Iterable[Labelled], classes: Sequence[str], prefix
 def read(path: Path) -> tuple[list[str], Iterator[Labelled]]:
     """``path``: a JSON export, or the folder that :func:`write` wrote. People's annotations count before predictions.
 
-    Classes are in the order of config.xml beside it, else sorted. A photo without regions is left out: its size is unknown.
+    Classes: in the order of config.xml beside it, else sorted. A photo without regions is left out: its size is not known.
     """
     folder, path = (path, path / "tasks.json") if path.is_dir() else (path.parent, path)
     tasks = read_json(path)
@@ -87,7 +87,7 @@ def _region(mask: np.ndarray, name: str) -> dict:
 
 
 def _latest(task: dict) -> list[dict]:
-    """The regions of a task that carry a label: of its last annotation that was not cancelled, or its last prediction."""
+    """The labelled regions of a task's last annotation that was not cancelled, or of its last prediction."""
     given = [a for a in task.get("annotations") or [] if not a.get("was_cancelled")] or task.get("predictions") or []
     return [region for region in given[-1]["result"] if _names(region)] if given else []
 
@@ -120,10 +120,10 @@ def _configured(path: Path, used: set[str]) -> list[str]:
 
 
 def encode(mask: np.ndarray) -> list[int]:
-    """(H, W) bool as the bytes of Label Studio's brush: runs of the RGBA picture that is 255 in the mask and 0 outside.
+    """(H, W) bool as the bytes of Label Studio's brush: runs of the RGBA picture that is 255 in the mask, else 0.
 
-    A bit stream: 32 bits the number of values, 5 bits the word size - 1, four times 4 bits the length sizes - 1; then for
-    each run a 1, two bits the size class, the length - 1 in so many bits, and the value (the format of thi.ng/rle-pack).
+    A bit stream: 32 bits the number of values, 5 bits the word size - 1, four times 4 bits the length sizes - 1; then
+    for each run a 1, two bits the size class, the length - 1 in so many bits, and the value (thi.ng/rle-pack).
     """
     flat = mask.ravel()
     ends = np.r_[np.flatnonzero(flat[1:] != flat[:-1]) + 1, flat.size]

@@ -31,7 +31,7 @@ def outline(part: np.ndarray, top: int = 0, left: int = 0, tolerance: float = 0.
         distances, nearest = KDTree(hole).query(joined)
         at, to = int(distances.argmin()), int(nearest[distances.argmin()])
         joined = np.concatenate([joined[: at + 1], hole[to:], hole[: to + 1], joined[at:]])
-    return joined + (left, top)
+    return joined + np.array([left, top])
 
 
 def _simplified(contour: np.ndarray, tolerance: float) -> np.ndarray:

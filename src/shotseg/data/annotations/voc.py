@@ -16,28 +16,12 @@ from shotseg.data.annotations.labelled import Labelled
 from shotseg.data.images import read_bytes, read_mask, write_bytes, write_png
 from shotseg.errors import InputError
 
-OWN_CLASSES = [
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
-]
+# fmt: off
+OWN_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
+    "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)
+# fmt: on
 
 
 @cache
@@ -65,14 +49,14 @@ def read(folder: Path) -> tuple[list[str], Iterator[Labelled]]:
     masks = folder / "SegmentationClass"
     if not masks.is_dir():
         raise InputError(f"{folder}: no folder SegmentationClass in it; give the folder of a VOC data set")
-    path, classes = folder / "labelmap.txt", OWN_CLASSES
+    path, classes = folder / "labelmap.txt", list(OWN_CLASSES)
     if path.is_file():
         lines = read_bytes(path).decode("utf-8-sig", "replace").splitlines()
         rows = [line.rsplit(":", 3) for line in lines if line.strip() and not line.startswith("#")]
         if not rows or any(len(row) != 4 for row in rows):
             raise InputError(f"{path}: not name:r,g,b:: on each line; export it again")
         classes = [row[0] for row in rows[1:]]
-    return list(classes), _label_maps(masks)
+    return classes, _label_maps(masks)
 
 
 def _label_maps(folder: Path) -> Iterator[Labelled]:

@@ -1,6 +1,7 @@
-"""YOLO segmentation: ``labels/<name>.txt`` with ``class x1 y1 x2 y2 ...`` in parts of the photo's sides, and ``data.yaml``.
+"""YOLO segmentation: ``labels/<name>.txt`` with ``class x1 y1 x2 y2 ...``, and ``data.yaml``.
 
-Put the photos into ``images/`` beside ``labels/``; a photo without any class has an empty file.
+Coordinates are parts of the photo's sides. Put the photos into ``images/`` beside ``labels/``; a photo without any
+class has an empty file.
 """
 
 from __future__ import annotations
@@ -46,11 +47,12 @@ def read(folder: Path) -> tuple[list[str], Iterator[Labelled]]:
 def _label_maps(folder: Path, classes: int) -> Iterator[Labelled]:
     for image in find_images(folder / "images"):
         file = image.relative_to(folder / "images")
-        labels = np.zeros(read_image(image).shape[:2], np.uint8)
+        height, width = read_image(image).shape[:2]
+        labels = np.zeros((height, width), np.uint8)
         path = folder / "labels" / file.with_suffix(".txt")
         for line in path.read_text(errors="replace").splitlines() if path.is_file() else ():
             label, points = _outlined(line, path, classes)
-            labels[polygon(points * labels.shape[::-1], *labels.shape)] = label
+            labels[polygon(points * (width, height), height, width)] = label
         yield Labelled(file.as_posix(), labels)
 
 

@@ -27,7 +27,8 @@ class Taps(NamedTuple):
 class PriorGuided(nn.Module):
     """Base of PFENet, BAM and HDMNet.
 
-    encoder: any frozen encoder of three maps or more; its last three stand for layers 2, 3 and 4 of the papers.
+    encoder: any frozen encoder of three maps or more. Layer 4 of the papers is its last map, layer 3 the map that its last
+             stage starts from, layer 2 the deepest map before that of another stride or width.
     size:    longer working side in pixels.
     grid:    the map whose grid the head works on. "layer3" is the authors' (stride 8 in their dilated ResNet-50, 16 in
              VGG-16); "layer2" keeps the finer one; "auto" takes layer 2's for an ordinary pyramid (layer 4 coarser than
@@ -42,10 +43,13 @@ class PriorGuided(nn.Module):
             raise UsageError(f"encoder {encoder.name!r} gives {len(encoder.channels)} map(s), three are needed: take another encoder")
         self.encoder = encoder.requires_grad_(False)
         self.size = size
-        pyramid = len(set(encoder.strides[-2:])) == 2
-        self.grid_layer = -3 if grid == "layer2" or (grid == "auto" and pyramid) else -2
-        self.low_channels = encoder.channels[-3]
-        self.mid_channels = encoder.channels[-3] + encoder.channels[-2]
+        kinds = list(zip(encoder.strides, encoder.channels))
+        self.layer3 = encoder.before_last % len(kinds)
+        others = [i for i in range(self.layer3) if kinds[i] != kinds[self.layer3]]
+        self.layer2 = max(others, default=max(0, self.layer3 - 1))
+        pyramid = encoder.strides[-1] > encoder.strides[self.layer3]
+        self.grid = self.layer2 if grid == "layer2" or (grid == "auto" and pyramid) else self.layer3
+        self.mid_channels = encoder.channels[self.layer3] + encoder.channels[self.layer2]
         self.high_channels = encoder.channels[-1]
 
     def encode(self, images: Tensor) -> Features:
@@ -53,21 +57,21 @@ class PriorGuided(nn.Module):
         return self.encoder(images)
 
     def taps(self, features: Features) -> Taps:
-        low, mid, high = features.maps[-3:]
-        size = features.maps[self.grid_layer].shape[-2:]
-        low, mid = resize(low, size), resize(mid, size)
-        return Taps(low, torch.cat([mid, low], 1), high)
+        size = features.maps[self.grid].shape[-2:]
+        low, mid = (resize(features.maps[layer], size) for layer in (self.layer2, self.layer3))
+        return Taps(low, torch.cat([mid, low], 1), features.maps[-1])
 
     def last_stage(self, features: Features, inside: Tensor) -> Tensor:
         """Layer 4 of layer 3 times ``inside`` (B, 1, H, W); layer 4 itself where the encoder has no separate last stage.
 
         The result is not masked again.
         """
-        if type(self.encoder).last_stage is Encoder.last_stage:
+        tap = features.maps[self.layer3]
+        try:
+            with torch.no_grad():
+                return self.encoder.last_stage(tap * resize(inside, tap.shape[-2:]))
+        except NotImplementedError:
             return features.maps[-1]
-        tap = features.maps[self.encoder.before_last]
-        with torch.no_grad():
-            return self.encoder.last_stage(tap * resize(inside, tap.shape[-2:]))
 
     def forward(self, query: Features, support: Support, images: Tensor, **context: Any) -> Prediction:
         raise NotImplementedError

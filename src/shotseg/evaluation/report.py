@@ -1,0 +1,116 @@
+"""The result as one HTML page: table, a bar a class, best and worst episodes as pictures; opens from disk, no server."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from shotseg.data.episodes import EpisodeIndex
+from shotseg.data.samples import IGNORE
+from shotseg.evaluation.results import lines
+from shotseg.evaluation.run import Evaluator, one_thread_each
+from shotseg.overlay import draw
+
+STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:70em;padding:0 1em;color:#222}
+table{border-collapse:collapse}td,th{padding:.2em 1em .2em 0;text-align:right}td:first-child,th:first-child{text-align:left}
+tr{border-bottom:1px solid #ddd}figure{display:inline-block;margin:.5em 1em .5em 0}figcaption{font-size:13px;color:#555}
+img{height:170px;margin-right:4px}svg text{font-size:13px}dt{float:left;clear:left;width:10em;color:#555}dd{margin-left:10em}"""
+
+
+def page(content: dict[str, Any], pictures: dict[str, list[tuple[str, list[np.ndarray]]]]) -> str:
+    """The page of a result. ``pictures``: heading -> (caption, photos (H, W, 3) uint8 side by side)."""
+    e = html.escape
+    rows = "".join("<tr>" + "".join(f"<td>{e(cell)}</td>" for cell in row) + "</tr>" for row in lines(content))
+    what = {k: content[k] for k in ("dataset", "fold", "shot", "encoder", "checkpoint", "seconds_per_episode")}
+    facts = {**what, **content["protocol"], **content["environment"]}
+    shown = "".join(
+        f"<h2>{e(heading)}</h2>" + "".join(_figure(caption, photos) for caption, photos in entries)
+        for heading, entries in pictures.items()
+    )
+    about = "".join(f"<dt>{e(str(k))}</dt><dd>{e(str(v))}</dd>" for k, v in facts.items())
+    title = f"{content['method']} on {content['dataset']}"
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{e(title)}</title><style>{STYLE}</style>'
+        f"<h1>{e(title)}</h1><table><tr><th>percent</th><th>mIoU</th><th>95 % interval</th><th>FB-IoU</th></tr>{rows}</table>"
+        f"<h2>IoU of each class</h2>{bars(content['per_class'])}{shown}<h2>How it was measured</h2><dl>{about}</dl></html>\n"
+    )
+
+
+def bars(per_class: dict[str, float | None]) -> str:
+    """An SVG with one bar a class, the best first."""
+    known = sorted(((v, name) for name, v in per_class.items() if v is not None), reverse=True)
+    drawn = [
+        f'<text x="150" y="{22 * i + 16}" text-anchor="end">{html.escape(name)}</text>'
+        f'<rect x="158" y="{22 * i + 3}" width="{4 * value:.1f}" height="17" fill="#00796b"/>'
+        f'<text x="{164 + 4 * value:.1f}" y="{22 * i + 16}">{value:.1f}</text>'
+        for i, (value, name) in enumerate(known)
+    ]
+    return f'<svg width="640" height="{22 * len(known) + 4}" role="img">{"".join(drawn)}</svg>'
+
+
+def best_and_worst(
+    evaluator: Evaluator, content: dict[str, Any], episodes: list[EpisodeIndex], count: int = 6
+) -> dict[str, list[tuple[str, list[np.ndarray]]]]:
+    """Pictures of the episodes with the highest and the lowest IoU, no query twice: support, query with truth, prediction."""
+    stored = content["counts"]["per_episode"]
+    iou = [i[1] / u[1] if u[1] else 1.0 for i, u in zip(stored["intersection"], stored["union"])]
+    order = sorted(range(len(iou)), key=lambda i: iou[i])
+    with one_thread_each():
+        return {
+            heading: [_drawn(evaluator, episodes[i], iou[i]) for i in _distinct(ranked, stored["query"], count)]
+            for heading, ranked in (("Worst episodes", order), ("Best episodes", order[::-1]))
+        }
+
+
+def _distinct(ranked: list[int], queries: list[str], count: int) -> list[int]:
+    first: dict[str, int] = {}
+    for i in ranked:
+        if len(first) == count:
+            break
+        first.setdefault(queries[i], i)
+    return list(first.values())
+
+
+def _drawn(evaluator: Evaluator, episode: EpisodeIndex, iou: float) -> tuple[str, list[np.ndarray]]:
+    prediction, target = evaluator.predict(episode)
+    items = evaluator.pool.items
+    photo = evaluator.sample(episode.query)[0]
+    support = draw(*_without_ignored(evaluator.sample(episode.supports[0])))
+    canvas = _on_canvas(photo, evaluator, (target.shape[0], target.shape[1]))
+    overlays = [draw(*_without_ignored((canvas, x.numpy().astype(np.uint8)))) for x in (target, prediction)]
+    caption = f"{100 * iou:.1f} {evaluator.pool.classes[episode.class_id]}: {items[episode.query].id}"
+    return f"{caption}; support, truth, prediction", [support, *overlays]
+
+
+def _on_canvas(photo: np.ndarray, evaluator: Evaluator, size: tuple[int, int]) -> np.ndarray:
+    """The photo as large as the scored mask (h, w): as it is, resized, or at the top left of a square."""
+    if photo.shape[:2] == size:
+        return photo
+    if evaluator.geometry != "pad":
+        return np.asarray(Image.fromarray(photo).resize(size[::-1]))
+    scale = max(size) / max(photo.shape[:2])
+    small = Image.fromarray(photo).resize((round(photo.shape[1] * scale), round(photo.shape[0] * scale)))
+    square = Image.new("RGB", size[::-1])
+    square.paste(small)
+    return np.asarray(square)
+
+
+def _without_ignored(pair: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    return pair[0], np.where(pair[1] == IGNORE, 0, pair[1]).astype(np.uint8)
+
+
+def _figure(caption: str, photos: list[np.ndarray]) -> str:
+    return f"<figure>{''.join(map(_inline, photos))}<figcaption>{html.escape(caption)}</figcaption></figure>"
+
+
+def _inline(photo: np.ndarray) -> str:
+    image = Image.fromarray(photo)
+    image.thumbnail((360, 340))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}">'

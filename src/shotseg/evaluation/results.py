@@ -1,0 +1,234 @@
+"""From counts to the result file: scores, intervals, controls, published numbers, and the comparison of two results."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from shotseg.data.episodes import EpisodeIndex
+from shotseg.errors import InputError, UsageError
+from shotseg.evaluation import counts as reduce
+from shotseg.evaluation.counts import Counts
+from shotseg.evaluation.protocols import Pool, Protocol, list_hash
+from shotseg.evaluation.run import Row
+
+FORMAT = "shotseg-evaluation-1"
+LIBRARIES = ("shotseg", "torch", "torchvision", "timm", "numpy", "pillow")
+
+
+def result(
+    about: dict[str, Any], protocol: Protocol, pool: Pool, lists: dict[int, list[EpisodeIndex]], rows: list[Row]
+) -> dict[str, Any]:
+    """The content of a result file, ready for JSON; scores are percent, counts are pixels.
+
+    about: what was measured on what (method, encoder, checkpoint, dataset, fold, shot, ...), written as it is.
+    lists: the episodes of each seed.       rows: their counts, in the same order.
+    """
+    picks = [(seed, i, episode) for seed, listed in lists.items() for i, episode in enumerate(listed)]
+    stored = {
+        "seed": [seed for seed, _, _ in picks],
+        "episode": [i for _, i, _ in picks],
+        "class": [pool.classes[e.class_id] for _, _, e in picks],
+        "query": [pool.items[e.query].id for _, _, e in picks],
+        "support": [[pool.items[s].id for s in e.supports] for _, _, e in picks],
+        **{name: [row[name] for row in rows] for name in ("intersection", "union", "target", "ignored")},
+        "controls": {
+            control: {name: [row["controls"][control][name] for row in rows] for name in ("intersection", "union")}
+            for control in rows[0]["controls"]
+        },
+    }
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        **about,
+        "classes": pool.classes,
+        "protocol": {
+            **asdict(protocol),
+            "accumulate": "per class over the episodes of a seed, then the mean of classes, then of seeds",
+            "lists": {str(seed): list_hash(pool, listed) for seed, listed in lists.items()},
+        },
+        "counts": {"per_episode": stored},
+    }
+    content["counts"]["per_class"] = _class_sums(content)
+    per_seed = {str(seed): _scores(_counts(content, seed=seed), content) for seed in lists}
+    means = _mean_of(list(per_seed.values()))
+    intervals = _intervals(content, [s["miou"] for s in per_seed.values()])
+    return {
+        **content,
+        **means,
+        "ci95": intervals["seeds"] or intervals["episodes"],
+        "intervals": intervals,
+        "per_class": {name: _mean([s["per_class"][name] for s in per_seed.values()]) for name in pool.classes},
+        "per_seed": {seed: {k: v for k, v in s.items() if k != "per_class"} for seed, s in per_seed.items()},
+        "controls": {control: _control_scores(content, control, list(lists)) for control in stored["controls"]},
+    }
+
+
+def _counts(content: dict[str, Any], seed: int | None = None, control: str | None = None) -> Counts:
+    """The counts of a result file (of one seed, of a control), classes as positions in its ``classes``."""
+    stored = content["counts"]["per_episode"]
+    number = {name: i for i, name in enumerate(content["classes"])}
+    amounts = {name: (stored["controls"][control] if control else stored)[name] for name in ("intersection", "union")}
+    every = Counts(
+        classes=np.array([[number[name]] for name in stored["class"]], dtype=np.int64),
+        target=np.array(stored["target"], dtype=np.int64),
+        ignored=np.array(stored["ignored"], dtype=np.int64),
+        **{name: np.array(values, dtype=np.int64) for name, values in amounts.items()},
+    )
+    return every if seed is None else every[np.array(stored["seed"]) == seed]
+
+
+def _scores(counts: Counts, content: dict[str, Any]) -> dict[str, Any]:
+    ids = np.arange(len(content["classes"]))
+    each = 100 * reduce.class_iou(counts, ids)
+    return {
+        "miou": 100 * float(reduce.miou(counts, ids, content["protocol"]["absent"])),
+        "fb_iou": 100 * float(reduce.fb_iou(counts)),
+        "episode_iou": 100 * float(reduce.episode_iou(counts).mean()),
+        "exact_ratio": 100 * reduce.exact_ratio(counts),
+        "pixel_accuracy": 100 * reduce.pixel_accuracy(counts),
+        "per_class": {name: None if np.isnan(v) else float(v) for name, v in zip(content["classes"], each)},
+    }
+
+
+def _control_scores(content: dict[str, Any], control: str, seeds: list[int]) -> dict[str, Any]:
+    per_seed = [_scores(_counts(content, seed, control), content) for seed in seeds]
+    over_all = reduce.bootstrap_interval(_counts(content, control=control), np.arange(len(content["classes"])))
+    return {**{k: v for k, v in _mean_of(per_seed).items() if k != "exact_ratio"}, "ci95": [100 * x for x in over_all]}
+
+
+def _mean_of(per_seed: list[dict[str, Any]]) -> dict[str, float]:
+    return {name: float(np.mean([s[name] for s in per_seed])) for name in per_seed[0] if name != "per_class"}
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _intervals(content: dict[str, Any], of_seeds: list[float]) -> dict[str, list[float] | None]:
+    ids = np.arange(len(content["classes"]))
+    seeds = reduce.seed_interval(of_seeds)
+    episodes = reduce.bootstrap_interval(_counts(content), ids, content["protocol"]["absent"])
+    return {"seeds": None if seeds is None else list(seeds), "episodes": [100 * x for x in episodes]}
+
+
+def _class_sums(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Sums over all seeds: [background, foreground] of the episodes of each class."""
+    every = _counts(content)
+    own = {name: every[every.classes[:, 0] == i] for i, name in enumerate(content["classes"])}
+    return {
+        name: {
+            "episodes": len(c),
+            "intersection": c.intersection.sum(0).tolist(),
+            "union": c.union.sum(0).tolist(),
+            "ignored": int(c.ignored.sum()),
+        }
+        for name, c in own.items()
+    }
+
+
+def environment(device: str | torch.device) -> dict[str, Any]:
+    """What a number may depend on besides the protocol: versions, machine, device."""
+    found = {}
+    for library in LIBRARIES:
+        try:
+            found[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            found[library] = "not installed"
+    name = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else platform.processor()
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": str(device),
+        "device_name": name or platform.machine(),
+        "cores": os.cpu_count(),
+        "processes": int(os.environ.get("WORLD_SIZE", 1)),
+        **found,
+    }
+
+
+# --- published numbers ------------------------------------------------------------------------------------------------
+
+
+@cache
+def all_published() -> list[dict[str, Any]]:
+    """Every row of ``published.json``: method, backbone, dataset, shot, folds (4 numbers or null), miou, fb_iou, source."""
+    return json.loads(files("shotseg.evaluation").joinpath("published.json").read_text(encoding="utf-8"))["rows"]
+
+
+def published(method: str, dataset: str, shot: int) -> list[dict[str, Any]]:
+    """What was published for a method on a data set with that many shots; empty where nothing is known."""
+    wanted = method.lower().replace("_", "-")
+    return [
+        r for r in all_published() if (r["method"].lower(), r["dataset"], r["shot"]) == (wanted, dataset, shot)
+    ]  # fmt: skip
+
+
+# --- comparison -------------------------------------------------------------------------------------------------------
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """A result file. Raises InputError where it is missing or is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as a result ({error}); give a file that evaluate wrote") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError(f"{path}: no result of this version; give a file that evaluate wrote")
+    return content
+
+
+def compare(first: Path, second: Path) -> dict[str, Any]:
+    """Paired bootstrap of two results on the same episodes: mIoU of the first minus the second, in percent points.
+
+    Raises UsageError where the episodes are not the same.
+    """
+    a, b = read_result(first), read_result(second)
+    names = ("seed", "episode", "class", "query", "support")
+    if any(a["counts"]["per_episode"][name] != b["counts"]["per_episode"][name] for name in names):
+        raise UsageError(
+            f"{first} and {second} were not measured on the same episodes; use one protocol, seeds and classes"
+        )
+    ids = np.arange(len(a["classes"]))
+    found = reduce.paired_bootstrap(_counts(a), _counts(b), ids)
+    per_class = 100 * (reduce.class_iou(_counts(a), ids) - reduce.class_iou(_counts(b), ids))
+    return {
+        "first": str(first),
+        "second": str(second),
+        "miou": [a["miou"], b["miou"]],
+        **{name: 100 * value if name != "p" else value for name, value in found.items()},
+        "per_class": {n: None if np.isnan(v) else float(v) for n, v in zip(a["classes"], per_class)},
+        "episodes": len(a["counts"]["per_episode"]["seed"]),
+    }
+
+
+def lines(content: dict[str, Any]) -> list[tuple[str, ...]]:
+    """The table that is printed and stands in the report: name, mIoU, 95 % interval, FB-IoU."""
+
+    def interval(pair: Sequence[float] | None) -> str:
+        return "" if pair is None else f"{pair[0]:.1f} .. {pair[1]:.1f}"
+
+    rows: list[tuple[str, ...]] = [
+        (content["method"], f"{content['miou']:.1f}", interval(content["ci95"]), f"{content['fb_iou']:.1f}")
+    ]
+    for name, scores in content["controls"].items():
+        label = f"control: {name.replace('_', ' ')}"
+        rows.append((label, f"{scores['miou']:.1f}", interval(scores["ci95"]), f"{scores['fb_iou']:.1f}"))
+    for row in content["published"]:
+        fold = content["fold"]
+        value = row["folds"][fold] if row["folds"] and isinstance(fold, int) else row["miou"]
+        which = "" if fold is None else (f", fold {fold}" if row["folds"] else ", mean of folds")
+        numbers = ("" if value is None else f"{value:.1f}", "", "" if row["fb_iou"] is None else f"{row['fb_iou']:.1f}")
+        rows.append((f"published: {row['backbone']}{which}", *numbers))
+    return rows

@@ -1,0 +1,116 @@
+import json
+import zlib
+
+import numpy as np
+import pytest
+import torch
+
+import golden
+from shotseg import encoders
+from shotseg.errors import InputError
+
+BACKBONES = ("resnet50", "resnet101", "vgg16")
+RANDOM = ("efficientnet-lite0", "resnet50", "vgg16", "resnet50-v2", "vgg16-bn", "timm:resnet18", "timm:convnext_atto")
+
+
+def _uniform(name: str, shape: tuple[int, ...], salt: int) -> torch.Tensor:
+    """The recipe "sm64" of the README of ``golden/tlg``."""
+    seed = zlib.crc32(f"{salt}:{name}".encode())
+    with np.errstate(over="ignore"):
+        z = np.arange(1, int(np.prod(shape)) + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        z = z + np.uint64(seed * 0xD1342543DE82EF95 % 2**64)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = z ^ (z >> np.uint64(31))
+    value = np.float32(2) * (z >> np.uint64(40)).astype(np.float32) * np.float32(2**-24) - np.float32(1)
+    return torch.from_numpy(value.reshape(shape))
+
+
+def _fill(state: dict[str, torch.Tensor], salt: int) -> None:
+    for name, tensor in state.items():
+        u, leaf = _uniform(name, tuple(tensor.shape), salt), name.rpartition(".")[2]
+        if leaf == "num_batches_tracked":
+            value = torch.zeros(())
+        elif leaf == "running_mean":
+            value = 0.1 * u
+        elif leaf == "running_var":
+            value = 1 + 0.5 * u
+        elif tensor.dim() == 1:
+            value = 1 + 0.2 * u if leaf == "weight" else 0.1 * u
+        else:
+            value = u * np.float32(np.sqrt(3 / np.prod(tensor.shape[1:])))
+        tensor.copy_(value)
+
+
+@pytest.mark.parametrize("path", golden.files("tlg", "g_backbone_taps*.safetensors"))
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_block_taps_are_the_released_ones(path, backbone):
+    known, metadata = golden.tensors(path)
+    encoder = encoders.load(backbone, "random")
+    state = encoder.state_dict() if backbone == "vgg16" else encoder.net.state_dict()
+    _fill({name: tensor for name, tensor in state.items() if not name.startswith("fc.")}, salt=8)
+    with torch.no_grad():
+        maps = encoder.extract(_uniform("img", (1, 3, 80, 72), 8)).maps
+    if f"{backbone}.shapes" in metadata:
+        assert [list(m.shape) for m in maps] == json.loads(metadata[f"{backbone}.shapes"])
+    for name, tensor in known.items():
+        if name.startswith(backbone + "."):
+            ours = maps[int(name.split(".")[1])][:, ::16]
+            golden.assert_close(name, ours, tensor, atol=1e-5 * max(1.0, float(tensor.abs().max())))
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_the_last_stage_turns_the_map_before_it_into_the_last_map(name):
+    encoder = encoders.load(name, "random")
+    features = encoder(torch.rand(1, 3, 64, 96))
+    assert tuple(m.shape[1] for m in features.maps) == encoder.channels
+    torch.testing.assert_close(encoder.last_stage(features.maps[encoder.before_last]), features.maps[-1])
+    assert not any(p.requires_grad for p in encoder.parameters())
+    assert not encoder.train().training
+
+
+def test_bams_backbones_have_the_published_map_sizes():
+    image = torch.rand(1, 3, 473, 473)
+    assert [m.shape[-1] for m in encoders.load("resnet50-v2", "random")(image).maps] == [119, 119, 60, 60, 60]
+    assert [m.shape[-1] for m in encoders.load("vgg16-bn", "random")(image).maps] == [237, 119, 60, 30, 30]
+
+
+@pytest.mark.parametrize("path", golden.files("pi_clip", "reference_state_dict_shapes*.json"))
+def test_published_backbone_names_and_shapes_are_ours(path):
+    for checkpoint, entries in golden.load_json(path).items():
+        theirs = {name: tuple(shape) for name, shape, *_ in entries if name.startswith("layer")}
+        ours = encoders.load("vgg16-bn" if "vgg" in checkpoint else "resnet50-v2", "random").state_dict()
+        assert {name: tuple(tensor.shape) for name, tensor in ours.items()} == theirs, checkpoint
+
+
+def test_an_imagenet_file_of_the_deep_stem_resnet_loads_under_its_own_names(tmp_path):
+    own = encoders.load("resnet50-v2", "random")
+    stem = {"layer0.0": "conv1", "layer0.1": "bn1", "layer0.3": "conv2", "layer0.4": "bn2", "layer0.6": "conv3"}
+    stem["layer0.7"] = "bn3"
+    state = {"fc.weight": torch.zeros(1000, 2048), "fc.bias": torch.zeros(1000)}
+    for name, tensor in own.state_dict().items():
+        module, _, leaf = name.rpartition(".")
+        state[f"{stem.get(module, module)}.{leaf}"] = tensor
+    torch.save(state, tmp_path / "resnet50_v2.pth")
+    loaded = encoders.load("resnet50-v2", str(tmp_path / "resnet50_v2.pth"))
+    images = torch.rand(1, 3, 48, 48)
+    torch.testing.assert_close(loaded(images).maps[-1], own(images).maps[-1])
+
+
+def test_the_file_of_another_network_is_refused_by_name(tmp_path):
+    path = tmp_path / "wrong.pth"
+    torch.save(encoders.load("timm:resnet18", "random").net.state_dict(), path)
+    for name in ("resnet50", "vgg16-bn", "efficientnet-lite0", "timm:convnext_atto"):
+        with pytest.raises(InputError, match=r"wrong\.pth: .*missing .*another network"):
+            encoders.load(name, str(path))
+
+
+def test_the_offline_default_recognises_a_real_photo():
+    from PIL import Image
+
+    photo = sorted((golden.data("pascal_coseg15") / "images" / "aeroplane").iterdir())[0]
+    pixels = np.asarray(Image.open(photo).convert("RGB").resize((256, 256))).copy()
+    encoder = encoders.load()
+    maps = encoder(torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255).maps
+    logits = encoder.classifier(maps[-1]).mean((2, 3))
+    assert int(logits.argmax()) in (404, 895)  # airliner, warplane
