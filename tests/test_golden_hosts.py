@@ -37,8 +37,8 @@ def recipe(manifest: dict) -> dict[str, torch.Tensor]:
             x = 1 + 0.1 * x if name.endswith("weight") else 0.1 * x
         else:
             x = x / np.sqrt(np.prod(shape[1:]))
-        x = x.astype(np.float16) if manifest["fp16"] else x
-        state[name] = torch.from_numpy(np.asarray(x, dtype=np.float32))
+        x = np.asarray(x, dtype=np.float32)
+        state[name] = torch.from_numpy(x.astype(np.float16).astype(np.float32) if manifest["fp16"] else x)
     return state
 
 

@@ -29,8 +29,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from shotseg import report
-from shotseg.data import annotations as formats
 from shotseg.data import images as files
+from shotseg.data.annotations import Labelled, write
 from shotseg.data.folder import find_images
 from shotseg.errors import InputError, ShotsegError, UsageError
 from shotseg.segmenter import Result, Segmenter
@@ -96,18 +96,22 @@ def find_photos(query: str | Path, out: Path | None = None) -> list[Photo]:
 
 def _named(paths: list[tuple[str, str]]) -> list[Photo]:
     # Names are compared without case: macOS and Windows cannot keep "A.png" beside "a.png".
-    stems = Counter(os.path.splitext(file)[0].casefold() for file, _ in paths)
+    stems = Counter(_stem(file).casefold() for file, _ in paths)
     taken = {stem for stem, count in stems.items() if count == 1}
     photos = []
     for file, path in sorted(paths):
-        name, suffix = os.path.splitext(file)
+        name = _stem(file)
         if stems[name.casefold()] > 1:
-            name = f"{name}_{suffix[1:]}"
+            name = f"{name}_{Path(file).suffix[1:]}"
             while name.casefold() in taken:
                 name += "_"
             taken.add(name.casefold())
         photos.append(Photo(path, file, name))
     return photos
+
+
+def _stem(file: str) -> str:
+    return Path(file).with_suffix("").as_posix()
 
 
 def parse_shard(shard: str) -> tuple[int, int]:
@@ -169,7 +173,7 @@ def segment_folder(
         tag, joined = _join_shards(out, tag, count, mine, failed_supports)
         page = report.write(out / f"report{tag}.html", joined, out / STATE, segmenter.thumbnails, settings)
         if annotations != "mask" and not tag:
-            formats.write(annotations, out / annotations, _labelled(joined, out), segmenter.classes)
+            write(annotations, out / annotations, _labelled(joined, out), segmenter.classes)
     except (OSError, InputError) as error:
         raise _full(out, error) from error
     failed = sum(json.loads(line)["error"] is not None for line in mine)
@@ -274,12 +278,12 @@ def _join_shards(
     return "", joined
 
 
-def _labelled(lines: Iterable[str], out: Path) -> Iterator[formats.Labelled]:
+def _labelled(lines: Iterable[str], out: Path) -> Iterator[Labelled]:
     for record in map(json.loads, lines):
         if record["error"] is None:
             labels = files.read_mask(out / "labels" / f"{record['name']}.png", labels=True)
             scores = {name: found["confidence"] for name, found in record["classes"].items()}
-            yield formats.Labelled(record["file"], labels, record["name"], scores)
+            yield Labelled(record["file"], labels, record["name"], scores)
 
 
 def _run_here(segmenter: Segmenter, photos: Sequence[Photo], out: Path, batch: int) -> Iterator[Record]:
@@ -380,8 +384,7 @@ def _run_on_ray(segmenter: Segmenter, photos: Sequence[Photo], out: Path, batch:
         raise UsageError("--engine ray needs Ray: pip install 'shotseg[ray]', or use --engine local") from None
     support = out.resolve() / STATE / "support.safetensors"
     segmenter.save(support)
-    here = os.getcwd()
-    rows = [{**asdict(photo), "path": os.path.join(here, photo.path)} for photo in photos]
+    rows = [{**asdict(photo), "path": str(Path(photo.path).absolute())} for photo in photos]
     if not rows:
         return
     started = not ray.is_initialized()

@@ -52,10 +52,9 @@ def write(
 
     supports: class name -> pictures (H, W, 3) uint8 of its examples.    settings: shown as they are.
     """
-    records = (json.loads(line) for line in lines)
-    failed, done = [], []
-    for record in records:
-        (failed if record["error"] else done).append(record)
+    records = [json.loads(line) for line in lines]
+    failed = [record for record in records if record["error"]]
+    done = [record for record in records if not record["error"]]
     shown = heapq.nsmallest(SHOWN, done, key=lambda record: record["confidence"])
     classes = settings["classes"]
     parts = {

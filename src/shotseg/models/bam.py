@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from shotseg.data.samples import Episode, Prediction, Support
+from shotseg.data.samples import Prediction, Support
 from shotseg.encoders.features import Encoder, Features
 from shotseg.models.base_learner import BaseHead
 from shotseg.models.blocks.ensemble import Ensemble, gram, scene_distance
@@ -132,18 +132,8 @@ class BAM(PriorGuided):
         tensors = {"prototype": prototype.flatten(1), "high": high, "gram": gram(taps.low)}
         return Support({name: tensor.unflatten(0, shape) for name, tensor in tensors.items()})
 
-    def loss(
-        self,
-        episode: Episode,
-        query: Features | None = None,
-        support: Features | None = None,
-        base_labels: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """``main`` (final), ``aux`` (meta) and, with ``base_loss``, ``base``; train on their sum.
-
-        query, support: features kept from ``encode``. base_labels (B, H, W): see :func:`base_learner.base_labels`.
-        """
-        prediction, target = self.predict(episode, query, support), episode.query_mask
+    def losses(self, prediction: Prediction, target: Tensor, base_labels: Tensor | None = None) -> dict[str, Tensor]:
+        """``main`` (final), ``aux`` (meta) and, with ``base_loss`` and base labels, ``base``."""
         terms = {"main": cross_entropy(prediction.logits, target)}
         if self.base is not None:
             terms["aux"] = cross_entropy(prediction.extra["meta"], target)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shotseg.data.samples import Episode, Prediction, Support
+from shotseg.data.samples import Prediction, Support
 from shotseg.encoders.features import Encoder, Features
 from shotseg.models.base_learner import BaseHead
 from shotseg.models.blocks.ensemble import Ensemble, gram, scene_distance
@@ -35,6 +35,7 @@ class HDMNet(PriorGuided):
     """
 
     geometry = "squash"
+    masks_input = True
 
     def __init__(
         self,
@@ -161,21 +162,8 @@ class HDMNet(PriorGuided):
         inside = (masks == 1).flatten(0, 1)[:, None]
         return self.encode(torch.where(inside, images.flatten(0, 1), self.encoder.mean))
 
-    def loss(
-        self,
-        episode: Episode,
-        query: Features | None = None,
-        support: Features | None = None,
-        base_labels: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """``main`` (final), ``aux`` (meta), ``distill`` and, with ``base_loss``, ``base``; train on their sum.
-
-        query: features kept from ``encode``; support: from ``encode_masked``. base_labels (B, H, W): see
-        :func:`base_learner.base_labels`.
-        """
-        encoded = self.encode_support(episode.support, self.masks_of(episode), masked=support)
-        query, target = self.encode(episode.query) if query is None else query, episode.query_mask
-        prediction = self(query, encoded, episode.query, class_id=episode.class_id)
+    def losses(self, prediction: Prediction, target: Tensor, base_labels: Tensor | None = None) -> dict[str, Tensor]:
+        """``main`` (final), ``aux`` (meta), ``distill`` and, with ``base_loss`` and base labels, ``base``."""
         correlations = [prediction.extra[f"correlation{i}"] for i in range(LEVELS)]
         terms = {"main": cross_entropy(prediction.logits, target)}
         terms["distill"] = distillation(correlations, target, self.distill_target)

@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from shotseg.data.samples import Episode, Prediction, Support
+from shotseg.data.samples import Prediction, Support
 from shotseg.encoders.features import Encoder, Features
 from shotseg.models.blocks.fem import FEM
 from shotseg.models.blocks.prior_guided import Grid, PriorGuided, cross_entropy, project, resize, shot_priors
@@ -85,9 +85,8 @@ class PFENet(PriorGuided):
         high = high * foreground(masks, high.shape[-2:])
         return Support({"prototype": prototype.view(*shape, -1), "high": high.unflatten(0, shape)})
 
-    def loss(self, episode: Episode, query: Features | None = None, support: Features | None = None) -> dict[str, Tensor]:
-        """``main`` and ``aux`` (mean over the scales); train on their sum. query, support: features kept from ``encode``."""
-        prediction, target = self.predict(episode, query, support), episode.query_mask
+    def losses(self, prediction: Prediction, target: Tensor, base_labels: Tensor | None = None) -> dict[str, Tensor]:
+        """``main``, and ``aux``: the mean over the scales."""
         inner = [cross_entropy(prediction.extra[f"inner{i}"], target) for i in range(len(self.decoder.scales))]
         return {"main": cross_entropy(prediction.logits, target), "aux": torch.stack(inner).mean()}
 

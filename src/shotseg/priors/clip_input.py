@@ -19,8 +19,7 @@ def whole_patches(images: Tensor, patch: int, size: tuple[int, int] | None = Non
     """
     height, width = (-(-side // patch) * patch for side in size or images.shape[-2:])
     if eight_bit:
-        # Truncated, as released; the little more keeps k / 255 * 255 from falling to k - 1.
-        photos = (images * 255 + 5e-5).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        photos = (images * 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         resized = [
             np.asarray(Image.fromarray(photo).resize((width, height), Image.Resampling.BICUBIC)) for photo in photos
         ]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # open_clip is slow to import, and Grad-CAM of another networ
     from shotseg.encoders.clip import LastBlock, VisionLanguage
 
 
+@torch.enable_grad()
 def grad_cam(
     score: Tensor, activation: Tensor, to_map: Callable[[Tensor], Tensor] | None = None, keep_graph: bool = False
 ) -> Tensor:
@@ -32,6 +33,7 @@ def grad_cam(
     return (gradient.mean((2, 3), keepdim=True) * activation).sum(1).relu()
 
 
+@torch.enable_grad()
 def text_cams(last: LastBlock, rows: Sequence[int]) -> Tensor:
     """The maps of some texts' softmax probabilities at CLIP's last block -> (B, M, h, w) >= 0, not scaled."""
     scores = [last.probabilities[:, row] for row in rows]

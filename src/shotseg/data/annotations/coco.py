@@ -1,4 +1,4 @@
-"""COCO instances: ``annotations.json``, one annotation for each connected part of each class.
+"""COCO instances: ``annotations/instances_default.json``, one annotation for each connected part of each class.
 
 Run lengths by default: exact, with holes, and small. ``polygons=True`` is for tools that take nothing else.
 """
@@ -15,6 +15,8 @@ import numpy as np
 from shotseg.data.annotations.labelled import Labelled, malformed, read_json, write_json
 from shotseg.data.annotations.outlines import outline, parts
 from shotseg.data.sets.coco_masks import decode
+
+FILE = "annotations/instances_default.json"  # the place and name that other tools look for
 
 
 def write(out: Path, results: Iterable[Labelled], classes: Sequence[str], polygons: bool = False) -> None:
@@ -39,14 +41,14 @@ def write(out: Path, results: Iterable[Labelled], classes: Sequence[str], polygo
                 annotations.append(annotation | ({} if score is None else {"score": round(float(score), 6)}))
     categories = [{"id": i, "name": name, "supercategory": ""} for i, name in enumerate(classes, start=1)]
     write_json(
-        out / "annotations.json",
+        out / FILE,
         {"info": {}, "licenses": [], "categories": categories, "images": images, "annotations": annotations},
     )
 
 
 def read(path: Path) -> tuple[list[str], Iterator[Labelled]]:
     """``path``: an instances file, or the folder that :func:`write` wrote. Where parts overlap, the later is seen."""
-    path = path / "annotations.json" if path.is_dir() else path
+    path = path / FILE if path.is_dir() else path
     content = read_json(path)
     try:
         categories = sorted(content["categories"], key=lambda category: category["id"])

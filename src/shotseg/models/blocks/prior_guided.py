@@ -36,6 +36,7 @@ class PriorGuided(nn.Module):
     """
 
     geometry = "fit"
+    masks_input = False  # True: supports are masked before the encoder, and their features depend on the mask
 
     def __init__(self, encoder: Encoder, size: int = 473, grid: Grid = "auto"):
         super().__init__()
@@ -82,14 +83,39 @@ class PriorGuided(nn.Module):
         masks: Tensor,
         features: Features | None = None,
         class_names: tuple[str, ...] | None = None,
+        masked: Features | None = None,
     ) -> Support:
         raise NotImplementedError
 
     def predict(self, episode: Episode, query: Features | None = None, support: Features | None = None) -> Prediction:
-        """An episode from pixels to logits; frozen features that the caller kept are not computed again."""
-        encoded = self.encode_support(episode.support, self.masks_of(episode), support, episode.class_name)
+        """An episode from pixels to logits.
+
+        query, support: frozen features that the caller kept, of ``encode`` (of ``encode_masked`` for the B K supports where
+        the model ``masks_input``); None computes them here.
+        """
+        kept = {"masked" if self.masks_input else "features": support}
+        encoded = self.encode_support(episode.support, self.masks_of(episode), class_names=episode.class_name, **kept)
         query = self.encode(episode.query) if query is None else query
         return self(query, encoded, episode.query, class_id=episode.class_id)
+
+    def loss(
+        self,
+        episode: Episode,
+        query: Features | None = None,
+        support: Features | None = None,
+        base_labels: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """The terms to sum for training, by name; query, support: see :meth:`predict`.
+
+        base_labels: (B, H, W) of the queries, see :func:`shotseg.models.base_learner.base_labels`.
+        """
+        if episode.query_mask is None:
+            raise UsageError("training needs the mask of every query")
+        return self.losses(self.predict(episode, query, support), episode.query_mask, base_labels)
+
+    def losses(self, prediction: Prediction, target: Tensor, base_labels: Tensor | None = None) -> dict[str, Tensor]:
+        """The terms of a prediction against (B, H, W) in {0, 1, 255}."""
+        raise NotImplementedError
 
     @staticmethod
     def masks_of(episode: Episode) -> Tensor:
