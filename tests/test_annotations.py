@@ -233,5 +233,6 @@ def test_datumaro_reads_voc_and_coco(tmp_path):
             item = items[result.stem]
             for name in [names[label - 1] for label in result.present(2)]:
                 number = categories.find(name)[0]
-                found = np.any([np.asarray(a.image, bool) for a in item.annotations if a.label == number], axis=0)
+                masks = [a for a in item.annotations if a.type == datumaro.AnnotationType.mask and a.label == number]
+                found = np.any([np.asarray(mask.image, bool) for mask in masks], axis=0)
                 np.testing.assert_array_equal(found, result.labels == names.index(name) + 1)

@@ -153,6 +153,18 @@ def test_other_open_clip_models_have_dense_maps_and_a_last_block(name):
     assert last.probabilities.requires_grad
 
 
+def test_a_file_of_another_clip_is_refused_by_name_and_its_own_file_loads(tmp_path):
+    model = shotseg.encoders.load("open_clip:ViT-S-32-alt", "random")
+    state = {name: tensor.clone() for name, tensor in model.model.state_dict().items()}
+    torch.save(state, tmp_path / "own.pt")
+    loaded = shotseg.encoders.load("open_clip:ViT-S-32-alt", str(tmp_path / "own.pt"))
+    torch.testing.assert_close(loaded.visual.proj, model.visual.proj)
+    del state["visual.proj"]
+    torch.save(state, tmp_path / "other.pt")
+    with pytest.raises(InputError, match=r"other\.pt: .*visual\.proj"):
+        shotseg.encoders.load("open_clip:ViT-S-32-alt", str(tmp_path / "other.pt"))
+
+
 def test_an_open_clip_model_without_dense_tokens_is_refused():
     with pytest.raises(UsageError, match="no dense tokens"):
-        shotseg.encoders.load("open_clip:MobileCLIP-S1", "random")
+        shotseg.encoders.load("open_clip:ViTamin-S", "random")

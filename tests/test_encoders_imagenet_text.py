@@ -38,12 +38,11 @@ def test_on_real_photos_the_map_is_higher_on_the_class_than_beside_it(vision):
     root = golden.data("pascal_coseg15")
     better = []
     for name in ("aeroplane", "bus", "cat", "dog"):
-        for photo in sorted((root / "images" / name).iterdir())[:3]:
+        for photo in sorted((root / "images" / name).iterdir())[:2]:
             pixels = np.asarray(Image.open(photo).convert("RGB").resize((320, 320))).copy()
             (heat,) = vision.class_map(torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255, [name])[0].numpy()
-            mask = (
-                np.asarray(Image.open(root / "masks" / name / f"{photo.stem}.png").resize(heat.shape[::-1], 0)) == 255
-            )
+            mask = Image.open(root / "masks" / name / f"{photo.stem}.png").resize(heat.shape[::-1], 0)
+            mask = np.asarray(mask) > 0
             if mask.any() and not mask.all():
                 better.append(heat[mask].mean() > heat[~mask].mean())
     assert np.mean(better) > 0.8
@@ -53,3 +52,8 @@ def test_without_minilm_the_error_names_the_extra(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"shotseg\[offline-text\]"):
         imagenet_text.ImageNetText()
+
+
+def test_the_packaged_label_vectors_are_what_the_text_model_gives(vision):
+    chosen = [0, 340, 999]
+    torch.testing.assert_close(vision._labels[chosen], imagenet_text.embed_labels(chosen), atol=2e-3, rtol=0)

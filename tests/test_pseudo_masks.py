@@ -40,7 +40,7 @@ def test_soft_masks_lie_between_0_and_1_for_every_name():
     vision = imagenet_text.ImageNetText()
     maps = pseudo_masks.soft_masks(vision, torch.rand(2, 3, 64, 96), ["dog", "a rusty bicycle", "ß"])
     assert maps.shape == (2, 3, 16, 24)
-    assert 0 <= maps.min() and maps.max() <= 1
+    assert maps.min() >= 0 and maps.max() <= 1
 
 
 def test_without_the_text_model_the_extra_is_named(monkeypatch):

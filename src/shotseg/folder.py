@@ -16,6 +16,7 @@ import csv
 import errno
 import io
 import json
+import logging
 import os
 import time
 from collections import Counter, deque
@@ -389,17 +390,18 @@ def _run_on_ray(segmenter: Segmenter, photos: Sequence[Photo], out: Path, batch:
         return
     started = not ray.is_initialized()
     if started:
-        ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=True)
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
     gpus, cpus = int(ray.cluster_resources().get("GPU", 0)), int(ray.cluster_resources().get("CPU", 1))
     on_gpu = segmenter.device.type == "cuda" and gpus > 0
     ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         done = ray.data.from_items(rows, override_num_blocks=max(1, len(rows) // 16)).map_batches(
             _Worker,
             fn_constructor_kwargs={"support": str(support), "device": str(segmenter.device), "out": str(out.resolve())},
             fn_kwargs={"batch": batch},
             batch_size=max(batch, 4),
-            concurrency=gpus if on_gpu else max(1, cpus // 2),
+            compute=ray.data.ActorPoolStrategy(size=gpus if on_gpu else max(1, cpus // 2)),
             num_gpus=1 if on_gpu else 0,
         )
         for row in done.iter_rows():
@@ -415,7 +417,7 @@ class _Worker:
     def __init__(self, support: str, device: str, out: str):
         self.segmenter, self.out = Segmenter.load(support, device=device), Path(out)
 
-    def __call__(self, rows: dict[str, np.ndarray], batch: int) -> dict[str, list[str]]:
+    def __call__(self, rows: dict[str, Any], batch: int) -> dict[str, Any]:
         photos = [Photo(*map(str, row)) for row in zip(rows["path"], rows["file"], rows["name"])]
         records = _run_here(self.segmenter, photos, self.out, batch)
         return {"record": [json.dumps(record, ensure_ascii=False) for record in records]}

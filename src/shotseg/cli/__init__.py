@@ -21,7 +21,7 @@ VERBS = {
     "segment": ("segment", "Segment", "a few examples and a folder of photos in, masks and a report out"),
     "prepare": ("prepare", "Prepare", "check a data set's official archives and write its manifest"),
     "evaluate": ("evaluate", "Evaluate", "measure a method on a data set or on a folder of your own"),
-    "list": ("list", "List", "models, encoders, datasets, recipes, weights or protocols"),
+    "list": ("listing", "List", "models, encoders, datasets, recipes, weights or protocols"),
     "doctor": ("doctor", "Doctor", "what works on this machine"),
     "benchmark": ("benchmark", "Benchmark", "how fast it is on this machine"),
 }

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -126,14 +124,18 @@ class Evaluate:
         hashes = [list_hash(pool, listed) for listed in lists.values()]
         fingerprint = json.dumps([about, asdict(protocol), hashes, str(device)], sort_keys=True, default=str)
         partial = out.with_suffix(".partial.jsonl")
-        start = time.perf_counter()
-        with _bar(len(episodes)) as on_rows:
-            rows = evaluate(
-                evaluator, episodes, partial, fingerprint, self.resume, workers, self.batch, on_rows
-            )  # fmt: skip
+        start, counted = time.perf_counter(), [0]  # without what an interrupted run had counted
+        with progress("evaluating", len(episodes)) as advance:
+
+            def on_rows(count: int) -> None:
+                counted[0] += count
+                for _ in range(count):
+                    advance()
+
+            rows = evaluate(evaluator, episodes, partial, fingerprint, self.resume, workers, self.batch, on_rows)
+        seconds = (time.perf_counter() - start) / max(1, counted[0])
         if rows is None:  # another process of this run writes the result
             return 0
-        seconds = (time.perf_counter() - start) / max(1, len(episodes))
         content = {
             **results.result(about, protocol, pool, lists, rows),
             "seconds_per_episode": round(seconds, 5),
@@ -246,9 +248,3 @@ def _hash(path: Path) -> str:
     from shotseg.data.images import read_bytes
 
     return hashlib.sha256(read_bytes(path)).hexdigest()
-
-
-@contextmanager
-def _bar(total: int) -> Iterator[Any]:
-    with progress("evaluating", total) as advance:
-        yield lambda count: [advance() for _ in range(count)]

@@ -35,13 +35,16 @@ def parse(verb: type[Verb], arguments: Sequence[str], program: str) -> Verb:
 
 
 def _one_line(box: str) -> str:
-    """What tyro's box says before its first rule, and the option that it suggests after it."""
-    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip("│╭╮╰╯").rstrip() for line in box.splitlines()[1:-1]]
-    rule = next((i for i, line in enumerate(lines) if "───" in line), len(lines))
-    message, hints = lines[:rule], lines[rule:]
-    if message and message[0].strip().startswith("Missing from"):
-        # The names stand four spaces in, their help text further.
-        return "missing " + ", ".join(line.split()[0] for line in message if re.match(r" {5}\S", line))
-    text = " ".join(" ".join(message).split("Got errors:")[0].split()).rstrip(".")
-    option = re.search(r"^\s+(--[\w.-]+)", "\n".join(hints), re.MULTILINE)
+    """What tyro's box says between its title and its rule, and the option that it suggests below."""
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip("│╭╮╰╯").rstrip() for line in box.splitlines()[1:]]
+    message, _, hints = (
+        re.sub(r"^ *[─-]{3,}$", "───", "\n".join(lines), flags=re.MULTILINE).strip("─\n").partition("───")
+    )
+    if message.strip().startswith("Missing from"):
+        # The names stand first; their help text is set further in.
+        below = [line for line in message.splitlines()[1:] if line.strip()]
+        margin = min(len(line) - len(line.lstrip()) for line in below)
+        return "missing " + ", ".join(line.split()[0] for line in below if line[margin] != " ")
+    text = " ".join(message.split("Got errors:")[0].split()).rstrip(".")
+    option = re.search(r"^ +(--[\w.-]+)", hints, re.MULTILINE)
     return f"{text}, did you mean {option[1]}?" if option and text.startswith("Unrecognized") else text

@@ -1,7 +1,5 @@
 """Photos, masks, folders, prepared data sets and episodes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +21,7 @@ def manifest_folder(name: str, root: str | Path) -> Path:
     return Path(root) if (Path(root) / "manifest.json").is_file() else Path(root) / "shotseg" / name
 
 
-def load(name: str, root: str | Path, **view: Any) -> ManifestDataset | FolderDataset:
+def load(name: str, root: str | Path, **view: Any) -> "ManifestDataset | FolderDataset":
     """A prepared data set as (photo, class) items; ``"folder"`` reads the folder as it is.
 
     root: the folder given to ``shotseg prepare`` as ``--root`` (or as ``--out``).

@@ -352,9 +352,10 @@ def load(row: table.Weights, weights: str = "default") -> VisionLanguage:
         path = table.resolve(row, weights)
         try:
             open_clip.factory.load_checkpoint(model, str(path))
-        except RuntimeError as error:
+        except (*table.UNREADABLE, KeyError, AttributeError) as error:
             raise InputError(
-                f"{path}: {' '.join(str(error).split())[:300]}; these are the weights of another network"
+                f"{path}: cannot be loaded into {row.model} ({' '.join(str(error).split())[:300]}); give this model's "
+                "state dict under OpenAI's or open_clip's names, as safetensors"
             ) from error
     return wrap(model, row.name, row.mean, row.std, _tokenizer(row))
 

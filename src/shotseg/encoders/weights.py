@@ -23,6 +23,8 @@ from torch import Tensor, nn
 
 from shotseg.errors import InputError, UsageError
 
+# What torch and safetensors raise for a file that is damaged, a pickle or a TorchScript archive.
+UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, safetensors.SafetensorError)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
@@ -54,28 +56,15 @@ class Weights:
     tag: str = ""
 
 
-def _torchvision(name: str, file: str, model: str = "") -> Weights:
-    digits = Path(file).stem.rsplit("-", 1)[1]
-    where = "https://download.pytorch.org/models/"
-    return Weights(
-        name, model, "url", where, file, digits, "BSD-3-Clause", IMAGENET_MEAN, IMAGENET_STD, 224, "ImageNet-1k"
-    )
+def _torchvision(name: str, file: str) -> Weights:
+    where, digits = "https://download.pytorch.org/models/", Path(file).stem.rsplit("-", 1)[1]
+    normal = (IMAGENET_MEAN, IMAGENET_STD, 224)
+    return Weights(name, "", "url", where, file, digits, "BSD-3-Clause", *normal, "ImageNet-1k")
 
 
 def _dino(name: str, model: str, size: int, trained_on: str, licence: str = "Apache-2.0") -> Weights:
-    return Weights(
-        name,
-        model,
-        "hub",
-        f"timm/{model}",
-        "model.safetensors",
-        None,
-        licence,
-        IMAGENET_MEAN,
-        IMAGENET_STD,
-        size,
-        trained_on,
-    )
+    normal = (IMAGENET_MEAN, IMAGENET_STD, size)
+    return Weights(name, model, "hub", f"timm/{model}", "model.safetensors", None, licence, *normal, trained_on)
 
 
 def _openai(name: str, model: str, hub: str) -> Weights:
@@ -199,7 +188,12 @@ def open_clip_row(model: str) -> Weights:
 def timm_names(net: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """A state dict of the model's origin under timm's names, by timm's own filter for that model."""
     rename = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
-    return state if rename is None else dict(rename(state, net))
+    if rename is None or state.keys() == net.state_dict().keys():
+        return state
+    try:
+        return dict(rename(dict(state), net))
+    except (KeyError, RuntimeError, AttributeError):  # another network's file: the strict loading names what is wrong
+        return state
 
 
 def resolve(row: Weights, weights: str) -> Path:
@@ -282,7 +276,7 @@ def read(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, safetensors.SafetensorError) as error:
+    except UNREADABLE as error:
         raise InputError(
             f"{path}: not a safetensors or plain torch.save file ({_first_line(error)}); convert it to safetensors"
         ) from error

@@ -23,7 +23,6 @@ from shotseg.data.episodes import EpisodeIndex, EpisodeSampler
 from shotseg.data.samples import IGNORE
 from shotseg.errors import UsageError
 
-
 CHOICES: dict[str, tuple[Any, ...]] = {
     "geometry": (None, "fit", "squash", "pad"),
     "score_at": ("original", "working", "square"),

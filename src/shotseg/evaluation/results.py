@@ -36,7 +36,7 @@ def result(
     lists: the episodes of each seed.       rows: their counts, in the same order.
     """
     picks = [(seed, i, episode) for seed, listed in lists.items() for i, episode in enumerate(listed)]
-    stored = {
+    stored: dict[str, Any] = {
         "seed": [seed for seed, _, _ in picks],
         "episode": [i for _, i, _ in picks],
         "class": [pool.classes[e.class_id] for _, _, e in picks],
@@ -60,7 +60,7 @@ def result(
         "counts": {"per_episode": stored},
     }
     content["counts"]["per_class"] = _class_sums(content)
-    per_seed = {str(seed): _scores(_counts(content, seed=seed), content) for seed in lists}
+    per_seed: dict[str, dict[str, Any]] = {str(seed): _scores(_counts(content, seed=seed), content) for seed in lists}
     means = _mean_of(list(per_seed.values()))
     intervals = _intervals(content, [s["miou"] for s in per_seed.values()])
     return {
@@ -103,8 +103,8 @@ def _scores(counts: Counts, content: dict[str, Any]) -> dict[str, Any]:
 
 def _control_scores(content: dict[str, Any], control: str, seeds: list[int]) -> dict[str, Any]:
     per_seed = [_scores(_counts(content, seed, control), content) for seed in seeds]
-    over_all = reduce.bootstrap_interval(_counts(content, control=control), np.arange(len(content["classes"])))
-    return {**{k: v for k, v in _mean_of(per_seed).items() if k != "exact_ratio"}, "ci95": [100 * x for x in over_all]}
+    episodes = reduce.bootstrap_interval(_counts(content, control=control), np.arange(len(content["classes"])))
+    return {**{k: v for k, v in _mean_of(per_seed).items() if k != "exact_ratio"}, "ci95": [100 * x for x in episodes]}
 
 
 def _mean_of(per_seed: list[dict[str, Any]]) -> dict[str, float]:
@@ -170,9 +170,7 @@ def all_published() -> list[dict[str, Any]]:
 def published(method: str, dataset: str, shot: int) -> list[dict[str, Any]]:
     """What was published for a method on a data set with that many shots; empty where nothing is known."""
     wanted = method.lower().replace("_", "-")
-    return [
-        r for r in all_published() if (r["method"].lower(), r["dataset"], r["shot"]) == (wanted, dataset, shot)
-    ]  # fmt: skip
+    return [r for r in all_published() if (r["method"], r["dataset"], r["shot"]) == (wanted, dataset, shot)]
 
 
 # --- comparison -------------------------------------------------------------------------------------------------------

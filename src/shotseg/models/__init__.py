@@ -29,4 +29,6 @@ def load(name: str, encoder: Encoder, **options: Any) -> Any:
     except TypeError as error:
         if "unexpected keyword" not in str(error):
             raise
-        raise UsageError(f"method {name!r}: {str(error).split(') ')[-1]}; see its class {cls} for the options") from None
+        raise UsageError(
+            f"method {name!r}: {str(error).split(') ')[-1]}; see its class {cls} for the options"
+        ) from None

@@ -94,7 +94,9 @@ class BAM(PriorGuided):
         x = self.down_query(taps.mid)  # (B, width, h, w)
         prototype = (weights[..., None] * support["prototype"]).sum(1)[..., None, None]
         if priors is None:
-            priors = (weights[..., None, None] * shot_priors(taps.high, support["high"], self.flat)).sum(1, keepdim=True)
+            priors = (weights[..., None, None] * shot_priors(taps.high, support["high"], self.flat)).sum(
+                1, keepdim=True
+            )
         priors = resize(priors, x.shape[-2:])
         merged = self.init_merge(torch.cat([x, prototype.expand_as(x), priors], 1))
         y = self.res1(self.aspp(merged))
@@ -102,7 +104,14 @@ class BAM(PriorGuided):
         meta = self.cls(y)  # (B, 2, h, w)
 
         # base learner and ensemble (sections 3.2 and 3.4)
-        extra = {"meta": meta, "prior": priors, "prototype": prototype, "psi": psi, "weights": weights, "merged": merged}
+        extra = {
+            "meta": meta,
+            "prior": priors,
+            "prototype": prototype,
+            "psi": psi,
+            "weights": weights,
+            "merged": merged,
+        }
         final = meta
         if self.base is not None:
             extra["base"] = self.base(taps.high)
@@ -118,7 +127,7 @@ class BAM(PriorGuided):
         images: Tensor,
         masks: Tensor,
         features: Features | None = None,
-        class_names: tuple[str, ...] | None = None,
+        class_names: Sequence[str] | None = None,
     ) -> Support:
         """images (B, K, 3, H, W), masks (B, K, H, W) in {0, 1, 255} -> ``prototype`` (B, K, width), ``high`` (B, K, C4, h', w')
         masked, ``gram`` (B, K, C2, C2) of the whole image."""

@@ -66,7 +66,8 @@ class PyramidPooling(nn.Module):
         part = channels // len(self.bins)
         widths = [part] * (len(self.bins) - 1) + [channels - part * (len(self.bins) - 1)]
         self.branches = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()) for width in widths
+            nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+            for width in widths
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -78,5 +79,7 @@ def base_labels(mask: Tensor, class_ids: Sequence[int]) -> Tensor:
     """Original class ids -> base labels: ``class_ids`` in ascending order become 1, 2, ...; others 0; 255 stays."""
     table = torch.zeros(256, dtype=torch.long, device=mask.device)
     table[255] = 255
-    table[torch.as_tensor(sorted(class_ids), device=mask.device)] = torch.arange(1, len(class_ids) + 1, device=mask.device)
+    table[torch.as_tensor(sorted(class_ids), device=mask.device)] = torch.arange(
+        1, len(class_ids) + 1, device=mask.device
+    )
     return table[mask.long()]

@@ -132,7 +132,7 @@ class HDMNet(PriorGuided):
         images: Tensor,
         masks: Tensor,
         features: Features | None = None,
-        class_names: tuple[str, ...] | None = None,
+        class_names: Sequence[str] | None = None,
         masked: Features | None = None,
     ) -> Support:
         """images (B, K, 3, H, W), masks (B, K, H, W) in {0, 1, 255} -> ``prototype`` (B, K, width), ``gram`` (B, K, C2, C2),
@@ -185,19 +185,22 @@ class HDMNet(PriorGuided):
         return self
 
 
-def distillation(correlations: Sequence[Tensor], target: Tensor, coarsest: Literal["area", "filled"] = "area") -> Tensor:
+def distillation(
+    correlations: Sequence[Tensor], target: Tensor, coarsest: Literal["area", "filled"] = "area"
+) -> Tensor:
     """Correlation distillation (section 3.4): each level learns where the next coarser one looks, the coarsest the mask.
 
     correlations: (B, h_i, w_i) coarse to fine; target (B, H, W) in {0, 1, 255}. Mean over the levels of
     KL(teacher || student) between softmax distributions over positions. "area" leaves out an image without foreground.
     """
     mask = (target == 1).float()[:, None]
-    share = F.adaptive_avg_pool2d(mask, correlations[0].shape[-2:]).flatten(1)  # (B, h_0 w_0)
+    height, width = correlations[0].shape[-2:]
+    share = F.adaptive_avg_pool2d(mask, (height, width)).flatten(1)  # (B, h_0 w_0)
     if coarsest == "area":
         teacher = share / share.sum(1, keepdim=True).clamp(min=1e-12)
     else:
         filled = torch.where(mask == 1, 1.0, -1e9)
-        teacher = _bilinear(filled, correlations[0].shape[-2:]).flatten(1).softmax(1)
+        teacher = _bilinear(filled, (height, width)).flatten(1).softmax(1)
     terms = []
     for i, student in enumerate(correlations):
         if i:
@@ -249,7 +252,8 @@ class MixTransformer(nn.Module):
         """query: levels (B, C, h_i, w_i). support: levels of tokens (B, K, C, h_i, w_i) and inside (B, K, h_i, w_i) in {0, 1}."""
         matched = [block(q, *s) for block, q, s in zip(self.match, query, support)]
         fused = [
-            fuse(torch.cat([match, resize(priors, match.shape[-2:])], 1)) for fuse, (match, _) in zip(self.fuse, matched)
+            fuse(torch.cat([match, resize(priors, match.shape[-2:])], 1))
+            for fuse, (match, _) in zip(self.fuse, matched)
         ]
         out = self.parse[-1](fused[-1])
         for parse, f in zip(reversed(self.parse[:-1]), reversed(fused[:-1])):
@@ -320,11 +324,14 @@ class MatchBlock(nn.Module):
         self.ffn = MixFFN(channels)
 
     def forward(self, query: Tensor, support: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-        """query (B, C, h, w), support (B, K, C, h', w'), inside (B, K, h', w') in {0, 1} -> (B, C, h, w), correlation (B, h, w)."""
+        """query (B, C, h, w), support (B, K, C, h', w'), inside (B, K, h', w') in {0, 1} -> the match (B, C, h, w) and the
+        correlation (B, h, w)."""
         size, x = query.shape[-2:], _tokens(query)
         known, weight = _foreground_first(support.flatten(3).transpose(2, 3).flatten(1, 2), inside.flatten(1))
         q, k, v = self.attention(self.norm1(x), self.norm1(known))
-        scores = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1) / self.temperature  # (B, heads, N, M)
+        scores = (
+            F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1) / self.temperature
+        )  # (B, heads, N, M)
         column = weight[:, None, None]  # (B, 1, 1, M)
         x = x + self.attention.join(scores.softmax(-2) @ (v * weight[:, None, :, None]))
         x = x + self.ffn(self.norm2(x), size)

@@ -73,9 +73,10 @@ class PFENet(PriorGuided):
         images: Tensor,
         masks: Tensor,
         features: Features | None = None,
-        class_names: tuple[str, ...] | None = None,
+        class_names: Sequence[str] | None = None,
     ) -> Support:
-        """images (B, K, 3, H, W), masks (B, K, H, W) in {0, 1, 255} -> ``prototype`` (B, K, width), ``high`` (B, K, C4, h', w')."""
+        """images (B, K, 3, H, W), masks (B, K, H, W) in {0, 1, 255} -> ``prototype`` (B, K, width), ``high`` (B, K, C4, h', w')
+        masked."""
         shape = masks.shape[:2]
         features = self.encode(images.flatten(0, 1)) if features is None else features
         taps, masks = self.taps(features), masks.flatten(0, 1)[:, None]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -68,11 +69,11 @@ _LEFT_OUT = ("encoder.", "clip_model.")
 
 def published_names(model: nn.Module) -> dict[str, str]:
     """Our state dict's names -> the authors', in our order."""
-    model, prefix = _host(model)
+    host, prefix = _host(model)
     names = {}
-    for own in model.state_dict():
+    for own in host.state_dict():
         name = own
-        for pattern, replacement in _RULES[type(model).__name__]:
+        for pattern, replacement in _RULES[type(host).__name__]:
             name = re.sub(pattern, replacement, name)
         names[prefix + own] = name
     return names
@@ -101,11 +102,10 @@ def load(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -> None:
     model.load_state_dict(own | loaded)
 
 
-def _host(model: nn.Module) -> tuple[nn.Module, str]:
-    if type(model).__name__ == "PICLIP":
-        model, prefix = model.host, "host."
-    else:
-        prefix = ""
-    if type(model).__name__ not in _RULES:
-        raise UsageError(f"no published checkpoint is known for {type(model).__name__}; choose one of {', '.join(_RULES)}")
-    return model, prefix
+def _host(model: Any) -> tuple[nn.Module, str]:
+    """The module that a checkpoint's names speak of, and where it lies in ``model``."""
+    host, prefix = (model.host, "host.") if type(model).__name__ == "PICLIP" else (model, "")
+    name = type(host).__name__
+    if name not in _RULES:
+        raise UsageError(f"no published checkpoint is known for {name}; choose one of {', '.join(_RULES)}")
+    return host, prefix

@@ -44,7 +44,9 @@ class FEM(nn.Module):
 
     def forward(self, query: Tensor, prototype: Tensor, maps: Tensor) -> Enriched:
         """query (B, width, h, w), prototype (B, width, 1, 1), maps (B, P, h, w) -> :class:`Enriched`."""
-        size, pyramid, inner = query.shape[-2:], [], []
+        size = query.shape[-2:]
+        pyramid: list[Tensor] = []
+        inner: list[Tensor] = []
         for i, scale in enumerate(self.scales):
             bins = _bins(scale, size)
             pooled = F.adaptive_avg_pool2d(query, bins)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, Self
 
 import torch
@@ -41,7 +42,9 @@ class PriorGuided(nn.Module):
     def __init__(self, encoder: Encoder, size: int = 473, grid: Grid = "auto"):
         super().__init__()
         if len(encoder.channels) < 3:
-            raise UsageError(f"encoder {encoder.name!r} gives {len(encoder.channels)} map(s), three are needed: take another encoder")
+            raise UsageError(
+                f"encoder {encoder.name!r} gives {len(encoder.channels)} map(s), three are needed: take another encoder"
+            )
         self.encoder = encoder.requires_grad_(False)
         self.size = size
         kinds = list(zip(encoder.strides, encoder.channels))
@@ -82,8 +85,7 @@ class PriorGuided(nn.Module):
         images: Tensor,
         masks: Tensor,
         features: Features | None = None,
-        class_names: tuple[str, ...] | None = None,
-        masked: Features | None = None,
+        class_names: Sequence[str] | None = None,
     ) -> Support:
         raise NotImplementedError
 
@@ -93,7 +95,7 @@ class PriorGuided(nn.Module):
         query, support: frozen features that the caller kept, of ``encode`` (of ``encode_masked`` for the B K supports where
         the model ``masks_input``); None computes them here.
         """
-        kept = {"masked" if self.masks_input else "features": support}
+        kept: dict[str, Any] = {"masked" if self.masks_input else "features": support}
         encoded = self.encode_support(episode.support, self.masks_of(episode), class_names=episode.class_name, **kept)
         query = self.encode(episode.query) if query is None else query
         return self(query, encoded, episode.query, class_id=episode.class_id)
@@ -154,7 +156,10 @@ def project(channels: int, width: int) -> nn.Sequential:
 def residual(width: int) -> nn.Sequential:
     """The 3x3, ReLU, 3x3, ReLU branch that is added to its own input."""
     return nn.Sequential(
-        nn.Conv2d(width, width, 3, padding=1, bias=False), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1, bias=False), nn.ReLU()
+        nn.Conv2d(width, width, 3, padding=1, bias=False),
+        nn.ReLU(),
+        nn.Conv2d(width, width, 3, padding=1, bias=False),
+        nn.ReLU(),
     )
 
 

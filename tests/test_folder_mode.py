@@ -1,0 +1,285 @@
+"""A folder in, masks out: what is written, resuming, shards, engines and bounded queues."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from shotseg import folder
+from shotseg.cli import main
+from shotseg.cli.demo import DATA
+from shotseg.data.annotations import read
+from shotseg.data.images import read_mask
+from shotseg.errors import UsageError
+
+NAMES = ["a.jpg", "sub/a.jpg", "sub/deep er/ä ö.jpg", "same.jpg", "same.png", "SAME.webp"]
+
+
+@pytest.fixture(scope="module")
+def support(tmp_path_factory):
+    """One small example of each class."""
+    root = tmp_path_factory.mktemp("support")
+    for name in ("dress", "hair"):
+        for kind, suffix in (("images", "jpg"), ("masks", "png")):
+            target = root / kind / name / f"example.{suffix}"
+            target.parent.mkdir(parents=True)
+            with Image.open(DATA / kind / name / f"example.{suffix}") as picture:
+                picture.convert("RGB" if suffix == "jpg" else "L").resize((138, 206), Image.Resampling.NEAREST).save(
+                    target
+                )
+    return root
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    root = tmp_path_factory.mktemp("photos")
+    sources = sorted(path for path in (DATA / "images").rglob("*.jpg") if path.stem != "example")
+    for name, source in zip(NAMES, sources, strict=False):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(source) as picture:
+            picture.resize((110, 165)).save(root / name)
+    return root
+
+
+def segment(support, query, out, *options):
+    return main(["segment", *map(str, ("--support", support, "--query", query, "--out", out, "--size", 96, *options))])
+
+
+@pytest.fixture(scope="module")
+def done(support, photos, tmp_path_factory):
+    """One uninterrupted run."""
+    out = tmp_path_factory.mktemp("done")
+    assert segment(support, photos, out) == 0
+    return out
+
+
+def records(out, name="results.jsonl"):
+    return [json.loads(line) for line in (out / name).read_text(encoding="utf-8").splitlines()]
+
+
+def content(out):
+    """Every file that a user sees, without what is a time."""
+    found = {}
+    for path in out.rglob("*"):
+        name = path.relative_to(out).as_posix()
+        if path.is_file() and path.name == "results.jsonl":
+            found[name] = [{key: value for key, value in record.items() if key != "seconds"} for record in records(out)]
+        elif path.is_file() and not name.startswith(".shotseg/") and ".shard-" not in name:
+            found[name] = path.read_bytes()
+    return found
+
+
+def test_every_photo_gets_its_masks_and_its_line(done, photos):
+    lines = records(done)
+    assert [line["file"] for line in lines] == sorted(NAMES)
+    assert {"file", "class", "area", "confidence", "seconds", "error"} <= set(lines[0])
+    for line in lines:
+        labels = Image.open(done / "labels" / f"{line['name']}.png")
+        assert labels.mode == "P" and labels.size == (110, 165)
+        values = np.asarray(labels)
+        for index, name in enumerate(("dress", "hair"), start=1):
+            mask = np.asarray(Image.open(done / "masks" / name / f"{line['name']}.png"))
+            assert set(np.unique(mask)) <= {0, 255}
+            assert ((mask == 255) == (values == index)).all()
+            assert line["classes"][name]["area"] == pytest.approx((mask == 255).mean(), abs=1e-6)
+        assert line["error"] is None and 0 <= line["confidence"] <= 1 and line["seconds"] > 0
+    assert not (done / "errors.csv").exists()
+
+
+def test_photos_of_one_name_do_not_overwrite_each_other(done):
+    names = [line["name"] for line in records(done)]
+    assert len({name.casefold() for name in names}) == len(NAMES)
+    assert {"a", "sub/a", "sub/deep er/ä ö", "same_jpg", "same_png", "SAME_webp"} == set(names)
+
+
+def test_a_name_made_for_one_photo_is_not_taken_from_another(tmp_path):
+    for name in ("x.jpg", "x.png", "x_jpg.png"):
+        (tmp_path / name).touch()
+    names = {photo.file: photo.name for photo in folder.find_photos(tmp_path)}
+    assert names == {"x.jpg": "x_jpg_", "x.png": "x_png", "x_jpg.png": "x_jpg"}
+
+
+def test_results_that_lie_among_the_photos_are_not_segmented(photos, tmp_path):
+    shutil.copytree(photos, tmp_path / "p")
+    for inside in ("p", "p/out"):
+        Path(tmp_path, inside, "masks", "c").mkdir(parents=True)
+        shutil.copy(photos / "same.png", Path(tmp_path, inside, "masks", "c", "a.png"))
+        assert [photo.file for photo in folder.find_photos(tmp_path / "p", tmp_path / inside)] == sorted(NAMES)
+        shutil.rmtree(Path(tmp_path, inside, "masks"))
+
+
+def test_a_query_is_a_file_a_folder_or_a_glob(photos):
+    assert [photo.file for photo in folder.find_photos(photos / "sub/a.jpg")] == ["a.jpg"]
+    assert [photo.file for photo in folder.find_photos(f"{photos}/**/a.jpg")] == ["a.jpg", "sub/a.jpg"]
+    assert len(folder.find_photos(DATA)) == 12, "of a data set, the images and not the masks"
+
+
+def test_the_report_needs_no_other_file_and_shows_the_doubtful_first(done):
+    page = (done / "report.html").read_text(encoding="utf-8")
+    sources = [part.split('"')[0] for part in page.split('src="')[1:]]
+    assert len(sources) == 2 + len(NAMES) and all(source.startswith("data:image/jpeg;base64,") for source in sources)
+    assert "http" not in page and "<!--" not in page
+    shown = [float(part.split('"')[0]) for part in page.split('data-confidence="')[1:]]
+    assert shown == sorted(shown) and len(shown) == len(NAMES)
+
+
+def test_a_file_name_cannot_write_into_the_report(support, photos, tmp_path):
+    query = tmp_path / "<script>alert(1)<script>.jpg"
+    shutil.copy(photos / "a.jpg", query)
+    assert segment(support, query, tmp_path / "out") == 0
+    assert "<script>alert" not in (tmp_path / "out/report.html").read_text(encoding="utf-8")
+
+
+def test_shards_together_are_one_run(support, photos, done, tmp_path):
+    for shard in ("2/3", "1/3", "3/3"):
+        assert not (tmp_path / "results.jsonl").exists()
+        assert segment(support, photos, tmp_path, "--shard", shard) == 0
+    ours, whole = content(tmp_path), content(done)
+    assert ours == whole
+
+
+def test_shards_may_be_counted_from_0_or_from_1():
+    assert {folder.parse_shard(f"{i}/3") for i in (0, 1, 2)} == {folder.parse_shard(f"{i}/3") for i in (1, 2, 3)}
+    for wrong in ("4/3", "-1/3", "1", "a/b", "0/0"):
+        with pytest.raises(UsageError, match="--shard"):
+            folder.parse_shard(wrong)
+
+
+def test_a_resumed_run_does_only_what_is_missing(support, photos, done, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    shutil.copytree(done, out)
+    journal = out / ".shotseg/journal.jsonl"
+    lines = journal.read_text(encoding="utf-8").splitlines(keepends=True)
+    journal.write_text("".join(lines[:3]) + lines[3][:40], encoding="utf-8")  # killed in the middle of a line
+    missing = json.loads(lines[1])["name"]
+    (out / "masks/hair" / f"{missing}.png").unlink()
+    done_again = []
+    write = folder._write
+    monkeypatch.setattr(folder, "_write", lambda out, step: done_again.append(step.photo.name) or write(out, step))
+    assert segment(support, photos, out, "--resume") == 0
+    assert sorted(done_again) == sorted([missing, *(json.loads(line)["name"] for line in lines[3:])])
+    assert content(out) == content(done)
+
+
+def test_an_interrupted_run_goes_on_to_the_same_files(support, photos, tmp_path):
+    many, out, whole = tmp_path / "many", tmp_path / "out", tmp_path / "whole"
+    many.mkdir()
+    for i in range(80):
+        os.link(photos / "a.jpg", many / f"{i:03d}.jpg")
+    command = [
+        sys.executable,
+        "-m",
+        "shotseg",
+        "segment",
+        "--support",
+        support,
+        "--query",
+        many,
+        "--out",
+        out,
+        "--size",
+        "96",
+    ]
+    process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True)
+    journal = out / ".shotseg/journal.jsonl"
+    while process.poll() is None and not (journal.exists() and journal.stat().st_size):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 130
+    assert len(said.strip().splitlines()) == 1 and "--resume" in said and "Traceback" not in said
+    assert not list(out.rglob("*.tmp")) and not (out / "results.jsonl").exists()
+    assert segment(support, many, out, "--resume") == 0
+    assert segment(support, many, whole) == 0
+    assert content(out) == content(whole)
+
+
+def test_a_run_with_other_settings_is_not_mixed_into_old_results(support, photos, done, tmp_path, capsys):
+    shutil.copytree(done, tmp_path / "out")
+    assert segment(support, photos, tmp_path / "out", "--resume", "--size", 128) == 2
+    assert "size" in capsys.readouterr().err
+
+
+def test_reading_and_writing_stay_close_to_the_model(support, photos, tmp_path, monkeypatch):
+    under_way, most = set(), []
+    read_image, write = folder.files.read_image, folder._write
+
+    def reading(path):
+        under_way.add(str(path))
+        most.append(len(under_way))
+        return read_image(path)
+
+    def writing(out, step):
+        time.sleep(0.02)
+        record = write(out, step)
+        under_way.discard(step.photo.path)
+        return record
+
+    monkeypatch.setattr(folder.files, "read_image", reading)
+    monkeypatch.setattr(folder, "_write", writing)
+    many = tmp_path / "many"
+    many.mkdir()
+    for i in range(40):
+        os.link(photos / "a.jpg", many / f"{i:03d}.jpg")
+    assert segment(support, many, tmp_path / "out") == 0
+    assert max(most) <= folder.READ_AHEAD + folder.WRITE_BEHIND + 1
+
+
+@pytest.mark.parametrize("format", ["coco", "voc"])
+def test_annotations_say_the_same_as_the_masks(format, support, photos, done, tmp_path):
+    assert segment(support, photos, tmp_path, "--format", format) == 0
+    classes, results = read(format, tmp_path / format)
+    assert [name for name in classes if name != "background"] == ["dress", "hair"]
+    truth = {line["name"]: read_mask(done / "labels" / f"{line['name']}.png", labels=True) for line in records(done)}
+    found = list(results)
+    assert len(found) == len(NAMES)
+    areas = sorted((int((r.labels == 1).sum()), int((r.labels == 2).sum())) for r in found)
+    assert areas == sorted((int((t == 1).sum()), int((t == 2).sum())) for t in truth.values())
+
+
+def test_a_saved_support_serves_as_support(support, photos, done, tmp_path):
+    import shotseg
+
+    segmenter = shotseg.Segmenter(size=96)
+    for name in ("dress", "hair"):
+        segmenter.add(name, [support / f"images/{name}/example.jpg"], [support / f"masks/{name}/example.png"])
+    segmenter.save(tmp_path / "clothes.safetensors")
+    assert (
+        main(
+            ["segment", "--support", f"{tmp_path}/clothes.safetensors", "--query", str(photos), "--out", str(tmp_path)]
+        )
+        == 0
+    )
+    assert {k: v for k, v in content(tmp_path).items() if k[0] in "ml"} == {
+        k: v for k, v in content(done).items() if k[0] in "ml"
+    }
+
+
+def test_photos_of_several_sizes_share_a_batch(support, photos, done, tmp_path):
+    assert segment(support, photos, tmp_path, "--batch", 4) == 0
+    for line in records(done):
+        ours, theirs = (np.asarray(Image.open(out / "labels" / f"{line['name']}.png")) for out in (tmp_path, done))
+        assert (ours == theirs).mean() > 0.999
+
+
+def test_ray_is_asked_for_where_it_is_missing(support, photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert segment(support, photos, tmp_path, "--engine", "ray") == 2
+    assert "pip install 'shotseg[ray]'" in capsys.readouterr().err
+
+
+def test_ray_gives_the_same_masks(support, photos, done, tmp_path):
+    pytest.importorskip("ray.data", reason="extra ray is not installed")
+    assert segment(support, photos, tmp_path, "--engine", "ray") == 0
+    assert [line["file"] for line in records(tmp_path)] == sorted(NAMES)
+    for line in records(done):  # another number of threads may move a pixel on the edge
+        ours, theirs = (np.asarray(Image.open(out / "labels" / f"{line['name']}.png")) for out in (tmp_path, done))
+        assert (ours == theirs).mean() > 0.999
