@@ -25,7 +25,7 @@ def rooms_imported(path: Path) -> set[str]:
             names = [f"shotseg.{alias.name}" for alias in node.names if not alias.name.startswith("__")]
         elif isinstance(node, ast.ImportFrom):
             names = [node.module or ""]
-        found |= {(name.split(".") + [""])[1] for name in names if name.split(".")[0] == "shotseg"}
+        found |= {[*name.split("."), ""][1] for name in names if name.split(".")[0] == "shotseg"}
     return found
 
 

@@ -20,7 +20,7 @@ def vision():
 
 @pytest.mark.parametrize(("name", "label"), [("aeroplane", "airliner"), ("zebra", "zebra"), ("horse", "sorrel")])
 def test_a_class_name_finds_its_imagenet_label(vision, name, label):
-    indices, weights = vision.match(name, top=5)
+    indices, weights = vision.match(name)
     assert label in [ImageNetInfo().index_to_description(int(i)) for i in indices]
     assert weights.sum().item() == pytest.approx(1)
     assert (weights.diff() <= 0).all()

@@ -192,6 +192,22 @@ def test_a_query_without_the_class_has_an_empty_truth(root):
     assert evaluator.predict(other)[1].sum() == 0
 
 
+def test_a_pseudo_mask_that_the_method_was_given_is_scored_alone(root):
+    evaluator, picks = setting(root, episodes=5)
+    forward = evaluator.model.forward
+
+    def with_pseudo_mask(query, support, images):
+        corner = torch.zeros(1, 8, 8)
+        corner[:, :4, :4] = 1
+        return Prediction(forward(query, support, images).logits, {"pseudo_mask": corner})
+
+    evaluator.model.forward = with_pseudo_mask
+    for row in evaluate(evaluator, picks):
+        given = row["controls"]["pseudo_mask"]
+        area = given["union"][1] + given["intersection"][1] - row["target"][1]
+        assert area == pytest.approx(sum(row["target"]) / 4, rel=0.15)
+
+
 def test_padding_is_cut_off_before_a_photo_is_scored_at_its_own_size(root):
     padded, picks = setting(root, geometry="pad", size=64)
     assert miou(evaluate(padded, picks)) > 60

@@ -41,7 +41,7 @@ def encoder(name="efficientnet-lite0"):
     return encoders.load(name, weights="random")
 
 
-def task(batch=2, shots=2, height=96, width=128) -> Episode:
+def task(batch=2, shots=2, height=64, width=80) -> Episode:
     masks = torch.zeros(batch, shots + 1, height, width, dtype=torch.long)
     masks[..., height // 4 : height // 2, width // 4 : width // 2] = 1
     masks[..., :4] = 255
@@ -57,7 +57,7 @@ def answer(model, episode: Episode) -> torch.Tensor:
 
 
 @every_model
-@pytest.mark.parametrize("shape", [(96, 128), (33, 47)])
+@pytest.mark.parametrize("shape", [(64, 80), (33, 47)])
 def test_any_size_gives_logits_of_that_size(name, shape):
     model = MAKE[name](encoder())
     logits = answer(model, task(1, 1, *shape))
@@ -127,6 +127,18 @@ def test_kept_features_give_the_same_losses(name):
 def test_other_encoders_carry_the_hosts(kind):
     for name in ("pfenet", "bam", "hdmnet"):
         assert answer(MAKE[name](encoder(kind)), task(1, 1, 64, 64)).shape == (1, 2, 64, 64)
+
+
+@pytest.mark.parametrize("name", ["pfenet", "bam", "hdmnet"])
+def test_an_object_of_one_pixel_is_not_lost(name):
+    episode = task(1, 1)
+    dot = torch.zeros_like(episode.support_mask)
+    dot[..., 21, 43] = 1
+    for keep in (True, False):
+        model = MAKE[name](encoder(), keep_small=keep).eval()
+        with torch.no_grad():
+            support = model.encode_support(episode.support, dot)
+        assert (support["prototype"].abs().sum() > 0) == keep
 
 
 def test_restoring_the_order_of_the_votes_follows_the_shots():

@@ -12,6 +12,7 @@ A shard writes ``results.shard-1-of-4.jsonl`` and so on; the last one to finish 
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import errno
 import io
@@ -241,11 +242,11 @@ def _start(out: Path, tag: str, settings: Record, resume: bool) -> dict[str, str
 
 
 def _records(path: Path) -> Iterator[tuple[str, Record]]:
-    """The lines of a journal and what they say; a last line that was cut short is left out."""
+    """The lines of a journal and what they say; one that was cut short by a kill or a power failure is left out."""
     if path.exists():
-        with path.open(encoding="utf-8") as journal:
+        with path.open(encoding="utf-8", errors="replace") as journal:
             for line in journal:
-                if line.endswith("\n"):
+                with contextlib.suppress(ValueError):
                     yield line.rstrip("\n"), json.loads(line)
 
 
@@ -392,12 +393,13 @@ def _run_on_ray(segmenter: Segmenter, photos: Sequence[Photo], out: Path, batch:
     if started:
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     gpus, cpus = int(ray.cluster_resources().get("GPU", 0)), int(ray.cluster_resources().get("CPU", 1))
+    worker: Any = _Worker  # Ray's own types know no class whose call takes keywords
     on_gpu = segmenter.device.type == "cuda" and gpus > 0
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         done = ray.data.from_items(rows, override_num_blocks=max(1, len(rows) // 16)).map_batches(
-            _Worker,
+            worker,
             fn_constructor_kwargs={"support": str(support), "device": str(segmenter.device), "out": str(out.resolve())},
             fn_kwargs={"batch": batch},
             batch_size=max(batch, 4),

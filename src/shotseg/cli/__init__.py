@@ -21,6 +21,7 @@ VERBS = {
     "segment": ("segment", "Segment", "a few examples and a folder of photos in, masks and a report out"),
     "prepare": ("prepare", "Prepare", "check a data set's official archives and write its manifest"),
     "evaluate": ("evaluate", "Evaluate", "measure a method on a data set or on a folder of your own"),
+    "train": ("train", "Train", "train a model by a recipe, on your photos or a data set"),
     "list": ("listing", "List", "models, encoders, datasets, recipes, weights or protocols"),
     "doctor": ("doctor", "Doctor", "what works on this machine"),
     "benchmark": ("benchmark", "Benchmark", "how fast it is on this machine"),
@@ -70,7 +71,9 @@ def _parsed(arguments: list[str]) -> Any:
     from shotseg.cli.parsing import parse
 
     module, class_name, _ = VERBS[name]
-    return parse(getattr(import_module(f"shotseg.cli.{module}"), class_name), rest, f"shotseg {name}")
+    verb = getattr(import_module(f"shotseg.cli.{module}"), class_name)
+    default = verb.defaults(rest) if hasattr(verb, "defaults") else None
+    return parse(verb, rest, f"shotseg {name}", default)
 
 
 def _nearest(name: str) -> str:

@@ -52,25 +52,24 @@ class Benchmark:
 
         options = {} if self.size is None else {"size": self.size}
         segmenter = Segmenter(self.method, self.encoder, self.device, **options)
-        calls = _watch(segmenter.model)
+        seen = _watch(segmenter.model)
         (example, *_), queries = demo_items()
         start = time.perf_counter()
         segmenter.add(example.class_name, [example.image_path], [example.mask_path])
-        numbers: dict[str, Any] = {"support_seconds": time.perf_counter() - start, "support_encoder_calls": len(calls)}
+        numbers: dict[str, Any] = {"support_seconds": time.perf_counter() - start, "support_encoder_calls": seen.calls}
 
         image = read_image(queries[0].image_path)
         encode, rest, whole = [], [], []
         with progress("one photo", self.repeats + 2) as advance, torch.no_grad():
             for _ in range(self.repeats + 2):
                 whole.append(_seconds(lambda: segmenter.predict(image)))
-                started, working = calls[-1]
-                rest.append(time.perf_counter() - started)  # from the encoder's start on
-                encode.append(_seconds(lambda: segmenter.model.encoder(working)))  # noqa: B023
+                rest.append(time.perf_counter() - seen.started)  # from the encoder's start on
+                encode.append(_seconds(lambda: segmenter.model.encoder(seen.images)))
                 advance()
         encoder = median(encode[2:])  # the first two warm up
         after = median(rest[2:]) - encoder
         numbers |= {"encoder_seconds": encoder, "after_encoder_seconds": after, "after_to_encoder": after / encoder}
-        numbers |= {"predict_seconds": median(whole[2:]), "working_size": list(working.shape[2:])}
+        numbers |= {"predict_seconds": median(whole[2:]), "working_size": list(seen.images.shape[2:])}
         numbers |= _folder(segmenter, [item.image_path for item in queries], self.photos, self.batch)
         numbers |= {"threads": torch.get_num_threads(), "torch": torch.__version__}
         _show(numbers)
@@ -81,17 +80,25 @@ class Benchmark:
         return 0
 
 
-def _watch(model: Any) -> list[tuple[float, Any]]:
-    """A list that grows by (start, images) at every call of the model's frozen part."""
-    calls: list[tuple[float, Any]] = []
-    encode = model.encode
+@dataclass
+class _Encoding:
+    """What the frozen part of a model was last asked for."""
+
+    calls: int = 0
+    started: float = 0.0
+    images: Any = None
+
+
+def _watch(model: Any) -> _Encoding:
+    """A record that every call of the model's frozen part renews."""
+    seen, encode = _Encoding(), model.encode
 
     def watched(images: Any) -> Any:
-        calls.append((time.perf_counter(), images))
+        seen.calls, seen.started, seen.images = seen.calls + 1, time.perf_counter(), images
         return encode(images)
 
     model.encode = watched
-    return calls
+    return seen
 
 
 def _seconds(work: Callable[[], Any]) -> float:

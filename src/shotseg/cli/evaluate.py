@@ -35,7 +35,7 @@ class Evaluate:
     encoder: str = "efficientnet-lite0"
     """See: shotseg list encoders."""
     checkpoint: Path | None = None
-    """Trained weights of the method (.safetensors)."""
+    """A trained model (best.safetensors of a run); its own recipe then says method and encoder."""
     fold: str | None = None
     """Test fold: a number or a name, as the data set has it; default all classes."""
     shot: int = 1
@@ -110,9 +110,10 @@ class Evaluate:
         model, device = self._model()
         evaluator = Evaluator(model, dataset, pool, protocol, device, self.cache_mb)
         protocol = evaluator.protocol
+        method, encoder = self._names()
         about: dict[str, Any] = {
-            "method": self.method,
-            "encoder": self.encoder,
+            "method": method,
+            "encoder": encoder,
             "checkpoint": None
             if self.checkpoint is None
             else {"file": str(self.checkpoint), "sha256": _hash(self.checkpoint)},
@@ -140,7 +141,7 @@ class Evaluate:
             **results.result(about, protocol, pool, lists, rows),
             "seconds_per_episode": round(seconds, 5),
             "environment": results.environment(device),
-            "published": results.published(self.method, self.dataset, self.shot),
+            "published": results.published(method, self.dataset, self.shot),
         }
         page = report.page(content, report.best_and_worst(evaluator, content, episodes))
         write_bytes(out.with_suffix(".report.html"), page.encode())
@@ -205,12 +206,20 @@ class Evaluate:
         device = pick_device(self.device)
         if device.type == "cuda" and local is not None:
             device = pick_device(f"cuda:{local}")
-        model = models.load(self.method, encoders.load(self.encoder, device=str(device)))
         if self.checkpoint is not None:
-            from safetensors.torch import load_file
+            from shotseg.training.checkpoint import load_model
 
-            model.load_state_dict(load_file(self.checkpoint))
-        return model.to(device).eval(), device
+            return load_model(self.checkpoint, str(device)), device
+        return models.load(self.method, encoders.load(self.encoder, device=str(device))).to(device).eval(), device
+
+    def _names(self) -> tuple[str, str]:
+        """Method and encoder, of the flags or of the checkpoint."""
+        if self.checkpoint is None:
+            return self.method, self.encoder
+        from shotseg.training.checkpoint import read
+
+        trained = read(self.checkpoint)[1]["recipe"]["model"]
+        return trained["name"], trained["encoder"]
 
     def _compare(self, first: Path, second: Path) -> int:
         from shotseg.data.images import write_bytes

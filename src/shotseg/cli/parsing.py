@@ -16,14 +16,18 @@ from shotseg.errors import UsageError
 Verb = TypeVar("Verb")
 
 
-def parse(verb: type[Verb], arguments: Sequence[str], program: str) -> Verb:
-    """An instance of ``verb`` from its arguments. Raises UsageError (one line); ``--help`` prints and exits with 0."""
+def parse(verb: type[Verb], arguments: Sequence[str], program: str, default: Verb | None = None) -> Verb:
+    """An instance of ``verb`` from its arguments. Raises UsageError (one line); ``--help`` prints and exits with 0.
+
+    default: gives the fields that the arguments leave out.
+    """
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
             return tyro.cli(
                 verb,
                 args=arguments,
+                default=default,
                 prog=program,
                 description=inspect.getdoc(verb),
                 config=(tyro.conf.FlagCreatePairsOff,),

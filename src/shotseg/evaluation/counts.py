@@ -24,16 +24,13 @@ def count(prediction: Tensor, target: Tensor, classes: int = 1) -> tuple[Tensor,
     Gives intersection, union and target area, each (B, 1 + classes) int64 with the background first, and the number of
     ignored pixels (B,). Nothing is counted where the target is 255, whatever was predicted there.
     """
-    rows = [_count_one(p[t != IGNORE], t[t != IGNORE], classes + 1) for p, t in zip(prediction, target)]
-    intersection, union, true = (torch.stack(column) for column in zip(*rows))
-    return intersection, union, true, (target == IGNORE).sum((1, 2))
-
-
-def _count_one(prediction: Tensor, target: Tensor, columns: int) -> tuple[Tensor, Tensor, Tensor]:
-    said, true, both = (
-        torch.bincount(x, minlength=columns) for x in (prediction, target, target[prediction == target])
-    )
-    return both, said + true - both, true
+    columns = classes + 1
+    known = target != IGNORE
+    code = torch.where(known, target * columns + prediction, columns * columns).long()  # the last code: ignored
+    pairs = torch.stack([torch.bincount(x, minlength=columns * columns + 1) for x in code.flatten(1)])
+    confusion = pairs[:, :-1].unflatten(1, (columns, columns))  # (B, true, predicted)
+    both, true = confusion.diagonal(dim1=1, dim2=2), confusion.sum(2)
+    return both, confusion.sum(1) + true - both, true, pairs[:, -1]
 
 
 @dataclass(frozen=True, eq=False)

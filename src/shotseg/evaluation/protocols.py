@@ -383,12 +383,17 @@ def decide(
     sized = torch.stack([transforms.resize_logits(x.float(), scored, protocol.align_corners) for x in shots])
     if protocol.fusion == "vote":
         return vote(sized)
-    return sized.softmax(1).mean(0).argmax(0) if protocol.fusion == "mean" else sized[0].argmax(0)
+    return foreground(sized.softmax(1).mean(0) if protocol.fusion == "mean" else sized[0])
+
+
+def foreground(logits: Tensor) -> Tensor:
+    """(..., 2, H, W) -> (..., H, W) int64, 1 where the foreground is larger (an argmax over two is slow)."""
+    return (logits[..., 1, :, :] > logits[..., 0, :, :]).long()
 
 
 def vote(logits: Tensor) -> Tensor:
     """(K, 2, H, W) or (K, B, 2, H, W) -> (H, W) or (B, H, W) int64: argmax masks are summed, divided by the largest
     sum in the image (at least 1, and not by K: HSNet's rule), and cut at 0.5."""
-    votes = logits.argmax(-3).sum(0)
+    votes = foreground(logits).sum(0)
     largest = votes.flatten(-2).amax(-1).clamp(min=1)[..., None, None]
     return (votes / largest >= 0.5).long()

@@ -131,24 +131,36 @@ class Evaluator:
 
     def row(self, episode: EpisodeIndex) -> Row:
         """The counts of one episode: [background, foreground] of the method and of every control."""
-        prediction, target = self.predict(episode)
+        prediction, target, pseudo = self._predict(episode)
         row = _counted(prediction, target)
         key = ("controls", episode.query, episode.class_id)
-        row["controls"] = self.cache.get(key, lambda: self._controls(episode.query, target))
+        row["controls"] = dict(self.cache.get(key, lambda: self._controls(episode.query, target)))
+        if pseudo is not None:  # the mask that the method was given of the query, alone
+            row["controls"]["pseudo_mask"] = _overlap(pseudo, target)
         return row
 
     def predict(self, episode: EpisodeIndex) -> tuple[Tensor, Tensor]:
         """Predicted and true mask (h, w) int64 on the canvas of the protocol, on the CPU; truth 255 = ignored."""
+        return self._predict(episode)[:2]
+
+    def _predict(self, episode: EpisodeIndex) -> tuple[Tensor, Tensor, Tensor | None]:
         label = self._label(episode.query, episode.class_id)
         query = self._photo(episode.query)
         target = protocols.canvas(self.protocol, label, self.geometry, (query.image.shape[2], query.image.shape[3]))
         supports = [self._support(i) for i in episode.supports]
         if self.protocol.fusion == "model":
             supports = [getattr(self.model, "merge", Support.join)(supports)]
-        with torch.no_grad():  # of this thread only
-            logits = [self.model(query.features, support, query.image).logits[0] for support in supports]
+
+        def decided(shots: list[Tensor]) -> Tensor:
             scored, original = (target.shape[0], target.shape[1]), (label.shape[0], label.shape[1])
-            return protocols.decide(self.protocol, logits, scored, original, self.geometry, self.size).cpu(), target
+            return protocols.decide(self.protocol, shots, scored, original, self.geometry, self.size).cpu()
+
+        with torch.no_grad():  # of this thread only
+            found = [self.model(query.features, support, query.image) for support in supports]
+            pseudo = found[0].extra.get("pseudo_mask")
+            if pseudo is not None:  # (1, h, w) in [0, 1]
+                pseudo = decided([torch.cat([1 - pseudo, pseudo]).float()])
+            return decided([x.logits[0] for x in found]), target, pseudo
 
     def _photo(self, i: int) -> Encoded:
         return self.cache.get(("photo", self.pool.items[i].content), lambda: self._encode(i))
@@ -200,8 +212,7 @@ class Evaluator:
             "saliency": controls.salient(features, inside),
         }
         margins = (0, target.shape[1] - inside[1], 0, target.shape[0] - inside[0])
-        counted = {name: _counted(F.pad(mask, margins), target) for name, mask in drawn.items()}
-        return {name: {k: row[k] for k in ("intersection", "union")} for name, row in counted.items()}
+        return {name: _overlap(F.pad(mask, margins), target) for name, mask in drawn.items()}
 
 
 def _cropped(features: Features, height: float, width: float) -> Features:
@@ -213,6 +224,12 @@ def _cropped(features: Features, height: float, width: float) -> Features:
 def _counted(prediction: Tensor, target: Tensor) -> Row:
     intersection, union, true, ignored = (x[0].tolist() for x in count(prediction[None], target[None]))
     return {"intersection": intersection, "union": union, "target": true, "ignored": ignored}
+
+
+def _overlap(prediction: Tensor, target: Tensor) -> Row:
+    return {
+        name: amounts for name, amounts in _counted(prediction, target).items() if name in ("intersection", "union")
+    }
 
 
 def evaluate(

@@ -8,7 +8,13 @@ from typing import Any
 from shotseg.encoders.features import Encoder
 from shotseg.errors import UsageError
 
-_HOME = {"matching": ("shotseg.models.matching", "Matching")}
+_HOME = {
+    "matching": ("shotseg.models.matching", "Matching"),
+    "pfenet": ("shotseg.models.pfenet", "PFENet"),
+    "bam": ("shotseg.models.bam", "BAM"),
+    "hdmnet": ("shotseg.models.hdmnet", "HDMNet"),
+    "pi-clip": ("shotseg.models.pi_clip", "PICLIP"),
+}
 
 
 def list_models() -> list[str]:

@@ -22,7 +22,7 @@ from shotseg.models.blocks.prior_guided import (
     resize,
     shot_priors,
 )
-from shotseg.priors.visual import foreground, masked_average
+from shotseg.priors.visual import masked_average
 
 
 class BAM(PriorGuided):
@@ -35,6 +35,7 @@ class BAM(PriorGuided):
     base_loss:    add the base learner's cross entropy, which has no trainable input, where ``loss`` is given base labels.
     base_dropout: the frozen base learner's dropout stays active in training, as in the release.
     flat:         as in PFENet.
+    keep_small:   see :class:`PriorGuided`.
     reference:    the release in everything (``base_loss``, ``base_dropout``, ``flat=0``, layer 3's grid).
     """
 
@@ -53,11 +54,13 @@ class BAM(PriorGuided):
         base_loss: bool = False,
         base_dropout: bool = False,
         flat: float = 1e-6,
+        keep_small: bool = True,
         reference: bool = False,
     ):
         if reference:
+            keep_small = False
             grid, base_loss, base_dropout, flat = "layer3", True, True, 0.0
-        super().__init__(encoder, size, grid)
+        super().__init__(encoder, size, grid, keep_small)
         self.flat, self.base_loss, self.base_dropout = flat, base_loss, base_dropout
         self.down_query = project(self.mid_channels, width)
         self.down_support = project(self.mid_channels, width)
@@ -135,9 +138,9 @@ class BAM(PriorGuided):
         features = self.encode(images.flatten(0, 1)) if features is None else features
         taps, masks = self.taps(features), masks.flatten(0, 1)[:, None]
         x = self.down_support(taps.mid)
-        prototype = masked_average(x, foreground(masks, x.shape[-2:]))
-        high = self.last_stage(features, foreground(masks, masks.shape[-2:]))
-        high = high * foreground(masks, high.shape[-2:])
+        prototype = masked_average(x, self.inside(masks, x.shape[-2:]))
+        high = self.last_stage(features, (masks == 1).float())
+        high = high * self.inside(masks, high.shape[-2:])
         tensors = {"prototype": prototype.flatten(1), "high": high, "gram": gram(taps.low)}
         return Support({name: tensor.unflatten(0, shape) for name, tensor in tensors.items()})
 

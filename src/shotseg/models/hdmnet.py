@@ -14,7 +14,7 @@ from shotseg.encoders.features import Encoder, Features
 from shotseg.models.base_learner import BaseHead
 from shotseg.models.blocks.ensemble import Ensemble, gram, scene_distance
 from shotseg.models.blocks.prior_guided import Grid, PriorGuided, cross_entropy, project, resize
-from shotseg.priors.visual import foreground, masked_average, max_cosine
+from shotseg.priors.visual import masked_average, max_cosine
 
 LEVELS = 3
 
@@ -31,6 +31,7 @@ class HDMNet(PriorGuided):
     frozen_bn:      the decoder's batch norms stay at mean 0 and variance 1, as in the release.
     distill_target: "area": the coarsest correlation learns the share of foreground of each cell; "filled": only cells that are
                     foreground all over, by a -1e9 fill, as in the release.
+    keep_small:     see :class:`PriorGuided`.
     reference:      the release in everything.
     """
 
@@ -57,12 +58,14 @@ class HDMNet(PriorGuided):
         train_vote: bool = True,
         frozen_bn: bool = False,
         distill_target: Literal["area", "filled"] = "area",
+        keep_small: bool = True,
         reference: bool = False,
     ):
         if reference:
+            keep_small = False
             grid, base_loss, base_dropout, restore_order, train_vote = "layer3", True, True, False, False
             frozen_bn, distill_target = True, "filled"
-        super().__init__(encoder, size, grid)
+        super().__init__(encoder, size, grid, keep_small)
         self.prior_scale, self.frozen_bn, self.distill_target = prior_scale, frozen_bn, distill_target
         self.base_loss, self.base_dropout = base_loss, base_dropout
         prior_maps = prior_maps or 1 + bool(base_classes)
@@ -146,15 +149,15 @@ class HDMNet(PriorGuided):
         masked = self.encode_masked(images, masks) if masked is None else masked
         taps, masks = self.taps(masked), masks.flatten(0, 1)[:, None]
         x = self.down_support(taps.mid)  # (B K, width, h, w)
-        prototype = masked_average(x, foreground(masks, x.shape[-2:]))
+        prototype = masked_average(x, self.inside(masks, x.shape[-2:]))
         x = self.support_merge(torch.cat([x, prototype.expand_as(x)], 1))
         tensors = {"prototype": prototype.flatten(1), "gram": gram(taps.low)}
         for i, level in enumerate(self.transformer.levels(x)):
             tensors[f"tokens{i}"] = level
-            tensors[f"inside{i}"] = foreground(masks, level.shape[-2:], "nearest")[:, 0]
-        tensors["high"] = taps.high * foreground(masks, taps.high.shape[-2:], "nearest")
+            tensors[f"inside{i}"] = self.inside(masks, level.shape[-2:], "nearest")[:, 0]
+        tensors["high"] = taps.high * self.inside(masks, taps.high.shape[-2:], "nearest")
         if self.base is not None:
-            tensors["embedding"] = self.base.embedding(taps.high) * foreground(masks, taps.high.shape[-2:], "nearest")
+            tensors["embedding"] = self.base.embedding(taps.high) * self.inside(masks, taps.high.shape[-2:], "nearest")
         return Support({name: tensor.unflatten(0, shape) for name, tensor in tensors.items()})
 
     def encode_masked(self, images: Tensor, masks: Tensor) -> Features:

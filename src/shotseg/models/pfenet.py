@@ -12,7 +12,7 @@ from shotseg.data.samples import Prediction, Support
 from shotseg.encoders.features import Encoder, Features
 from shotseg.models.blocks.fem import FEM
 from shotseg.models.blocks.prior_guided import Grid, PriorGuided, cross_entropy, project, resize, shot_priors
-from shotseg.priors.visual import foreground, masked_average
+from shotseg.priors.visual import masked_average
 
 SCALES = (1.0, 0.5, 0.25, 0.125)  # of the query map, for any input size; the paper's on COCO
 PASCAL_SCALES = (60, 30, 15, 8)  # of the paper at 473 pixels
@@ -26,6 +26,7 @@ class PFENet(PriorGuided):
     prior_maps:  number of prior channels; with another than 1, ``forward`` must be given ``priors``.
     encoder_bn:  "eval", or "train": batch statistics of the frozen encoder follow the training images, as in the release.
     flat:        a prior whose range is below it becomes 0; 0 = the released formula, which stretches float noise.
+    keep_small:  see :class:`PriorGuided`.
     reference:   the release in everything (scales, ``encoder_bn="train"``, ``flat=0``, layer 3's grid).
     """
 
@@ -40,11 +41,13 @@ class PFENet(PriorGuided):
         grid: Grid = "auto",
         encoder_bn: str = "eval",
         flat: float = 1e-6,
+        keep_small: bool = True,
         reference: bool = False,
     ):
         if reference:
+            keep_small = False
             grid, encoder_bn, flat = "layer3", "train", 0.0
-        super().__init__(encoder, size, grid)
+        super().__init__(encoder, size, grid, keep_small)
         self.prior_maps, self.encoder_bn, self.flat = prior_maps, encoder_bn, flat
         self.down_query = project(self.mid_channels, width)
         self.down_support = project(self.mid_channels, width)
@@ -81,9 +84,9 @@ class PFENet(PriorGuided):
         features = self.encode(images.flatten(0, 1)) if features is None else features
         taps, masks = self.taps(features), masks.flatten(0, 1)[:, None]
         x = self.down_support(taps.mid)
-        prototype = masked_average(x, foreground(masks, x.shape[-2:]))
-        high = self.last_stage(features, foreground(masks, masks.shape[-2:]))
-        high = high * foreground(masks, high.shape[-2:])
+        prototype = masked_average(x, self.inside(masks, x.shape[-2:]))
+        high = self.last_stage(features, (masks == 1).float())
+        high = high * self.inside(masks, high.shape[-2:])
         return Support({"prototype": prototype.view(*shape, -1), "high": high.unflatten(0, shape)})
 
     def losses(self, prediction: Prediction, target: Tensor, base_labels: Tensor | None = None) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from shotseg.data.samples import IGNORE, Episode, Prediction, Support
 from shotseg.encoders.features import Encoder, Features
 from shotseg.errors import UsageError
-from shotseg.priors.visual import max_cosine, min_max
+from shotseg.priors.visual import foreground, max_cosine, min_max
 
 Grid = Literal["auto", "layer2", "layer3"]
 
@@ -34,19 +34,20 @@ class PriorGuided(nn.Module):
     grid:    the map whose grid the head works on. "layer3" is the authors' (stride 8 in their dilated ResNet-50, 16 in
              VGG-16); "layer2" keeps the finer one; "auto" takes layer 2's for an ordinary pyramid (layer 4 coarser than
              layer 3, stride 8 and 16 against 32) and layer 3's for an encoder that is cut or dilated for segmentation.
+    keep_small: an object that falls between the cells of a map keeps those that it touches; the releases lose it.
     """
 
     geometry = "fit"
     masks_input = False  # True: supports are masked before the encoder, and their features depend on the mask
 
-    def __init__(self, encoder: Encoder, size: int = 473, grid: Grid = "auto"):
+    def __init__(self, encoder: Encoder, size: int = 473, grid: Grid = "auto", keep_small: bool = True):
         super().__init__()
         if len(encoder.channels) < 3:
             raise UsageError(
                 f"encoder {encoder.name!r} gives {len(encoder.channels)} map(s), three are needed: take another encoder"
             )
         self.encoder = encoder.requires_grad_(False)
-        self.size = size
+        self.size, self.keep_small = size, keep_small
         kinds = list(zip(encoder.strides, encoder.channels))
         self.layer3 = encoder.before_last % len(kinds)
         others = [i for i in range(self.layer3) if kinds[i] != kinds[self.layer3]]
@@ -76,6 +77,14 @@ class PriorGuided(nn.Module):
                 return self.encoder.last_stage(tap * resize(inside, tap.shape[-2:]))
         except NotImplementedError:
             return features.maps[-1]
+
+    def inside(self, masks: Tensor, size: Any, mode: Literal["bilinear", "nearest"] = "bilinear") -> Tensor:
+        """Support masks (N, 1, H, W) in {0, 1, 255} -> their share of foreground (N, 1, h, w) in [0, 1]."""
+        share = foreground(masks, size, mode)
+        if not self.keep_small:
+            return share
+        touched = F.adaptive_max_pool2d((masks == 1).float(), tuple(size))
+        return torch.where(share.sum((2, 3), keepdim=True) > 0, share, touched)
 
     def forward(self, query: Features, support: Support, images: Tensor, **context: Any) -> Prediction:
         raise NotImplementedError

@@ -1,0 +1,160 @@
+"""Training of BAM's base learner (Lang et al., CVPR 2022, section 3.2): PSPNet on the classes that have masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from shotseg.data import transforms
+from shotseg.data.manifest import ManifestDataset
+from shotseg.data.samples import IGNORE, Sample
+from shotseg.encoders.features import Features
+from shotseg.errors import UsageError
+from shotseg.models.base_learner import base_labels
+from shotseg.training.data import FeatureCache, Part, Views, augmented, generator
+from shotseg.training.recipe import Recipe
+
+SHOWN = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """images (B, 3, S, S) in [0, 1], labels (B, S, S) int64: 0, 1 .. N, 255 = ignore; features where they are on disk."""
+
+    images: Tensor
+    labels: Tensor
+    features: Features | None = None
+
+    def to(self, device: torch.device | str) -> Batch:
+        return Batch(self.images.to(device), self.labels.to(device), self.features and self.features.to(device))
+
+
+class BaseTraining:
+    """Training of the base learner. Base label of class id c is c + 1; other classes are background.
+
+    A data set with label maps labels every base class in a photo; one of binary masks the mask's own class only.
+    """
+
+    best_is = "base mIoU"
+
+    def __init__(self, recipe: Recipe, views: Views, model: Any, cache: Path | None = None, key: str = ""):
+        if recipe.validation.on_test_fold:
+            raise UsageError("validation.on_test_fold: a base learner knows no test class; leave it off")
+        if cache is not None and model.train_encoder:
+            raise UsageError(
+                "cache_features with train_encoder: features that change cannot be kept; choose one of them"
+            )
+        self.recipe, self.model, self.views = recipe, model, views
+        self.classes = views.train.classes
+        self._photos = {id(part): _photos(part) for part in (views.train, views.validation)}
+        self.epoch = len(self._photos[id(views.train)])
+        self.validation = min(recipe.validation.episodes, len(self._photos[id(views.validation)]))
+        if not self.validation:
+            raise UsageError("validation: no photo is held out; raise data.held_out")
+        self.caches: dict[int, FeatureCache] = {}
+        for part in (views.train, views.validation) if cache else ():
+            assert cache is not None
+            self.caches[id(part)] = FeatureCache(part, model, cache, recipe.model.size, key)
+
+    def prepare(
+        self, share: Callable[[Sequence[int]], Sequence[int]], advance: Callable[[str, int, int], None]
+    ) -> None:
+        """Make the features on disk that are not there yet; ``share`` gives this process its part of the photos."""
+        for part in (self.views.train, self.views.validation) if self.caches else ():
+            own = share(self._photos[id(part)])
+            for n, index in enumerate(own, 1):
+                self.caches[id(part)].prepare(index)
+                advance("frozen features", n, len(own))
+
+    def draw(self, i: int) -> Batch:
+        """Training photo i of an endless list, each epoch in its own order; augmented, a batch of one."""
+        part = self.views.train
+        epoch, at = divmod(i, self.epoch)
+        order = torch.randperm(self.epoch, generator=generator(self.recipe.seed, 1, epoch))
+        index, stream = self._photos[id(part)][int(order[at])], generator(self.recipe.seed, 2, i)
+        if id(part) in self.caches:
+            flipped = float(torch.rand((), generator=stream)) < self.recipe.augment.flip
+            return self._stored(part, index, flipped)
+        sample = _labelled(part, index)
+        return _batch(*augmented(sample.image, sample.mask, self.recipe.augment, self.recipe.model.size, stream))
+
+    def draw_validation(self, j: int) -> Batch:
+        """Validation photo j, squashed to the working size, a batch of one."""
+        part = self.views.validation
+        index = self._photos[id(part)][j]
+        if id(part) in self.caches:
+            return self._stored(part, index, False)
+        sample = _labelled(part, index)
+        return _batch(*transforms.squash(sample.image, self.recipe.model.size, mask=sample.mask))
+
+    def _stored(self, part: Part, index: int, flipped: bool) -> Batch:
+        stored, class_id = self.caches[id(part)].read(index, flipped), part.items[index].class_id
+        labels = torch.where(stored.mask == 1, class_id + 1, stored.mask)
+        return Batch(stored.image[None], labels[None], stored.features)
+
+    @staticmethod
+    def collate(batches: Sequence[Batch]) -> Batch:
+        known = [b.features for b in batches if b.features is not None]
+        images, labels = torch.cat([b.images for b in batches]), torch.cat([b.labels for b in batches])
+        return Batch(images, labels, Features.cat(known) if known else None)
+
+    @staticmethod
+    def loss(model: Any, batch: Batch) -> dict[str, Tensor]:
+        return model.loss(batch.images, batch.labels, batch.features)
+
+    def count(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Intersection and union of each base class over a batch: (N, 2) int64."""
+        predicted, known = model(batch.images, batch.features).logits.argmax(1), batch.labels != IGNORE
+        ids = torch.arange(1, len(self.classes) + 1, device=predicted.device)[:, None, None, None]
+        said, true = (predicted == ids) & known, batch.labels == ids
+        return torch.stack([(said & true).sum((1, 2, 3)), (said | true).sum((1, 2, 3))], 1)
+
+    def pictures(self, model: nn.Module, device: torch.device) -> list[tuple[str, list[tuple[np.ndarray, np.ndarray]]]]:
+        """Fixed validation photos: caption, then (photo, labels) of the truth and the prediction."""
+        drawn = []
+        for j in range(min(SHOWN, self.validation)):
+            batch = self.draw_validation(j).to(device)
+            said = model(batch.images, batch.features).logits.argmax(1)[0]
+            photo = (batch.images[0] * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+            pairs = [(photo, labels.byte().cpu().numpy()) for labels in (batch.labels[0], said)]
+            drawn.append(("truth, prediction", pairs))
+        return drawn
+
+
+def _photos(part: Part) -> list[int]:
+    """An item for each photo of a part; of binary masks every item, as each labels its own class."""
+    if not _has_label_maps(part):
+        return list(range(len(part)))
+    first: dict[str, int] = {}
+    for index, item in enumerate(part.items):
+        first.setdefault(item.content, index)
+    return list(first.values())
+
+
+def _has_label_maps(part: Part) -> bool:
+    return isinstance(part.dataset, ManifestDataset) and not part.dataset.manifest.binary
+
+
+def _labelled(part: Part, index: int) -> Sample:
+    """A photo with its base labels (H, W) uint8."""
+    item = part.items[index]
+    if _has_label_maps(part):
+        photos = part.dataset.photos
+        found = part.dataset.label_sample(next(i for i, photo in enumerate(photos) if photo.image == item.content))
+        labels = base_labels(torch.from_numpy(found.mask), part.dataset.class_ids).byte().numpy()
+        return Sample(found.image, labels, found.tags, found.id, found.path)
+    sample = part.sample(index)
+    assert sample.mask is not None
+    labels = np.where(sample.mask == 1, np.uint8(item.class_id + 1), sample.mask)
+    return Sample(sample.image, labels, sample.tags, sample.id, sample.path)
+
+
+def _batch(image: Tensor, labels: Tensor | None) -> Batch:
+    assert labels is not None
+    return Batch(image[None], labels[None])

@@ -1,0 +1,119 @@
+"""Checkpoints: one safetensors file, tensors beside a JSON header with the whole recipe; replaced whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from shotseg import encoders, models
+from shotseg.data.images import write_bytes
+from shotseg.errors import InputError, UsageError
+from shotseg.models.base_learner import BaseLearner
+from shotseg.training.recipe import Recipe, build
+
+HEADER = "shotseg"
+WEIGHTS = "model."  # how a tensor of the network begins; others are of the optimiser and the average
+
+
+def write(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+    """Write tensors and what is known of them (JSON)."""
+    kept = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    write_bytes(path, save(kept, metadata={HEADER: json.dumps(about)}))
+
+
+def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What :func:`write` wrote. Raises InputError for a file that is missing, damaged or of another kind."""
+    try:
+        with safe_open(str(path), "pt") as stored:
+            about = json.loads((stored.metadata() or {})[HEADER])
+            return {name: stored.get_tensor(name) for name in stored.keys()}, about  # noqa: SIM118 (no mapping)
+    except KeyError:
+        raise InputError(f"{path}: no checkpoint of shotseg; give a file that `shotseg train` wrote") from None
+    except (OSError, SafetensorError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as a checkpoint ({error}); give best.safetensors of a run") from error
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a network that a checkpoint needs: not those of an encoder that is as its own file gave it."""
+    frozen = not getattr(model, "encoder_learned", False)
+    own = {name: tensor for name, tensor in model.state_dict().items() if not (frozen and _of_encoder(name))}
+    return {WEIGHTS + name: tensor for name, tensor in own.items()}
+
+
+def load_weights(model: nn.Module, tensors: dict[str, Tensor], path: str | Path) -> None:
+    """Fill a network from the tensors of a checkpoint. Raises InputError naming a missing, strange or misshapen tensor."""
+    given = {name.removeprefix(WEIGHTS): t for name, t in tensors.items() if name.startswith(WEIGHTS)}
+    own = model.state_dict()
+    needed = {name for name in own if not _of_encoder(name)}
+    wrong = sorted(needed - given.keys()) or sorted(given.keys() - own.keys())
+    wrong = wrong or [name for name, tensor in given.items() if tensor.shape != own[name].shape]
+    if wrong:
+        raise InputError(f"{path}: tensor {wrong[0]!r} does not fit the model; take the checkpoint of this recipe")
+    model.load_state_dict(given, strict=False)
+    if any(_of_encoder(name) for name in given):
+        model.encoder_learned = True  # type: ignore[assignment]
+
+
+def make_model(recipe: Recipe, classes: int, base: BaseLearner | None = None, device: str = "cpu") -> Any:
+    """The untrained network of a recipe.
+
+    classes: number of base classes.    base: the trained base learner that BAM and HDMNet carry, with its encoder.
+    """
+    choice = recipe.model
+    encoder = encoders.load(choice.encoder, choice.weights) if base is None else base.encoder
+    options: dict[str, Any] = dict(choice.options)
+    if choice.name == "base-learner":
+        model: Any = BaseLearner(encoder, classes, **options)
+        model.encoder_learned = model.train_encoder
+        model.size, model.geometry = choice.size, "fit"
+    else:
+        if base is not None:
+            options |= {"base_classes": tuple(range(classes)), "base": base.head}
+        if recipe.shots > 1 and choice.name in ("bam", "hdmnet", "pi-clip"):
+            options["shots"] = recipe.shots
+        model = models.load(choice.name, encoder, size=choice.size, **options)
+        model.encoder_learned = getattr(base, "encoder_learned", False)
+        if choice.geometry:
+            model.geometry = choice.geometry
+    return model.to(device)
+
+
+def load_model(path: str | Path, device: str = "cpu") -> Any:
+    """The trained network of a checkpoint, with its encoder, ready to use.
+
+    Raises InputError for a file that is none, UsageError where the encoder's own weights cannot be had.
+    """
+    tensors, about = read(path)
+    recipe = build(about["recipe"], str(path))
+    base = None
+    if recipe.base:
+        base = BaseLearner(encoders.load(recipe.model.encoder, recipe.model.weights), len(about["classes"]))
+    model = make_model(recipe, len(about["classes"]), base)
+    load_weights(model, tensors, path)
+    return model.to(device).eval()
+
+
+def load_base(path: str | Path) -> BaseLearner:
+    """The base learner of a checkpoint. Raises UsageError where it is the checkpoint of another network."""
+    model = load_model(path)
+    if not isinstance(model, BaseLearner):
+        raise UsageError(f"{path}: no base learner; give best.safetensors of a base-learner recipe")
+    return model
+
+
+def average(shadow: dict[str, Tensor], model: nn.Module, decay: float) -> None:
+    """Move the averaged :func:`weights` towards those of the network, in place."""
+    for name, value in weights(model).items():
+        if value.is_floating_point():
+            shadow[name].lerp_(value.detach(), 1 - decay)
+        else:
+            shadow[name].copy_(value)
+
+
+def _of_encoder(name: str) -> bool:
+    return name.startswith(("encoder.", "host.encoder.", "priors.clip."))

@@ -1,0 +1,205 @@
+"""Which photos train, which validate, and what is kept of them on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Generator, Tensor
+
+from shotseg import data
+from shotseg.data import transforms
+from shotseg.data.folder import FolderDataset, Item
+from shotseg.data.images import write_bytes
+from shotseg.data.manifest import ManifestDataset
+from shotseg.data.samples import Sample
+from shotseg.encoders.features import Features
+from shotseg.errors import UsageError
+from shotseg.training.recipe import Augment, DataChoice
+
+SHALLOW = 8  # maps of finer stride are read by none of these models, and would fill the disk
+
+
+class Part:
+    """Some items of a data set, as episodes are drawn from: ``items``, ``sample(i)`` and ``classes`` (names)."""
+
+    def __init__(self, dataset: Any, positions: Sequence[int]):
+        self.dataset, self.positions = dataset, list(positions)
+        self.items: list[Item] = [dataset.items[i] for i in self.positions]
+        self.classes: list[str] = dataset.classes
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def sample(self, index: int) -> Sample:
+        return self.dataset.sample(self.positions[index])
+
+    def classes_with(self, photos: int) -> list[int]:
+        """Ids of the classes that have at least so many different photos."""
+        contents: dict[int, set[str]] = {}
+        for item in self.items:
+            contents.setdefault(item.class_id, set()).add(item.content)
+        return sorted(c for c, found in contents.items() if len(found) >= photos)
+
+
+@dataclass(frozen=True)
+class Views:
+    """The photos of a training. ``test`` names the classes that none of ``train`` belongs to."""
+
+    train: Part
+    validation: Part
+    test: tuple[str, ...]
+
+
+def views(choice: DataChoice, root: Path, on_test_fold: bool = False) -> Views:
+    """The photos to train and to validate on.
+
+    A tenth (``held_out``) of the photos is set apart for validation by the hash of their content, so that a photo keeps its
+    side whatever is added to the folder. ``on_test_fold``: validate on the test classes instead, as the releases do.
+    Raises UsageError for a fold or class that is not there.
+    """
+    training, testing = _folder(choice, root) if choice.name == "folder" else _prepared(choice, root)
+    if on_test_fold and testing is None:
+        raise UsageError("validation.on_test_fold needs test classes; give data.fold or data.test_classes")
+    seen = set()
+    if choice.novel == "drop" and testing is not None and choice.name == "folder":
+        seen = {item.content for item in testing.items}
+    usable = [i for i, item in enumerate(training.items) if item.content not in seen]
+    if on_test_fold:
+        train, validation = Part(training, usable), Part(testing, range(len(testing.items)))
+    else:
+        apart = [_share(training.items[i].content) < choice.held_out for i in usable]
+        train = Part(training, [i for i, out in zip(usable, apart) if not out])
+        validation = Part(training, [i for i, out in zip(usable, apart) if out])
+    return Views(train, validation, tuple(testing.classes) if testing is not None else ())
+
+
+def _folder(choice: DataChoice, root: Path) -> tuple[FolderDataset, FolderDataset | None]:
+    every = FolderDataset(root, masks=True)
+    folds = {str(fold): names for fold, names in every.folds.items()}
+    test = list(choice.test_classes)
+    if not test and choice.fold and folds:
+        if choice.fold not in folds:
+            raise UsageError(f"{root}: no fold {choice.fold!r}; index.csv has {', '.join(folds)}")
+        test = folds[choice.fold]
+    if unknown := sorted(set(test) - set(every.classes)):
+        raise UsageError(f"{root}: no class {unknown[0]!r} to leave out; it has {', '.join(every.classes[:10])}")
+    rest = [name for name in every.classes if name not in test]
+    if not rest:
+        raise UsageError(f"{root}: every class is a test class; leave some to train on")
+    train = FolderDataset(root, classes=rest, masks=True)
+    return train, FolderDataset(root, classes=test, masks=True) if test else None
+
+
+def _prepared(choice: DataChoice, root: Path) -> tuple[ManifestDataset, ManifestDataset | None]:
+    view: dict[str, Any] = {"fold": choice.fold or None, "family": choice.family or None, "folds": choice.folds or None}
+    train = data.load(choice.name, root, split="train", novel=choice.novel, **view)
+    test = data.load(choice.name, root, split="test", **view) if choice.fold else None
+    assert isinstance(train, ManifestDataset) and not isinstance(test, FolderDataset)
+    return train, test
+
+
+def _share(content: str) -> float:
+    """A number in [0, 1) from a photo's content."""
+    return int(hashlib.sha256(content.encode()).hexdigest()[:13], 16) / 16**13
+
+
+def generator(*numbers: int) -> Generator:
+    """A stream of random numbers that depends on ``numbers`` alone."""
+    digest = hashlib.sha256(json.dumps(numbers).encode()).digest()
+    return Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def augmented(
+    image: np.ndarray, mask: np.ndarray | None, choice: Augment, size: int, stream: Generator
+) -> transforms.Pair:
+    """A training photo (H, W, 3) uint8 and its mask as (3, size, size) in [0, 1] and (size, size) int64."""
+    turned = choice.degrees if float(torch.rand((), generator=stream)) < choice.rotate else 0.0
+    if choice.geometry == "crop":
+        change = transforms.Augmentation(size, choice.scale, turned, choice.blur, choice.flip, choice.jitter)
+        return change(*transforms.as_tensors(image, mask), stream)
+    pixels, classes = transforms.squash(image, size, mask=mask)
+    pixels, classes = transforms.random_rotation(pixels, classes, stream, turned)
+    pixels, classes = transforms.random_blur(pixels, classes, stream, choice.blur)
+    pixels, classes = transforms.random_flip(pixels, classes, stream, choice.flip)
+    return transforms.random_jitter(pixels, classes, stream, choice.jitter) if choice.jitter else (pixels, classes)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A photo at training size, perhaps flipped, with its frozen features (batch of one, float32)."""
+
+    image: Tensor  # (3, S, S) in [0, 1]
+    mask: Tensor  # (S, S) int64 in {0, 1, 255}
+    features: Features
+    masked: Features | None  # of the photo with all but the object hidden, where the model wants that
+
+
+class FeatureCache:
+    """Frozen features of a part's photos as they are and flipped, float16, one file an item.
+
+    A file is named by all that it depends on: content and class of the photo, encoder, weights, size. It is made on first
+    use and written whole or not at all, so several processes may share the folder.
+    """
+
+    def __init__(self, part: Part, model: Any, folder: Path, size: int, key: str):
+        self.part, self.model, self.folder, self.size, self.key = part, model, folder, size, key
+        self.masks_input = bool(getattr(model, "masks_input", False))
+
+    def path(self, index: int) -> Path:
+        item = self.part.items[index]
+        name = json.dumps([item.content, item.class_name, self.size, self.key, self.masks_input])
+        return self.folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.safetensors"
+
+    def prepare(self, index: int) -> None:
+        """Make the file of an item, if it is not there."""
+        path = self.path(index)
+        if path.is_file():
+            return
+        sample = self.part.sample(index)
+        image, mask = transforms.squash(sample.image, self.size, mask=sample.mask)
+        assert mask is not None
+        tensors = {"image": image.mul(255).round().byte().contiguous(), "mask": mask.byte().contiguous()}
+        both = torch.stack([image, image.flip(-1)])
+        masks = torch.stack([mask, mask.flip(-1)])
+        device = next(self.model.parameters()).device
+        with torch.no_grad():
+            kinds = {"plain": self.model.encode(both.to(device))}
+            if self.masks_input:
+                kinds["masked"] = self.model.encode_masked(both[:, None].to(device), masks[:, None].to(device))
+        about = {"strides": kinds["plain"].strides}
+        for kind, features in kinds.items():
+            for i, (tokens, stride) in enumerate(zip(features.maps, features.strides)):
+                kept = tokens if stride >= SHALLOW else tokens[:, :0, :1, :1]
+                tensors[f"{kind}.map{i}"] = kept.half().cpu().contiguous()
+            for i, token in enumerate(features.classes):
+                tensors[f"{kind}.class{i}"] = token.half().cpu().contiguous()
+        write_bytes(path, save(tensors, metadata={"shotseg": json.dumps(about)}))
+
+    def read(self, index: int, flipped: bool) -> Stored:
+        with safe_open(str(self.path(index)), "pt") as stored:
+            names = list(stored.keys())
+            strides = tuple(json.loads(stored.metadata()["shotseg"])["strides"])
+
+            def features(kind: str) -> Features | None:
+                def numbered(what: str) -> tuple[Tensor, ...]:
+                    count = sum(name.startswith(f"{kind}.{what}") for name in names)
+                    slices = (stored.get_slice(f"{kind}.{what}{i}") for i in range(count))
+                    return tuple(s[int(flipped) : int(flipped) + 1].float() for s in slices)
+
+                maps = numbered("map")
+                return Features(maps, strides, numbered("class")) if maps else None
+
+            image, mask = stored.get_tensor("image").float() / 255, stored.get_tensor("mask").long()
+            plain = features("plain")
+            assert plain is not None
+            masked = features("masked")
+        return Stored(image.flip(-1) if flipped else image, mask.flip(-1) if flipped else mask, plain, masked)

@@ -1,0 +1,160 @@
+"""Few-shot training: episodes as a pure function of (seed, i), their loss, and how a validation counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from shotseg.data import episodes, transforms
+from shotseg.data.episodes import EpisodeIndex, EpisodeSampler
+from shotseg.data.samples import IGNORE, Episode
+from shotseg.encoders.features import Features
+from shotseg.errors import UsageError
+from shotseg.training.data import FeatureCache, Part, Views, augmented, generator
+from shotseg.training.recipe import Recipe
+
+SHOWN = 4  # validation episodes that are drawn, the same every time
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Episodes, and the frozen features of their photos where those are kept on disk."""
+
+    episode: Episode
+    query: Features | None = None
+    support: Features | None = None
+
+    def to(self, device: torch.device | str) -> Batch:
+        moved = (features and features.to(device) for features in (self.query, self.support))
+        return Batch(self.episode.to(device), *moved)
+
+
+class FewShot:
+    """Training of a few-shot model on episodes of the classes that have masks.
+
+    ``classes``: names, whose positions are the class ids.     ``epoch``: episodes in an epoch.
+    ``best_is``: what a validation measures.
+    """
+
+    best_is = "mIoU"
+
+    def __init__(self, recipe: Recipe, views: Views, model: Any, cache: Path | None = None, key: str = ""):
+        self.recipe, self.model, self.views = recipe, model, views
+        self.classes, self.epoch = views.train.classes, len(views.train)
+        self.validation = recipe.validation.episodes
+        self.caches: dict[int, FeatureCache] = {}
+        for part in (views.train, views.validation) if cache else ():
+            assert cache is not None
+            self.caches[id(part)] = FeatureCache(part, model, cache, recipe.model.size, key)
+        self._draws = {
+            id(part): EpisodeSampler(part.items, self._usable(part), recipe.shots, seed)
+            for part, seed in ((views.train, recipe.seed), (views.validation, recipe.validation.seed))
+        }
+
+    def _usable(self, part: Part) -> list[int]:
+        usable = part.classes_with(self.recipe.shots + 1)
+        if not usable:
+            what = "training" if part is self.views.train else "validation"
+            raise UsageError(
+                f"{what}: no class has {self.recipe.shots + 1} photos; add photos, or change data.held_out or shots"
+            )
+        return usable
+
+    def prepare(
+        self, share: Callable[[Sequence[int]], Sequence[int]], advance: Callable[[str, int, int], None]
+    ) -> None:
+        """Make the features on disk that are not there yet; ``share`` gives this process its part of the photos."""
+        for cache in self.caches.values():
+            own = share(range(len(cache.part)))
+            for n, index in enumerate(own, 1):
+                cache.prepare(index)
+                advance("frozen features", n, len(own))
+
+    def draw(self, i: int) -> Batch:
+        """Training episode i, augmented, a batch of one."""
+        part = self.views.train
+        index, stream = self._draws[id(part)][i], generator(self.recipe.seed, i)
+        if id(part) in self.caches:
+            flips = (torch.rand(1 + self.recipe.shots, generator=stream) < self.recipe.augment.flip).tolist()
+            return self._stored(part, index, flips)
+
+        def change(image: np.ndarray, mask: np.ndarray | None) -> transforms.Pair:
+            return augmented(image, mask, self.recipe.augment, self.recipe.model.size, stream)
+
+        return Batch(episodes.load_episode(part, index, change))
+
+    def draw_validation(self, j: int) -> Batch:
+        """Validation episode j at the model's working size, a batch of one."""
+        part = self.views.validation
+        index = self._draws[id(part)][j]
+        if id(part) in self.caches:
+            return self._stored(part, index, [False] * (1 + self.recipe.shots))
+        size = self.recipe.model.size
+        return Batch(episodes.load_episode(part, index, lambda image, mask: transforms.squash(image, size, mask=mask)))
+
+    def _stored(self, part: Part, index: EpisodeIndex, flips: Sequence[bool]) -> Batch:
+        cache = self.caches[id(part)]
+        query, *shots = (cache.read(i, flip) for i, flip in zip((index.query, *index.supports), flips))
+        episode = Episode(
+            query=query.image[None],
+            query_mask=query.mask[None],
+            support=torch.stack([shot.image for shot in shots])[None],
+            support_mask=torch.stack([shot.mask for shot in shots])[None],
+            class_id=torch.tensor([index.class_id]),
+            class_name=(part.items[index.query].class_name,),
+            ids=(tuple(part.items[i].id for i in (index.query, *index.supports)),),
+        )
+        kept = [shot.masked if cache.masks_input else shot.features for shot in shots]
+        return Batch(episode, query.features, Features.cat([features for features in kept if features is not None]))
+
+    @staticmethod
+    def collate(batches: Sequence[Batch]) -> Batch:
+        def joined(parts: list[Features | None]) -> Features | None:
+            known = [part for part in parts if part is not None]
+            return Features.cat(known) if known else None
+
+        episode = episodes.batch([b.episode for b in batches])
+        return Batch(episode, joined([b.query for b in batches]), joined([b.support for b in batches]))
+
+    @staticmethod
+    def loss(model: Any, batch: Batch) -> dict[str, Tensor]:
+        return model.loss(batch.episode, query=batch.query, support=batch.support)
+
+    @staticmethod
+    def predicted(model: Any, batch: Batch) -> Tensor:
+        """(B, H, W) int64 in {0, 1}."""
+        episode = batch.episode
+        prediction = model.predict(episode, batch.query, batch.support)
+        return transforms.resize_logits(prediction.logits, episode.query.shape[-2:]).argmax(1)  # type: ignore[arg-type]
+
+    def count(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Intersection and union of each class over a batch: (N, 2) int64."""
+        predicted, target = self.predicted(model, batch), batch.episode.query_mask
+        assert target is not None
+        known, said, true = target != IGNORE, predicted == 1, target == 1
+        pair = torch.stack([(said & true).sum((1, 2)), ((said | true) & known).sum((1, 2))], 1)  # (B, 2)
+        names = self.views.validation.classes
+        return torch.zeros(len(names), 2, dtype=torch.long, device=pair.device).index_add_(
+            0, batch.episode.class_id, pair
+        )
+
+    def pictures(self, model: nn.Module, device: torch.device) -> list[tuple[str, list[tuple[np.ndarray, np.ndarray]]]]:
+        """Fixed validation episodes: caption, then (photo, mask) of the first support, the truth and the prediction."""
+        drawn = []
+        for j in range(min(SHOWN, self.validation)):
+            batch = self.draw_validation(j)
+            e, said = batch.episode, self.predicted(model, batch.to(device)).cpu()
+            assert e.support_mask is not None and e.query_mask is not None
+            pairs = [(e.support[0, 0], e.support_mask[0, 0]), (e.query[0], e.query_mask[0]), (e.query[0], said[0])]
+            drawn.append((f"{e.class_name[0]}: example, truth, prediction", [_arrays(*pair) for pair in pairs]))
+        return drawn
+
+
+def _arrays(image: Tensor, mask: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    return (image * 255).round().byte().permute(1, 2, 0).numpy(), mask.byte().numpy()

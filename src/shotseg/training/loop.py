@@ -1,0 +1,310 @@
+"""The training loop of every system, on one device or many.
+
+What step ``s`` does depends on the recipe and ``s`` alone: photos, augmentation and dropout are drawn from streams keyed by
+(seed, step), so a run that was killed goes on bit for bit, and neither workers nor processes change the data.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from shotseg.data.images import write_bytes
+from shotseg.errors import UsageError
+from shotseg.training import checkpoint
+from shotseg.training.progress import Log
+from shotseg.training.recipe import Optimiser, Recipe, Schedule, plain
+
+Pictures = list[tuple[str, list[tuple[np.ndarray, np.ndarray]]]]
+DROPOUT = 7  # keys the stream of the network's own random numbers, apart from those of the photos
+
+
+class Task(Protocol):
+    """What the loop asks of a training; :class:`shotseg.training.few_shot.FewShot` is one."""
+
+    model: nn.Module
+    classes: list[str]
+    epoch: int
+    validation: int
+    best_is: str
+
+    def prepare(
+        self, share: Callable[[Sequence[int]], Sequence[int]], advance: Callable[[str, int, int], None]
+    ) -> None: ...
+    def draw(self, i: int) -> Any: ...
+    def draw_validation(self, j: int) -> Any: ...
+    def collate(self, batches: Sequence[Any]) -> Any: ...
+    def loss(self, model: Any, batch: Any) -> dict[str, Tensor]: ...
+    def count(self, model: nn.Module, batch: Any) -> Tensor: ...
+    def pictures(self, model: nn.Module, device: torch.device) -> Pictures: ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """best: the file of the best weights.    score: what they reached in validation, in percent.    steps: steps done."""
+
+    best: Path
+    score: float
+    steps: int
+
+
+class Objective(nn.Module):
+    """A network as the map from a batch to its losses: what many devices share is this call."""
+
+    def __init__(self, model: nn.Module, loss: Callable[[Any, Any], dict[str, Tensor]]):
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def forward(self, batch: Any) -> dict[str, Tensor]:
+        return self.loss(self.model, batch)
+
+
+def train(task: Task, recipe: Recipe, out: Path, resume: bool = False, device: str = "auto") -> Outcome:
+    """Train to the end of the recipe, or until validation stops to improve.
+
+    out: gets ``last.safetensors`` (to resume from), ``best.safetensors`` (to use), ``recipe.json``, ``metrics.jsonl``,
+    ``tensorboard/`` and ``report.html``.     resume: go on from ``last.safetensors`` if it is there.
+    Raises UsageError where ``out`` holds another run.
+    """
+    accelerator = Accelerator(
+        mixed_precision=recipe.precision,
+        cpu=device == "cpu",
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+    here = accelerator.device
+    main, rank, world = accelerator.is_main_process, accelerator.process_index, accelerator.num_processes
+    part, rest = divmod(recipe.batch, world * recipe.accumulate)
+    if rest or not part:
+        raise UsageError(
+            f"batch={recipe.batch} cannot be cut into {world} process(es) times accumulate={recipe.accumulate}; change it"
+        )
+    steps = recipe.steps or max(1, int(recipe.epochs * task.epoch) // recipe.batch)
+    last, best = out / "last.safetensors", out / "best.safetensors"
+
+    torch.manual_seed(recipe.seed)
+    model = task.model.to(here)
+    objective = Objective(model, task.loss)
+    optimiser = make_optimiser(model, recipe.optimiser)
+    wrapped, optimiser = accelerator.prepare(objective, optimiser)
+    state = _State()
+    shadow = {name: tensor.detach().clone() for name, tensor in checkpoint.weights(model).items()} if recipe.ema else {}
+    if last.is_file():
+        if not resume:
+            raise UsageError(f"{last}: a run is there; add --resume to go on with it, or choose another --out")
+        state = _restore(last, recipe, model, optimiser, accelerator, shadow)
+    accelerator.wait_for_everyone()
+    if main:
+        write_bytes(out / "recipe.json", json.dumps(plain(recipe), indent=1).encode())
+
+    with Log(out, state.step, steps, quiet=not main) as log:
+        task.prepare(lambda items: items[rank::world], log.prepared)
+        accelerator.wait_for_everyone()
+        places = _places(range(state.step, steps), recipe.batch, recipe.accumulate, rank, world, part)
+        batches = iter(_loader(task.draw, task.collate, places, recipe.workers))
+
+        while state.step < steps and not state.stopped(recipe):
+            step, start = state.step, time.perf_counter()
+            rate = learning_rate(step, steps, recipe.schedule)
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.optimiser.lr * group["factor"] * rate
+            wrapped.train()
+            torch.manual_seed(stream_seed(recipe.seed, DROPOUT, step, rank))
+            terms: dict[str, Tensor] = {}
+            for i in range(recipe.accumulate):
+                final = i == recipe.accumulate - 1
+                with nullcontext() if final else accelerator.no_sync(wrapped):
+                    losses = wrapped(next(batches).to(here))
+                    accelerator.backward(sum(losses.values()) / recipe.accumulate)
+                for name, value in losses.items():
+                    terms[name] = terms.get(name, 0) + value.detach().float() / recipe.accumulate
+            if recipe.optimiser.clip:
+                accelerator.clip_grad_norm_(wrapped.parameters(), recipe.optimiser.clip)
+            optimiser.step()
+            optimiser.zero_grad()
+            if shadow:
+                checkpoint.average(shadow, model, min(recipe.ema, (1 + step) / (10 + step)))
+            state.step += 1
+            total = accelerator.reduce(torch.stack([*terms.values()]), "mean").tolist()
+            if not all(map(math.isfinite, total)):
+                raise UsageError(f"step {step}: the loss is no number; lower optimiser.lr, or set optimiser.clip")
+            seconds = time.perf_counter() - start
+            log.step(state.step, dict(zip(terms, total)), optimiser.param_groups[0]["lr"], recipe.batch / seconds)
+
+            every = recipe.validation.every
+            if state.step == steps or (every and state.step % every == 0):
+                with _averaged(model, shadow):
+                    score, per_class = _validate(task, model, recipe, accelerator)
+                    better = score > state.best
+                    state.best, state.since = (score, 0) if better else (state.best, state.since + 1)
+                    if main:
+                        if better:
+                            checkpoint.write(best, checkpoint.weights(model), _about(task, recipe, state))
+                        with torch.no_grad():
+                            log.validation(
+                                state.step, task.best_is, score, per_class, task.pictures(model.eval(), here)
+                            )
+            if main and (state.step % recipe.save_every == 0 or state.step == steps or state.stopped(recipe)):
+                checkpoint.write(
+                    last,
+                    {**checkpoint.weights(model), **_optimiser_tensors(optimiser), **_prefixed("average.", shadow)},
+                    _about(task, recipe, state)
+                    | {"done": state.step == steps or state.stopped(recipe)}
+                    | {"scaler": accelerator.scaler and accelerator.scaler.state_dict()},
+                )
+            accelerator.wait_for_everyone()
+        if main:
+            log.report(task.best_is, plain(recipe))
+    accelerator.end_training()
+    return Outcome(best, state.best, state.step)
+
+
+@dataclass
+class _State:
+    step: int = 0
+    best: float = -1.0
+    since: int = 0  # validations without a better one
+
+    def stopped(self, recipe: Recipe) -> bool:
+        return 0 < recipe.validation.patience <= self.since
+
+
+def learning_rate(step: int, steps: int, schedule: Schedule) -> float:
+    """The share of the base rate at a step (0, 1, ...). As in BAM's release, the first step already counts as done."""
+    if step + 1 < schedule.warmup:
+        return 0.1 + 0.9 * (step + 1) / schedule.warmup
+    done = min(1.0, (step + 1) / steps)
+    if schedule.name == "poly":
+        return (1 - done) ** schedule.power
+    return 0.5 * (1 + math.cos(math.pi * done)) if schedule.name == "cosine" else 1.0
+
+
+def make_optimiser(model: nn.Module, choice: Optimiser) -> torch.optim.Optimizer:
+    """One parameter group for each factor, over the parameters that learn; biases and norms decay as the rest does."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            fits = [prefix for prefix in choice.factors if name.startswith(prefix)]
+            factor = choice.factors[max(fits, key=len)] if fits else 1.0
+            groups.setdefault(factor, []).append(parameter)
+    listed = [{"params": parameters, "factor": factor} for factor, parameters in groups.items()]
+    if choice.name == "adamw":
+        return torch.optim.AdamW(listed, choice.lr, weight_decay=choice.weight_decay)
+    return torch.optim.SGD(listed, choice.lr, choice.momentum, weight_decay=choice.weight_decay)
+
+
+def stream_seed(*numbers: int) -> int:
+    """A seed that depends on ``numbers`` alone."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _places(steps: range, batch: int, parts: int, rank: int, world: int, size: int) -> list[list[int]]:
+    """The places in the endless list of episodes that this process takes, one list for each forward pass."""
+    firsts = (step * batch + (i * world + rank) * size for step in steps for i in range(parts))
+    return [list(range(first, first + size)) for first in firsts]
+
+
+class _Drawn(Dataset):
+    """A function of a number as a data set."""
+
+    def __init__(self, draw: Callable[[int], Any]):
+        self.draw = draw
+
+    def __getitem__(self, i: int) -> Any:
+        return self.draw(i)
+
+
+def _loader(draw: Callable, collate: Callable, places: list[list[int]], workers: int) -> DataLoader:
+    return DataLoader(_Drawn(draw), batch_sampler=places, collate_fn=collate, num_workers=workers)
+
+
+def _validate(task: Task, model: nn.Module, recipe: Recipe, accelerator: Accelerator) -> tuple[float, list[float]]:
+    """mIoU in percent and the IoU of each class that occurs (others not a number); each process counts its episodes."""
+    own = range(accelerator.process_index, task.validation, accelerator.num_processes)
+    loader = _loader(task.draw_validation, task.collate, [[j] for j in own], recipe.workers)
+    model.eval()
+    with torch.no_grad():
+        counts = [task.count(model, batch.to(accelerator.device)) for batch in loader]
+    total = torch.stack(counts).sum(0) if counts else None
+    if accelerator.num_processes > 1:  # a process without an episode adds nothing
+        gathered: list[Any] = [None] * accelerator.num_processes
+        torch.distributed.all_gather_object(gathered, None if total is None else total.cpu())
+        total = torch.stack([t for t in gathered if t is not None]).sum(0)
+    assert total is not None
+    inter, union = total.double().cpu().unbind(1)
+    iou = 100 * inter / union
+    return float(iou[union > 0].mean()) if (union > 0).any() else 0.0, iou.tolist()
+
+
+@contextmanager
+def _averaged(model: nn.Module, shadow: dict[str, Tensor]) -> Iterator[None]:
+    """Inside, the network has its averaged weights."""
+    if not shadow:
+        yield
+        return
+    own = {name: tensor.clone() for name, tensor in checkpoint.weights(model).items()}
+    checkpoint.load_weights(model, shadow, "the averaged weights")
+    try:
+        yield
+    finally:
+        checkpoint.load_weights(model, own, "the weights")
+
+
+def _about(task: Task, recipe: Recipe, state: _State) -> dict[str, Any]:
+    return {"recipe": plain(recipe), "classes": task.classes, **vars(state)}
+
+
+def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+def _optimiser_tensors(optimiser: Any) -> dict[str, Tensor]:
+    state = optimiser.state_dict()["state"]
+    return {
+        f"optimiser.{number}.{name}": value
+        for number, values in state.items()
+        for name, value in values.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def _restore(
+    path: Path, recipe: Recipe, model: nn.Module, optimiser: Any, accelerator: Accelerator, shadow: dict[str, Tensor]
+) -> _State:
+    tensors, about = checkpoint.read(path)
+    if about["recipe"] != plain(recipe):
+        changed = next(_differences(about["recipe"], plain(recipe)))
+        raise UsageError(f"{path}: made with another {changed}; resume with the same recipe, or choose another --out")
+    checkpoint.load_weights(model, tensors, path)
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimiser."):
+            _, number, key = name.split(".")
+            moments.setdefault(int(number), {})[key] = tensor
+    optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
+    for name in shadow:
+        shadow[name].copy_(tensors[f"average.{name}"])
+    if accelerator.scaler and about["scaler"]:
+        accelerator.scaler.load_state_dict(about["scaler"])
+    return _State(about["step"], about["best"], about["since"])
+
+
+def _differences(ours: dict, theirs: dict, prefix: str = "") -> Iterator[str]:
+    for name in ours.keys() | theirs.keys():
+        a, b = ours.get(name), theirs.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            yield from _differences(a, b, f"{prefix}{name}.")
+        elif a != b:
+            yield f"{prefix}{name} ({a!r} instead of {b!r})"

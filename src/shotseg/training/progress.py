@@ -1,0 +1,170 @@
+"""What a training shows: a bar, metrics.jsonl, TensorBoard, and a page at the end."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from PIL import Image
+
+from shotseg.data.images import write_bytes
+from shotseg.overlay import draw
+
+STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:70em;padding:0 1em;color:#222}
+img{height:170px;margin:0 4px 8px 0}figcaption{font-size:13px;color:#555}pre{font-size:13px;background:#f6f6f6;padding:1em}"""
+SMOOTH = 50  # steps that a curve of the loss averages
+
+
+class Log:
+    """Writes to ``out``; lines of a killed run after step ``start`` are dropped, so nothing is there twice.
+
+    quiet: write and show nothing (every process but the first).
+    """
+
+    def __init__(self, out: Path, start: int, steps: int, quiet: bool = False):
+        self.out, self.start, self.steps, self.quiet = out, start, steps, quiet
+        self.path = out / "metrics.jsonl"
+        self.pictures: list[tuple[str, list[np.ndarray]]] = []
+
+    def __enter__(self) -> Self:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        shown = console.is_terminal and not self.quiet
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[said]}"),
+            TimeRemainingColumn(),
+        )
+        self.bar = Progress(*columns, console=console, disable=not shown)
+        self.bar.start()
+        self.task = self.bar.add_task("training", total=self.steps, completed=self.start, said="")
+        self.score = ""
+        self.lines_on_stderr = not shown and not self.quiet
+        if not self.quiet:
+            from torch.utils.tensorboard import SummaryWriter
+
+            kept = [line for line in _lines(self.path) if line["step"] <= self.start]
+            write_bytes(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+            self.board = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.start + 1)
+            self.file = self.path.open("a", encoding="utf-8")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+        if not self.quiet:
+            self.board.close()
+            self.file.close()
+
+    def prepared(self, what: str, done: int, total: int) -> None:
+        """Progress of what comes before the training."""
+        self.bar.update(self.task, description=what, completed=done, total=total)
+        if self.lines_on_stderr and done % 200 == 0:
+            print(f"{what}: {done} of {total}", file=sys.stderr)
+
+    def step(self, step: int, terms: Mapping[str, float], rate: float, images_per_second: float) -> None:
+        if self.quiet:
+            return
+        loss = sum(terms.values())
+        said = f"loss {loss:.3f}{self.score}  {images_per_second:.1f} episodes/s"
+        self.bar.update(self.task, description="training", completed=step, total=self.steps, said=said)
+        line = {"step": step, "loss": loss, **terms, "lr": rate, "per_second": round(images_per_second, 2)}
+        self._write(line)
+        for name in ("loss", *terms):
+            self.board.add_scalar(f"train/{name}", line[name], step)
+        self.board.add_scalar("train/lr", rate, step)
+        if self.lines_on_stderr and step % 100 == 0:
+            print(f"step {step} of {self.steps}: {said}", file=sys.stderr)
+
+    def validation(
+        self,
+        step: int,
+        name: str,
+        score: float,
+        per_class: Sequence[float],
+        pictures: Sequence[tuple[str, list[tuple[np.ndarray, np.ndarray]]]],
+    ) -> None:
+        self.score = f"  {name} {score:.1f}"
+        known = [None if math.isnan(iou) else round(iou, 3) for iou in per_class]
+        self._write({"step": step, "validation": score, "per_class": known})
+        self.board.add_scalar(f"validation/{name}", score, step)
+        self.pictures = [(caption, [_drawn(*pair) for pair in pairs]) for caption, pairs in pictures]
+        for i, (_, drawn) in enumerate(self.pictures):
+            self.board.add_image(f"episode {i}", np.concatenate(drawn, 1), step, dataformats="HWC")
+        if self.lines_on_stderr:
+            print(f"step {step}: validation {name} {score:.2f}", file=sys.stderr)
+
+    def report(self, name: str, recipe: Mapping[str, Any]) -> None:
+        """Write report.html: the curves, the fixed episodes and the recipe."""
+        self.file.flush()
+        lines = list(_lines(self.path))
+        figures = "".join(
+            f"<figure><figcaption>{html.escape(caption)}</figcaption>{''.join(_inline(p) for p in drawn)}</figure>"
+            for caption, drawn in self.pictures
+        )
+        best = max((line["validation"] for line in lines if "validation" in line), default=0.0)
+        page = (
+            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>training</title><style>{STYLE}</style>'
+            f"<h1>{html.escape(recipe['model']['name'])}, {self.steps} steps</h1>"
+            f"<p>Best validation {html.escape(name)}: {best:.1f}</p>"
+            f'<img style="height:auto;max-width:100%" alt="loss and validation by step" src="{_curves(lines, name)}">'
+            f"<h2>The same episodes, at the end</h2>{figures}"
+            f"<h2>Recipe</h2><pre>{html.escape(json.dumps(recipe, indent=1))}</pre></html>\n"
+        )
+        write_bytes(self.out / "report.html", page.encode())
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        self.file.write(json.dumps(line) + "\n")
+        self.file.flush()
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    whole = path.read_text(encoding="utf-8").split("\n")[:-1]  # without a line that a kill has torn
+    return [json.loads(line) for line in whole]
+
+
+def _curves(lines: Sequence[Mapping[str, Any]], name: str) -> str:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 3), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    losses = [(line["step"], line["loss"]) for line in lines if "loss" in line]
+    smooth = [np.mean([loss for _, loss in losses[max(0, i - SMOOTH + 1) : i + 1]]) for i in range(len(losses))]
+    left.plot([step for step, _ in losses], smooth)
+    scores = [(line["step"], line["validation"]) for line in lines if "validation" in line]
+    right.plot([step for step, _ in scores], [score for _, score in scores], marker="o")
+    left.set(xlabel="step", ylabel=f"loss, mean of {SMOOTH} steps")
+    right.set(xlabel="step", ylabel=f"validation {name}")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _drawn(photo: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    picture = Image.fromarray(draw(photo, np.where(mask == 255, 0, mask)))
+    picture.thumbnail((240, 240))
+    return np.asarray(picture)
+
+
+def _inline(photo: np.ndarray) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(photo).save(buffer, format="JPEG", quality=82)
+    return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}">'

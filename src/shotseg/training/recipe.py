@@ -1,0 +1,247 @@
+"""Recipes: every choice of a training in one frozen dataclass, read from YAML; each field is also a flag."""
+
+from __future__ import annotations
+
+import json
+import types
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from difflib import get_close_matches
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from shotseg.errors import UsageError
+
+Value = bool | int | float | str
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """Which network learns, and on what."""
+
+    name: str = "pfenet"
+    """See: shotseg list models; "base-learner" is the PSPNet of BAM and HDMNet."""
+    encoder: str = "efficientnet-lite0"
+    """See: shotseg list encoders."""
+    weights: str = "default"
+    """Of the encoder: "default", "random" or a file."""
+    size: int = 473
+    """Side of the square that training works on, and the longer working side afterwards."""
+    geometry: Literal["fit", "squash", ""] = ""
+    """How photos come to that size after training; empty = as the model was made."""
+    options: dict[str, Value] = field(default_factory=dict)
+    """Further keywords of the model's class."""
+
+
+@dataclass(frozen=True)
+class DataChoice:
+    """Which photos it learns from. Photos of test classes are never seen in training or validation."""
+
+    name: str = "folder"
+    """See: shotseg list datasets."""
+    fold: str = "0"
+    """Test fold, as the data set names it; empty = the data set has no folds and every class is trained on."""
+    test_classes: tuple[str, ...] = ()
+    """Of a folder: test classes by name, in place of a fold."""
+    family: str = ""
+    """Published image lists, where a data set has several."""
+    folds: str = ""
+    """Fold definition, where a data set has several."""
+    novel: Literal["drop", "keep"] = "drop"
+    """Training photos that also show a test class: left out, or kept with it as background."""
+    held_out: float = 0.1
+    """Share of the training photos that is kept for validation, told by their content."""
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random changes of a training photo."""
+
+    geometry: Literal["crop", "squash"] = "crop"
+    """Random crop of the size, or the whole photo squashed to it."""
+    scale: tuple[float, float] = (0.9, 1.1)
+    degrees: float = 10.0
+    rotate: float = 0.5
+    """Chance of a rotation."""
+    blur: float = 0.5
+    flip: float = 0.5
+    jitter: float = 0.0
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """How weights move."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 2.5e-3
+    weight_decay: float = 1e-4
+    momentum: float = 0.9
+    """Of SGD."""
+    factors: dict[str, float] = field(default_factory=dict)
+    """Learning rate factors by the beginning of a parameter's name; the longest that fits counts, "" fits all."""
+    clip: float = 0.0
+    """Largest norm of the gradient; 0 = not clipped."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate over the steps."""
+
+    name: Literal["poly", "cosine", "constant"] = "poly"
+    power: float = 0.9
+    """Of poly."""
+    warmup: int = 0
+    """Steps over which the rate rises from a tenth to the whole."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Which weights are the best: measured on photos that training leaves out, of classes that are no test classes."""
+
+    every: int = 1000
+    """Steps between two validations; 0 = only at the end."""
+    episodes: int = 200
+    """Of a base learner: photos."""
+    seed: int = 321
+    patience: int = 0
+    """Stop after so many validations without a better one; 0 = never."""
+    on_test_fold: bool = False
+    """Choose on the test classes, as the papers' releases do. The number reported is then too high."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the outcome of a training."""
+
+    model: ModelChoice = field(default_factory=ModelChoice)
+    data: DataChoice = field(default_factory=DataChoice)
+    augment: Augment = field(default_factory=Augment)
+    optimiser: Optimiser = field(default_factory=Optimiser)
+    schedule: Schedule = field(default_factory=Schedule)
+    validation: Validation = field(default_factory=Validation)
+    shots: int = 1
+    """Support photos in an episode."""
+    batch: int = 4
+    """Episodes (or photos) a step: of all processes and accumulated parts together."""
+    accumulate: int = 1
+    """Parts that a step's batch is cut into, to need less memory."""
+    steps: int = 0
+    """Length of the training, or 0: ``epochs`` over the list of training photos."""
+    epochs: float = 0.0
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    ema: float = 0.0
+    """Decay of the moving average of the weights that is validated and kept; 0 = none."""
+    seed: int = 321
+    workers: int = 2
+    """Processes that read photos, for each training process. Never changes the outcome."""
+    save_every: int = 500
+    """Steps between two checkpoints to resume from."""
+    cache_features: bool = False
+    """Keep the frozen features on disk: much faster, but the only augmentation is then the flip."""
+    base: str = ""
+    """The base learner that BAM and HDMNet need: a recipe to train it by, or the checkpoint of one; empty = none."""
+
+    def __post_init__(self) -> None:
+        for name in ("shots", "batch", "accumulate", "save_every"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"recipe field {name}={getattr(self, name)}: must be 1 or more")
+        if (self.steps > 0) == (self.epochs > 0):
+            raise UsageError(f"recipe fields steps={self.steps}, epochs={self.epochs}: give one of them")
+        if not 0 <= self.ema < 1 or not 0 <= self.data.held_out < 1:
+            raise UsageError("recipe fields ema and data.held_out: from 0 to below 1")
+
+
+def list_recipes() -> list[str]:
+    """The names that :func:`load` takes, as ``pfenet/tiny``."""
+    folder = files("shotseg.training") / "recipes"
+    return sorted(
+        f"{system.name}/{recipe.name.removesuffix('.yaml')}"
+        for system in folder.iterdir()
+        if system.is_dir()
+        for recipe in system.iterdir()
+        if recipe.name.endswith(".yaml")
+    )
+
+
+def load(name: str, **changes: Any) -> Recipe:
+    """A recipe by name, or from a YAML file of your own; ``changes``: fields of sections, as nested dicts.
+
+    Raises UsageError for an unknown name, and for an unknown field or a value of the wrong kind, naming it.
+    """
+    return build(_merged(_read(name), changes), name)
+
+
+def build(content: Mapping[str, Any], where: str = "recipe") -> Recipe:
+    """A recipe from nested dicts, as :func:`plain` gives."""
+    return _build(Recipe, content, where, "")
+
+
+def plain(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as JSON gives it back: nested dicts, lists for tuples."""
+    return json.loads(json.dumps(asdict(recipe)))
+
+
+def _read(name: str) -> dict[str, Any]:
+    path: Any = Path(name)
+    if not (path.suffix in (".yaml", ".yml") and path.is_file()):
+        known = list_recipes()
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f", did you mean {near[0]!r}?" if near else ""
+            raise UsageError(f"no recipe {name!r}{hint}; see `shotseg list recipes`, or give a .yaml file")
+        path = files("shotseg.training") / "recipes" / f"{name}.yaml"
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(
+            f"{name}: no YAML that can be read ({str(error).splitlines()[0]}); correct the file"
+        ) from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{name}: a recipe is a list of `field: value`; correct the file")
+    parent = content.pop("extends", None)
+    return _merged(_read(parent), content) if parent else content
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    out = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
+        out[key] = _merged(out[key], value) if both else value
+    return out
+
+
+def _build(cls: type, content: Any, where: str, prefix: str) -> Any:
+    if not isinstance(content, Mapping):
+        raise UsageError(f"{where}: field {prefix.rstrip('.')!r} has fields of its own; give `field: value` below it")
+    kinds = get_type_hints(cls)
+    known = [f.name for f in fields(cls)]
+    for name in content:
+        if name not in known:
+            near = get_close_matches(str(name), known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            raise UsageError(f"{where}: unknown field {prefix + str(name)!r}; {hint}")
+    return cls(**{name: _value(kinds[name], value, where, prefix + name) for name, value in content.items()})
+
+
+def _value(kind: Any, value: Any, where: str, name: str) -> Any:
+    """``value`` as the type of its field; YAML and JSON have lists for tuples and whole numbers for floats."""
+    origin, of = get_origin(kind), get_args(kind)
+    if is_dataclass(kind):
+        return _build(kind, value, where, name + ".")  # type: ignore[arg-type]
+    if origin is Literal and value in of:
+        return value
+    if origin in (Union, types.UnionType) and isinstance(value, of):
+        return value
+    if origin is dict and isinstance(value, Mapping):
+        return {str(key): _value(of[1], v, where, f"{name}.{key}") for key, v in value.items()}
+    if origin is tuple and isinstance(value, list | tuple) and (Ellipsis in of or len(of) == len(value)):
+        return tuple(_value(of[0], v, where, name) for v in value)
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if kind in (int, str, bool) and type(value) is kind:
+        return value
+    wanted = " or ".join(map(str, of)) if origin is Literal else getattr(kind, "__name__", str(kind))
+    raise UsageError(f"{where}: field {name!r} is {value!r}; give {wanted}")

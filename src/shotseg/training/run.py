@@ -1,0 +1,85 @@
+"""From a recipe and a folder of photos to trained weights, with the base learner that some models need on the way."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from shotseg.errors import InputError, UsageError
+from shotseg.models.base_learner import BaseLearner
+from shotseg.training import checkpoint, loop
+from shotseg.training import recipe as recipes
+from shotseg.training.base_learner import BaseTraining
+from shotseg.training.data import views
+from shotseg.training.few_shot import FewShot
+from shotseg.training.recipe import Recipe
+
+
+def train(
+    recipe: Recipe,
+    root: Path,
+    out: Path,
+    resume: bool = False,
+    device: str = "auto",
+    say: Callable[[str], None] = print,
+) -> loop.Outcome:
+    """Train by a recipe on the photos at ``root``.
+
+    out:    as of :func:`shotseg.training.loop.train`; ``base/`` gets the base learner, ``features/`` what is kept on disk.
+    resume: go on where a run of the same recipe stopped; a base learner that is finished is not trained again.
+    say:    gets a line about what is done beside the training itself.
+    Raises UsageError for choices that do not fit together, InputError for a photo or checkpoint that cannot be used.
+    """
+    choice = views(recipe.data, root, recipe.validation.on_test_fold)
+    say(
+        f"{len(choice.train)} photos of {len(choice.train.classes)} classes to train on, {len(choice.validation)} to validate"
+        f" on; never seen: {', '.join(choice.test) or 'none'}"
+    )
+    cache = out / "features" if recipe.cache_features else None
+    if recipe.model.name == "base-learner":
+        model = checkpoint.make_model(recipe, len(choice.train.classes))
+        task: loop.Task = BaseTraining(recipe, choice, model, cache, _encoder_key(recipe, None))
+    else:
+        base, file = _base_learner(recipe, root, out, resume, device, say) if recipe.base else (None, None)
+        if base is not None and base.head.classify[-1].out_channels != len(choice.train.classes) + 1:
+            raise UsageError(f"{file}: its classes are not those of this training; give the base learner of this fold")
+        model = checkpoint.make_model(recipe, len(choice.train.classes), base)
+        task = FewShot(recipe, choice, model, cache, _encoder_key(recipe, file))
+    return loop.train(task, recipe, out, resume, device)
+
+
+def _base_learner(
+    recipe: Recipe, root: Path, out: Path, resume: bool, device: str, say: Callable[[str], None]
+) -> tuple[BaseLearner, Path]:
+    """The base learner of a recipe and its file: loaded, or trained now on the same photos."""
+    if recipe.base.endswith(".safetensors"):
+        say(f"base learner: loaded from {recipe.base}")
+        return checkpoint.load_base(recipe.base), Path(recipe.base)
+    own = recipes.load(recipe.base)
+    encoder = {"encoder": recipe.model.encoder, "weights": recipe.model.weights}
+    own = replace(own, model=replace(own.model, **encoder), data=recipe.data, workers=recipe.workers)
+    file, last = out / "base" / "best.safetensors", out / "base" / "last.safetensors"
+    if file.is_file() and resume and _finished(last, own):
+        say(f"base learner: {file} is finished, loaded")
+    else:
+        say(f"base learner: trained first by {recipe.base}, into {file.parent}")
+        outcome = train(own, root, file.parent, resume, device, lambda line: None)
+        say(f"base learner: mIoU {outcome.score:.1f} on held-out photos of the base classes")
+    return checkpoint.load_base(file), file
+
+
+def _finished(last: Path, recipe: Recipe) -> bool:
+    try:
+        about = checkpoint.read(last)[1]
+    except InputError:
+        return False
+    return bool(about["done"]) and about["recipe"] == recipes.plain(recipe)
+
+
+def _encoder_key(recipe: Recipe, base: Path | None) -> str:
+    """What frozen features depend on beside the photo: the encoder and its weights."""
+    file = base if base is not None else Path(recipe.model.weights)
+    content = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else recipe.model.weights
+    return f"{recipe.model.name} {recipe.model.encoder} {content} {sorted(recipe.model.options.items())}"

@@ -1,0 +1,224 @@
+"""Training on photos of coloured shapes: the data it takes, resuming after a kill, many processes, checkpoints."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from shotseg.cli import _parsed
+from shotseg.data.images import write_png
+from shotseg.errors import InputError, UsageError
+from shotseg.training import checkpoint, loop
+from shotseg.training import recipe as recipes
+from shotseg.training.data import FeatureCache, views
+from shotseg.training.few_shot import FewShot
+from shotseg.training.run import train
+
+SMALL = ["--model.size", "64", "--model.options.width", "8", "--device", "cpu", "--data.held-out", "0.3"]
+SMALL += ["--validation.every", "4", "--validation.episodes", "3", "--save-every", "2"]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    """Two folds of two classes of shapes on noise; the first disc is also, as the same file, among the stripes."""
+    root, stream, side = tmp_path_factory.mktemp("shapes"), np.random.default_rng(0), 64
+    y, x = np.mgrid[:side, :side]
+    rows = ["class,fold"]
+    for number, name in enumerate(("disc", "square", "stripe", "cross")):
+        rows.append(f"{name},{number // 2}")
+        for i in range(8):
+            dy, dx = abs(y - stream.integers(20, 44)), abs(x - stream.integers(20, 44))
+            inside = [dy**2 + dx**2 < 100, (dy < 10) & (dx < 10), dy < 6, (dy < 4) | (dx < 4)][number]
+            image = stream.integers(0, 90, (side, side, 3)).astype(np.uint8)
+            image[inside] = stream.integers(120, 255, 3)
+            write(root, name, str(i), image, inside)
+            if name == "disc" and i == 0:
+                write(root, "stripe", "twin", image, inside)
+    (root / "index.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+def write(root: Path, name: str, stem: str, image: np.ndarray, inside: np.ndarray) -> None:
+    for kind, array in (("images", image), ("masks", inside.astype(np.uint8))):
+        path = root / kind / name / f"{stem}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_png(path, array)
+
+
+def settings(*flags: str, name: str = "pfenet/tiny") -> recipes.Recipe:
+    return _parsed(["train", name, "--root", ".", "--out", ".", *SMALL, *flags]).settings
+
+
+def command(photos: Path, out: Path, *flags: str) -> list[str]:
+    return [sys.executable, "-m", "shotseg", "train", "pfenet/tiny", "--root", photos, "--out", out, *SMALL, *flags]
+
+
+def task(photos: Path, *flags: str, cache: Path | None = None) -> FewShot:
+    recipe = settings(*flags)
+    choice = views(recipe.data, photos)
+    return FewShot(recipe, choice, checkpoint.make_model(recipe, len(choice.train.classes)), cache)
+
+
+def test_no_photo_of_a_test_class_trains_or_validates(photos):
+    choice = views(settings().data, photos)
+    used = [item for part in (choice.train, choice.validation) for item in part.items]
+    assert choice.test == ("disc", "square")
+    assert {item.class_name for item in used} == {"stripe", "cross"}
+    assert "stripe/twin" not in {item.id for item in used}  # the same file is a photo of a disc
+
+
+def test_a_photo_trains_or_validates_but_never_both(photos):
+    choice = views(settings().data, photos)
+    train, validation = ({item.content for item in part.items} for part in (choice.train, choice.validation))
+    assert train and validation and not train & validation
+
+
+def test_choosing_on_the_test_fold_is_a_switch(photos):
+    assert views(settings().data, photos, on_test_fold=True).validation.classes == ["disc", "square"]
+
+
+def test_an_unknown_fold_or_class_is_named(photos):
+    with pytest.raises(UsageError, match="no fold '7'"):
+        views(settings("--data.fold", "7").data, photos)
+    with pytest.raises(UsageError, match="no class 'zebra'"):
+        views(settings("--data.test-classes", "zebra").data, photos)
+
+
+def test_an_episode_depends_on_seed_and_number_alone(photos):
+    flags = ("--no-cache-features", "--augment.geometry", "crop", "--augment.jitter", "0.2")
+    first, second = task(photos, *flags), task(photos, *flags)
+    second.draw(0)
+    second.draw(5)
+    a, b = first.draw(3).episode, second.draw(3).episode
+    assert a.ids == b.ids
+    assert torch.equal(a.query, b.query) and torch.equal(a.support_mask, b.support_mask)
+    assert not torch.equal(a.query, task(photos, *flags, "--seed", "5").draw(3).episode.query)
+
+
+def test_features_on_disk_are_those_of_the_encoder(photos, tmp_path):
+    kept = task(photos, cache=tmp_path)
+    cache: FeatureCache = kept.caches[id(kept.views.train)]
+    cache.prepare(0)
+    for flipped in (False, True):
+        stored = cache.read(0, flipped)
+        fresh = kept.model.encode(stored.image[None])
+        for ours, theirs, stride in zip(stored.features.maps, fresh.maps, fresh.strides):
+            if stride >= 8:
+                assert torch.allclose(ours, theirs, atol=2e-3 * theirs.abs().max().item())
+
+
+def test_the_loss_falls(photos, tmp_path):
+    train(
+        settings("--steps", "30", "--model.options.width", "16"), photos, tmp_path, device="cpu", say=lambda line: None
+    )
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert len(losses) == 30
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+    assert (tmp_path / "report.html").read_text().count("<figure>") == 3
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(photos, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    flags = ("--steps", "12", "--workers", "0")
+    subprocess.run(command(photos, whole, *flags), check=True, capture_output=True)
+    process = subprocess.Popen(command(photos, killed, *flags), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (killed / "last.safetensors").is_file():
+        time.sleep(0.05)
+    time.sleep(np.random.default_rng().uniform(0, 0.5))  # at any step
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    # with workers this time: they must not matter
+    subprocess.run(command(photos, killed, "--resume", *flags), check=True, capture_output=True)
+    ours, theirs = load_file(killed / "last.safetensors"), load_file(whole / "last.safetensors")
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    steps = [json.loads(line).get("loss") for line in (killed / "metrics.jsonl").read_text().splitlines()]
+    again = [json.loads(line).get("loss") for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    assert steps == again
+
+
+def test_resuming_with_another_recipe_names_the_difference(photos, tmp_path):
+    quiet = {"device": "cpu", "say": lambda line: None}
+    train(settings("--steps", "2"), photos, tmp_path, **quiet)
+    with pytest.raises(UsageError, match="--resume"):
+        train(settings("--steps", "2"), photos, tmp_path, **quiet)
+    with pytest.raises(UsageError, match=r"another optimiser\.lr"):
+        train(settings("--steps", "2", "--optimiser.lr", "0.5"), photos, tmp_path, resume=True, **quiet)
+
+
+def test_a_batch_in_parts_gives_the_weights_of_the_whole(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.nn.Dropout2d, "forward", lambda self, x: x)
+    flags = ("--steps", "2", "--optimiser.name", "sgd", "--ema", "0")
+    parts = [train(settings(*flags, "--accumulate", n), photos, tmp_path / n, device="cpu", say=print) for n in "12"]
+    one, two = (checkpoint.read(part.best)[0] for part in parts)
+    assert all(torch.allclose(one[name], two[name], atol=1e-6) for name in one)
+
+
+def test_two_processes_give_the_weights_of_one_with_the_joint_batch(photos, tmp_path):
+    script = tmp_path / "without_dropout.py"
+    script.write_text(
+        "import sys, torch\n"
+        "torch.nn.Dropout2d.forward = lambda self, x: x\n"
+        "from shotseg.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    flags = ["train", "pfenet/tiny", "--root", photos, *SMALL, "--steps", "2", "--optimiser.name", "sgd", "--ema", "0"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for start, out in (([sys.executable], "one"), (torchrun, "two")):
+        subprocess.run([*start, script, *flags, "--out", tmp_path / out], check=True, capture_output=True)
+    one, two = (load_file(tmp_path / out / "last.safetensors") for out in ("one", "two"))
+    assert one.keys() == two.keys()
+    # after SGD's first step its momentum is the gradient itself
+    assert all(torch.allclose(one[name], two[name], atol=1e-6, rtol=1e-4) for name in one)
+
+
+def test_a_batch_that_cannot_be_cut_is_an_error(photos, tmp_path):
+    with pytest.raises(UsageError, match="accumulate=3"):
+        train(settings("--steps", "2", "--accumulate", "3"), photos, tmp_path, device="cpu", say=print)
+
+
+@pytest.mark.parametrize("name", ["pfenet", "bam", "hdmnet"])
+def test_a_checkpoint_loads_as_the_model_that_was_trained(photos, tmp_path, name):
+    said: list[str] = []
+    base = tmp_path / "base.yaml"
+    base.write_text(
+        "extends: base-learner/tiny\nmodel: {size: 64}\nsteps: 2\nvalidation: {every: 0}\ndata: {held_out: 0.3}\n"
+    )
+    flags = ["--steps", "2"] + ([] if name == "pfenet" else ["--base", str(base)])
+    outcome = train(settings(*flags, name=f"{name}/tiny"), photos, tmp_path / "run", device="cpu", say=said.append)
+    model = checkpoint.load_model(outcome.best)
+    tensors = checkpoint.read(outcome.best)[0]
+    assert all(torch.equal(model.state_dict()[n.removeprefix("model.")], t) for n, t in tensors.items())
+    photo = torch.rand(1, 3, 64, 96)
+    support = model.encode_support(photo[:, None], torch.ones(1, 1, 64, 96, dtype=torch.long))
+    assert model(model.encode(photo), support, photo).logits.shape == (1, 2, 64, 96)
+    assert any("trained first" in line for line in said) == (name != "pfenet")
+    if name == "bam":  # finished: it is not trained twice, and can be given by its file
+        train(settings(*flags, name="bam/tiny"), photos, tmp_path / "run", resume=True, device="cpu", say=said.append)
+        assert "is finished, loaded" in said[-1]
+
+
+def test_a_checkpoint_that_does_not_fit_names_its_tensor(photos, tmp_path):
+    model = checkpoint.make_model(settings(), 2)
+    tensors = checkpoint.weights(model)
+    tensors.pop("model.down_query.0.weight")
+    with pytest.raises(InputError, match=r"down_query\.0\.weight"):
+        checkpoint.load_weights(model, tensors, "a.safetensors")
+    (tmp_path / "a.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(InputError, match=r"a\.safetensors"):
+        checkpoint.read(tmp_path / "a.safetensors")
+
+
+def test_rates_differ_by_the_beginning_of_a_name():
+    model = torch.nn.ModuleDict({"head": torch.nn.Linear(2, 2), "body": torch.nn.Linear(2, 2)})
+    groups = loop.make_optimiser(model, recipes.Optimiser(factors={"": 10.0, "body": 1.0})).param_groups
+    assert sorted((group["factor"], len(group["params"])) for group in groups) == [(1.0, 2), (10.0, 2)]

@@ -1,0 +1,86 @@
+"""Recipes: read strictly, changed by flags, and each of them complete."""
+
+import dataclasses
+
+import pytest
+
+import golden
+from shotseg import data, encoders, models
+from shotseg.cli import _parsed
+from shotseg.errors import UsageError
+from shotseg.training import recipe as recipes
+from shotseg.training.loop import learning_rate
+from shotseg.training.recipe import Schedule
+
+
+@pytest.mark.parametrize("name", recipes.list_recipes())
+def test_every_recipe_names_a_model_an_encoder_and_a_data_set_that_exist(name):
+    recipe = recipes.load(name)
+    assert recipe.model.name in [*models.list_models(), "base-learner"]
+    assert recipe.model.encoder in encoders.list_encoders()
+    assert recipe.data.name in data.list_datasets()
+    assert not recipe.base or recipes.load(recipe.base).model.name == "base-learner"
+
+
+@pytest.mark.parametrize("system", ["pfenet", "bam", "hdmnet", "pi-clip", "base-learner"])
+def test_every_system_has_a_tiny_recipe(system):
+    assert f"{system}/tiny" in recipes.list_recipes()
+
+
+def test_no_recipe_chooses_its_weights_on_test_classes():
+    assert not any(recipes.load(name).validation.on_test_fold for name in recipes.list_recipes())
+
+
+def test_an_unknown_field_of_a_file_is_named(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text("extends: pfenet/tiny\noptimiser: {learning_rate: 1}\n")
+    with pytest.raises(UsageError, match=r"unknown field 'optimiser\.learning_rate'"):
+        recipes.load(str(path))
+
+
+def test_a_value_of_the_wrong_kind_is_named(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text("steps: soon\n")
+    with pytest.raises(UsageError, match="field 'steps' is 'soon'"):
+        recipes.load(str(path))
+
+
+def test_an_unknown_recipe_brings_the_nearest_name():
+    with pytest.raises(UsageError, match="did you mean 'pfenet/tiny'"):
+        recipes.load("pfenet/tinny")
+
+
+def test_a_recipe_survives_being_written_and_read():
+    recipe = recipes.load("hdmnet/pascal5i-resnet50")
+    assert recipes.build(recipes.plain(recipe)) == recipe
+
+
+def test_any_field_is_a_flag_and_the_rest_stays_the_recipe():
+    arguments = ["pfenet/tiny", "--root", "a", "--out", "b", "--optimiser.lr", "0.5", "--model.options.width", "32"]
+    settings = _parsed(["train", *arguments, "--data.test-classes", "cat", "dog"]).settings
+    tiny = recipes.load("pfenet/tiny")
+    assert (settings.optimiser.lr, settings.data.test_classes) == (0.5, ("cat", "dog"))
+    assert settings.model.options["width"] == 32
+    assert settings.schedule == tiny.schedule
+    assert dataclasses.replace(settings, optimiser=tiny.optimiser, data=tiny.data, model=tiny.model) == tiny
+
+
+def test_an_unknown_flag_is_named():
+    with pytest.raises(UsageError, match=r"optimiser\.rate"):
+        _parsed(["train", "pfenet/tiny", "--root", "a", "--out", "b", "--optimiser.rate", "1"])
+
+
+@pytest.mark.parametrize("name", ["poly", "cosine"])
+def test_a_schedule_falls_from_the_whole_rate_to_nothing(name):
+    rates = [learning_rate(step, 100, Schedule(name, warmup=10)) for step in range(100)]
+    assert rates[0] == pytest.approx(0.19)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("path", golden.files("pi_clip", "misc*.npz"))
+def test_poly_gives_the_rates_of_the_release(path):
+    stored = golden.npz(path)
+    for name, base, warmup in (("lr_hdm", 1e-4, 0), ("lr_bam", 5e-2, 0), ("lr_warm", 1e-1, 50)):
+        ours = [base * learning_rate(it - 1, 1000, Schedule("poly", 0.9, warmup)) for it in stored["lr_iters"].tolist()]
+        golden.assert_close(name, ours, stored[name][:, 0], rtol=1e-6)
