@@ -67,13 +67,13 @@ def views(choice: DataChoice, root: Path, on_test_fold: bool = False) -> Views:
     Raises UsageError for a fold or class that is not there.
     """
     training, testing = _folder(choice, root) if choice.name == "folder" else _prepared(choice, root)
-    if on_test_fold and testing is None:
-        raise UsageError("validation.on_test_fold needs test classes; give data.fold or data.test_classes")
     seen = set()
     if choice.novel == "drop" and testing is not None and choice.name == "folder":
         seen = {item.content for item in testing.items}
     usable = [i for i, item in enumerate(training.items) if item.content not in seen]
     if on_test_fold:
+        if testing is None:
+            raise UsageError("validation.on_test_fold needs test classes; give data.fold or data.test_classes")
         train, validation = Part(training, usable), Part(testing, range(len(testing.items)))
     else:
         apart = [_share(training.items[i].content) < choice.held_out for i in usable]

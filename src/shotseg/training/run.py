@@ -58,8 +58,8 @@ def _base_learner(
         say(f"base learner: loaded from {recipe.base}")
         return checkpoint.load_base(recipe.base), Path(recipe.base)
     own = recipes.load(recipe.base)
-    encoder = {"encoder": recipe.model.encoder, "weights": recipe.model.weights}
-    own = replace(own, model=replace(own.model, **encoder), data=recipe.data, workers=recipe.workers)
+    model = replace(own.model, encoder=recipe.model.encoder, weights=recipe.model.weights)
+    own = replace(own, model=model, data=recipe.data, workers=recipe.workers)
     file, last = out / "base" / "best.safetensors", out / "base" / "last.safetensors"
     if file.is_file() and resume and _finished(last, own):
         say(f"base learner: {file} is finished, loaded")
