@@ -161,7 +161,8 @@ class Segmenter:
             )
         features = self.model.encode(resized[None])
         support = self.model.encode_support(resized[None, None], target[None, None], features, class_names=(name,))
-        return support, draw(*_small(image, known))
+        colour = self.classes.index(name) if name in self._supports else len(self._supports)
+        return support, draw(*_small(image, known, label=colour + 1))
 
     def predict(self, photo: Photo) -> Result:
         """Segment one photo: every class added, and the background, compete for each pixel."""
@@ -295,9 +296,9 @@ def _title(photo: Photo) -> str:
     return str(photo) if isinstance(photo, (str, Path)) else "photo"
 
 
-def _small(image: np.ndarray, mask: np.ndarray, longest: int = 320) -> tuple[np.ndarray, np.ndarray]:
+def _small(image: np.ndarray, mask: np.ndarray, label: int, longest: int = 320) -> tuple[np.ndarray, np.ndarray]:
     step = max(1, -(-max(image.shape[:2]) // longest))
-    return image[::step, ::step], np.where(mask == IGNORE, 0, mask)[::step, ::step]
+    return image[::step, ::step], np.where(mask == 1, label, 0).astype(np.uint8)[::step, ::step]
 
 
 def _line(error: BaseException) -> str:
