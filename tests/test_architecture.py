@@ -9,7 +9,18 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "shotseg"
-ORDER = ["errors", "data", "overlay", "encoders", "priors", "models", "reference", "training", "evaluation", "segmenter"]
+ORDER = [
+    "errors",
+    "data",
+    "overlay",
+    "encoders",
+    "priors",
+    "models",
+    "reference",
+    "training",
+    "evaluation",
+    "segmenter",
+]
 ORDER += ["report", "folder", "web", "cli"]
 EVERYWHERE = {"errors", ""}  # "" is the package itself (its version)
 MODULES = sorted(SOURCE.rglob("*.py"))

@@ -9,7 +9,7 @@ from shotseg.cli import main
 from shotseg.data import list_datasets
 from shotseg.evaluation.protocols import PRESETS
 
-OPTIONS = {name: ("--fold", "0") for name in ("pascal5i", "coco20i", "lvis92i")}
+OPTIONS = dict.fromkeys(("pascal5i", "coco20i", "lvis92i"), ("--fold", "0"))
 OPTIONS["ade20k150"] = ("--fold", "s1")
 
 

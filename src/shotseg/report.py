@@ -96,7 +96,7 @@ def _card(record: Mapping[str, Any], state: Path, classes: Sequence[str]) -> str
     return (
         f'<article data-confidence="{confidence}" data-area="{area:.6f}" data-file="{file}">{image}'
         f'<div class="line"><span class="file" title="{file}">{file}</span>'
-        f'<meter min="0" max="1" low=".5" high=".75" optimum="1" value="{confidence}"></meter>'
+        f'<meter min="0" max="1" low=".35" high=".5" optimum="1" value="{confidence}"></meter>'
         f"<b>{confidence:.2f}</b></div><ul>{chips}</ul></article>"
     )
 

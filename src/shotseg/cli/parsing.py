@@ -7,7 +7,7 @@ import inspect
 import io
 import re
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
@@ -16,7 +16,7 @@ from shotseg.errors import UsageError
 Verb = TypeVar("Verb")
 
 
-def parse(verb: type[Verb], arguments: Sequence[str], program: str, default: Verb | None = None) -> Verb:
+def parse(verb: type[Verb], arguments: Sequence[str], program: str, default: Any = None) -> Verb:
     """An instance of ``verb`` from its arguments. Raises UsageError (one line); ``--help`` prints and exits with 0.
 
     default: gives the fields that the arguments leave out.

@@ -14,6 +14,7 @@ _HOME = {
     "bam": ("shotseg.models.bam", "BAM"),
     "hdmnet": ("shotseg.models.hdmnet", "HDMNet"),
     "pi-clip": ("shotseg.models.pi_clip", "PICLIP"),
+    "guided": ("shotseg.models.guided", "Guided"),
 }
 
 

@@ -87,9 +87,10 @@ class Matching(nn.Module):
         masks = masks.flatten(0, 1)[:, None]
         tokens = {}
         for name, x in (("all", hypercolumn(features)), ("deep", F.normalize(features.maps[-1], dim=1))):
+            grid = (x.shape[-2], x.shape[-1])
             share = {
-                "foreground": F.adaptive_avg_pool2d((masks == 1).to(x), x.shape[-2:]),
-                "background": F.adaptive_avg_pool2d(((masks != 1) & (masks != IGNORE)).to(x), x.shape[-2:]),
+                "foreground": F.adaptive_avg_pool2d((masks == 1).to(x), grid),
+                "background": F.adaptive_avg_pool2d(((masks != 1) & (masks != IGNORE)).to(x), grid),
             }
             tokens[name] = x.flatten(2).mT  # (B K, N, C)
             tokens |= {f"{name}_{side}": s.flatten(1) for side, s in share.items()}  # (B K, N)
@@ -122,7 +123,8 @@ class Matching(nn.Module):
             "border_middle": lambda: border_contrast(query.maps[1]),
             "border_deep": lambda: border_contrast(query.maps[2]),
         }
-        evidence = -self.level + sum(w * _unit_range(_resize(cues[cue](), grid)) for cue, w in self.weights.items())
+        scaled = [w * _unit_range(_resize(cues[cue](), grid)) for cue, w in self.weights.items()]
+        evidence = torch.stack(scaled).sum(0) - self.level
         if self.self_support:
             evidence = 0.3 * evidence + 0.7 * own_evidence(evidence, tokens)
         if self.edges:

@@ -116,4 +116,4 @@ def average(shadow: dict[str, Tensor], model: nn.Module, decay: float) -> None:
 
 
 def _of_encoder(name: str) -> bool:
-    return name.startswith(("encoder.", "host.encoder.", "priors.clip."))
+    return bool({"encoder", "clip"} & set(name.split(".")))
