@@ -94,7 +94,6 @@ def train(task: Task, recipe: Recipe, out: Path, resume: bool = False, device: s
     steps = recipe.steps or max(1, int(recipe.epochs * task.epoch) // recipe.batch)
     last, best = out / "last.safetensors", out / "best.safetensors"
 
-    torch.manual_seed(recipe.seed)
     model = task.model.to(here)
     objective = Objective(model, task.loss)
     optimiser = make_optimiser(model, recipe.optimiser)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from shotseg.errors import InputError, UsageError
 from shotseg.models.base_learner import BaseLearner
 from shotseg.training import checkpoint, loop
@@ -39,12 +41,14 @@ def train(
     )
     cache = out / "features" if recipe.cache_features else None
     if recipe.model.name == "base-learner":
+        torch.manual_seed(recipe.seed)
         model = checkpoint.make_model(recipe, len(choice.train.classes))
         task: loop.Task = BaseTraining(recipe, choice, model, cache, _encoder_key(recipe, None))
     else:
         base, file = _base_learner(recipe, root, out, resume, device, say) if recipe.base else (None, None)
         if base is not None and base.head.classify[-1].out_channels != len(choice.train.classes) + 1:
             raise UsageError(f"{file}: its classes are not those of this training; give the base learner of this fold")
+        torch.manual_seed(recipe.seed)  # whether the base learner was trained or loaded
         model = checkpoint.make_model(recipe, len(choice.train.classes), base)
         task = FewShot(recipe, choice, model, cache, _encoder_key(recipe, file))
     return loop.train(task, recipe, out, resume, device)
