@@ -28,7 +28,9 @@ def folder(system: str) -> Path:
 def files(system: str, pattern: str) -> list:
     """Every golden file that matches, as test parameters; one skipped parameter where there is none."""
     found = sorted((GOLDEN / system).glob(pattern)) if (GOLDEN / system).is_dir() else []
-    absent = pytest.param(None, marks=pytest.mark.skip(reason=f"no {pattern} in {GOLDEN / system} (set SHOTSEG_GOLDEN)"))
+    absent = pytest.param(
+        None, marks=pytest.mark.skip(reason=f"no {pattern} in {GOLDEN / system} (set SHOTSEG_GOLDEN)")
+    )
     return [pytest.param(path, id=path.stem) for path in found] or [absent]
 
 
@@ -56,10 +58,14 @@ def load_json(path: Path):
 
 def assert_close(name: str, ours, theirs, atol: float = 1e-5, rtol: float = 0.0) -> None:
     """Fail with the tensor's name, the place and the size of its largest difference."""
-    ours, theirs = (torch.as_tensor(np.asarray(x) if not torch.is_tensor(x) else x).detach().double() for x in (ours, theirs))
+    ours, theirs = (
+        torch.as_tensor(np.asarray(x) if not torch.is_tensor(x) else x).detach().double() for x in (ours, theirs)
+    )
     assert ours.shape == theirs.shape, f"{name}: shape {tuple(ours.shape)} instead of {tuple(theirs.shape)}"
     over = (ours - theirs).abs() - atol - rtol * theirs.abs()
     if over.numel() and not bool((over <= 0).all()):
         at = np.unravel_index(int(torch.nan_to_num(over, nan=torch.inf).argmax()), ours.shape)
         worst = f"{ours[at].item():.8g} instead of {theirs[at].item():.8g}"
-        raise AssertionError(f"{name}: {worst} at {tuple(map(int, at))}; largest difference {(ours - theirs).abs().max():.3g}")
+        raise AssertionError(
+            f"{name}: {worst} at {tuple(map(int, at))}; largest difference {(ours - theirs).abs().max():.3g}"
+        )

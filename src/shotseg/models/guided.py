@@ -44,7 +44,7 @@ class Guided(nn.Module):
         **options: Any,
     ):
         super().__init__()
-        self.host = HOSTS[host](encoder, size=size, prior_maps=MAPS, **options)
+        self.host: Any = HOSTS[host](encoder, size=size, prior_maps=MAPS, **options)
         self.matching = Matching(encoder, size)
         self.edges = edges
         self.geometry = self.host.geometry
