@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Annotated, Literal
 
 from tyro.conf import Positional
@@ -33,8 +32,9 @@ class List:
 
 def _names(what: str) -> list[str]:
     if what == "recipes":
-        folder = files("shotseg.training").joinpath("recipes")
-        return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir()) if folder.is_dir() else []
+        from shotseg.training.recipe import list_recipes
+
+        return list_recipes()
     import shotseg
 
     return {"models": shotseg.list_models, "encoders": shotseg.list_encoders, "datasets": shotseg.list_datasets}[what]()

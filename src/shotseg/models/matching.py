@@ -173,7 +173,8 @@ def ridge(tokens: Tensor, foreground: Tensor, background: Tensor, strength: floa
     scale = covariance.diagonal(dim1=1, dim2=2).mean(1).clamp(min=1e-8)
     target = (x * (fg - bg)[..., None] / 2).sum(1)
     eye = torch.eye(x.shape[-1], device=x.device, dtype=x.dtype)
-    weight = torch.linalg.solve(covariance + strength * scale[:, None, None] * eye, target[..., None])[..., 0]
+    factor = torch.linalg.cholesky(covariance + strength * scale[:, None, None] * eye)
+    weight = torch.cholesky_solve(target[..., None], factor)[..., 0]
     return torch.cat([weight, -(weight * centre[:, 0]).sum(1, keepdim=True)], 1)
 
 

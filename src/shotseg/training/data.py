@@ -172,22 +172,23 @@ class FeatureCache:
         masks = torch.stack([mask, mask.flip(-1)])
         device = next(self.model.parameters()).device
         with torch.no_grad():
-            kinds = {"plain": self.model.encode(both.to(device))}
+            encode = getattr(self.model, "encode", self.model.encoder)
+            kinds = {"plain": encode(both.to(device))}
             if self.masks_input:
                 kinds["masked"] = self.model.encode_masked(both[:, None].to(device), masks[:, None].to(device))
-        about = {"strides": kinds["plain"].strides}
+        strides = {kind: features.strides for kind, features in kinds.items()}
         for kind, features in kinds.items():
             for i, (tokens, stride) in enumerate(zip(features.maps, features.strides)):
                 kept = tokens if stride >= SHALLOW else tokens[:, :0, :1, :1]
                 tensors[f"{kind}.map{i}"] = kept.half().cpu().contiguous()
             for i, token in enumerate(features.classes):
                 tensors[f"{kind}.class{i}"] = token.half().cpu().contiguous()
-        write_bytes(path, save(tensors, metadata={"shotseg": json.dumps(about)}))
+        write_bytes(path, save(tensors, metadata={"strides": json.dumps(strides)}))
 
     def read(self, index: int, flipped: bool) -> Stored:
         with safe_open(str(self.path(index)), "pt") as stored:
             names = list(stored.keys())
-            strides = tuple(json.loads(stored.metadata()["shotseg"])["strides"])
+            strides = json.loads(stored.metadata()["strides"])
 
             def features(kind: str) -> Features | None:
                 def numbered(what: str) -> tuple[Tensor, ...]:
@@ -196,7 +197,7 @@ class FeatureCache:
                     return tuple(s[int(flipped) : int(flipped) + 1].float() for s in slices)
 
                 maps = numbered("map")
-                return Features(maps, strides, numbered("class")) if maps else None
+                return Features(maps, tuple(strides[kind]), numbered("class")) if maps else None
 
             image, mask = stored.get_tensor("image").float() / 255, stored.get_tensor("mask").long()
             plain = features("plain")
