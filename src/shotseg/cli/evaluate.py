@@ -183,7 +183,10 @@ class Evaluate:
                 wanted = found[self.fold]
         else:
             family = "pfenet" if self.protocol in ("pfenet", "bam", "hdmnet", "pi-clip") else "hsnet"
-            dataset = data.load(self.dataset, root, split="test", fold=self.fold, family=family, folds=self.folds)
+            # the class of a query is drawn among all that it shows; the pool itself asks for the least area
+            least = 1 if self._protocol().min_pixels else None
+            view = {"split": "test", "fold": self.fold, "family": family, "folds": self.folds, "min_pixels": least}
+            dataset = data.load(self.dataset, root, **view)
             wanted = dataset.classes
         if unknown := set(self.classes) - set(wanted):
             raise UsageError(f"no class {sorted(unknown)[0]!r} to test; there is {', '.join(wanted)}")
@@ -243,11 +246,11 @@ def _with_enough_photos(dataset: Any, names: list[str], shots: int) -> list[str]
 
 
 def _areas(dataset: Any, min_pixels: int) -> list[int] | None:
-    """Foreground pixels of every item, where the protocol asks and the data set has not already applied it."""
+    """Foreground pixels of every item, where the protocol asks for a least number."""
     if not min_pixels:
         return None
-    if hasattr(dataset, "min_pixels"):
-        return [min_pixels] * len(dataset.items)
+    if hasattr(dataset, "areas"):
+        return list(dataset.areas)
     return [int((dataset.sample(i).mask == 1).sum()) for i in range(len(dataset.items))]
 
 
