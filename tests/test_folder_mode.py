@@ -1,5 +1,6 @@
 """A folder in, masks out: what is written, resuming, shards, engines and bounded queues."""
 
+import functools
 import json
 import os
 import shutil
@@ -172,7 +173,7 @@ def test_a_resumed_run_does_only_what_is_missing(support, photos, done, tmp_path
 def test_an_interrupted_run_goes_on_to_the_same_files(support, photos, tmp_path):
     many, out, whole = tmp_path / "many", tmp_path / "out", tmp_path / "whole"
     many.mkdir()
-    for i in range(80):
+    for i in range(30):
         os.link(photos / "a.jpg", many / f"{i:03d}.jpg")
     command = [
         sys.executable,
@@ -188,7 +189,9 @@ def test_an_interrupted_run_goes_on_to_the_same_files(support, photos, tmp_path)
         "--size",
         "96",
     ]
-    process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True)
+    # a background job of a shell starts with Ctrl-C ignored; a person's terminal does not
+    restore = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True, preexec_fn=restore)
     journal = out / ".shotseg/journal.jsonl"
     while process.poll() is None and not (journal.exists() and journal.stat().st_size):
         time.sleep(0.005)

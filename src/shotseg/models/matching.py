@@ -92,7 +92,7 @@ class Matching(nn.Module):
                 "foreground": F.adaptive_avg_pool2d((masks == 1).to(x), grid),
                 "background": F.adaptive_avg_pool2d(((masks != 1) & (masks != IGNORE)).to(x), grid),
             }
-            tokens[name] = x.flatten(2).mT  # (B K, N, C)
+            tokens[name] = x.flatten(2).mT.contiguous()  # (B K, N, C), laid out as a saved support is
             tokens |= {f"{name}_{side}": s.flatten(1) for side, s in share.items()}  # (B K, N)
         return self._fitted(Support({k: t.unflatten(0, (batch, shots)) for k, t in tokens.items()}))
 
