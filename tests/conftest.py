@@ -1,9 +1,18 @@
 import os
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test waits for a network
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, here and in every process that a test starts
+
 import pytest
 import torch
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test waits for a network
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """The whole suite runs on every core, where pytest-xdist is installed and no other number is asked for (`-n 0`: none)."""
+    asked, worker = config.option, hasattr(config, "workerinput")
+    if config.pluginmanager.hasplugin("xdist") and not worker and not asked.file_or_dir and asked.numprocesses is None:
+        asked.numprocesses, asked.dist = "auto", "worksteal"
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ checkout); tests that need one are skipped, with the reason, where it is absent.
 
 import json
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -69,3 +70,34 @@ def assert_close(name: str, ours, theirs, atol: float = 1e-5, rtol: float = 0.0)
         raise AssertionError(
             f"{name}: {worst} at {tuple(map(int, at))}; largest difference {(ours - theirs).abs().max():.3g}"
         )
+
+
+def uniform(name: str, shape: tuple[int, ...], salt: int) -> torch.Tensor:
+    """float32 in [-1, 1): the recipe "sm64" of the README of ``golden/tlg``."""
+    seed = zlib.crc32(f"{salt}:{name}".encode())
+    with np.errstate(over="ignore"):
+        z = np.arange(1, int(np.prod(shape)) + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        z = z + np.uint64(seed * 0xD1342543DE82EF95 % 2**64)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = z ^ (z >> np.uint64(31))
+    value = np.float32(2) * (z >> np.uint64(40)).astype(np.float32) * np.float32(2**-24) - np.float32(1)
+    return torch.from_numpy(value.reshape(shape))
+
+
+_GAINS = {"linear_512_625.weight": 8, "CrossAttention.q_fc.weight": 8, "CrossAttention.k_fc.weight": 8}
+_GAINS |= {"CrossAttention.v_fc.weight": 4} | {f"SelfAttention.{part}.weight": 4 for part in ("q", "kv", "proj")}
+
+
+def weight(name: str, shape: tuple[int, ...], salt: int) -> torch.Tensor:
+    """The parameter or buffer of an official key by the same README."""
+    u, leaf = uniform(name, tuple(shape), salt), name.rpartition(".")[2]
+    if leaf == "num_batches_tracked":
+        return torch.zeros((), dtype=torch.long)
+    if leaf == "running_mean":
+        return 0.1 * u
+    if leaf == "running_var":
+        return (1e-3 if name == "bn.running_var" else 1.0) * (1 + 0.5 * u)
+    if len(shape) == 1:
+        return 1 + 0.2 * u if leaf == "weight" else 0.1 * u
+    return u * np.float32(_GAINS.get(name, 1) * np.sqrt(3 / np.prod(shape[1:])))

@@ -20,6 +20,8 @@ ORDER = [
     "training",
     "evaluation",
     "segmenter",
+    "semantic",
+    "labeller",
 ]
 ORDER += ["report", "folder", "web", "cli"]
 EVERYWHERE = {"errors", ""}  # "" is the package itself (its version)

@@ -10,7 +10,8 @@ from shotseg import cli
 
 WRONG = [
     (["segmant"], "did you mean 'segment'?"),
-    (["segment"], "--support, --query, --out"),
+    (["segment"], "--query, --out"),
+    (["segment", "--query", "a", "--out", "b"], "--support"),
     (["segment", "--support", "a", "--query", "b", "--out", "c", "--sise", "3"], "did you mean --size?"),
     (["segment", "--support", "a", "--query", "b", "--out", "c", "--size", "big"], "--size"),
     (["segment", "--support", "a", "--query", "b", "--out", "c", "--size", "0"], "--size"),

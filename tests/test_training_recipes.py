@@ -1,6 +1,8 @@
 """Recipes: read strictly, changed by flags, and each of them complete."""
 
 import dataclasses
+import json
+from importlib.resources import files
 
 import pytest
 
@@ -16,15 +18,32 @@ from shotseg.training.recipe import Schedule
 @pytest.mark.parametrize("name", recipes.list_recipes())
 def test_every_recipe_names_a_model_an_encoder_and_a_data_set_that_exist(name):
     recipe = recipes.load(name)
-    assert recipe.model.name in [*models.list_models(), "base-learner"]
-    assert recipe.model.encoder in encoders.list_encoders()
+    assert recipe.model.name in [*models.list_models(), "base-learner", "contrastive"]
+    assert recipe.model.encoder in encoders.list_encoders() or recipe.model.encoder.startswith("timm:")
     assert recipe.data.name in data.list_datasets()
     assert not recipe.base or recipes.load(recipe.base).model.name == "base-learner"
 
 
-@pytest.mark.parametrize("system", ["pfenet", "bam", "hdmnet", "pi-clip", "base-learner"])
+@pytest.mark.parametrize("system", ["pfenet", "bam", "hdmnet", "pi-clip", "base-learner", "contrastive", "qgnet"])
 def test_every_system_has_a_tiny_recipe(system):
     assert f"{system}/tiny" in recipes.list_recipes()
+
+
+def published():
+    """(system, data set, backbone) of every published row of the systems of this family."""
+    rows = json.loads((files("shotseg.evaluation") / "published.json").read_text())["rows"]
+    systems = ("pfenet", "bam", "hdmnet", "pi-clip")
+    return sorted({(row["method"], row["dataset"], row["backbone"]) for row in rows if row["method"] in systems})
+
+
+@pytest.mark.parametrize("system, dataset, backbone", published())
+def test_every_published_system_data_set_and_backbone_has_its_recipe(system, dataset, backbone):
+    backbone, _, host = backbone.partition(", in ")
+    suffix = f"-{host}" if host not in ("", "hdmnet") else ""
+    recipe = recipes.load(f"{system}/{dataset}-{backbone}{suffix}")
+    assert (recipe.model.name, recipe.data.name) == (system, dataset)
+    assert recipe.model.encoder.startswith(backbone)
+    assert recipe.model.options.get("host", "") == host
 
 
 def test_no_recipe_chooses_its_weights_on_test_classes():

@@ -56,11 +56,11 @@ def _visual_only(vision: dict, manifest: str, seed: int, scale: float):
     return model
 
 
-def by_recipe(name: str, seed: int) -> dict[str, torch.Tensor]:
+def by_recipe(name: str, seed: int, manifest: str = "manifest_small.json") -> dict[str, torch.Tensor]:
     """The weights that the README of ``corenet`` describes."""
     rng = np.random.default_rng(seed)
     weights = {}
-    for key, shape, *default in json.loads((golden.folder("corenet") / "manifest_small.json").read_text())[name]:
+    for key, shape, *default in json.loads((golden.folder("corenet") / manifest).read_text())[name]:
         if default:
             continue
         noise = rng.standard_normal(shape)
@@ -74,3 +74,10 @@ def by_recipe(name: str, seed: int) -> dict[str, torch.Tensor]:
             value = 0.05 * noise
         weights[key] = torch.from_numpy(np.asarray(value, dtype=np.float32))
     return weights
+
+
+def random() -> clip.ClipViT:
+    """A tiny CLIP of random weights, for tests of what does not depend on them; no golden file is read."""
+    vision = {"image_size": 32, "layers": 2, "width": 64, "patch_size": 16}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+    return clip.from_config({"embed_dim": 16, "vision_cfg": vision, "text_cfg": text, "quick_gelu": True})

@@ -21,12 +21,12 @@ import logging
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -34,8 +34,12 @@ from shotseg import report
 from shotseg.data import images as files
 from shotseg.data.annotations import Labelled, write
 from shotseg.data.folder import find_images
+from shotseg.data.samples import Sample
 from shotseg.errors import InputError, ShotsegError, UsageError
-from shotseg.segmenter import Result, Segmenter
+from shotseg.segmenter import Result
+
+if TYPE_CHECKING:
+    import torch
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -53,11 +57,29 @@ class OutputError(ShotsegError):
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo to segment. file: path below the query folder; name: of its masks, without suffix; both with "/"."""
+    """A photo to segment. file: path below the query folder; name: of its masks, without suffix; both with "/".
+
+    tags: the classes that it is known to show (numbers of the worker's ``classes``); empty where nothing is known.
+    """
 
     path: str
     file: str
     name: str
+    tags: tuple[int, ...] = ()
+
+
+class Worker(Protocol):
+    """What goes through the photos: a Segmenter, or another that gives a :class:`Result` for each."""
+
+    device: torch.device
+    thumbnails: dict[str, list[np.ndarray]]
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    def predict_batch(self, photos: Iterable[Sample]) -> Sequence[Result]: ...
+
+    def save(self, path: str | Path) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -93,10 +115,11 @@ def find_photos(query: str | Path, out: Path | None = None) -> list[Photo]:
     relative = {file: path for file, path in relative.items() if not any(part.startswith(".") for part in file.parts)}
     if not relative:
         raise UsageError(f"{query}: holds results only; give --query a folder of photos")
-    return _named([(file.as_posix(), str(path)) for file, path in relative.items()])
+    return named([(file.as_posix(), str(path)) for file, path in relative.items()])
 
 
-def _named(paths: list[tuple[str, str]]) -> list[Photo]:
+def named(paths: Sequence[tuple[str, str]]) -> list[Photo]:
+    """The photos of (file, path) pairs, sorted by file, each with a name that no other has."""
     # Names are compared without case: macOS and Windows cannot keep "A.png" beside "a.png".
     stems = Counter(_stem(file).casefold() for file, _ in paths)
     taken = {stem for stem, count in stems.items() if count == 1}
@@ -128,7 +151,7 @@ def parse_shard(shard: str) -> tuple[int, int]:
 
 
 def segment_folder(
-    segmenter: Segmenter,
+    segmenter: Worker,
     photos: Sequence[Photo],
     out: str | Path,
     *,
@@ -158,7 +181,8 @@ def segment_folder(
     tag = "" if count == 1 else f".shard-{part + 1}-of-{count}"
     photos = photos[part::count]
     settings = {**(settings or {}), "classes": list(segmenter.classes)}
-    lines = _start(out, tag, settings, resume)
+    known = {photo.name: {segmenter.classes[i] for i in photo.tags} for photo in photos if photo.tags}
+    lines = _start(out, tag, settings, resume, known)
     for line in lines.values():
         on_record(json.loads(line))
     todo = [photo for photo in photos if photo.name not in lines]
@@ -212,8 +236,11 @@ def _journal(out: Path, tag: str) -> Path:
     return out / STATE / f"journal{tag}.jsonl"
 
 
-def _start(out: Path, tag: str, settings: Record, resume: bool) -> dict[str, str]:
-    """Make ``out`` ready; name -> journal line of what an earlier run finished (nothing without ``resume``)."""
+def _start(out: Path, tag: str, settings: Record, resume: bool, known: Mapping[str, set[str]]) -> dict[str, str]:
+    """Make ``out`` ready; name -> journal line of what an earlier run finished (nothing without ``resume``).
+
+    known: name -> the classes that its result must have, where it may have others than it had.
+    """
     about = out / STATE / "settings.json"
     text = json.dumps(settings, ensure_ascii=False, indent=1, sort_keys=True)
     lines: dict[str, str] = {}
@@ -225,9 +252,7 @@ def _start(out: Path, tag: str, settings: Record, resume: bool) -> dict[str, str
                 raise UsageError(
                     f"{out} was made with another {', '.join(changed)}; choose another --out or leave --resume"
                 )
-            finished = (
-                (line, record) for line, record in _records(_journal(out, tag)) if _is_done(record, settings, out)
-            )
+            finished = ((line, record) for line, record in _records(_journal(out, tag)) if _is_done(record, known, out))
             lines = {record["name"]: line for line, record in finished}
         for old in (f"results{tag}.jsonl", f"errors{tag}.csv", f"report{tag}.html"):
             (out / old).unlink(missing_ok=True)
@@ -250,8 +275,10 @@ def _records(path: Path) -> Iterator[tuple[str, Record]]:
                     yield line.rstrip("\n"), json.loads(line)
 
 
-def _is_done(record: Record, settings: Record, out: Path) -> bool:
-    written = [out / "masks" / name / f"{record['name']}.png" for name in settings["classes"]]
+def _is_done(record: Record, known: Mapping[str, set[str]], out: Path) -> bool:
+    if set(record["classes"]) != known.get(record["name"], set(record["classes"])):
+        return False
+    written = [out / "masks" / name / f"{record['name']}.png" for name in record["classes"]]
     written += [out / "labels" / f"{record['name']}.png", report.thumbnail_path(out / STATE, record["name"])]
     return record["error"] is None and all(path.is_file() for path in written)
 
@@ -288,7 +315,7 @@ def _labelled(lines: Iterable[str], out: Path) -> Iterator[Labelled]:
             yield Labelled(record["file"], labels, record["name"], scores)
 
 
-def _run_here(segmenter: Segmenter, photos: Sequence[Photo], out: Path, batch: int) -> Iterator[Record]:
+def _run_here(segmenter: Worker, photos: Sequence[Photo], out: Path, batch: int) -> Iterator[Record]:
     """Records in the order of the photos: threads read ahead and write behind while this thread runs the model."""
     with ThreadPoolExecutor(2) as readers, ThreadPoolExecutor(2) as writers:
         steps = _segmented(segmenter, _ahead(readers, _read, photos, READ_AHEAD), batch)
@@ -325,10 +352,14 @@ def _read(photo: Photo) -> _Step:
     return _Step(photo, value, time.perf_counter() - start)
 
 
-def _segmented(segmenter: Segmenter, steps: Iterator[_Step], batch: int) -> Iterator[_Step]:
+def _segmented(segmenter: Worker, steps: Iterator[_Step], batch: int) -> Iterator[_Step]:
     while group := list(islice(steps, batch)):
         start = time.perf_counter()
-        readable = {step.photo.path: step.value for step in group if isinstance(step.value, np.ndarray)}
+        readable = {
+            step.photo.path: Sample(step.value, tags=frozenset(step.photo.tags), id=step.photo.file)
+            for step in group
+            if isinstance(step.value, np.ndarray)
+        }
         results = _predict(segmenter, readable)
         share = (time.perf_counter() - start) / max(len(readable), 1)
         for step in group:
@@ -336,7 +367,7 @@ def _segmented(segmenter: Segmenter, steps: Iterator[_Step], batch: int) -> Iter
             yield _Step(step.photo, results[path], step.seconds + share) if path in results else step
 
 
-def _predict(segmenter: Segmenter, images: dict[str, np.ndarray]) -> dict[str, Result | str]:
+def _predict(segmenter: Worker, images: dict[str, Sample]) -> dict[str, Result | str]:
     """A result or a reason for each path; a photo that the model cannot take does not take its batch with it."""
     try:
         return dict(zip(images, segmenter.predict_batch(list(images.values()))))
@@ -378,7 +409,7 @@ def _write(out: Path, step: _Step) -> Record:
     return {**record, "seconds": seconds, "error": None if isinstance(value, Result) else value}
 
 
-def _run_on_ray(segmenter: Segmenter, photos: Sequence[Photo], out: Path, batch: int) -> Iterator[Record]:
+def _run_on_ray(segmenter: Worker, photos: Sequence[Photo], out: Path, batch: int) -> Iterator[Record]:
     """Records in any order, from one copy of the segmenter for each GPU, or for every two CPUs."""
     try:
         import ray
@@ -386,21 +417,28 @@ def _run_on_ray(segmenter: Segmenter, photos: Sequence[Photo], out: Path, batch:
         raise UsageError("--engine ray needs Ray: pip install 'shotseg[ray]', or use --engine local") from None
     support = out.resolve() / STATE / "support.safetensors"
     segmenter.save(support)
-    rows = [{**asdict(photo), "path": str(Path(photo.path).absolute())} for photo in photos]
+    load: Any = type(segmenter).load  # type: ignore[attr-defined]
+    absolute = (replace(photo, path=str(Path(photo.path).absolute())) for photo in photos)
+    rows = [{"photo": json.dumps(asdict(photo))} for photo in absolute]
     if not rows:
         return
     started = not ray.is_initialized()
     if started:
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     gpus, cpus = int(ray.cluster_resources().get("GPU", 0)), int(ray.cluster_resources().get("CPU", 1))
-    worker: Any = _Worker  # Ray's own types know no class whose call takes keywords
+    worker: Any = _Actor  # Ray's own types know no class whose call takes keywords
     on_gpu = segmenter.device.type == "cuda" and gpus > 0
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         done = ray.data.from_items(rows, override_num_blocks=max(1, len(rows) // 16)).map_batches(
             worker,
-            fn_constructor_kwargs={"support": str(support), "device": str(segmenter.device), "out": str(out.resolve())},
+            fn_constructor_kwargs={
+                "load": load,
+                "support": str(support),
+                "device": str(segmenter.device),
+                "out": str(out.resolve()),
+            },
             fn_kwargs={"batch": batch},
             batch_size=max(batch, 4),
             compute=ray.data.ActorPoolStrategy(size=gpus if on_gpu else max(1, cpus // 2)),
@@ -413,14 +451,14 @@ def _run_on_ray(segmenter: Segmenter, photos: Sequence[Photo], out: Path, batch:
             ray.shutdown()
 
 
-class _Worker:
+class _Actor:
     """A copy of the segmenter in a Ray actor."""
 
-    def __init__(self, support: str, device: str, out: str):
-        self.segmenter, self.out = Segmenter.load(support, device=device), Path(out)
+    def __init__(self, load: Callable[..., Worker], support: str, device: str, out: str):
+        self.segmenter, self.out = load(support, device=device), Path(out)
 
     def __call__(self, rows: dict[str, Any], batch: int) -> dict[str, Any]:
-        photos = [Photo(*map(str, row)) for row in zip(rows["path"], rows["file"], rows["name"])]
+        photos = [Photo(**{**row, "tags": tuple(row["tags"])}) for row in map(json.loads, rows["photo"])]
         records = _run_here(self.segmenter, photos, self.out, batch)
         return {"record": [json.dumps(record, ensure_ascii=False) for record in records]}
 

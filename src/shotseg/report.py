@@ -90,6 +90,7 @@ def _card(record: Mapping[str, Any], state: Path, classes: Sequence[str]) -> str
         f'<li class="c{i}{"" if record["classes"][name]["area"] else " none"}">{html.escape(name)} '
         f"<b>{_percent(record['classes'][name]['area'])}</b></li>"
         for i, name in enumerate(classes)
+        if name in record["classes"]
     )
     confidence, area = record["confidence"], sum(found["area"] for found in record["classes"].values())
     file = html.escape(record["file"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,9 +25,9 @@ from shotseg.encoders.features import Features
 from shotseg.errors import InputError, UsageError
 from shotseg.overlay import PALETTE, draw
 from shotseg.priors import pseudo_masks
+from shotseg.training import checkpoint as trained
 
 Photo = str | Path | np.ndarray | Image.Image | Sample
-AUTO_ENCODER = "efficientnet-lite0"  # works without a download; any other is one keyword away
 FORMAT = "shotseg-support-1"
 
 
@@ -103,9 +104,10 @@ class Segmenter:
     """Few-shot segmentation: ``add`` classes once, ``predict`` photos as often as you like.
 
     method:  a name of ``shotseg.list_models()``.
-    encoder: a name of ``shotseg.list_encoders()``; "auto" is the one that needs no download.
+    encoder: a name of ``shotseg.list_encoders()``; "auto" is the method's own, for most the one that needs no download.
     device:  "auto" (CUDA, else MPS, else CPU) or any torch device.
-    options: keywords of the method (``size``: longer side, in pixels, at which it works).
+    checkpoint: a trained model, as ``shotseg train`` writes it; it says method and encoder itself.
+    options: keywords of the method (``size``: longer side, in pixels, at which it works; the one that a checkpoint takes).
 
     >>> seg = Segmenter()
     >>> seg.add("zebra", images=["a.jpg"], masks=["a.png"])  # doctest: +SKIP
@@ -113,13 +115,24 @@ class Segmenter:
     """
 
     def __init__(
-        self, method: str = "matching", encoder: str = "auto", device: str | torch.device = "auto", **options: Any
+        self,
+        method: str = "matching",
+        encoder: str = "auto",
+        device: str | torch.device = "auto",
+        checkpoint: str | Path | None = None,
+        **options: Any,
     ):
         self.device = pick_device(device)
-        self.method = method
-        self.encoder = AUTO_ENCODER if encoder == "auto" else encoder
         self.options = options
-        self.model = models.load(method, encoders.load(self.encoder, device=str(self.device)), **options)
+        self.checkpoint = None if checkpoint is None else Path(checkpoint)
+        if self.checkpoint is None:
+            self.method, self.encoder = method, models.encoder_for(method) if encoder == "auto" else encoder
+            self.model = models.load(method, encoders.load(self.encoder, device=str(self.device)), **options)
+        else:
+            self.method, self.encoder = trained.names(self.checkpoint)
+            if wrong := options.keys() - {"size"}:
+                raise UsageError(f"{checkpoint}: {wrong.pop()!r} was fixed in training; only size can be chosen")
+            self.model = trained.load_model(self.checkpoint, str(self.device), **options)
         self.model.to(self.device).eval()
         self._supports: dict[str, Support] = {}
         self.thumbnails: dict[str, list[np.ndarray]] = {}
@@ -129,15 +142,25 @@ class Segmenter:
         """The classes added so far, in order."""
         return tuple(self._supports)
 
+    @property
+    def needs(self) -> str:
+        """What the method needs of a class: "masks" with its photos, "photos" and the name, or the "name" alone."""
+        return getattr(self.model, "needs", "masks")
+
     @torch.no_grad()
-    def add(self, name: str, images: Sequence[Photo], masks: Sequence[Any] | None = None) -> None:
+    def add(self, name: str, images: Sequence[Photo] = (), masks: Sequence[Any] | None = None) -> None:
         """Learn a class from its photos; each is encoded here, once. A second call adds shots to the class.
 
-        images: paths, (H, W, 3) uint8 arrays, PIL images or Samples.
-        masks:  for each photo a path or an (H, W) array, non-zero = the class, 255 beside other values = ignore; None
-                (for all, or for one) makes a pseudo mask from the class name.
+        images: paths, (H, W, 3) uint8 arrays, PIL images or Samples. A method that :attr:`needs` the name alone does not
+                look at them.
+        masks:  for each photo a path or an (H, W) array, non-zero = the class, 255 beside other values = ignore. Where there
+                is none (for all, or for one), a method that needs masks gets one made from the class name.
         Raises InputError for a photo or mask that cannot be used, UsageError for a wrong call.
         """
+        if self.needs == "name":
+            self._supports[name] = self.model.encode_support(None, None, class_names=(name,))
+            self.thumbnails.setdefault(name, [])
+            return
         if isinstance(images, (str, Path, np.ndarray, Image.Image, Sample)):
             images, masks = [images], None if masks is None else [masks]
         if not len(images):
@@ -146,23 +169,26 @@ class Segmenter:
             raise UsageError(f"class {name!r}: {len(images)} photos but {len(masks)} masks; give one for each photo")
         shots = [self._support_of(name, photo, mask) for photo, mask in zip(images, masks or [None] * len(images))]
         known = [self._supports[name]] if name in self._supports else []
-        self._supports[name] = self.model.merge(known + [support for support, _ in shots])
+        merge = getattr(self.model, "merge", Support.join)
+        self._supports[name] = merge(known + [support for support, _ in shots])
         self.thumbnails.setdefault(name, []).extend(picture for _, picture in shots)
 
     def _support_of(self, name: str, photo: Photo, mask: Any) -> tuple[Support, np.ndarray]:
         """The support of one shot, and its picture for reports."""
         image, known = read_shot(photo, mask)
-        if known is None:
+        if known is None and self.needs == "masks":
             known = pseudo_masks.from_name(image, name, self.device)
         resized, target = self._fit(image, known)
-        if not bool((target == 1).any()):
+        if target is not None and not bool((target == 1).any()):
             raise InputError(
                 f"{_title(photo)}: the mask of {name!r} has no foreground pixel; mark the object, or leave it out"
             )
         features = self.model.encode(resized[None])
-        support = self.model.encode_support(resized[None, None], target[None, None], features, class_names=(name,))
+        masks = None if target is None else target[None, None]
+        support = self.model.encode_support(resized[None, None], masks, features, class_names=(name,))
         colour = self.classes.index(name) if name in self._supports else len(self._supports)
-        return support, draw(*_small(image, known, label=colour + 1))
+        shown = np.zeros(image.shape[:2], np.uint8) if known is None else known
+        return support, draw(*_small(image, shown, label=colour + 1))
 
     def predict(self, photo: Photo) -> Result:
         """Segment one photo: every class added, and the background, compete for each pixel."""
@@ -207,6 +233,8 @@ class Segmenter:
         if not self._supports:
             raise UsageError("nothing to save: call add(name, images, masks) first")
         about = {"format": FORMAT, "method": self.method, "encoder": self.encoder, "options": self.options}
+        if self.checkpoint is not None:
+            about["checkpoint"] = {"file": str(self.checkpoint.absolute()), "sha256": _sha256(self.checkpoint)}
         tensors = {
             f"{i}/{key}": tensor.contiguous().cpu()
             for i, support in enumerate(self._supports.values())
@@ -216,10 +244,17 @@ class Segmenter:
         files.write_bytes(path, serialise(tensors, metadata))
 
     @classmethod
-    def load(cls, path: str | Path, encoder: str | None = None, device: str | torch.device = "auto") -> Segmenter:
+    def load(
+        cls,
+        path: str | Path,
+        encoder: str | None = None,
+        device: str | torch.device = "auto",
+        checkpoint: str | Path | None = None,
+    ) -> Segmenter:
         """A Segmenter with the classes that ``save`` kept.
 
         encoder: only to name a local path to the same weights; the supports mean nothing to another encoder.
+        checkpoint: where the trained model lies now, if it has moved.
         """
         try:
             with safe_open(str(path), "pt") as stored:
@@ -229,11 +264,16 @@ class Segmenter:
             raise InputError(
                 f"{path}: not a readable support file ({_line(error)}); make one with Segmenter.save"
             ) from None
+        if "recipe" in about:
+            raise InputError(f"{path}: a trained model, no encoded classes; give it as --checkpoint, beside --support")
         if about.get("format") != FORMAT:
             raise InputError(f"{path}: not a support file of this version; make one with Segmenter.save")
         if encoder not in (None, "auto", about["encoder"]):
             raise UsageError(f"{path}: encoded with {about['encoder']!r}, not {encoder!r}; leave the encoder out")
-        segmenter = cls(about["method"], about["encoder"], device, **about["options"])
+        checkpoint = checkpoint or about.get("checkpoint", {}).get("file")
+        if checkpoint is not None and about.get("checkpoint", {}).get("sha256") != _sha256(checkpoint):
+            raise UsageError(f"{path}: not encoded with {checkpoint}; give the checkpoint that it was made with")
+        segmenter = cls(about["method"], about["encoder"], device, checkpoint, **about["options"])
         for i, name in enumerate(about["classes"]):
             own = {key.split("/", 1)[1]: t for key, t in tensors.items() if key.startswith(f"{i}/")}
             segmenter._supports[name] = Support(own).to(segmenter.device)
@@ -297,6 +337,10 @@ def winners(scores: Tensor) -> Tensor:
         labels = labels.masked_fill(scores[i] > best, i)
         best = torch.maximum(best, scores[i])
     return labels
+
+
+def _sha256(path: str | Path) -> str:
+    return hashlib.sha256(files.read_bytes(path)).hexdigest()
 
 
 def _title(photo: Photo) -> str:

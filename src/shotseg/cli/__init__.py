@@ -19,6 +19,7 @@ from shotseg.errors import ShotsegError, UsageError
 VERBS = {
     "demo": ("demo", "Demo", "segment the photos that come with shotseg; no download, about a minute"),
     "segment": ("segment", "Segment", "a few examples and a folder of photos in, masks and a report out"),
+    "pseudo-label": ("pseudo_label", "PseudoLabel", "photos and the names of what they show in, masks out"),
     "prepare": ("prepare", "Prepare", "check a data set's official archives and write its manifest"),
     "evaluate": ("evaluate", "Evaluate", "measure a method on a data set or on a folder of your own"),
     "train": ("train", "Train", "train a model by a recipe, on your photos or a data set"),
@@ -84,7 +85,7 @@ def _nearest(name: str) -> str:
 
 
 def _help() -> str:
-    verbs = "\n".join(f"  {name:<11}{text}" for name, (_, _, text) in VERBS.items())
+    verbs = "\n".join(f"  {name:<13}{text}" for name, (_, _, text) in VERBS.items())
     return textwrap.dedent("""\
         shotseg: segment the things you have few masks for, or none.
 

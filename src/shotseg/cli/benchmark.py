@@ -15,10 +15,19 @@ from typing import Any
 from shotseg.cli.console import progress, table
 from shotseg.errors import UsageError
 
+EPISODE = {
+    "two_passes": "two forward passes of the backbone",
+    "head": "head and decoder, after the frozen features",
+    "priors": "CLIP's priors of one photo",
+    "step": "one training step, frozen features included",
+}
+
 
 @dataclass(frozen=True)
 class Benchmark:
     """Time one class on this machine: the encoder's forward pass, everything after it, and a folder of photos.
+
+    With --episode: a few-shot model with random weights on noise, in units of two forward passes of its backbone.
 
     example: shotseg benchmark --photos 1000 --out speed.json
     """
@@ -33,6 +42,8 @@ class Benchmark:
     """Longer side, in pixels, at which the method works."""
     repeats: int = 15
     """How often the single photo is timed; the medians are shown."""
+    episode: bool = False
+    """Time the parts of one episode and of one training step instead; no weights are needed."""
     photos: int = 40
     """Photos in the folder."""
     batch: int = 1
@@ -44,13 +55,15 @@ class Benchmark:
         for name in ("repeats", "photos", "batch"):
             if getattr(self, name) < 1:
                 raise UsageError(f"--{name} {getattr(self, name)}: must be 1 or more")
+        if self.episode:
+            return self._episode()
         import torch
 
         from shotseg.cli.demo import demo_items
-        from shotseg.data.images import read_image, write_bytes
+        from shotseg.data.images import read_image
         from shotseg.segmenter import Segmenter
 
-        options = {} if self.size is None else {"size": self.size}
+        options: dict[str, Any] = {} if self.size is None else {"size": self.size}
         segmenter = Segmenter(self.method, self.encoder, self.device, **options)
         seen = _watch(segmenter.model)
         (example, *_), queries = demo_items()
@@ -73,11 +86,41 @@ class Benchmark:
         numbers |= _folder(segmenter, [item.image_path for item in queries], self.photos, self.batch)
         numbers |= {"threads": torch.get_num_threads(), "torch": torch.__version__}
         _show(numbers)
+        return self._written(numbers, segmenter.device)
+
+    def _written(self, numbers: dict[str, Any], device: Any) -> int:
+        from shotseg.data.images import write_bytes
+
         if self.out is not None:
             settings = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
-            text = json.dumps({**settings, "device": str(segmenter.device), **numbers}, indent=1) + "\n"
+            text = json.dumps({**settings, "device": str(device), **numbers}, indent=1) + "\n"
             write_bytes(self.out, text.encode())
         return 0
+
+    def _episode(self) -> int:
+        import torch
+
+        from shotseg import encoders, models
+        from shotseg.evaluation.speed import episode_times
+        from shotseg.segmenter import pick_device
+
+        device = pick_device(self.device)
+        name = models.encoder_for(self.method) if self.encoder == "auto" else self.encoder
+        options: dict[str, Any] = {} if self.size is None else {"size": self.size}
+        if self.method in ("bam", "hdmnet", "pi-clip"):
+            options["base_classes"] = tuple(range(15))
+        if self.method == "pi-clip":
+            options["clip"] = encoders.load("clip-vit-b16", "random")
+        model = models.load(self.method, encoders.load(name, "random"), **options).to(device)
+        if not hasattr(model, "loss"):
+            raise UsageError(f"--episode: method {self.method!r} is not trained on episodes; leave --episode out")
+        times = episode_times(model, device, self.repeats)
+        unit = times["two_passes"]
+        rows = [(EPISODE[part], f"{1000 * times[part]:.0f} ms", f"{times[part] / unit:.2f}") for part in times]
+        title = f"{self.method} on {name}, {model.size} x {model.size}, one episode of one shot"
+        table(title, ("what", "time", "of two passes"), rows, numbers=("time", "of two passes"))
+        versions = {"threads": torch.get_num_threads(), "torch": torch.__version__}
+        return self._written({f"{part}_seconds": seconds for part, seconds in times.items()} | versions, device)
 
 
 @dataclass

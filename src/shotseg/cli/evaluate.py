@@ -32,8 +32,8 @@ class Evaluate:
     """Result file (.json); the report is written beside it as .report.html."""
     method: str = "matching"
     """See: shotseg list models."""
-    encoder: str = "efficientnet-lite0"
-    """See: shotseg list encoders."""
+    encoder: str = "auto"
+    """See: shotseg list encoders. "auto" is the method's own, for most the one that needs no download."""
     checkpoint: Path | None = None
     """A trained model (best.safetensors of a run); its own recipe then says method and encoder."""
     fold: str | None = None
@@ -93,7 +93,37 @@ class Evaluate:
             raise UsageError(f"--out {self.out}: name a file that ends in .json")
         return self._evaluate(self.root, self.out)
 
+    def _semantic(self, root: Path, out: Path) -> int:
+        """Base, novel and harmonic mIoU of a semantic model, on the test photos or those that training held out."""
+        from shotseg.data.images import write_bytes
+        from shotseg.evaluation import semantic
+        from shotseg.segmenter import pick_device
+        from shotseg.training import checkpoint, weak_shot
+        from shotseg.training.recipe import build, plain
+
+        assert self.checkpoint is not None
+        device = str(pick_device(self.device))
+        recipe = build(checkpoint.read(self.checkpoint)[1]["recipe"])
+        photos = weak_shot.test_photos(recipe, self.dataset, root)
+        model, names = checkpoint.load_semantic(self.checkpoint, device, self.size)
+        if names != photos.classes:
+            raise UsageError(f"{self.checkpoint}: trained for other classes than {root} has; give the data set of its training")
+        with progress("evaluating", len(photos)) as advance:
+            predict = lambda image: model.segment(image).argmax(0).cpu().numpy()  # noqa: E731
+            counts = semantic.measure(predict, photos, advance)
+        content = {**semantic.result(counts, photos), "recipe": plain(recipe), "checkpoint": _hash(self.checkpoint)}
+        write_bytes(out, json.dumps(content, ensure_ascii=False).encode())
+        rows = [(name, f"{content[name]:.1f}", "{} .. {}".format(*content["interval"][name])) for name in content["interval"]]
+        table(f"{self.dataset}, {len(photos)} photos, {len(names)} classes", ("percent", "score", "95 % interval"), rows)
+        print(f"result: {out}")
+        return 0
+
     def _evaluate(self, root: Path, out: Path) -> int:
+        if self.checkpoint is not None:
+            from shotseg.models import SEMANTIC
+
+            if self._names()[0] in SEMANTIC:
+                return self._semantic(root, out)
         import torch
 
         from shotseg.data.images import write_bytes
@@ -213,16 +243,18 @@ class Evaluate:
             from shotseg.training.checkpoint import load_model
 
             return load_model(self.checkpoint, str(device)), device
-        return models.load(self.method, encoders.load(self.encoder, device=str(device))).to(device).eval(), device
+        method, encoder = self._names()
+        return models.load(method, encoders.load(encoder, device=str(device))).to(device).eval(), device
 
     def _names(self) -> tuple[str, str]:
         """Method and encoder, of the flags or of the checkpoint."""
-        if self.checkpoint is None:
-            return self.method, self.encoder
-        from shotseg.training.checkpoint import read
+        from shotseg import models
 
-        trained = read(self.checkpoint)[1]["recipe"]["model"]
-        return trained["name"], trained["encoder"]
+        if self.checkpoint is None:
+            return self.method, models.encoder_for(self.method) if self.encoder == "auto" else self.encoder
+        from shotseg.training.checkpoint import names
+
+        return names(self.checkpoint)
 
     def _compare(self, first: Path, second: Path) -> int:
         from shotseg.data.images import write_bytes

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from shotseg.cli.console import progress, say
 from shotseg.errors import InputError, UsageError
 
 if TYPE_CHECKING:
+    from shotseg.data.folder import FolderDataset
     from shotseg.segmenter import Segmenter
 
 
@@ -23,17 +24,21 @@ class Segment:
     example: shotseg segment --support examples --query "photos/**/*.jpg" --out result --resume
     """
 
-    support: Path
-    """Examples: a folder with images/<class>/<name>.jpg and masks/<class>/<name>.png (no masks: the class name is used), or
-    a .safetensors file that Segmenter.save wrote."""
     query: str
     """A photo, a folder with sub-folders, or a glob in quotes."""
     out: Path
     """Folder of the results."""
+    support: Path | None = None
+    """Examples: a folder with images/<class>/<name>.jpg and masks/<class>/<name>.png (no masks: the class name is used), or
+    a .safetensors file that Segmenter.save wrote."""
+    name: tuple[str, ...] = ()
+    """In place of examples: names of the classes, for a method that needs no more (pi-clip-zero-shot)."""
     method: str = "matching"
     """See: shotseg list models."""
     encoder: str = "auto"
-    """See: shotseg list encoders. "auto" needs no download."""
+    """See: shotseg list encoders. "auto" is the method's own, for most the one that needs no download."""
+    checkpoint: Path | None = None
+    """A trained model (best.safetensors of a run); its own recipe then says method and encoder."""
     format: Literal["mask", "coco", "voc", "yolo", "labelstudio"] = "mask"
     """Annotations to write beside the masks, into OUT/<format>."""
     resume: bool = False
@@ -48,17 +53,31 @@ class Segment:
     """Longer side, in pixels, at which the method works."""
     batch: int = 1
     """Photos that go through the encoder together; more is faster on a GPU."""
+    window: int = 0
+    """Of a semantic model: squares of this side, in pixels of the working size, in place of the whole photo."""
+    scales: tuple[int, ...] = ()
+    """Of a semantic model: shorter sides to average over."""
+    flip: bool = False
+    """Of a semantic model: average with the mirrored photo."""
 
     def run(self) -> int:
         for name in ("size", "batch"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"--{name} {getattr(self, name)}: must be 1 or more")
 
+        semantic = self._is_semantic()
+        if semantic and (self.support is not None or self.name):
+            raise UsageError(f"{self.checkpoint}: a semantic model, which knows its classes; leave --support and --name out")
+        if not semantic and (self.window or self.scales or self.flip):
+            raise UsageError("--window, --scales and --flip are of semantic models; give --checkpoint of one")
+        if not semantic and (self.support is None) == (not self.name):
+            raise UsageError("give --support, a folder of examples, or --name for a method that needs names alone")
+
         from shotseg.folder import check_output, find_photos, parse_shard, segment_folder, write_errors
 
         parse_shard(self.shard)
         photos = find_photos(self.query, self.out)
-        segmenter, settings, failed = self._segmenter()
+        segmenter, settings, failed = self._semantic() if semantic else self._segmenter()
         check_output(self.out)
         for _, reason in failed:
             say(reason)
@@ -89,30 +108,60 @@ class Segment:
         print(f"{done}, report: {summary.report}" + (f", failures: {summary.errors}" if summary.errors else ""))
         return 1 if summary.failed or failed else 0
 
+    def _is_semantic(self) -> bool:
+        """Whether the checkpoint is of a model that labels every pixel without examples."""
+        if self.checkpoint is None:
+            return False
+        from shotseg.models import SEMANTIC
+        from shotseg.training.checkpoint import names
+
+        return names(self.checkpoint)[0] in SEMANTIC
+
+    def _semantic(self) -> tuple[Any, dict, list[tuple[str, str]]]:
+        from shotseg.models.maskformer import Inference
+        from shotseg.semantic import SemanticSegmenter
+
+        assert self.checkpoint is not None
+        how = Inference(self.window, self.scales, self.flip)
+        segmenter = SemanticSegmenter(self.checkpoint, self.device, self.size, how)
+        settings = {"method": segmenter.method, "encoder": segmenter.encoder, "checkpoint": str(self.checkpoint)}
+        return segmenter, {**settings, "size": self.size, "inference": str(how)}, []
+
     def _segmenter(self) -> tuple[Segmenter, dict, list[tuple[str, str]]]:
         """The segmenter with its classes, what makes it what it is, and (file, reason) of the examples that failed."""
         from shotseg.data.folder import FolderDataset
         from shotseg.segmenter import Segmenter
 
-        if self.support.suffix == ".safetensors":
-            segmenter = Segmenter.load(self.support, encoder=self.encoder, device=self.device)
-            return (
-                segmenter,
-                {"method": segmenter.method, "encoder": segmenter.encoder, "support": str(self.support)},
-                [],
-            )
-        examples = FolderDataset(self.support)
-        options = {} if self.size is None else {"size": self.size}
-        segmenter = Segmenter(self.method, self.encoder, self.device, **options)
-        failed, used = [], []
-        for index, item in enumerate(examples.items):
-            try:
-                # By path where the mask is the class's own, so that an error names the file.
-                own = item.class_value is None
-                photo, mask = (item.image_path, item.mask_path) if own else (examples.sample(index), None)
-                segmenter.add(item.class_name, [photo], [mask])
-                used.append(f"{item.id} {item.content[:16]}")
-            except InputError as error:
-                failed.append((str(item.image_path), str(error)))
-        settings = {"method": self.method, "encoder": segmenter.encoder, **options, "examples": used}
+        if self.support is not None and self.support.suffix == ".safetensors":
+            segmenter = Segmenter.load(self.support, self.encoder, self.device, self.checkpoint)
+            made_of = {"method": segmenter.method, "encoder": segmenter.encoder, "support": str(self.support)}
+            return segmenter, made_of, []
+        options: dict[str, Any] = {} if self.size is None else {"size": self.size}
+        segmenter = Segmenter(self.method, self.encoder, self.device, self.checkpoint, **options)
+        used: list[str] = list(self.name)
+        failed: list[tuple[str, str]] = []
+        for name in self.name:
+            if segmenter.needs != "name":
+                raise UsageError(f"method {segmenter.method!r} needs examples: give --support in place of --name")
+            segmenter.add(name)
+        if self.support is not None:
+            used, failed = _learn(segmenter, FolderDataset(self.support))
+        settings = {"method": segmenter.method, "encoder": segmenter.encoder, **options, "examples": used}
+        if self.checkpoint is not None:
+            settings["checkpoint"] = str(self.checkpoint)
         return segmenter, settings, failed
+
+
+def _learn(segmenter: Segmenter, examples: FolderDataset) -> tuple[list[str], list[tuple[str, str]]]:
+    """Add every example; ids of those that were used, and (file, reason) of those that failed."""
+    used, failed = [], []
+    for index, item in enumerate(examples.items):
+        try:
+            # By path where the mask is the class's own, so that an error names the file.
+            own = item.class_value is None
+            photo, mask = (item.image_path, item.mask_path) if own else (examples.sample(index), None)
+            segmenter.add(item.class_name, [photo], [mask])
+            used.append(f"{item.id} {item.content[:16]}")
+        except InputError as error:
+            failed.append((str(item.image_path), str(error)))
+    return used, failed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro import MISSING
 from tyro.conf import Positional, arg
@@ -36,6 +36,8 @@ class Train:
     """Go on where an interrupted run stopped."""
     device: str = "auto"
     """ "auto" (what accelerate finds), or "cpu"."""
+    until: Literal["", "extractor", "priors"] = ""
+    """Of QGNet: stop after this stage; the same command without it goes on from there."""
     settings: Annotated[Recipe, arg(name="")] = field(default_factory=lambda: Recipe(steps=1))
     """The fields of the recipe."""
 
@@ -51,6 +53,6 @@ class Train:
     def run(self) -> int:
         from shotseg.training.run import train
 
-        outcome = train(self.settings, self.root, self.out, self.resume, self.device, say)
+        outcome = train(self.settings, self.root, self.out, self.resume, self.device, say, self.until)
         print(f"{outcome.best} after {outcome.steps} steps, validation {outcome.score:.1f}")
         return 0

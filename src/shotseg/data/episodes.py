@@ -181,7 +181,7 @@ def load_episode(
         class_id=torch.tensor([index.class_id]),
         query_mask=None if mask is None else mask[None],
         support_mask=torch.stack(masks)[None] if len(masks) == len(pairs) else None,
-        class_name=(dataset.items[index.query].class_name,),
+        class_name=(dataset.items[index.supports[0]].class_name,),
         ids=((query.id, *(support.id for support in supports)),),
         sizes=((query.image.shape[0], query.image.shape[1]),),
     )

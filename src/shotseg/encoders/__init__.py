@@ -1,6 +1,7 @@
 """Frozen encoders by name.
 
-A name is one of :func:`list_encoders`, ``timm:<model>`` for any timm CNN or ViT, or ``open_clip:<model>[/<tag>]``.
+A name is one of :func:`list_encoders`, ``timm:<model>`` for any timm CNN or ViT, ``open_clip:<model>[/<tag>]``, or
+``transformers:<repository or folder>`` for any backbone of transformers.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ def load(name: str = "efficientnet-lite0", weights: str = "default", device: str
     Raises :class:`UsageError` for an unknown name or weights that cannot be downloaded, :class:`InputError` for a
     weights file that is missing, damaged, or of another network.
     """
+    if name.startswith("transformers:"):
+        from shotseg.encoders import hf
+
+        return hf.load(name, weights).freeze().to(device)
     row = _row(name)
     return _build(row, weights).freeze().to(device)
 
@@ -61,10 +66,12 @@ def _build(row: Weights, weights: str) -> Encoder:
 
     own = {
         "efficientnet-lite0": cnn.EfficientNetLite0,
+        "efficientnet-lite0-blocks": cnn.EveryBlockEfficientNetLite0,
         "resnet50": cnn.EveryBlockResNet,
         "resnet101": cnn.EveryBlockResNet,
         "vgg16": cnn.EveryConvVGG16,
         "resnet50-v2": cnn.DilatedResNet50,
+        "resnet101-v2": cnn.DilatedResNet101,
         "vgg16-bn": cnn.SlicedVGG16BN,
     }
     return own.get(row.name, cnn.TimmCNN)(row, weights)

@@ -93,6 +93,25 @@ class EfficientNetLite0(TimmCNN):
         return F.conv2d(head, self.net.classifier.weight[:, :, None, None], self.net.classifier.bias)
 
 
+class EveryBlockEfficientNetLite0(EfficientNetLite0):
+    """EfficientNet-Lite0 with a map for every block from stride 8 on, as HSNet and TLG compare them.
+
+    Maps: 2 of 40 channels at stride 8, 3 of 80 and 3 of 112 at 16, 4 of 192 and 1 of 320 at 32.
+    """
+
+    def __init__(self, row: table.Weights, weights: str = "default"):
+        super().__init__(row, weights)
+        blocks = [(s, b, block) for s, stage in enumerate(self.net.blocks) for b, block in enumerate(stage) if s > 1]
+        self._modules_tapped = [f"blocks.{stage}.{block}" for stage, block, _ in blocks]
+        self.channels = tuple(block.conv_pwl.out_channels for *_, block in blocks)
+        self.strides = (8,) * 2 + (16,) * 6 + (32,) * 5
+        self.before_last = -6
+
+    def last_stage(self, tap: Tensor) -> Tensor:
+        """The blocks at stride 32 on a (masked) map of the last one at stride 16."""
+        return self.net.blocks[5:](tap)
+
+
 class EveryBlockResNet(Encoder):
     """torchvision ResNet-50 or -101: the residual sum of every bottleneck of stages 2-4 before its ReLU (HSNet, TLG).
 
@@ -226,6 +245,7 @@ class DilatedResNet50(_Stages):
     strides = (4, 4, 8, 8, 8)
     channels = (128, 256, 512, 1024, 2048)
     patch = 8
+    layer3_blocks = 6
     _stem: ClassVar = {
         "conv1": "layer0.0",
         "bn1": "layer0.1",
@@ -246,7 +266,7 @@ class DilatedResNet50(_Stages):
         self.layer0 = nn.Sequential(*stem, nn.MaxPool2d(3, 2, 1))
         self.layer1 = _bottlenecks(128, 64, 3)
         self.layer2 = _bottlenecks(256, 128, 4, stride=2)
-        self.layer3 = _bottlenecks(512, 256, 6, dilation=2)
+        self.layer3 = _bottlenecks(512, 256, self.layer3_blocks, dilation=2)
         self.layer4 = _bottlenecks(1024, 512, 3, dilation=4)
         self._load(row, weights)
 
@@ -256,6 +276,12 @@ class DilatedResNet50(_Stages):
             first, _, rest = name.partition(".")
             named[f"{self._stem.get(first, first)}.{rest}"] = tensor
         return named
+
+
+class DilatedResNet101(DilatedResNet50):
+    """ResNet-101 "v2" of PFENet: the same with 23 blocks in layer3."""
+
+    layer3_blocks = 23
 
 
 def _bottlenecks(inputs: int, width: int, blocks: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:

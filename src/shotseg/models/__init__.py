@@ -14,13 +14,30 @@ _HOME = {
     "bam": ("shotseg.models.bam", "BAM"),
     "hdmnet": ("shotseg.models.hdmnet", "HDMNet"),
     "pi-clip": ("shotseg.models.pi_clip", "PICLIP"),
+    "pi-clip-priors": ("shotseg.models.clip_priors", "ClipPriorsOnly"),
+    "pi-clip-zero-shot": ("shotseg.models.clip_priors", "ClipZeroShot"),
+    "qgnet": ("shotseg.models.qgnet", "QGNet"),
+    "hsnet": ("shotseg.models.hsnet", "HSNet"),
+    "tlg": ("shotseg.models.tlg", "TLG"),
+    "cst": ("shotseg.models.cst", "CST"),
+    "corenet": ("shotseg.models.corenet", "CORENet"),
     "guided": ("shotseg.models.guided", "Guided"),
+    "maskformer": ("shotseg.models.maskformer", "MaskFormer"),
+    "simformer": ("shotseg.models.simformer", "SimFormer"),
 }
+
+SEMANTIC = ("maskformer", "simformer")  # no examples: trained for their classes, they label every pixel
+_ENCODER = {"pi-clip-priors": "clip-vit-b16", "pi-clip-zero-shot": "clip-vit-b16"}
 
 
 def list_models() -> list[str]:
     """The names that :func:`load` takes."""
     return list(_HOME)
+
+
+def encoder_for(name: str) -> str:
+    """The encoder that "auto" stands for: the one that needs no download, unless the model is made of another."""
+    return _ENCODER.get(name, "efficientnet-lite0")
 
 
 def load(name: str, encoder: Encoder, **options: Any) -> Any:

@@ -15,6 +15,7 @@ from shotseg.models.blocks.ensemble import Ensemble, gram, scene_distance
 from shotseg.models.blocks.prior_guided import (
     Grid,
     PriorGuided,
+    Taps,
     classifier,
     cross_entropy,
     project,
@@ -97,9 +98,7 @@ class BAM(PriorGuided):
         x = self.down_query(taps.mid)  # (B, width, h, w)
         prototype = (weights[..., None] * support["prototype"]).sum(1)[..., None, None]
         if priors is None:
-            priors = (weights[..., None, None] * shot_priors(taps.high, support["high"], self.flat)).sum(
-                1, keepdim=True
-            )
+            priors = self.own_priors(taps, support)
         priors = resize(priors, x.shape[-2:])
         merged = self.init_merge(torch.cat([x, prototype.expand_as(x), priors], 1))
         y = self.res1(self.aspp(merged))
@@ -120,6 +119,11 @@ class BAM(PriorGuided):
             extra["base"] = self.base(taps.high)
             final, extra["base_map"] = self.ensemble(meta, extra["base"], psi, class_id)
         return Prediction(resize(final, images.shape[-2:]), extra)
+
+    def own_priors(self, taps: Taps, support: Support) -> Tensor:
+        """(B, 1, h', w') in [0, 1]: the max-cosine to each shot on layer 4, the shots weighted."""
+        weights = self.ensemble.weights(scene_distance(gram(taps.low), support["gram"]))[..., None, None]
+        return (weights * shot_priors(taps.high, support["high"], self.flat)).sum(1, keepdim=True)
 
     def shot_weights(self, query: Features, support: Support) -> Tensor:
         """(B, K): how much each shot counts, for priors that come one a shot."""

@@ -13,7 +13,7 @@ from shotseg.data.samples import Prediction, Support
 from shotseg.encoders.features import Encoder, Features
 from shotseg.models.base_learner import BaseHead
 from shotseg.models.blocks.ensemble import Ensemble, gram, scene_distance
-from shotseg.models.blocks.prior_guided import Grid, PriorGuided, cross_entropy, project, resize
+from shotseg.models.blocks.prior_guided import Grid, PriorGuided, Taps, cross_entropy, project, resize
 from shotseg.priors.visual import masked_average, max_cosine
 
 LEVELS = 3
@@ -102,7 +102,7 @@ class HDMNet(PriorGuided):
         x = self.down_query(taps.mid)  # (B, width, h, w)
         prototype = support["prototype"].mean(1)[..., None, None]
         if priors is None:
-            priors = self.own_priors(taps.high, support)
+            priors = self.own_priors(taps, support)
         priors = resize(priors, x.shape[-2:])
         x = self.query_merge(torch.cat([x, prototype.expand_as(x), priors * self.prior_scale], 1))  # (B, tokens, h, w)
 
@@ -119,9 +119,9 @@ class HDMNet(PriorGuided):
             final, extra["base_map"] = self.ensemble(meta, extra["base"], psi, class_id)
         return Prediction(resize(final, images.shape[-2:]), extra)
 
-    def own_priors(self, high: Tensor, support: Support) -> Tensor:
+    def own_priors(self, taps: Taps, support: Support) -> Tensor:
         """(B, P, h', w') in [0, 1]: mean over the shots of the masked max-cosine, one channel an embedding."""
-        sources = [high] if self.base is None else [self.base.embedding(high), high]
+        sources = [taps.high] if self.base is None else [self.base.embedding(taps.high), taps.high]
         names = ["high"] if self.base is None else ["embedding", "high"]
         maps = []
         for source, name in zip(sources, names):
@@ -315,7 +315,8 @@ class MatchBlock(nn.Module):
     """Cross attention from query to support by cosine, softmax over the *query* positions (section 3.2).
 
     Each support position spreads its value over the query. As the positions do so on their own, those of the background
-    are left out before the product instead of being zeroed after it, which is the same.
+    are left out before the product instead of being zeroed after it, which is the same. A softmax over the queries is
+    what ``scaled_dot_product_attention`` does not have.
     """
 
     temperature = 0.1
@@ -332,13 +333,12 @@ class MatchBlock(nn.Module):
         size, x = query.shape[-2:], _tokens(query)
         known, weight = _foreground_first(support.flatten(3).transpose(2, 3).flatten(1, 2), inside.flatten(1))
         q, k, v = self.attention(self.norm1(x), self.norm1(known))
-        scores = (
-            F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1) / self.temperature
-        )  # (B, heads, N, M)
-        column = weight[:, None, None]  # (B, 1, 1, M)
-        x = x + self.attention.join(scores.softmax(-2) @ (v * weight[:, None, :, None]))
+        q, k = F.normalize(q, dim=-1) / self.temperature, F.normalize(k, dim=-1)
+        column = weight[:, None, :, None]  # (B, 1, M, 1)
+        x = x + self.attention.join((q @ k.mT).softmax(-2) @ (v * column))
         x = x + self.ffn(self.norm2(x), size)
-        correlation = ((scores * column).sum(-1) / (column.sum(-1) + 1e-9)).mean(1)  # (B, N)
+        centre = (k * column).sum(-2, keepdim=True) / (column.sum(-2, keepdim=True) + 1e-9)  # (B, heads, 1, C / heads)
+        correlation = (q * centre).sum(-1).mean(1)  # (B, N), the mean score
         return _map(x, size), correlation.unflatten(1, size)
 
 

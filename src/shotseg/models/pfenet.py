@@ -11,7 +11,16 @@ from torch import Tensor, nn
 from shotseg.data.samples import Prediction, Support
 from shotseg.encoders.features import Encoder, Features
 from shotseg.models.blocks.fem import FEM
-from shotseg.models.blocks.prior_guided import Grid, PriorGuided, cross_entropy, project, resize, shot_priors
+from shotseg.models.blocks.prior_guided import (
+    Grid,
+    PriorGuided,
+    Taps,
+    batch_statistics,
+    cross_entropy,
+    project,
+    resize,
+    shot_priors,
+)
 from shotseg.priors.visual import masked_average
 
 SCALES = (1.0, 0.5, 0.25, 0.125)  # of the query map, for any input size; the paper's on COCO
@@ -24,7 +33,8 @@ class PFENet(PriorGuided):
     width:       channels of the head.
     scales:      of FEM: None is ``SCALES``, or ``PASCAL_SCALES`` with ``reference``.
     prior_maps:  number of prior channels; with another than 1, ``forward`` must be given ``priors``.
-    encoder_bn:  "eval", or "train": batch statistics of the frozen encoder follow the training images, as in the release.
+    encoder_bn:  "eval", or "train": batch statistics of the frozen encoder follow the training images, as in the release:
+                 of the query, then shot by shot.
     flat:        a prior whose range is below it becomes 0; 0 = the released formula, which stretches float noise.
     keep_small:  see :class:`PriorGuided`.
     reference:   the release in everything (scales, ``encoder_bn="train"``, ``flat=0``, layer 3's grid).
@@ -51,7 +61,10 @@ class PFENet(PriorGuided):
         self.prior_maps, self.encoder_bn, self.flat = prior_maps, encoder_bn, flat
         self.down_query = project(self.mid_channels, width)
         self.down_support = project(self.mid_channels, width)
-        self.decoder = FEM(width, prior_maps, scales or (PASCAL_SCALES if reference else SCALES))
+        scales = scales or (PASCAL_SCALES if reference else SCALES)
+        if reference:  # whose 1 is the whole map, be it a whole number or not
+            scales = [float(scale) if scale <= 1 else scale for scale in scales]
+        self.decoder = FEM(width, prior_maps, scales)
 
     def forward(
         self, query: Features, support: Support, images: Tensor, priors: Tensor | None = None, **context: Any
@@ -63,13 +76,15 @@ class PFENet(PriorGuided):
         taps = self.taps(query)
         x = self.down_query(taps.mid)  # (B, width, h, w)
         prototype = support["prototype"].mean(1)[..., None, None]  # plain mean over the shots, as for the priors
-        if priors is None:
-            priors = shot_priors(taps.high, support["high"], self.flat).mean(1, keepdim=True)  # (B, 1, h', w')
-        priors = resize(priors, x.shape[-2:])
+        priors = resize(self.own_priors(taps, support) if priors is None else priors, x.shape[-2:])
         out = self.decoder(x, prototype, priors)
         extra = {"prior": priors, "prototype": prototype, "low_logits": out.logits, "fused": out.fused}
         extra |= {f"inner{i}": inner for i, inner in enumerate(out.inner)}
         return Prediction(resize(out.logits, images.shape[-2:]), extra)
+
+    def own_priors(self, taps: Taps, support: Support) -> Tensor:
+        """(B, 1, h', w') in [0, 1]: the mean over the shots of the max-cosine on layer 4."""
+        return shot_priors(taps.high, support["high"], self.flat).mean(1, keepdim=True)
 
     def encode_support(
         self,
@@ -81,7 +96,10 @@ class PFENet(PriorGuided):
         """images (B, K, 3, H, W), masks (B, K, H, W) in {0, 1, 255} -> ``prototype`` (B, K, width), ``high`` (B, K, C4, h', w')
         masked."""
         shape = masks.shape[:2]
-        features = self.encode(images.flatten(0, 1)) if features is None else features
+        if features is None and self.training and self.encoder_bn == "train" and shape[1] > 1:
+            shots = zip(images.split(1, 1), masks.split(1, 1))
+            return Support.join([self.encode_support(*shot) for shot in shots])
+        features = self.encode_shots(images.flatten(0, 1)) if features is None else features
         taps, masks = self.taps(features), masks.flatten(0, 1)[:, None]
         x = self.down_support(taps.mid)
         prototype = masked_average(x, self.inside(masks, x.shape[-2:]))
@@ -94,10 +112,18 @@ class PFENet(PriorGuided):
         inner = [cross_entropy(prediction.extra[f"inner{i}"], target) for i in range(len(self.decoder.scales))]
         return {"main": cross_entropy(prediction.logits, target), "aux": torch.stack(inner).mean()}
 
+    def encode_shots(self, images: Tensor) -> Features:
+        """As ``encode``; the statistics of the last stage are left to the masked features that it will see."""
+        moving = [m for m in getattr(self.encoder, "layer4", nn.Module()).modules() if m.training]
+        for module in moving:
+            module.training = False
+        features = self.encode(images)
+        for module in moving:
+            module.training = True
+        return features
+
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         if mode and self.encoder_bn == "train":
-            for module in self.encoder.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.train()
+            batch_statistics(self.encoder)
         return self

@@ -1,55 +1,131 @@
-"""Masks from a class name alone, for photos that nobody has drawn on."""
+"""Masks from a class name alone, for photos that nobody has drawn on: generators by name.
+
+generator = pseudo_masks.load("clip-es", device="cuda")
+found = generator(photo, ["dog", "sofa"], labels="image")     # found.labels, found.masks, found.probabilities
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
-from shotseg.data import transforms
-from shotseg.encoders.imagenet_text import ImageNetText
-from shotseg.priors.guided_filter import guided_filter
-from shotseg.priors.objectness import border_contrast
+from shotseg import encoders
+from shotseg.errors import UsageError
+from shotseg.priors import generators, words
+from shotseg.priors.generators import Generator
 
-SIZE = 384  # longer side, in pixels, at which the class is looked for
-LEVEL = 0.4  # of a photo's highest value, from which on a pixel is the class (docs/results.md)
+
+@dataclass(frozen=True)
+class Options:
+    """What a generator is made of.
+
+    encoder, weights: as :func:`shotseg.encoders.load` has them; default the paper's own encoder.
+    dino, dino_weights: the second encoder of "fused".
+    words:     class phrases and background words of the user's own (a YAML file); default ours.
+    classes:   those of the data set, which compete in "imr".
+    reference: the slips of the released code of CLIP-ES and IMR-HSNet: see ``text.as_released`` and ``Imr.crop``.
+    cut:       fields of :class:`shotseg.priors.cut.Cut` to change: high, low, refine, sharpness, rescue.
+    """
+
+    encoder: str | None = None
+    weights: str = "default"
+    dino: str = "dino-vits8"
+    dino_weights: str = "default"
+    words: str | None = None
+    classes: tuple[str, ...] = ()
+    reference: bool = False
+    cut: dict[str, Any] = field(default_factory=dict)
+
+
+def load(name: str = "imagenet-text", device: torch.device | str = "cpu", **options: Any) -> Generator:
+    """The generator ``name``, one of ``GENERATORS``; ``options``: fields of :class:`Options`.
+
+    Raises UsageError (one line) for an unknown name, or for weights that are neither here nor can be downloaded.
+    """
+    if name not in GENERATORS:
+        raise UsageError(f"unknown generator {name!r}; choose one of {', '.join(GENERATORS)}")
+    chosen = Options(**options)
+    generator = GENERATORS[name](chosen, str(device))
+    generator.cut = replace(generator.cut, **chosen.cut)
+    return generator
 
 
 @torch.no_grad()
 def from_name(image: np.ndarray, name: str, device: torch.device | str = "cpu") -> np.ndarray:
     """The pseudo mask (H, W) uint8 in {0, 1} of the class ``name`` in a photo (H, W, 3) uint8 that shows it.
 
-    ImageNet class activation of the labels nearest to the name, weighted by the photo's objectness (border contrast), drawn
-    along its edges and cut at ``LEVEL``. Never empty: the class is known to be there.
+    By "imagenet-text", which needs no download. Never empty: the class is known to be there.
     Raises UsageError where the extra ``offline-text`` is not installed.
     """
-    pixels, _ = transforms.fit(image, SIZE, 32)
-    soft = soft_masks(_vision(str(device)), pixels[None].to(device), [name])
-    mask = transforms.resize_logits(soft, image.shape[:2])[0, 0] > LEVEL
-    return mask.to(torch.uint8).cpu().numpy()
-
-
-def soft_masks(vision: ImageNetText, images: Tensor, names: list[str]) -> Tensor:
-    """(B, N, h, w) in [0, 1] at a quarter of the size of images (B, 3, H, W) in [0, 1]: one map a class name."""
-    grid = (max(1, images.shape[-2] // 4), max(1, images.shape[-1] // 4))
-    activation = F.interpolate(vision.class_map(images, names), grid, mode="bilinear", align_corners=False)
-    features = vision.encoder(images)
-    objectness = sum(
-        F.interpolate(_unit_range(border_contrast(level)[:, None]), grid, mode="bilinear", align_corners=False)
-        for level in features.maps[-2:]
-    )
-    both = _unit_range(activation * objectness)
-    return _unit_range(guided_filter(both, F.adaptive_avg_pool2d(images, grid)))
-
-
-def _unit_range(maps: Tensor) -> Tensor:
-    low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
-    return (maps - low) / (high - low).clamp(min=1e-6)
+    return _offline(str(device))(image, [name]).masks[0]
 
 
 @lru_cache(maxsize=1)
-def _vision(device: str) -> ImageNetText:
-    return ImageNetText(device)
+def _offline(device: str) -> Generator:
+    return load("imagenet-text", device)
+
+
+def _imagenet_text(options: Options, device: str) -> Generator:
+    from shotseg.encoders.imagenet_text import ImageNetText
+
+    if options.encoder not in (None, "efficientnet-lite0"):
+        raise UsageError(f"imagenet-text has a classifier of its own, not {options.encoder!r}; leave the encoder out")
+    return generators.ImageNetMaps(ImageNetText(device))
+
+
+def _objectness(options: Options, device: str) -> Generator:
+    return generators.Objectness(encoders.load(options.encoder or "efficientnet-lite0", options.weights, device))
+
+
+def _clip_es(options: Options, device: str) -> generators.ClipES:
+    from shotseg.priors import text
+
+    prior = text.as_released(text.CLIP_ES_MAPS) if options.reference else text.CLIP_ES_MAPS
+    return generators.ClipES(_clip(options, "clip-vit-b16", device), prior, _own_words(options))
+
+
+def _imr(options: Options, device: str) -> Generator:
+    clip = _clip(options, "clip-rn50", device)
+    return generators.Imr(clip, options.classes, _own_words(options), "center" if options.reference else "none")
+
+
+def _dino(options: Options, device: str) -> Generator:
+    return generators.Dino(_vit(options.encoder or "dino-vits8", options.weights, device))
+
+
+def _fused(options: Options, device: str) -> Generator:
+    blind = generators.Dino(_vit(options.dino, options.dino_weights, device))
+    return generators.Fused(_clip_es(options, device), blind)
+
+
+def _own_words(options: Options) -> words.Words | None:
+    return None if options.words is None else words.read(options.words)
+
+
+def _clip(options: Options, default: str, device: str) -> Any:
+    found = encoders.load(options.encoder or default, options.weights, device)
+    if not hasattr(found, "last_block"):
+        raise UsageError(f"{found.name!r} knows no text; choose {default} or another CLIP-like model")
+    return found
+
+
+def _vit(name: str, weights: str, device: str) -> Any:
+    found = encoders.load(name, weights, device)
+    if not hasattr(found, "tokens"):
+        raise UsageError(f"{name!r} keeps no attention keys; choose a plain ViT such as dino-vits8")
+    return found
+
+
+# The first is the default: it needs no download.
+GENERATORS = {
+    "imagenet-text": _imagenet_text,
+    "clip-es": _clip_es,
+    "imr": _imr,
+    "dino": _dino,
+    "fused": _fused,
+    "objectness": _objectness,
+}

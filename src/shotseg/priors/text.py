@@ -12,38 +12,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from shotseg.encoders.clip import VisionLanguage
+from shotseg.encoders.clip import Seen, VisionLanguage
 from shotseg.errors import UsageError
+from shotseg.priors import words
 from shotseg.priors.clip_input import whole_patches
 from shotseg.priors.grad_cam import scaled, text_cams
 from shotseg.priors.refinement import CLIP_ES, PIR, AttentionRefinement
 
-# What CLIP is asked for in place of a PASCAL VOC or COCO class name (Lin et al., CLIP is Also an Efficient Segmenter).
-PHRASES = {
-    "bird": "bird avian",
-    "chair": "chair seat",
-    "person": "person with clothes,people,human",
-    "tvmonitor": "tvmonitor screen",
-    "backpack": "backpack,bag",
-    "umbrella": "umbrella,parasol",
-    "handbag": "handbag,purse",
-    "tie": "necktie",
-    "baseball glove": "glove",
-    "spoon": "dessertspoon",
-    "remote": "remote control",
-    "hair drier": "hairdrier,blowdrier",
-}
+WORDS = words.read()
+PHRASES = WORDS.phrases
 RELEASED_PHRASES = PHRASES | {"snowboard": "sknowboard"}  # the slip of CLIP-ES, PI-CLIP and TLG
-
-# What CLIP-ES lets compete beside the classes of the photo.
-# fmt: off
-BACKGROUND = (
-    "ground", "land", "grass", "tree", "building", "wall", "sky", "lake", "water", "river", "sea", "railway",
-    "railroad", "keyboard", "helmet", "cloud", "house", "mountain", "ocean", "road", "rock", "street", "valley",
-    "bridge", "sign",
-)
-# fmt: on
-COCO_BACKGROUND = tuple(word for word in BACKGROUND if word not in ("keyboard", "sign"))
+BACKGROUND = WORDS.background  # beside PASCAL's classes; beside others: WORDS.beside(names)
 
 
 @dataclass(frozen=True)
@@ -113,15 +92,23 @@ class TextPrior:
         size: tuple[int, int] | None = None,
     ) -> Tensor:
         """The maps of M rows of one set of text features, for every photo -> (B, M, h, w) in [0, 1]."""
-        return self.maps_of_input(
-            clip, (whole_patches(images, clip.patch, size, self.eight_bit) - clip.mean) / clip.std, text, rows
-        )
+        return self.maps_of_seen(clip, self.see(clip, images, size), text, rows)
+
+    def see(self, clip: VisionLanguage, images: Tensor, size: tuple[int, int] | None = None) -> Seen:
+        """What CLIP sees before its last block, for any number of :meth:`maps_of_seen` of different texts."""
+        return self._see(clip, (whole_patches(images, clip.patch, size, self.eight_bit) - clip.mean) / clip.std)
 
     def maps_of_input(self, clip: VisionLanguage, normalised: Tensor, text: Tensor, rows: Sequence[int]) -> Tensor:
         """:meth:`maps` of images that are already resized and normalised."""
-        seen = clip.tokens_and_attention(
+        return self.maps_of_seen(clip, self._see(clip, normalised), text, rows)
+
+    def _see(self, clip: VisionLanguage, normalised: Tensor) -> Seen:
+        return clip.tokens_and_attention(
             normalised, normalised=True, until_last=True, round_positions=self.round_positions
         )
+
+    def maps_of_seen(self, clip: VisionLanguage, seen: Seen, text: Tensor, rows: Sequence[int]) -> Tensor:
+        """:meth:`maps` of what :meth:`see` gave."""
         last = clip.last_block(seen, text)
         maps = scaled(text_cams(last, rows))
         if self.refinement is None or last.attention is None:

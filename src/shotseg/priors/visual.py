@@ -101,7 +101,9 @@ def prior_mask(
     which background positions of the support count as zero vectors.
     """
     masked = support * foreground(mask, support.shape[-2:])[:, :, None]
-    return torch.stack([correspondence(query, masked[:, k], size, flat) for k in range(support.shape[1])]).mean(0)
+    every = query[:, None].expand(-1, support.shape[1], -1, -1, -1).flatten(0, 1)
+    maps = correspondence(every, masked.flatten(0, 1), size, flat)
+    return maps.unflatten(0, support.shape[:2]).mean(1)
 
 
 def vvp(

@@ -70,13 +70,14 @@ _LEFT_OUT = ("encoder.", "clip_model.")
 def published_names(model: nn.Module) -> dict[str, str]:
     """Our state dict's names -> the authors', in our order."""
     host, prefix = _host(model)
-    names = {}
-    for own in host.state_dict():
-        name = own
-        for pattern, replacement in _RULES[type(host).__name__]:
-            name = re.sub(pattern, replacement, name)
-        names[prefix + own] = name
-    return names
+    return {prefix + own: renamed(own, _RULES[type(host).__name__]) for own in host.state_dict()}
+
+
+def renamed(name: str, rules: list[tuple[str, str]]) -> str:
+    """A name after one regular expression and its replacement after another."""
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
 
 
 def load(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -> None:
@@ -84,11 +85,24 @@ def load(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -> None:
 
     Raises InputError that names what is missing, unexpected or of another shape, in the authors' names.
     """
+    load_by_names(model, source, published_names(model), _LEFT_OUT)
+
+
+def load_by_names(
+    model: nn.Module,
+    source: str | Path | Mapping[str, Tensor],
+    names: Mapping[str, str],
+    left_out: tuple[str, ...] = (),
+) -> None:
+    """Load a checkpoint by our names -> the authors'; keys that begin with one of ``left_out`` are not read.
+
+    Raises InputError that names what is missing, unexpected or of another shape, in the authors' names.
+    """
     title = "the state dict" if isinstance(source, Mapping) else str(source)
     state = table.read(Path(source)) if not isinstance(source, Mapping) else source
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    state = {name: tensor for name, tensor in state.items() if not name.startswith(_LEFT_OUT)}
-    own, names = model.state_dict(), published_names(model)
+    state = {name: tensor for name, tensor in state.items() if not name.startswith(left_out)}
+    own = model.state_dict()
     counters = {theirs for theirs in names.values() if theirs.endswith("num_batches_tracked")}
     wrong = {
         "missing": [theirs for theirs in names.values() if theirs not in state and theirs not in counters],

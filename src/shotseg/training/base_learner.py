@@ -145,8 +145,7 @@ def _labelled(part: Part, index: int) -> Sample:
     """A photo with its base labels (H, W) uint8."""
     item = part.items[index]
     if _has_label_maps(part):
-        photos = part.dataset.photos
-        found = part.dataset.label_sample(next(i for i, photo in enumerate(photos) if photo.image == item.content))
+        found = part.dataset.label_sample(part.photo_positions[item.content])
         labels = base_labels(torch.from_numpy(found.mask), part.dataset.class_ids).byte().numpy()
         return Sample(found.image, labels, found.tags, found.id, found.path)
     sample = part.sample(index)

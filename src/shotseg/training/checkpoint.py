@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,11 @@ from shotseg import encoders, models
 from shotseg.data.images import write_bytes
 from shotseg.errors import InputError, UsageError
 from shotseg.models.base_learner import BaseLearner
-from shotseg.training.recipe import Recipe, build
+from shotseg.training.recipe import Recipe, build, plain
 
 HEADER = "shotseg"
+ENCODER = "encoder"  # the module whose weights are kept only where it learned
+FOREIGN = frozenset({"clip"})  # modules that never learn
 WEIGHTS = "model."  # how a tensor of the network begins; others are of the optimiser and the average
 
 
@@ -31,6 +35,8 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(str(path), "pt") as stored:
             about = json.loads((stored.metadata() or {})[HEADER])
+            if not {"recipe", "classes"} <= about.keys():
+                raise KeyError("recipe")
             return {name: stored.get_tensor(name) for name in stored.keys()}, about  # noqa: SIM118 (no mapping)
     except KeyError:
         raise InputError(f"{path}: no checkpoint of shotseg; give a file that `shotseg train` wrote") from None
@@ -40,8 +46,8 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
     """The tensors of a network that a checkpoint needs: not those of an encoder that is as its own file gave it."""
-    frozen = not getattr(model, "encoder_learned", False)
-    own = {name: tensor for name, tensor in model.state_dict().items() if not (frozen and _of_encoder(name))}
+    elsewhere = FOREIGN if getattr(model, "encoder_learned", False) else {ENCODER, *FOREIGN}
+    own = {name: tensor for name, tensor in model.state_dict().items() if not _within(name, elsewhere)}
     return {WEIGHTS + name: tensor for name, tensor in own.items()}
 
 
@@ -49,20 +55,27 @@ def load_weights(model: nn.Module, tensors: dict[str, Tensor], path: str | Path)
     """Fill a network from the tensors of a checkpoint. Raises InputError naming a missing, strange or misshapen tensor."""
     given = {name.removeprefix(WEIGHTS): t for name, t in tensors.items() if name.startswith(WEIGHTS)}
     own = model.state_dict()
-    needed = {name for name in own if not _of_encoder(name)}
+    needed = {name for name in own if not _within(name, {ENCODER, *FOREIGN})}
     wrong = sorted(needed - given.keys()) or sorted(given.keys() - own.keys())
     wrong = wrong or [name for name, tensor in given.items() if tensor.shape != own[name].shape]
     if wrong:
         raise InputError(f"{path}: tensor {wrong[0]!r} does not fit the model; take the checkpoint of this recipe")
     model.load_state_dict(given, strict=False)
-    if any(_of_encoder(name) for name in given):
+    if any(_within(name, {ENCODER}) for name in given):
         model.encoder_learned = True  # type: ignore[assignment]
 
 
-def make_model(recipe: Recipe, classes: int, base: BaseLearner | None = None, device: str = "cpu") -> Any:
+def make_model(
+    recipe: Recipe,
+    classes: int,
+    base: BaseLearner | None = None,
+    device: str = "cpu",
+    novel: Sequence[int] = (),
+) -> Any:
     """The untrained network of a recipe.
 
-    classes: number of base classes.    base: the trained base learner that BAM and HDMNet carry, with its encoder.
+    classes: number of base classes; of a semantic model, of all.    novel: ids of the novel ones, for SimFormer to learn.
+    base:    the trained base learner that BAM and HDMNet carry, with its encoder.
     """
     choice = recipe.model
     encoder = encoders.load(choice.encoder, choice.weights) if base is None else base.encoder
@@ -71,25 +84,70 @@ def make_model(recipe: Recipe, classes: int, base: BaseLearner | None = None, de
         model: Any = BaseLearner(encoder, classes, **options)
         model.encoder_learned = model.train_encoder
         model.size, model.geometry = choice.size, "fit"
+    elif choice.name in models.SEMANTIC:
+        own = {"novel": tuple(novel)} if choice.name == "simformer" else {}
+        model = models.load(choice.name, encoder, classes=classes, size=choice.size, **own, **options)
+        model.geometry = choice.geometry or model.geometry
     else:
         if base is not None:
             options |= {"base_classes": tuple(range(classes)), "base": base.head}
-        if recipe.shots > 1 and choice.name in ("bam", "hdmnet", "pi-clip"):
+        if recipe.extractor:
+            options["extractor_weights"] = "random"  # they are filled in, or come with the checkpoint
+        host = options.get("host", "pfenet") if choice.name == "qgnet" else choice.name
+        if recipe.shots > 1 and host in ("bam", "hdmnet", "pi-clip"):
             options["shots"] = recipe.shots
         model = models.load(choice.name, encoder, size=choice.size, **options)
-        model.encoder_learned = getattr(base, "encoder_learned", False)
+        moves = getattr(getattr(model, "host", model), "encoder_bn", "eval") == "train"  # its batch statistics do
+        model.encoder_learned = moves or getattr(base, "encoder_learned", False)
         if choice.geometry:
             model.geometry = choice.geometry
     return model.to(device)
 
 
-def load_model(path: str | Path, device: str = "cpu") -> Any:
-    """The trained network of a checkpoint, with its encoder, ready to use.
+def finished(path: Path, recipe: Recipe) -> bool:
+    """Whether a run's last checkpoint is there, of this recipe, and at its end."""
+    try:
+        about = read(path)[1]
+    except InputError:
+        return False
+    return bool(about["done"]) and about["recipe"] == plain(recipe)
 
+
+def names(path: str | Path) -> tuple[str, str]:
+    """Method and encoder of a checkpoint."""
+    choice = read(path)[1]["recipe"]["model"]
+    return choice["name"], choice["encoder"]
+
+
+def load_model(path: str | Path, device: str = "cpu", size: int | None = None) -> Any:
+    """The trained few-shot model of a checkpoint, with its encoder, ready to use.
+
+    size: the longer working side, in place of that of the training.
     Raises InputError for a file that is none, UsageError where the encoder's own weights cannot be had.
     """
+    model = _load(path, device, size)
+    if isinstance(model, BaseLearner):
+        raise InputError(f"{path}: a base learner, no few-shot model; give best.safetensors of a run that used it")
+    if names(path)[0] in models.SEMANTIC:
+        raise InputError(f"{path}: a semantic model, which needs no examples; use it with `shotseg segment` alone")
+    return model
+
+
+def load_semantic(path: str | Path, device: str = "cpu", size: int | None = None) -> tuple[Any, list[str]]:
+    """The trained MaskFormer or SimFormer of a checkpoint, and the names of its classes.
+
+    Raises InputError where it is the checkpoint of another kind of model.
+    """
+    if names(path)[0] not in models.SEMANTIC:
+        raise InputError(f"{path}: no semantic model; give best.safetensors of a simformer or maskformer recipe")
+    return _load(path, device, size), list(read(path)[1]["classes"])
+
+
+def _load(path: str | Path, device: str = "cpu", size: int | None = None) -> Any:
     tensors, about = read(path)
     recipe = build(about["recipe"], str(path))
+    if size is not None:
+        recipe = replace(recipe, model=replace(recipe.model, size=size))
     base = None
     if recipe.base:
         base = BaseLearner(encoders.load(recipe.model.encoder, recipe.model.weights), len(about["classes"]))
@@ -100,7 +158,7 @@ def load_model(path: str | Path, device: str = "cpu") -> Any:
 
 def load_base(path: str | Path) -> BaseLearner:
     """The base learner of a checkpoint. Raises UsageError where it is the checkpoint of another network."""
-    model = load_model(path)
+    model = _load(path)
     if not isinstance(model, BaseLearner):
         raise UsageError(f"{path}: no base learner; give best.safetensors of a base-learner recipe")
     return model
@@ -115,5 +173,6 @@ def average(shadow: dict[str, Tensor], model: nn.Module, decay: float) -> None:
             shadow[name].copy_(value)
 
 
-def _of_encoder(name: str) -> bool:
-    return bool({"encoder", "clip"} & set(name.split(".")))
+def _within(name: str, modules: Set[str]) -> bool:
+    """Whether a tensor belongs to one of these modules, at any depth."""
+    return not modules.isdisjoint(name.split("."))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from torch import Generator, Tensor
 from shotseg import data
 from shotseg.data import transforms
 from shotseg.data.folder import FolderDataset, Item
-from shotseg.data.images import write_bytes
+from shotseg.data.images import read_image, read_pair, write_bytes, write_png
 from shotseg.data.manifest import ManifestDataset
-from shotseg.data.samples import Sample
+from shotseg.data.samples import IGNORE, Sample
 from shotseg.encoders.features import Features
 from shotseg.errors import UsageError
+from shotseg.priors.pseudo_masks import from_name
 from shotseg.training.recipe import Augment, DataChoice
 
 SHALLOW = 8  # maps of finer stride are read by none of these models, and would fill the disk
@@ -42,12 +44,48 @@ class Part:
     def sample(self, index: int) -> Sample:
         return self.dataset.sample(self.positions[index])
 
+    def prepare(self, index: int) -> None:
+        """Make what an item needs on the disk, if it is not there."""
+
+    @cached_property
+    def photo_positions(self) -> dict[str, int]:
+        """Of a prepared data set: the position of each photo, by its content."""
+        return {photo.image: i for i, photo in enumerate(self.dataset.photos)}
+
     def classes_with(self, photos: int) -> list[int]:
         """Ids of the classes that have at least so many different photos."""
         contents: dict[int, set[str]] = {}
         for item in self.items:
             contents.setdefault(item.class_id, set()).add(item.content)
         return sorted(c for c, found in contents.items() if len(found) >= photos)
+
+
+class PseudoPart(Part):
+    """A part whose masks come from class names alone: a drawn mask, if there is one, is never opened.
+
+    folder: of masks/<class>/<name>.png, (H, W) in {0, 255 = the class}, or of {0, 1, 255 = not known} labels; what is not
+            there is made on first use and written whole or not at all, so several processes may share the folder.
+    make:   photo (H, W, 3) uint8 and class name -> (H, W) uint8 in {0, 1, 255}.
+    """
+
+    def __init__(self, part: Part, folder: Path, make: Callable[[np.ndarray, str], np.ndarray] = from_name):
+        super().__init__(part.dataset, part.positions)
+        self.folder, self.make = folder, make
+
+    def path(self, index: int) -> Path:
+        return self.folder / "masks" / f"{self.items[index].id}.png"
+
+    def prepare(self, index: int) -> None:
+        """Make the mask of an item, if it is not there."""
+        if not self.path(index).is_file():
+            item = self.items[index]
+            mask = self.make(read_image(item.image_path), item.class_name)
+            write_png(self.path(index), mask if (mask == IGNORE).any() else mask * 255)
+
+    def sample(self, index: int) -> Sample:
+        self.prepare(index)
+        item = self.items[index]
+        return Sample(*read_pair(item.image_path, self.path(index)), id=item.id, path=item.image_path)
 
 
 @dataclass(frozen=True)
@@ -59,11 +97,12 @@ class Views:
     test: tuple[str, ...]
 
 
-def views(choice: DataChoice, root: Path, on_test_fold: bool = False) -> Views:
+def views(choice: DataChoice, root: Path, on_test_fold: bool = False, pseudo: Path | None = None) -> Views:
     """The photos to train and to validate on.
 
     A tenth (``held_out``) of the photos is set apart for validation by the hash of their content, so that a photo keeps its
     side whatever is added to the folder. ``on_test_fold``: validate on the test classes instead, as the releases do.
+    ``pseudo``: the folder of pseudo masks (:class:`PseudoPart`), where that is the supervision.
     Raises UsageError for a fold or class that is not there.
     """
     training, testing = _folder(choice, root) if choice.name == "folder" else _prepared(choice, root)
@@ -79,11 +118,18 @@ def views(choice: DataChoice, root: Path, on_test_fold: bool = False) -> Views:
         apart = [_share(training.items[i].content) < choice.held_out for i in usable]
         train = Part(training, [i for i, out in zip(usable, apart) if not out])
         validation = Part(training, [i for i, out in zip(usable, apart) if out])
+    if choice.supervision == "pseudo":
+        if pseudo is None or pseudo.resolve() == root.resolve():
+            raise UsageError(
+                "data.pseudo: the folder of drawn masks; name another, where pseudo masks are or can be written"
+            )
+        train, validation = PseudoPart(train, pseudo), PseudoPart(validation, pseudo)
     return Views(train, validation, tuple(testing.classes) if testing is not None else ())
 
 
 def _folder(choice: DataChoice, root: Path) -> tuple[FolderDataset, FolderDataset | None]:
-    every = FolderDataset(root, masks=True)
+    masks = choice.supervision == "mask"
+    every = FolderDataset(root, masks=masks)
     folds = {str(fold): names for fold, names in every.folds.items()}
     test = list(choice.test_classes)
     if not test and choice.fold and folds:
@@ -95,8 +141,8 @@ def _folder(choice: DataChoice, root: Path) -> tuple[FolderDataset, FolderDatase
     rest = [name for name in every.classes if name not in test]
     if not rest:
         raise UsageError(f"{root}: every class is a test class; leave some to train on")
-    train = FolderDataset(root, classes=rest, masks=True)
-    return train, FolderDataset(root, classes=test, masks=True) if test else None
+    train = FolderDataset(root, classes=rest, masks=masks)
+    return train, FolderDataset(root, classes=test, masks=masks) if test else None
 
 
 def _prepared(choice: DataChoice, root: Path) -> tuple[ManifestDataset, ManifestDataset | None]:

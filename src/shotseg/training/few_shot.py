@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +42,10 @@ class FewShot:
     ``best_is``: what a validation measures.
     """
 
-    best_is = "mIoU"
-
     def __init__(self, recipe: Recipe, views: Views, model: Any, cache: Path | None = None, key: str = ""):
         self.recipe, self.model, self.views = recipe, model, views
         self.classes, self.epoch = views.train.classes, len(views.train)
+        self.best_is = "mIoU against pseudo masks" if recipe.data.supervision == "pseudo" else "mIoU"
         self.validation = recipe.validation.episodes
         self.caches: dict[int, FeatureCache] = {}
         for part in (views.train, views.validation) if cache else ():
@@ -69,25 +68,48 @@ class FewShot:
     def prepare(
         self, share: Callable[[Sequence[int]], Sequence[int]], advance: Callable[[str, int, int], None]
     ) -> None:
-        """Make the features on disk that are not there yet; ``share`` gives this process its part of the photos."""
-        for cache in self.caches.values():
-            own = share(range(len(cache.part)))
+        """Make the pseudo masks and features that are not on the disk; ``share`` gives this process its part of the photos."""
+        works: list[tuple[str, Part | FeatureCache, int]] = []
+        if self.recipe.data.supervision == "pseudo":
+            works += [("pseudo masks", part, len(part)) for part in (self.views.train, self.views.validation)]
+        works += [("frozen features", cache, len(cache.part)) for cache in self.caches.values()]
+        for what, kept, count in works:
+            own = share(range(count))
             for n, index in enumerate(own, 1):
-                cache.prepare(index)
-                advance("frozen features", n, len(own))
+                kept.prepare(index)
+                advance(what, n, len(own))
 
     def draw(self, i: int) -> Batch:
         """Training episode i, augmented, a batch of one."""
         part = self.views.train
         index, stream = self._draws[id(part)][i], generator(self.recipe.seed, i)
+        if self.recipe.absent and float(torch.rand((), generator=stream)) < self.recipe.absent:
+            index = self._without(part, index, stream)
         if id(part) in self.caches:
             flips = (torch.rand(1 + self.recipe.shots, generator=stream) < self.recipe.augment.flip).tolist()
-            return self._stored(part, index, flips)
+            return self._cleared(part, index, self._stored(part, index, flips))
 
         def change(image: np.ndarray, mask: np.ndarray | None) -> transforms.Pair:
             return augmented(image, mask, self.recipe.augment, self.recipe.model.size, stream)
 
-        return Batch(episodes.load_episode(part, index, change))
+        return self._cleared(part, index, Batch(episodes.load_episode(part, index, change)))
+
+    @staticmethod
+    def _without(part: Part, index: EpisodeIndex, stream: torch.Generator) -> EpisodeIndex:
+        """The episode with a query that is not listed under its class."""
+        showing = {item.content for item in part.items if item.class_id == index.class_id}
+        others = [i for i, item in enumerate(part.items) if item.content not in showing]
+        if not others:
+            raise UsageError("absent: every photo shows every class; set it to 0, or add photos of other classes")
+        return replace(index, query=others[int(torch.randint(len(others), (), generator=stream))])
+
+    @staticmethod
+    def _cleared(part: Part, index: EpisodeIndex, drawn: Batch) -> Batch:
+        """Background alone where the query shows another class, whose mask it came with."""
+        mask = drawn.episode.query_mask
+        if mask is None or part.items[index.query].class_id == index.class_id:
+            return drawn
+        return replace(drawn, episode=replace(drawn.episode, query_mask=mask.masked_fill(mask == 1, 0)))
 
     def draw_validation(self, j: int) -> Batch:
         """Validation episode j at the model's working size, a batch of one."""
@@ -107,7 +129,7 @@ class FewShot:
             support=torch.stack([shot.image for shot in shots])[None],
             support_mask=torch.stack([shot.mask for shot in shots])[None],
             class_id=torch.tensor([index.class_id]),
-            class_name=(part.items[index.query].class_name,),
+            class_name=(part.items[index.supports[0]].class_name,),
             ids=(tuple(part.items[i].id for i in (index.query, *index.supports)),),
         )
         kept = [shot.masked if cache.masks_input else shot.features for shot in shots]

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from shotseg.data.images import write_bytes
 from shotseg.errors import UsageError
 from shotseg.training import checkpoint
-from shotseg.training.progress import Log
+from shotseg.training.progress import FIGURE, Log
 from shotseg.training.recipe import Optimiser, Recipe, Schedule, plain
 
 Pictures = list[tuple[str, list[tuple[np.ndarray, np.ndarray]]]]
@@ -95,6 +95,8 @@ def train(task: Task, recipe: Recipe, out: Path, resume: bool = False, device: s
     last, best = out / "last.safetensors", out / "best.safetensors"
 
     model = task.model.to(here)
+    if recipe.sync_bn and world > 1 and here.type == "cuda":
+        share_batch_norms(model)
     objective = Objective(model, task.loss)
     optimiser = make_optimiser(model, recipe.optimiser)
     wrapped, optimiser = accelerator.prepare(objective, optimiser)
@@ -122,11 +124,16 @@ def train(task: Task, recipe: Recipe, out: Path, resume: bool = False, device: s
             wrapped.train()
             torch.manual_seed(stream_seed(recipe.seed, DROPOUT, step, rank))
             terms: dict[str, Tensor] = {}
+            waited = 0.0
             for i in range(recipe.accumulate):
                 final = i == recipe.accumulate - 1
                 with nullcontext() if final else accelerator.no_sync(wrapped):
-                    losses = wrapped(next(batches).to(here))
-                    accelerator.backward(sum(losses.values()) / recipe.accumulate)
+                    asked = time.perf_counter()
+                    batch = next(batches).to(here)
+                    waited += time.perf_counter() - asked
+                    losses = wrapped(batch)
+                    learnt = [value for name, value in losses.items() if not name.startswith(FIGURE)]
+                    accelerator.backward(sum(learnt) / recipe.accumulate)
                 for name, value in losses.items():
                     terms[name] = terms.get(name, 0) + value.detach().float() / recipe.accumulate
             if recipe.optimiser.clip:
@@ -140,7 +147,8 @@ def train(task: Task, recipe: Recipe, out: Path, resume: bool = False, device: s
             if not all(map(math.isfinite, total)):
                 raise UsageError(f"step {step}: the loss is no number; lower optimiser.lr, or set optimiser.clip")
             seconds = time.perf_counter() - start
-            log.step(state.step, dict(zip(terms, total)), optimiser.param_groups[0]["lr"], recipe.batch / seconds)
+            rate = optimiser.param_groups[0]["lr"]
+            log.step(state.step, dict(zip(terms, total)), rate, recipe.batch / seconds, waited / seconds)
 
             every = recipe.validation.every
             if state.step == steps or (every and state.step % every == 0):
@@ -191,17 +199,36 @@ def learning_rate(step: int, steps: int, schedule: Schedule) -> float:
 
 
 def make_optimiser(model: nn.Module, choice: Optimiser) -> torch.optim.Optimizer:
-    """One parameter group for each factor, over the parameters that learn; biases and norms decay as the rest does."""
-    groups: dict[float, list[nn.Parameter]] = {}
+    """One parameter group for each factor, over the parameters that learn; biases decay as the rest does."""
+    norms = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.Embedding)
+    spared = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, norms) and not choice.decay_norms
+        for parameter in module.parameters(recurse=False)
+    }
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             fits = [prefix for prefix in choice.factors if name.startswith(prefix)]
             factor = choice.factors[max(fits, key=len)] if fits else 1.0
-            groups.setdefault(factor, []).append(parameter)
-    listed = [{"params": parameters, "factor": factor} for factor, parameters in groups.items()]
+            groups.setdefault((factor, id(parameter) not in spared), []).append(parameter)
+    listed = [
+        {"params": parameters, "factor": factor, "weight_decay": choice.weight_decay if decayed else 0.0}
+        for (factor, decayed), parameters in groups.items()
+    ]
     if choice.name == "adamw":
         return torch.optim.AdamW(listed, choice.lr, weight_decay=choice.weight_decay)
     return torch.optim.SGD(listed, choice.lr, choice.momentum, weight_decay=choice.weight_decay)
+
+
+def share_batch_norms(model: nn.Module) -> None:
+    """Batch norms that learn take their statistics over all processes, in place; PyTorch has that for CUDA alone."""
+    for name, child in model.named_children():
+        if type(child) is nn.BatchNorm2d and child.weight.requires_grad:
+            setattr(model, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
+        else:
+            share_batch_norms(child)
 
 
 def stream_seed(*numbers: int) -> int:

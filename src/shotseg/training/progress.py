@@ -21,6 +21,7 @@ from shotseg.overlay import draw
 
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:70em;padding:0 1em;color:#222}
 img{height:170px;margin:0 4px 8px 0}figcaption{font-size:13px;color:#555}pre{font-size:13px;background:#f6f6f6;padding:1em}"""
+FIGURE = "figure."  # how the name of a term begins that is shown beside the loss and is no part of it
 SMOOTH = 50  # steps that a curve of the loss averages
 
 
@@ -76,13 +77,17 @@ class Log:
         if self.lines_on_stderr and done % 200 == 0:
             print(f"{what}: {done} of {total}", file=sys.stderr)
 
-    def step(self, step: int, terms: Mapping[str, float], rate: float, images_per_second: float) -> None:
+    def step(
+        self, step: int, terms: Mapping[str, float], rate: float, images_per_second: float, waited: float = 0.0
+    ) -> None:
+        """waited: share of the step's time that went by until its photos were there."""
         if self.quiet:
             return
-        loss = sum(terms.values())
+        loss = sum(value for name, value in terms.items() if not name.startswith(FIGURE))
         said = f"loss {loss:.3f}{self.score}  {images_per_second:.1f} episodes/s"
         self.bar.update(self.task, description="training", completed=step, total=self.steps, said=said)
         line = {"step": step, "loss": loss, **terms, "lr": rate, "per_second": round(images_per_second, 2)}
+        line["waited"] = round(waited, 3)
         self._write(line)
         for name in ("loss", *terms):
             self.board.add_scalar(f"train/{name}", line[name], step)

@@ -30,8 +30,8 @@ class ModelChoice:
     """Of the encoder: "default", "random" or a file."""
     size: int = 473
     """Side of the square that training works on, and the longer working side afterwards."""
-    geometry: Literal["fit", "squash", ""] = ""
-    """How photos come to that size after training; empty = as the model was made."""
+    geometry: Literal["fit", "squash", "short", ""] = ""
+    """How photos come to that size after training; empty = as the model was made. "short": by their shorter side."""
     options: dict[str, Value] = field(default_factory=dict)
     """Further keywords of the model's class."""
 
@@ -54,14 +54,19 @@ class DataChoice:
     """Training photos that also show a test class: left out, or kept with it as background."""
     held_out: float = 0.1
     """Share of the training photos that is kept for validation, told by their content."""
+    supervision: Literal["mask", "pseudo"] = "mask"
+    """Train and validate on drawn masks, or on masks made from class names; drawn ones are then never read."""
+    pseudo: str = ""
+    """Folder of those masks, masks/<class>/<name>.png; what is not there yet is made. Empty = pseudo/ in the results."""
 
 
 @dataclass(frozen=True)
 class Augment:
     """Random changes of a training photo."""
 
-    geometry: Literal["crop", "squash"] = "crop"
-    """Random crop of the size, or the whole photo squashed to it."""
+    geometry: Literal["crop", "squash", "short"] = "crop"
+    """Random crop of the size, or the whole photo squashed to it. "short": MaskFormer's, the shorter side scaled, a
+    crop of the size at most, padded to it."""
     scale: tuple[float, float] = (0.9, 1.1)
     degrees: float = 10.0
     rotate: float = 0.5
@@ -84,6 +89,8 @@ class Optimiser:
     """Learning rate factors by the beginning of a parameter's name; the longest that fits counts, "" fits all."""
     clip: float = 0.0
     """Largest norm of the gradient; 0 = not clipped."""
+    decay_norms: bool = True
+    """Weight decay also on norm layers and embeddings."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +120,71 @@ class Validation:
 
 
 @dataclass(frozen=True)
+class WeakShotChoice:
+    """Of SimFormer and MaskFormer: what is known of which class. Novel classes are those of data.test_classes or fold."""
+
+    supervision: Literal["weak", "base", "full"] = "weak"
+    """Base masks and tags of novel classes; base masks alone; or every mask, the ceiling."""
+    label_scope: Literal["image", "crop"] = "image"
+    """Tags are of the whole photo; or, as released, of what the crop shows, read from the novel classes' pixels."""
+    background: Literal["unknown", "base"] = "unknown"
+    """Of class folders: what no mask covers in a photo with a novel class is unknown, or outlined as a base class."""
+    labels: tuple[str, ...] = ()
+    """Of a folder of label maps without classes.csv: the names of its values 0, 1, ..."""
+    pairing: Literal["deconfounded", "novel", "base", "random"] = "deconfounded"
+    """How a photo's partner is chosen."""
+    rarest: float = 0.01
+    """Of deconfounded: the chance to take the rarest of the photo's novel classes."""
+    retrain: bool = True
+    """Train a MaskFormer again on base masks and pseudo labels."""
+    scales: tuple[int, ...] = ()
+    """Shorter sides that pseudo labels are averaged over; empty = the working size."""
+    flip: bool = False
+    """Pseudo labels are averaged with those of the mirrored photo."""
+    reference: bool = False
+    """Partner lists as released."""
+
+
+@dataclass(frozen=True)
+class ContrastiveChoice:
+    """Of QGNet's prior extractor: what is told apart from what, without labels."""
+
+    objective: Literal["patches", "region"] = "patches"
+    """Local views are patches around superpixels; or superpixels seen in both global views, averaged on the map."""
+    segments: Literal["slic", "felzenszwalb", "grid", "none"] = "slic"
+    """Where patches come from; "grid" and "none" (random small crops) are controls."""
+    superpixels: int = 50
+    """Of SLIC, about."""
+    pairing: Literal["image", "segment"] = "image"
+    """The two patches of a photo: of any two superpixels, or two views of one."""
+    mask_outside: bool = False
+    """Paint a patch grey outside its superpixel."""
+    local_size: int = 0
+    """Side of a patch; 0 = model.size."""
+    local_head: Literal["shared", "separate"] = "shared"
+    gg: float = 1.0
+    """Weight of the term global-global; of the others below. 0 = left out, as in the ablations."""
+    ll: float = 1.0
+    """Local-local; with objective=region the term of the regions."""
+    gl: float = 1.0
+    """Global-local, both ways."""
+    symmetric: bool = False
+    """Each view is query and key once; twice the cost."""
+    temperature: float = 0.2
+    region_temperature: float = 0.1
+    dim: int = 128
+    mlp: bool = True
+    """Head of MoCo v2; False: v1."""
+    momentum: float = 0.999
+    queue: int = 0
+    """Keys of earlier batches; 0 = half the photos, 65536 at most, in whole batches."""
+    queues: Literal["separate", "shared"] = "separate"
+    """Global and local keys apart, or in one queue."""
+    bn_groups: int = 8
+    """Parts of a process's batch that batch norms see apart, so that they do not tell which views belong together."""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that decides the outcome of a training."""
 
@@ -122,8 +194,12 @@ class Recipe:
     optimiser: Optimiser = field(default_factory=Optimiser)
     schedule: Schedule = field(default_factory=Schedule)
     validation: Validation = field(default_factory=Validation)
+    weak_shot: WeakShotChoice = field(default_factory=WeakShotChoice)
+    contrastive: ContrastiveChoice = field(default_factory=ContrastiveChoice)
     shots: int = 1
     """Support photos in an episode."""
+    absent: float = 0.0
+    """Chance that an episode's query does not show the class: its target is then background alone."""
     batch: int = 4
     """Episodes (or photos) a step: of all processes and accumulated parts together."""
     accumulate: int = 1
@@ -131,6 +207,8 @@ class Recipe:
     steps: int = 0
     """Length of the training, or 0: ``epochs`` over the list of training photos."""
     epochs: float = 0.0
+    sync_bn: bool = True
+    """On several CUDA devices: batch norms that learn see the batch of all of them, not their own part."""
     precision: Literal["no", "bf16", "fp16"] = "no"
     ema: float = 0.0
     """Decay of the moving average of the weights that is validated and kept; 0 = none."""
@@ -143,6 +221,10 @@ class Recipe:
     """Keep the frozen features on disk: much faster, but the only augmentation is then the flip."""
     base: str = ""
     """The base learner that BAM and HDMNet need: a recipe to train it by, or the checkpoint of one; empty = none."""
+    extractor: str = ""
+    """QGNet's prior extractor: a contrastive recipe to train it by, the checkpoint of one, or MoCo's; empty = as loaded."""
+    unlabelled: str = ""
+    """Folder of photos to train the prior extractor on; empty = the training photos. Labels are never read of it."""
 
     def __post_init__(self) -> None:
         for name in ("shots", "batch", "accumulate", "save_every"):

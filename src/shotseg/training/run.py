@@ -9,9 +9,10 @@ from pathlib import Path
 
 import torch
 
-from shotseg.errors import InputError, UsageError
+from shotseg import models
+from shotseg.errors import UsageError
 from shotseg.models.base_learner import BaseLearner
-from shotseg.training import checkpoint, loop
+from shotseg.training import checkpoint, loop, qgnet
 from shotseg.training import recipe as recipes
 from shotseg.training.base_learner import BaseTraining
 from shotseg.training.data import views
@@ -26,15 +27,27 @@ def train(
     resume: bool = False,
     device: str = "auto",
     say: Callable[[str], None] = print,
+    until: str = "",
 ) -> loop.Outcome:
     """Train by a recipe on the photos at ``root``.
 
-    out:    as of :func:`shotseg.training.loop.train`; ``base/`` gets the base learner, ``features/`` what is kept on disk.
+    out:    as of :func:`shotseg.training.loop.train`; ``base/`` gets the base learner, ``features/`` what is kept on disk,
+            ``pseudo/`` the masks made from class names, where these are the supervision and no other folder is named.
     resume: go on where a run of the same recipe stopped; a base learner that is finished is not trained again.
     say:    gets a line about what is done beside the training itself.
+    until:  of QGNet: stop after the stage "extractor" or "priors"; the same call without it goes on from there.
     Raises UsageError for choices that do not fit together, InputError for a photo or checkpoint that cannot be used.
     """
-    choice = views(recipe.data, root, recipe.validation.on_test_fold)
+    if recipe.model.name in models.SEMANTIC:
+        from shotseg.training import weak_shot
+
+        return weak_shot.train(recipe, root, out, resume, device, say)
+    if recipe.model.name == "contrastive":
+        return qgnet.train_extractor(recipe, root, out, resume, device, say)
+    if until and recipe.model.name != "qgnet":
+        raise UsageError(f"until {until!r}: {recipe.model.name} has no such stage; leave it out")
+    pseudo = Path(recipe.data.pseudo) if recipe.data.pseudo else out / "pseudo"
+    choice = views(recipe.data, root, recipe.validation.on_test_fold, pseudo)
     say(
         f"{len(choice.train)} photos of {len(choice.train.classes)} classes to train on, {len(choice.validation)} to validate"
         f" on; never seen: {', '.join(choice.test) or 'none'}"
@@ -48,9 +61,16 @@ def train(
         base, file = _base_learner(recipe, root, out, resume, device, say) if recipe.base else (None, None)
         if base is not None and base.head.classify[-1].out_channels != len(choice.train.classes) + 1:
             raise UsageError(f"{file}: its classes are not those of this training; give the base learner of this fold")
-        torch.manual_seed(recipe.seed)  # whether the base learner was trained or loaded
+        extractor = qgnet.extractor_file(recipe, root, out, resume, device, say) if recipe.extractor else None
+        if until == "extractor":
+            return loop.Outcome(extractor or out, 0.0, 0)
+        torch.manual_seed(recipe.seed)  # whether the others were trained or loaded
         model = checkpoint.make_model(recipe, len(choice.train.classes), base)
-        task = FewShot(recipe, choice, model, cache, _encoder_key(recipe, file))
+        if recipe.model.name == "qgnet":
+            qgnet.fill(model, recipe, root, out, extractor, device, say)
+        task = FewShot(recipe, choice, model, cache, _encoder_key(recipe, file, extractor))
+        if until == "priors":
+            return qgnet.keep_priors(task, out, device, say)
     return loop.train(task, recipe, out, resume, device)
 
 
@@ -65,7 +85,7 @@ def _base_learner(
     model = replace(own.model, encoder=recipe.model.encoder, weights=recipe.model.weights)
     own = replace(own, model=model, data=recipe.data, workers=recipe.workers)
     file, last = out / "base" / "best.safetensors", out / "base" / "last.safetensors"
-    if file.is_file() and resume and _finished(last, own):
+    if file.is_file() and resume and checkpoint.finished(last, own):
         say(f"base learner: {file} is finished, loaded")
     else:
         say(f"base learner: trained first by {recipe.base}, into {file.parent}")
@@ -74,16 +94,10 @@ def _base_learner(
     return checkpoint.load_base(file), file
 
 
-def _finished(last: Path, recipe: Recipe) -> bool:
-    try:
-        about = checkpoint.read(last)[1]
-    except InputError:
-        return False
-    return bool(about["done"]) and about["recipe"] == recipes.plain(recipe)
-
-
-def _encoder_key(recipe: Recipe, base: Path | None) -> str:
-    """What frozen features depend on beside the photo: the encoder and its weights."""
-    file = base if base is not None else Path(recipe.model.weights)
-    content = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else recipe.model.weights
-    return f"{recipe.model.name} {recipe.model.encoder} {content} {sorted(recipe.model.options.items())}"
+def _encoder_key(recipe: Recipe, base: Path | None, extractor: Path | None = None) -> str:
+    """What frozen features depend on beside the photo: the networks and their weights."""
+    files = [base if base is not None else Path(recipe.model.weights), extractor]
+    hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file is not None and file.is_file()]
+    content = " ".join(hashes) or recipe.model.weights
+    masks = "" if recipe.data.supervision == "mask" else f" pseudo {recipe.data.pseudo}"
+    return f"{recipe.model.name} {recipe.model.encoder} {content} {sorted(recipe.model.options.items())}{masks}"

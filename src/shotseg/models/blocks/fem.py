@@ -23,7 +23,7 @@ class FEM(nn.Module):
     """Query, prototype and prior maps meet at several scales; what a scale has found flows into the next one.
 
     width: channels of the query features and of the prototype.       maps: number of prior channels.
-    scales: in the order of the flow. A number up to 1 is a share of the query map's sides, a larger one the side of the bin.
+    scales: in the order of the flow. A whole number is the side of the bin, a fraction up to 1.0 a share of the map's sides.
     """
 
     def __init__(self, width: int = 256, maps: int = 1, scales: Sequence[float] = (1.0, 0.5, 0.25, 0.125)):
@@ -62,5 +62,6 @@ class FEM(nn.Module):
 
 
 def _bins(scale: float, size: Sequence[int]) -> tuple[int, int]:
-    height, width = (max(1, int(side * scale)) if scale <= 1 else int(scale) for side in size)
+    share = isinstance(scale, float) and scale <= 1
+    height, width = (max(1, int(side * scale)) if share else int(scale) for side in size)
     return height, width

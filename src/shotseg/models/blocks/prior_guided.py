@@ -25,66 +25,15 @@ class Taps(NamedTuple):
     high: Tensor  # (B, C4, h', w'): layer 4
 
 
-class PriorGuided(nn.Module):
-    """Base of PFENet, BAM and HDMNet.
+class Episodic(nn.Module):
+    """A few-shot model on whole episodes: from pixels to logits, and to the terms of its loss."""
 
-    encoder: any frozen encoder of three maps or more. Layer 4 of the papers is its last map, layer 3 the map that its last
-             stage starts from, layer 2 the deepest map before that of another stride or width.
-    size:    longer working side in pixels.
-    grid:    the map whose grid the head works on. "layer3" is the authors' (stride 8 in their dilated ResNet-50, 16 in
-             VGG-16); "layer2" keeps the finer one; "auto" takes layer 2's for an ordinary pyramid (layer 4 coarser than
-             layer 3, stride 8 and 16 against 32) and layer 3's for an encoder that is cut or dilated for segmentation.
-    keep_small: an object that falls between the cells of a map keeps those that it touches; the releases lose it.
-    """
-
-    geometry = "fit"
-    masks_input = False  # True: supports are masked before the encoder, and their features depend on the mask
-
-    def __init__(self, encoder: Encoder, size: int = 473, grid: Grid = "auto", keep_small: bool = True):
-        super().__init__()
-        if len(encoder.channels) < 3:
-            raise UsageError(
-                f"encoder {encoder.name!r} gives {len(encoder.channels)} map(s), three are needed: take another encoder"
-            )
-        self.encoder = encoder.requires_grad_(False)
-        self.size, self.keep_small = size, keep_small
-        kinds = list(zip(encoder.strides, encoder.channels))
-        self.layer3 = encoder.before_last % len(kinds)
-        others = [i for i in range(self.layer3) if kinds[i] != kinds[self.layer3]]
-        self.layer2 = max(others, default=max(0, self.layer3 - 1))
-        pyramid = encoder.strides[-1] > encoder.strides[self.layer3]
-        self.grid = self.layer2 if grid == "layer2" or (grid == "auto" and pyramid) else self.layer3
-        self.mid_channels = encoder.channels[self.layer3] + encoder.channels[self.layer2]
-        self.high_channels = encoder.channels[-1]
+    encoder: Encoder
+    masks_input: bool  # True: supports are masked before the encoder, and their features depend on the mask
 
     def encode(self, images: Tensor) -> Features:
-        """(B, 3, H, W) in [0, 1] -> the encoder's features: the frozen part, once per image."""
-        return self.encoder(images)
-
-    def taps(self, features: Features) -> Taps:
-        size = features.maps[self.grid].shape[-2:]
-        low, mid = (resize(features.maps[layer], size) for layer in (self.layer2, self.layer3))
-        return Taps(low, torch.cat([mid, low], 1), features.maps[-1])
-
-    def last_stage(self, features: Features, inside: Tensor) -> Tensor:
-        """Layer 4 of layer 3 times ``inside`` (B, 1, H, W); layer 4 itself where the encoder has no separate last stage.
-
-        The result is not masked again.
-        """
-        tap = features.maps[self.layer3]
-        try:
-            with torch.no_grad():
-                return self.encoder.last_stage(tap * resize(inside, tap.shape[-2:]))
-        except NotImplementedError:
-            return features.maps[-1]
-
-    def inside(self, masks: Tensor, size: Any, mode: Literal["bilinear", "nearest"] = "bilinear") -> Tensor:
-        """Support masks (N, 1, H, W) in {0, 1, 255} -> their share of foreground (N, 1, h, w) in [0, 1]."""
-        share = foreground(masks, size, mode)
-        if not self.keep_small:
-            return share
-        touched = F.adaptive_max_pool2d((masks == 1).float(), tuple(size))
-        return torch.where(share.sum((2, 3), keepdim=True) > 0, share, touched)
+        """(B, 3, H, W) in [0, 1] -> the frozen part, once per image."""
+        raise NotImplementedError
 
     def forward(self, query: Features, support: Support, images: Tensor, **context: Any) -> Prediction:
         raise NotImplementedError
@@ -105,8 +54,8 @@ class PriorGuided(nn.Module):
         the model ``masks_input``); None computes them here.
         """
         kept: dict[str, Any] = {"masked" if self.masks_input else "features": support}
-        encoded = self.encode_support(episode.support, self.masks_of(episode), class_names=episode.class_name, **kept)
         query = self.encode(episode.query) if query is None else query
+        encoded = self.encode_support(episode.support, self.masks_of(episode), class_names=episode.class_name, **kept)
         return self(query, encoded, episode.query, class_id=episode.class_id)
 
     def loss(
@@ -134,10 +83,88 @@ class PriorGuided(nn.Module):
             raise UsageError("this model learns from support masks: give one for each support image")
         return episode.support_mask
 
+
+class PriorGuided(Episodic):
+    """Base of PFENet, BAM and HDMNet.
+
+    encoder: any frozen encoder of three maps or more. Layer 4 of the papers is its last map, layer 3 the map that its last
+             stage starts from, layer 2 the deepest map before that of another stride or width.
+    size:    longer working side in pixels.
+    grid:    the map whose grid the head works on. "layer3" is the authors' (stride 8 in their dilated ResNet-50, 16 in
+             VGG-16); "layer2" keeps the finer one; "auto" takes layer 2's for an ordinary pyramid (layer 4 coarser than
+             layer 3, stride 8 and 16 against 32) and layer 3's for an encoder that is cut or dilated for segmentation.
+    keep_small: an object that falls between the cells of a map keeps those that it touches; the releases lose it.
+    """
+
+    geometry = "fit"
+    masks_input = False
+
+    def __init__(self, encoder: Encoder, size: int = 473, grid: Grid = "auto", keep_small: bool = True):
+        super().__init__()
+        if len(encoder.channels) < 3:
+            raise UsageError(
+                f"encoder {encoder.name!r} gives {len(encoder.channels)} map(s), three are needed: take another encoder"
+            )
+        self.encoder = encoder.requires_grad_(False)
+        self.size, self.keep_small = size, keep_small
+        kinds = list(zip(encoder.strides, encoder.channels))
+        self.layer3 = encoder.before_last % len(kinds)
+        others = [i for i in range(self.layer3) if kinds[i] != kinds[self.layer3]]
+        self.layer2 = max(others, default=max(0, self.layer3 - 1))
+        pyramid = encoder.strides[-1] > encoder.strides[self.layer3]
+        self.grid = self.layer2 if grid == "layer2" or (grid == "auto" and pyramid) else self.layer3
+        self.mid_channels = encoder.channels[self.layer3] + encoder.channels[self.layer2]
+        self.high_channels = encoder.channels[-1]
+
+    def encode(self, images: Tensor) -> Features:
+        """(B, 3, H, W) in [0, 1] -> the encoder's features: the frozen part, once per image."""
+        return self.encoder(images)
+
+    @property
+    def map_count(self) -> int:
+        """How many maps ``encode`` gives."""
+        return len(self.encoder.channels)
+
+    def taps(self, features: Features) -> Taps:
+        size = features.maps[self.grid].shape[-2:]
+        low, mid = (resize(features.maps[layer], size) for layer in (self.layer2, self.layer3))
+        return Taps(low, torch.cat([mid, low], 1), features.maps[-1])
+
+    def last_stage(self, features: Features, inside: Tensor) -> Tensor:
+        """Layer 4 of layer 3 times ``inside`` (B, 1, H, W); layer 4 itself where the encoder has no separate last stage.
+
+        The result is not masked again.
+        """
+        tap = features.maps[self.layer3]
+        try:
+            with torch.no_grad():
+                return self.encoder.last_stage(tap * resize(inside, tap.shape[-2:]))
+        except NotImplementedError:
+            return features.maps[-1]
+
+    def inside(self, masks: Tensor, size: Any, mode: Literal["bilinear", "nearest"] = "bilinear") -> Tensor:
+        """Support masks (N, 1, H, W) in {0, 1, 255} -> their share of foreground (N, 1, h, w) in [0, 1]."""
+        share = foreground(masks, size, mode)
+        if not self.keep_small:
+            return share
+        touched = F.adaptive_max_pool2d((masks == 1).float(), tuple(size))
+        return torch.where(share.sum((2, 3), keepdim=True) > 0, share, touched)
+
+    def own_priors(self, taps: Taps, support: Support) -> Tensor:
+        """(B, P, h', w') in [0, 1]: the model's own prior maps, where no others are given."""
+        raise NotImplementedError
+
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         self.encoder.eval()
         return self
+
+
+def batch_statistics(network: nn.Module) -> None:
+    """Let the batch norms of a frozen network see and follow the batch, as some releases do by oversight."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.train()
 
 
 def resize(maps: Tensor, size: Any) -> Tensor:
@@ -157,9 +184,10 @@ def shot_priors(query: Tensor, support: Tensor, flat: float = 1e-6) -> Tensor:
     return maps.view(-1, shots, *query.shape[-2:])
 
 
-def project(channels: int, width: int) -> nn.Sequential:
-    """1x1 conv without bias, ReLU, and a dropout of half the channels: mid-level features -> (B, width, h, w)."""
-    return nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.ReLU(), nn.Dropout2d(0.5))
+def project(channels: int, width: int, kernel: int = 1) -> nn.Sequential:
+    """Conv without bias, ReLU, and a dropout of half the channels: (B, channels, h, w) -> (B, width, h, w)."""
+    conv = nn.Conv2d(channels, width, kernel, padding=kernel // 2, bias=False)
+    return nn.Sequential(conv, nn.ReLU(), nn.Dropout2d(0.5))
 
 
 def residual(width: int) -> nn.Sequential:

@@ -1,0 +1,189 @@
+"""``shotseg pseudo-label``: masks from image-level labels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from shotseg.cli.console import progress, say, table
+from shotseg.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from shotseg.data.image_labels import ImageLabels
+    from shotseg.evaluation.pseudo_quality import Judged
+    from shotseg.folder import Photo
+
+
+@dataclass(frozen=True)
+class PseudoLabel:
+    """Masks for photos of which only the classes are known.
+
+    Writes for every photo labels/<name>.png (palette: 0 = background, i = the i-th line of classes.txt, 255 = unsure), for every
+    class in it masks/<class>/<name>.png (0, 1, 255 = unsure) and soft/<class>/<name>.png (probability times 255), and
+    results.jsonl (one line a photo: file, classes with area and confidence, seconds, error), report.html and, where
+    something failed, errors.csv. With --truth also quality.json and quality.html.
+
+    example: shotseg pseudo-label --images photos --labels labels.csv --out pseudo --generator clip-es --resume
+    """
+
+    images: Path
+    """Folder of the photos."""
+    labels: Path
+    """CSV, one photo a row: its file, then its class names (or a header with image and class; names parted by ";")."""
+    out: Path
+    """Folder of the results."""
+    generator: Literal["imagenet-text", "clip-es", "imr", "dino", "fused", "objectness"] = "imagenet-text"
+    """clip-es is the best and downloads CLIP; imagenet-text needs no download."""
+    mode: Literal["episode", "image"] = "episode"
+    """Each class alone against the background, or all classes of a photo against each other."""
+    classes: Path | None = None
+    """Text file of all class names, one a line: their order is that of the values in the label maps."""
+    truth: Path | None = None
+    """True masks, for the quality report: <class>/<name>.png, or label maps <name>.png with the values of ours."""
+    layout: Literal["pascal", "coco"] | None = None
+    """Also write out/tlg/, the files that the released code of TLG reads."""
+    words: Path | None = None
+    """YAML of your own class phrases and background words, for the generators with CLIP."""
+    encoder: str | None = None
+    """In place of the generator's own; see: shotseg list encoders."""
+    weights: str = "default"
+    """ "default" (downloaded once) or the path of a local file."""
+    dino: str = "dino-vits8"
+    """The second encoder of fused."""
+    dino_weights: str = "default"
+    """Its weights."""
+    high: float | None = None
+    """A pixel is the class where its map wins against a background of this, in [0, 1]."""
+    low: float | None = None
+    """It is background where its map loses against this; between the two it is unsure."""
+    refine: Literal["par", "pamr", "none"] | None = None
+    """Drawing the maps along the photo's edges before the cut."""
+    reference: bool = False
+    """The slips of the released code of CLIP-ES and IMR-HSNet."""
+    format: Literal["mask", "coco", "voc", "yolo", "labelstudio"] = "mask"
+    """Annotations to write beside the masks, into OUT/<format>."""
+    resume: bool = False
+    """Go on where an interrupted run stopped."""
+    engine: Literal["local", "ray"] = "local"
+    """On this machine, or on a Ray cluster that shares its disks (extra: ray)."""
+    shard: str = "1/1"
+    """Only the i-th of n parts of the photos, as 2/4; the last part to finish joins the results."""
+    device: str = "auto"
+    """cpu, cuda, mps, or "auto"."""
+
+    def run(self) -> int:
+        cut: dict[str, Any] = {name: getattr(self, name) for name in ("high", "low", "refine")}
+        cut = {name: value for name, value in cut.items() if value is not None}
+        for name in ("high", "low"):
+            if not 0 <= cut.get(name, 0) <= 1:
+                raise UsageError(f"--{name} {cut[name]}: must lie between 0 and 1")
+
+        from shotseg.data import image_labels
+        from shotseg.data.images import write_bytes
+        from shotseg.folder import check_output, parse_shard, segment_folder
+        from shotseg.labeller import Labeller
+
+        parse_shard(self.shard)
+        chosen = [] if self.classes is None else image_labels.read_classes(self.classes)
+        found = image_labels.read(self.labels, self.images, chosen)
+        options = {
+            "encoder": self.encoder,
+            "weights": self.weights,
+            "words": None if self.words is None else str(self.words),
+            "reference": self.reference,
+            "cut": cut,
+        }
+        if self.generator == "fused":
+            options |= {"dino": self.dino, "dino_weights": self.dino_weights}
+        labeller = Labeller(found.classes, self.generator, self.mode, self.device, self.layout, **options)
+        if labeller.cut.low > labeller.cut.high:
+            raise UsageError(f"--low {labeller.cut.low} lies above --high {labeller.cut.high}; give low, then high")
+        check_output(self.out)
+        write_bytes(self.out / "classes.txt", "".join(f"{name}\n" for name in found.classes).encode())
+        for _, reason in found.failed:
+            say(reason)
+        photos = _photos(found)
+        with progress("labelling", len(photos)) as advance:
+
+            def on_record(record: dict) -> None:
+                advance()
+                if record["error"]:
+                    say(record["error"])
+
+            summary = segment_folder(
+                labeller,
+                photos,
+                self.out,
+                resume=self.resume,
+                shard=self.shard,
+                engine=self.engine,
+                annotations=self.format,
+                failed_supports=found.failed,
+                settings={name: value for name, value in labeller.settings.items() if value not in (None, {}, False)},
+                on_record=on_record,
+            )
+        done = f"{summary.photos - summary.failed} of {summary.photos} photos done"
+        print(f"{done}, report: {summary.report}" + (f", failures: {summary.errors}" if summary.errors else ""))
+        if self.truth is not None and (self.out / "results.jsonl").exists():
+            self._judge(self.truth, found.classes)
+        return 1 if summary.failed or found.failed else 0
+
+    def _judge(self, truth: Path, classes: tuple[str, ...]) -> None:
+        from shotseg.data.images import write_bytes
+        from shotseg.evaluation import pseudo_quality
+
+        content = pseudo_quality.quality(_judged(self.out, truth, classes), classes)
+        if not content["masks"]:
+            raise InputError(f"{truth}: no mask for any photo; give <class>/<name>.png, or label maps <name>.png")
+        title = f"Pseudo masks by {self.generator}, {content['masks']} masks"
+        write_bytes(self.out / "quality.json", json.dumps(content, ensure_ascii=False, indent=1).encode())
+        write_bytes(self.out / "quality.html", pseudo_quality.page(content, title).encode())
+        columns = ("percent", "IoU", "precision", "recall", "masks")
+        table(title, columns, pseudo_quality.lines(content), columns[1:])
+        held = content["calibration"]
+        print(
+            f"confidence {held['confidence']}, IoU {held['iou']}, calibration error {held['error']}; "
+            f"quality: {self.out / 'quality.html'}"
+        )
+
+
+def _photos(found: ImageLabels) -> list[Photo]:
+    from shotseg.folder import named
+
+    photos = named([(file, str(path)) for file, path in found.paths.items()])
+    return [replace(photo, tags=found.photos[photo.file]) for photo in photos]
+
+
+def _judged(out: Path, truth: Path, classes: tuple[str, ...]) -> Iterator[Judged]:
+    """Every pseudo mask of a finished run beside its true mask, one at a time; those without one are left out."""
+    from shotseg.data.images import read_mask
+    from shotseg.evaluation.pseudo_quality import judge
+
+    with (out / "results.jsonl").open(encoding="utf-8") as results:
+        for record in map(json.loads, results):
+            for name, about in record["classes"].items():
+                index = classes.index(name)
+                mask = read_mask(out / "masks" / name / f"{record['name']}.png", labels=True)
+                try:
+                    known = _true_mask(truth, record["file"], name, index, mask.shape)
+                except InputError as error:
+                    say(str(error))
+                    continue
+                if known is not None:
+                    yield judge(mask, known, index, about["confidence"])
+
+
+def _true_mask(truth: Path, file: str, name: str, index: int, size: Any) -> Any:
+    """(H, W) uint8 in {0, 1, 255}, or None where there is no file."""
+    from shotseg.data.images import one_class, read_mask
+
+    stem = Path(file).with_suffix("").as_posix()
+    inside = stem.removeprefix(f"{name}/")
+    for own in dict.fromkeys((truth / name / f"{stem}.png", truth / name / f"{inside}.png")):
+        if own.is_file():
+            return one_class(read_mask(own, like=size))
+    shared = truth / f"{stem}.png"
+    return one_class(read_mask(shared, like=size, labels=True), index + 1) if shared.is_file() else None

@@ -1,0 +1,118 @@
+"""The Labeller: pseudo masks for photos from the names of what they show, in the shape of the folder jobs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from shotseg.data import images as files
+from shotseg.data.samples import Sample
+from shotseg.errors import UsageError
+from shotseg.overlay import PALETTE
+from shotseg.priors import label_files, pseudo_masks
+from shotseg.priors.cut import Labels
+from shotseg.segmenter import Photo, Result, pick_device, read_photo
+
+
+@dataclass(frozen=True, eq=False)
+class PseudoLabel(Result):
+    """The pseudo masks of one photo; ``classes`` are those that it is known to show.
+
+    labels: (H, W) uint8, 0 = background, 255 = unsure, else a class's value.
+    values: each class's value in ``labels``: its position in the Labeller's ``classes``, from 1.
+    own:    (N, H, W) uint8 in {0, 1, 255}, each class's mask. With ``mode="episode"`` two may overlap.
+    layout: also write the files that the released code of TLG reads.
+    """
+
+    values: tuple[int, ...]
+    own: np.ndarray
+    layout: label_files.Layout | None = None
+
+    @cached_property
+    def masks(self) -> dict[str, np.ndarray]:
+        """Class name -> (H, W) bool, True where the class surely is."""
+        return {name: mask == 1 for name, mask in zip(self.classes, self.own)}
+
+    def save(self, folder: str | Path, name: str) -> None:
+        """Write under ``folder``, all PNG: ``labels/<name>``; for each class ``masks/<class>/<name>`` in {0, 1, 255} and
+        ``soft/<class>/<name>``, the probability times 255; and ``tlg/`` in the authors' layout where one is asked for."""
+        for class_name, mask in zip(self.classes, self.own):
+            files.write_png(Path(folder, "masks", class_name, f"{name}.png"), mask, palette=PALETTE)
+            soft = (self.probabilities[class_name] * 255).round().astype(np.uint8)
+            files.write_png(Path(folder, "soft", class_name, f"{name}.png"), soft)
+        if self.layout == "coco":
+            label_files.write(Path(folder, "tlg"), name, self.labels)
+        elif self.layout == "pascal":
+            for value, mask in zip(self.values, self.own):
+                label_files.write(Path(folder, "tlg"), name, mask, value - 1)
+        files.write_png(Path(folder, "labels", f"{name}.png"), self.labels, palette=PALETTE)
+
+
+class Labeller:
+    """Photos and the names of what they show in, pseudo masks out.
+
+    classes:   every class of the data set, in the order of their values in the label maps.
+    generator: a name of ``pseudo_masks.GENERATORS``.
+    mode:      "episode": each class against the background alone. "image": the classes of a photo compete.
+    layout:    see :class:`PseudoLabel`.
+    options:   fields of :class:`shotseg.priors.pseudo_masks.Options`.
+
+    >>> labeller = Labeller(["dog", "sofa"])  # doctest: +SKIP
+    >>> labeller.predict("a.jpg", ["dog"]).masks["dog"]  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        generator: str = "imagenet-text",
+        mode: Labels = "episode",
+        device: str | torch.device = "auto",
+        layout: label_files.Layout | None = None,
+        **options: Any,
+    ):
+        if not 1 <= len(classes) <= 254:
+            raise UsageError(f"{len(classes)} classes: a label map holds 1 to 254; label them in parts")
+        self.classes, self.mode, self.layout, self.device = tuple(classes), mode, layout, pick_device(device)
+        self.settings = {"generator": generator, "mode": mode, "layout": layout, **options}
+        self.thumbnails: dict[str, list[np.ndarray]] = {}
+        self.generator = pseudo_masks.load(generator, self.device, classes=self.classes, **options)
+        self.cut = self.generator.cut
+
+    def predict(self, photo: Photo, names: Sequence[str]) -> PseudoLabel:
+        """The pseudo masks of one photo. Raises UsageError for a name that is not among the classes."""
+        if unknown := set(names) - set(self.classes):
+            raise UsageError(f"no class {sorted(unknown)[0]!r}; there is {', '.join(self.classes)}")
+        image = read_photo(photo)
+        found = self.generator(image, names, self.mode)
+        values = tuple(self.classes.index(name) + 1 for name in names)
+        table = np.arange(256, dtype=np.uint8)
+        table[1 : len(values) + 1] = values
+        return PseudoLabel(
+            image,
+            tuple(names),
+            table[found.labels],
+            dict(zip(names, found.probabilities)),
+            values,
+            found.masks,
+            self.layout,
+        )
+
+    def predict_batch(self, photos: Iterable[Sample]) -> list[PseudoLabel]:
+        """The pseudo masks of photos whose ``tags`` are positions in ``classes``."""
+        return [self.predict(photo, [self.classes[i] for i in sorted(photo.tags)]) for photo in photos]
+
+    def save(self, path: str | Path) -> None:
+        """Keep how this Labeller was made (JSON), for ``Labeller.load`` on another machine."""
+        files.write_bytes(path, json.dumps({"classes": self.classes, **self.settings}).encode())
+
+    @classmethod
+    def load(cls, path: str | Path, device: str | torch.device = "auto") -> Labeller:
+        """The Labeller that ``save`` kept."""
+        return cls(**json.loads(files.read_bytes(path)), device=device)

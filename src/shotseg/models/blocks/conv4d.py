@@ -1,0 +1,76 @@
+"""Centre-pivot 4-D convolution (HSNet: Min et al., ICCV 2021, section 4.2) on tensors that lie channels last in memory.
+
+A tensor (B, C, h, w, h', w') has the query's axes first and the support's last. In memory it is (B, h, w, h', w', C), so that
+the convolution of either pair of axes, GroupNorm and the products below read it as it lies.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Conv4d(nn.Module):
+    """A k x k convolution over the query's axes plus one over the support's, both with bias.
+
+    stride:   of the support's axes; the query's convolution sees every ``stride``-th support position.
+    collapse: kernel of the support's axes without padding, as large as they are: they are summed away, and the result is
+              (B, C', h, w).
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, collapse: int | None = None):
+        super().__init__()
+        self.stride, self.collapse = stride, collapse is not None
+        self.query = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
+        self.support = nn.Conv2d(
+            inputs, outputs, collapse or kernel, stride=stride, padding=0 if collapse else kernel // 2
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w, h', w') -> (B, C', h, w, ceil(h' / stride), ceil(w' / stride))."""
+        pivots = x if self.collapse else x[..., :: self.stride, :: self.stride]
+        query = self._over_query(pivots)
+        if self.collapse:
+            return query.sum((-2, -1)) + self._over_support(x)[..., 0, 0]
+        return self._over_support(x) + query
+
+    def _over_query(self, x: Tensor) -> Tensor:
+        b, hs, ws = x.shape[0], *x.shape[4:]
+        maps = x.permute(0, 4, 5, 1, 2, 3).flatten(0, 2)  # (B h' w', C, h, w)
+        maps = self.query(maps.contiguous(memory_format=torch.channels_last))
+        return maps.unflatten(0, (b, hs, ws)).permute(0, 3, 4, 5, 1, 2)
+
+    def _over_support(self, x: Tensor) -> Tensor:
+        b, _, h, w, hs, ws = x.shape
+        reach = self.support.kernel_size[0] // 2 + 1
+        if not self.collapse and self.stride == 1 and max(hs, ws) <= reach:
+            return self._dense(x)
+        maps = x.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)  # (B h w, C, h', w')
+        maps = self.support(maps.contiguous(memory_format=torch.channels_last))
+        return maps.unflatten(0, (b, h, w)).permute(0, 3, 1, 2, 4, 5)
+
+    def _dense(self, x: Tensor) -> Tensor:
+        """The support's convolution as one product, where each of its positions reaches every other."""
+        b, c, h, w, hs, ws = x.shape
+        kernel, centre = self.support.weight, self.support.kernel_size[0] // 2
+        down, right = (torch.arange(n, device=x.device) for n in (hs, ws))
+        rows, columns = (centre + n[:, None] - n for n in (down, right))  # input - output: (h', h'), (w', w')
+        table = kernel[:, :, rows[:, None, :, None], columns[None, :, None, :]]  # (C', C, in y, in x, out y, out x)
+        matrix = table.permute(2, 3, 1, 4, 5, 0).reshape(hs * ws * c, -1)
+        bias = self.support.bias.repeat(hs * ws)  # type: ignore[union-attr]
+        tokens = x.permute(0, 2, 3, 4, 5, 1).reshape(b * h * w, -1)
+        return torch.addmm(bias, tokens, matrix).view(b, h, w, hs, ws, -1).permute(0, 5, 1, 2, 3, 4)
+
+
+class Block4d(Conv4d):
+    """A 4-D convolution, GroupNorm of 4 groups over channels and all axes, ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1):
+        super().__init__(inputs, outputs, kernel, stride)
+        self.norm = nn.GroupNorm(4, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        flat = y.flatten(4, 5).flatten(2, 3)  # (B, C, h w, h' w'), still channels last
+        return F.relu(self.norm(flat)).unflatten(3, y.shape[4:]).unflatten(2, y.shape[2:4])

@@ -1,0 +1,243 @@
+"""SimFormer's pixel-pixel similarity transfer (Chen et al., NeurIPS 2022): SimNet, its pairs, its balance, its distillation.
+
+Photos come in pairs, 2i with 2i + 1. SimNet learns from base classes whether two pixels of two photos show the same
+class; where the two share a novel class, its answer is distilled into the scores of the novel classes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from shotseg.data.samples import IGNORE
+
+POSITIVE = 0.8  # share of the points that lie in the common base class
+HISTORY, STRIDE = 25, 5  # of the class balance: steps looked back, and every fifth pair a side
+
+
+class SimNet(nn.Module):
+    """Probability that two pixels show the same class: (B, 2C, h, w), the features of both joined -> (B, 1, h, w).
+
+    Residual blocks of 1x1 convolutions. Not symmetric in the two; both orders occur in a pair of photos.
+    """
+
+    def __init__(self, channels: int = 512, width: int = 256, blocks: int = 3, norm: bool = True):
+        super().__init__()
+        widths = [channels] + [width] * blocks
+        self.blocks = nn.Sequential(*(_Block(a, b, norm) for a, b in pairwise(widths)))
+        self.out = nn.Conv2d(width, 2, 1)
+
+    def forward(self, pairs: Tensor) -> Tensor:
+        return self.out(self.blocks(pairs)).softmax(1)[:, 1:]
+
+
+class _Block(nn.Module):
+    def __init__(self, channels: int, width: int, norm: bool):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(channels, width, 1), nn.Conv2d(width, width, 1)
+        self.bn1 = nn.BatchNorm2d(width) if norm else nn.Identity()
+        self.bn2 = nn.BatchNorm2d(width) if norm else nn.Identity()
+        self.shortcut = nn.Conv2d(channels, width, 1) if channels != width else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        rest = x if self.shortcut is None else self.shortcut(x).relu()
+        return self.bn2(self.conv2(self.bn1(self.conv1(x)).relu())).relu() + rest
+
+
+def partners(x: Tensor) -> Tensor:
+    """The batch with the two photos of each pair in the other's place."""
+    return x.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
+
+
+def draw_points(region: Tensor, count: int, noise: Tensor | None = None) -> Tensor:
+    """``count`` random places in a region (B, h, w) of 0 and 1: (B, count, 2), x and y in [-1, 1] (corners aligned).
+
+    Places outside follow where the region is too small. ``noise``: (B, h, w) in [0, 1] in place of random numbers.
+    """
+    score = region.float() + 0.1 * (torch.rand_like(region, dtype=torch.float32) if noise is None else noise)
+    height, width = region.shape[-2:]
+    place = score.flatten(1).topk(min(count, height * width), 1).indices
+    x, y = place % width, place.div(width, rounding_mode="floor")
+    return torch.stack([x / max(width - 1, 1), y / max(height - 1, 1)], -1) * 2 - 1
+
+
+def at_points(maps: Tensor, points: Tensor, mode: str = "bilinear") -> Tensor:
+    """Values of maps (B, C, h, w) at :func:`draw_points`: (B, K, C)."""
+    return F.grid_sample(maps, points[:, :, None], mode=mode, align_corners=True)[..., 0].transpose(1, 2)
+
+
+def joined_pairs(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Features (B, K, C) and (B, L, C) of every pair of points, side by side: (B, K, L, 2C)."""
+    return torch.cat(
+        [ours[:, :, None].expand(-1, -1, theirs.shape[1], -1), theirs[:, None].expand(-1, ours.shape[1], -1, -1)], -1
+    )
+
+
+class Balance:
+    """Class weights of the pairs from the counts of the last 25 steps, on every fifth point a side.
+
+    Not part of a checkpoint: after a resumed run it begins anew, as at the start, with one pair of each kind.
+    """
+
+    def __init__(self) -> None:
+        self.different: deque[float] = deque([1.0], HISTORY)
+        self.same: deque[float] = deque([1.0], HISTORY)
+
+    def update(self, same: Tensor, valid: Tensor | None = None) -> tuple[float, float]:
+        """Take in pairs (B, K, L) of 0 and 1; the weights of different and of same pairs, which sum to 1."""
+        same = same[:, ::STRIDE, ::STRIDE].bool()
+        counted = torch.ones_like(same) if valid is None else valid[:, ::STRIDE, ::STRIDE].bool()
+        self.same.append(float((same & counted).sum()))
+        self.different.append(float((~same & counted).sum()))
+        same_sum, different_sum = sum(self.same), sum(self.different)
+        total = max(same_sum + different_sum, 1.0)
+        return same_sum / total, different_sum / total
+
+
+def class_scores(classes: Tensor, masks: Tensor, novel: Sequence[int], kind: str = "novel") -> Tensor:
+    """Score maps of classes from proposals (B, Q, C + 1) and (B, Q, h, w): (B, N, h, w).
+
+    kind: "novel" = probability x mask of the novel classes; "full" = of all; "logit" = logits in place of
+          probabilities, of all; "relu-logit" = the positive part of the logits.
+    """
+    logits = classes[..., :-1]
+    of = {
+        "novel": lambda: classes.softmax(-1)[..., list(novel)],
+        "full": lambda: classes.softmax(-1)[..., :-1],
+        "logit": lambda: logits,
+        "relu-logit": lambda: logits.relu(),
+    }[kind]()
+    return torch.einsum("bqc,bqhw->bchw", of, masks.sigmoid())
+
+
+def distillation(student: Tensor, teacher: Tensor, kind: str = "cce") -> Tensor:
+    """How far the student's similarities in [0, 1] are from the teacher's, both (B, K, L): (B,).
+
+    kind: "cce" = bounded, only the teacher's lean from one half counts; "ce" = binary cross-entropy; "b0.5" = linear.
+    """
+    if kind == "cce":
+        loss = -(teacher - 0.5).relu() * (1 + student).log() - (0.5 - teacher).relu() * (2 - student).log()
+    elif kind == "ce":
+        clamped = (x.clamp(0.01, 0.99) for x in (student, teacher))
+        loss = F.binary_cross_entropy(*clamped, reduction="none")
+    else:
+        loss = -(teacher - float(kind[1:])) * student
+    return loss.flatten(1).mean(1)
+
+
+class PixelSimilarity(nn.Module):
+    """Both losses of the pixel-pixel transfer on a batch of pairs.
+
+    novel:  ids of the novel classes.       points: points a photo (J).
+    target: what the student's similarity is made of, see :func:`class_scores`.      loss: see :func:`distillation`.
+    within: the student compares points of one photo (the release), not of the two that the teacher saw.
+    on_padding:      points to distil at may lie on padding (the release).
+    teacher_trains:  SimNet answers as the teacher with batch statistics, which then move twice a step (the release).
+    count_invalid:   the class balance counts pairs without a base point too (the release).
+    detach, detach_teacher: no gradient from SimNet's loss, and from its answer as the teacher, into the features.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        novel: Sequence[int],
+        *,
+        width: int = 256,
+        points: int = 100,
+        target: str = "novel",
+        loss: str = "cce",
+        within: bool = False,
+        on_padding: bool = False,
+        teacher_trains: bool = False,
+        count_invalid: bool = False,
+        detach: bool = True,
+        detach_teacher: bool = True,
+    ):
+        super().__init__()
+        self.simnet = SimNet(2 * channels, width)
+        self.balance = Balance()
+        self.novel, self.points, self.target, self.kind = tuple(novel), points, target, loss
+        self.within, self.on_padding, self.teacher_trains = within, on_padding, teacher_trains
+        self.count_invalid, self.detach, self.detach_teacher = count_invalid, detach, detach_teacher
+
+    def forward(
+        self,
+        pixels: Tensor,
+        classes: Tensor,
+        masks: Tensor,
+        labels: Tensor,
+        padding: Tensor,
+        shared: Sequence[bool],
+        common: Sequence[int | None] | None = None,
+        noise: Sequence[Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Loss of SimNet, distillation loss, and what they were made of.
+
+        pixels: (B, C, h, w) pixel embeddings, B even.       classes, masks: proposals of the last layer.
+        labels: (B, H, W) int64, 255 and novel ids = not a base class.       padding: (B, H, W) bool.
+        shared: of each pair, whether the two photos share a novel class.
+        common: of each pair the base class to draw in (None = any), in place of a random one that both show.
+        noise:  three (B, h, w) in place of random numbers: in the class, outside of it, for distillation.
+        """
+        size = pixels.shape[-2:]
+        labels = F.interpolate(labels[:, None].float(), size, mode="nearest")[:, 0]
+        padding = F.interpolate(padding[:, None].float(), size, mode="nearest")[:, 0] > 0
+        novel = torch.as_tensor(self.novel, device=labels.device)
+        base = (labels != IGNORE) & ~torch.isin(labels, novel)
+        drawn = [None] * 3 if noise is None else list(noise)
+
+        if common is None:
+            common = [_common_class(labels[i : i + 2], base[i : i + 2]) for i in range(0, len(labels), 2)]
+        per_photo = [c for c in common for _ in range(2)]
+        inside = torch.stack([b if c is None else x == c for c, x, b in zip(per_photo, labels, base)])
+        positive = round(POSITIVE * self.points)
+        where_in = draw_points(inside, positive, drawn[0])
+        where_out = draw_points(~padding & ~inside, self.points - positive, drawn[1])
+        where = torch.cat([where_in, where_out], 1)
+        found = at_points(labels[:, None], where, "nearest")[..., 0]
+        is_base = at_points(base[:, None].float(), where, "nearest")[..., 0] > 0
+        same = found[:, :, None] == partners(found)[:, None]
+        valid = is_base[:, :, None] | partners(is_base)[:, None]
+        features = at_points(pixels.detach() if self.detach else pixels, where)
+        said = self._similar(features, partners(features))
+        different_weight, same_weight = self.balance.update(same, None if self.count_invalid else valid)
+        error = F.binary_cross_entropy(said, same.float(), reduction="none")
+        error = torch.where(same, same_weight, different_weight) * error * valid
+        per_pair = error.unflatten(0, (-1, 2)).flatten(1).sum(1) / valid.unflatten(0, (-1, 2)).flatten(1).sum(1).clamp(
+            min=1e-5
+        )
+        about = {"similarity": said, "inside": where_in, "outside": where_out}
+        about["balance"] = torch.tensor([different_weight, same_weight])
+        zero = (classes.sum() + masks.sum()) * 0.0
+        if not any(shared):
+            return per_pair.mean(), zero, about
+
+        unknown = ~base if self.on_padding else ~base & ~padding
+        where = draw_points(unknown, self.points, drawn[2])
+        with torch.set_grad_enabled(not self.detach_teacher):
+            features = at_points(pixels.detach() if self.detach_teacher else pixels, where)
+            mode = self.simnet.training
+            self.simnet.train(mode and self.teacher_trains)
+            teacher = self._similar(features, partners(features))
+            self.simnet.train(mode)
+        score = at_points(class_scores(classes, masks, self.novel, self.target), where)
+        score = F.normalize(score, dim=2)
+        student = score @ (score if self.within else partners(score)).transpose(1, 2)
+        about |= {"teacher": teacher, "student": student, "distilled": where}
+        lost = distillation(student.relu(), teacher, self.kind).unflatten(0, (-1, 2)).mean(1)
+        return per_pair.mean(), (lost * torch.as_tensor(shared, device=lost.device)).mean() + zero, about
+
+    def _similar(self, ours: Tensor, theirs: Tensor) -> Tensor:
+        return self.simnet(joined_pairs(ours, theirs).permute(0, 3, 1, 2))[:, 0]
+
+
+def _common_class(labels: Tensor, base: Tensor) -> int | None:
+    """A random base class that both of (2, h, w) label maps show."""
+    first, second = (torch.unique(x[b]) for x, b in zip(labels, base))
+    both = first[torch.isin(first, second)]
+    return int(both[torch.randint(len(both), (), device="cpu")]) if len(both) else None

@@ -1,0 +1,210 @@
+"""Losses on sets of mask proposals: matching, classification, masks, and the complement of what has masks.
+
+MaskFormer (Cheng, Schwing, Kirillov, NeurIPS 2021, section 3.3) where every class of a photo has a mask; SimFormer (Chen et
+al., NeurIPS 2022) where some are known by their name alone. B photos, Q proposals, C classes and the null class C, T
+targets (those of the photo with the most; the others are filled up with label -1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from torch.nn import functional as F
+
+from shotseg.data.samples import IGNORE
+
+FOCAL, DICE = 20.0, 1.0  # weights of the two mask losses, in the cost as in the loss
+NO_OBJECT = 0.1  # weight of the null class in the cross-entropy
+FLOOR = -2.9444  # logit of 0.05: what lies below counts as "not proposed" in the complementary loss
+
+
+@dataclass(frozen=True, eq=False)
+class Proposals:
+    """What a decoder layer says. classes: (B, Q, C + 1) logits, null last.    masks: (B, Q, h, w) logits."""
+
+    classes: Tensor
+    masks: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """The classes of B photos, in each photo those with masks first.
+
+    labels: (B, T) int64 class ids, -1 = none.        has_mask: (B, T) bool, whether the class was annotated.
+    masks:  (B, T, H, W) bool, empty where there is none.     padding: (B, H, W) bool.
+    """
+
+    labels: Tensor
+    has_mask: Tensor
+    masks: Tensor
+    padding: Tensor
+
+    def to(self, device: torch.device | str) -> Targets:
+        return replace(self, **{name: tensor.to(device) for name, tensor in vars(self).items()})
+
+    @staticmethod
+    def of(maps: Tensor, tags: Sequence[Sequence[int]], padding: Tensor | None = None) -> Targets:
+        """From label maps (B, H, W), 255 = unknown, and the classes without a mask that are known to be in each photo."""
+        known = [[int(c) for c in torch.unique(labels) if c != IGNORE] for labels in maps]
+        named = [sorted(set(extra) - set(own)) for own, extra in zip(known, tags)]
+        most = max(1, *(len(own) + len(extra) for own, extra in zip(known, named)))
+        labels = torch.tensor([[*a, *b] + [-1] * (most - len(a) - len(b)) for a, b in zip(known, named)])
+        has_mask = torch.tensor([[True] * len(a) + [False] * (most - len(a)) for a in known])
+        labels, has_mask = labels.to(maps.device), has_mask.to(maps.device)
+        masks = (maps[:, None] == labels[:, :, None, None]) & has_mask[:, :, None, None]
+        return Targets(
+            labels, has_mask, masks, torch.zeros_like(maps, dtype=torch.bool) if padding is None else padding
+        )
+
+    @property
+    def real(self) -> Tensor:
+        """(B, T) bool: the entries that are a class."""
+        return self.labels >= 0
+
+    @property
+    def covered(self) -> Tensor:
+        """(B, T) bool: the entries whose mask has a pixel."""
+        return self.masks.flatten(2).any(2)
+
+
+def focal(logits: Tensor, target: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """Focal loss of (..., H, W) logits, mean over pixels (Lin et al., ICCV 2017, equation 5)."""
+    error = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    missed = torch.where(target > 0.5, 1 - logits.sigmoid(), logits.sigmoid())
+    return (torch.where(target > 0.5, alpha, 1 - alpha) * missed**gamma * error).flatten(-2).mean(-1)
+
+
+def dice(logits: Tensor, target: Tensor) -> Tensor:
+    """1 - (2 <s, m> + 1) / (sum s + sum m + 1) of (..., H, W) logits."""
+    s, m = logits.sigmoid().flatten(-2), target.flatten(-2)
+    return 1 - (2 * (s * m).sum(-1) + 1) / (s.sum(-1) + m.sum(-1) + 1)
+
+
+def pairwise_focal(logits: Tensor, target: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """:func:`focal` of each of (B, Q, P) logits with each of (B, T, P) masks: (B, Q, T)."""
+    p = logits.sigmoid()
+    there = alpha * (1 - p) ** gamma * F.softplus(-logits)
+    absent = (1 - alpha) * p**gamma * F.softplus(logits)
+    return (absent.sum(-1, keepdim=True) + (there - absent) @ target.transpose(1, 2)) / logits.shape[-1]
+
+
+def pairwise_dice(logits: Tensor, target: Tensor) -> Tensor:
+    """:func:`dice` of each of (B, Q, P) logits with each of (B, T, P) masks: (B, Q, T)."""
+    s = logits.sigmoid()
+    return 1 - (2 * s @ target.transpose(1, 2) + 1) / (s.sum(-1)[..., None] + target.sum(-1)[:, None] + 1)
+
+
+def small_masks(targets: Targets, size: tuple[int, int]) -> Tensor:
+    """The masks at the size of the logits, nearest: (B, T, h, w) float32."""
+    return F.interpolate(targets.masks.float(), size, mode="nearest")
+
+
+@torch.no_grad()
+def costs(proposals: Proposals, targets: Targets, small: Tensor) -> Tensor:
+    """Cost of every proposal for every class: (B, Q, T).
+
+    -p(class) + 20 focal + dice; of a class whose mask is empty at this size, ``small`` (B, T, h, w), -p(class) alone.
+    """
+    p = proposals.classes.softmax(-1)
+    named = p.gather(2, targets.labels.clamp(min=0)[:, None].expand(-1, p.shape[1], -1))
+    logits, masks = proposals.masks.flatten(2).float(), small.flatten(2)
+    shape = FOCAL * pairwise_focal(logits, masks) + DICE * pairwise_dice(logits, masks)
+    return shape * masks.any(2)[:, None] - named
+
+
+@torch.no_grad()
+def match(layers: Sequence[Proposals], targets: Targets, reference: bool = False) -> Tensor:
+    """The proposal of each class by the Hungarian method, in every layer: (L, B, T) int64, -1 = none.
+
+    The costs of all layers travel to the CPU together. ``reference``: the release puts the columns of the classes with
+    a mask at this size first, and then reads them as if they were in the order of the targets.
+    """
+    small = small_masks(targets, (layers[0].masks.shape[-2], layers[0].masks.shape[-1]))
+    matrices = torch.stack([costs(layer, targets, small) for layer in layers]).cpu().numpy()  # (L, B, Q, T)
+    counts = targets.real.sum(1).tolist()
+    order = (~small.flatten(2).any(2)).long().argsort(stable=True, dim=1).tolist()
+    found = torch.full((len(layers), *targets.labels.shape), -1)
+    for image, count in enumerate(counts):
+        columns = [t for t in order[image] if t < count] if reference else list(range(count))
+        for layer in range(len(layers)):
+            rows, taken = linear_sum_assignment(matrices[layer, image][:, columns])
+            found[layer, image, torch.from_numpy(taken)] = torch.from_numpy(rows)
+    return found.to(targets.labels.device)
+
+
+def classification(classes: Tensor, targets: Targets, matched: Tensor) -> Tensor:
+    """Cross-entropy (B, Q, C + 1): a matched proposal has its class, the others the null class with weight 0.1."""
+    null = classes.shape[-1] - 1
+    wanted = torch.full(classes.shape[:2], null, device=classes.device)
+    image, place = torch.nonzero(matched >= 0, as_tuple=True)
+    wanted[image, matched[image, place]] = targets.labels[image, place]
+    weight = torch.ones(null + 1, device=classes.device)
+    weight[null] = NO_OBJECT
+    return F.cross_entropy(classes.transpose(1, 2).float(), wanted, weight)
+
+
+def image_level(classes: Tensor, targets: Targets) -> Tensor:
+    """Multiple-instance loss, off in the release: BCE of the largest probability of each class over the proposals.
+
+    The null class counts as absent. (B, Q, C + 1) logits -> (B, C + 1), not reduced.
+    """
+    p = classes.softmax(-1).amax(1)
+    present = torch.zeros_like(p)
+    image, place = torch.nonzero(targets.real, as_tuple=True)
+    present[image, targets.labels[image, place]] = 1
+    return F.binary_cross_entropy(p, present, reduction="none")
+
+
+def enlarged(masks: Tensor, matched: Tensor, which: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """The matched proposals (B, Q, h, w) of the entries ``which`` (B, T): photo, place (N,) and logits (N, H, W)."""
+    image, place = torch.nonzero(which & (matched >= 0), as_tuple=True)
+    chosen = masks[image, matched[image, place]][:, None].float()
+    return image, place, F.interpolate(chosen, size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def mask_count(targets: Targets) -> Tensor:
+    """Annotated classes of the batch, the mean over processes, at least 1."""
+    count = targets.has_mask.sum().float()
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(count)
+        count = count / torch.distributed.get_world_size()
+    return count.clamp(min=1)
+
+
+def mask_losses(masks: Tensor, targets: Targets, matched: Tensor, count: Tensor | float) -> tuple[Tensor, Tensor]:
+    """Focal and dice loss of the proposals (B, Q, h, w) whose class has a mask, summed over pairs / ``count``."""
+    size = (targets.masks.shape[-2], targets.masks.shape[-1])
+    image, place, logits = enlarged(masks, matched, targets.covered, size)
+    wanted = targets.masks[image, place].float()
+    zero = masks.sum() * 0.0  # keeps the graph whole where no class has a mask
+    return focal(logits, wanted).sum() / count + zero, dice(logits, wanted).sum() / count + zero
+
+
+def complementary(
+    masks: Tensor, targets: Targets, matched: Tensor, floor: float = FLOOR, ignore_padding: bool = False
+) -> Tensor:
+    """SimFormer's complementary loss: the proposals of the classes without masks together cover what no mask covers.
+
+    The union is the largest logit of those proposals and of ``floor`` (-50 and below: no floor); mean over the photos
+    that have such a class. Padding is to be left uncovered, or, with ``ignore_padding``, does not count.
+    """
+    named = targets.real & ~targets.covered
+    size = (targets.masks.shape[-2], targets.masks.shape[-1])
+    image, _, logits = enlarged(masks, matched, named, size)
+    photos = torch.unique(image)
+    if not len(photos):
+        return masks.sum() * 0.0
+    least = floor if floor > -50 else -torch.inf
+    union = torch.full((len(masks), *size), least, device=masks.device, dtype=logits.dtype)
+    index = image[:, None, None].expand_as(logits)
+    union = union.scatter_reduce(0, index, logits, "amax", include_self=True)[photos]
+    padding = targets.padding[photos]
+    rest = (~targets.masks[photos].any(1) & ~padding).float()
+    if ignore_padding:
+        union = torch.where(padding, union.new_tensor(-100.0), union)
+    loss = FOCAL * focal(union, rest) + DICE * dice(union, rest)
+    return loss.sum() / (len(photos) + 1e-5)

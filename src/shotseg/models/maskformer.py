@@ -1,0 +1,291 @@
+"""MaskFormer (Cheng, Schwing, Kirillov, NeurIPS 2021): semantic segmentation by proposals, each a mask and its class.
+
+Pixel decoder, transformer decoder and heads are those of transformers; matching and losses are ours
+(:mod:`shotseg.models.blocks.set_criterion`), as is inference.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from shotseg.data import transforms
+from shotseg.encoders.features import Encoder, Features
+from shotseg.models.blocks import set_criterion as criterion
+from shotseg.models.blocks.set_criterion import DICE, FOCAL, Proposals, Targets
+
+MULTIPLE = 32  # sides of the network's input
+LONGEST = 4  # the longer side is at most this many times ``size``
+
+
+@dataclass(frozen=True, eq=False)
+class Layers:
+    """proposals: of every decoder layer, the last one at the end.    pixels: (B, D, h, w) pixel embeddings."""
+
+    proposals: list[Proposals]
+    pixels: Tensor
+
+
+@dataclass(frozen=True)
+class Inference:
+    """How a photo is segmented.
+
+    window: 0 = as a whole; else in overlapping squares of this side, in pixels of the working size.
+    scales: shorter sides (of the working photo) to average over; empty = the working size alone.
+    flip:   average with the mirrored photo.
+    """
+
+    window: int = 0
+    scales: tuple[int, ...] = ()
+    flip: bool = False
+
+
+class MaskFormer(nn.Module):
+    """Proposals of C classes on any encoder with maps of several strides.
+
+    classes:  number of classes; the null class comes after them.
+    size:     shorter side at which photos are segmented ("short"), side of the square ("squash"), longer side ("fit").
+    width:    of both decoders, a multiple of 32.     mask_width: of the pixel embeddings.      finest: their stride.
+    queries, layers, heads, ffn, dropout: of the transformer decoder; dropout also inside attention and FFN.
+    train_encoder: its convolutions learn; batch norm stays as it is, statistics and scale.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        classes: int,
+        *,
+        size: int = 640,
+        geometry: str = "short",
+        width: int = 256,
+        mask_width: int = 256,
+        queries: int = 100,
+        layers: int = 6,
+        heads: int = 8,
+        ffn: int = 2048,
+        dropout: float = 0.1,
+        finest: int = 4,
+        train_encoder: bool = True,
+    ):
+        super().__init__()
+        self.encoder, self.classes, self.size, self.geometry = encoder, classes, size, geometry
+        self.train_encoder = self.encoder_learned = train_encoder
+        self._used = [i for i, stride in enumerate(encoder.strides) if stride >= finest]
+        channels = [encoder.channels[i] for i in self._used]
+        body = _transformers_parts(channels, width, mask_width, queries, layers, heads, ffn, dropout)
+        self.pixel_decoder, self.transformer, self.mask_embedder = body
+        self.class_predictor = nn.Linear(width, classes + 1)
+        self._initialise()
+        _trainable(encoder, train_encoder)
+
+    @classmethod
+    def from_transformers(cls, net: Any, size: int = 640) -> MaskFormer:
+        """Take over a ``MaskFormerForInstanceSegmentation`` with its backbone and weights."""
+        from shotseg.encoders.hf import TransformersBackbone
+
+        decoder = net.config.decoder_config
+        model = cls(
+            TransformersBackbone(net.model.pixel_level_module.encoder),
+            net.class_predictor.out_features - 1,
+            size=size,
+            width=net.config.fpn_feature_size,
+            mask_width=net.config.mask_feature_size,
+            queries=decoder.num_queries,
+            layers=decoder.decoder_layers,
+            heads=decoder.decoder_attention_heads,
+            ffn=decoder.decoder_ffn_dim,
+            dropout=decoder.dropout,
+        )
+        model.pixel_decoder, model.transformer = net.model.pixel_level_module.decoder, net.model.transformer_module
+        model.mask_embedder, model.class_predictor = net.mask_embedder, net.class_predictor
+        return model
+
+    def _initialise(self) -> None:
+        """The release's initial values, where those of transformers differ."""
+        for module in (*self.pixel_decoder.modules(), self.transformer.input_projection):
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_uniform_(module.weight, a=1)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.normal_(self.transformer.queries_embedder.weight)
+        for name, module in self.transformer.decoder.named_modules():
+            if isinstance(module, nn.Linear):
+                module.reset_parameters()
+                nn.init.xavier_uniform_(module.weight)
+                if "_attn." in name:
+                    nn.init.zeros_(module.bias)
+                if name.endswith(("q_proj", "k_proj", "v_proj")):  # one matrix of three in the release
+                    bound = math.sqrt(6 / (4 * module.in_features))
+                    nn.init.uniform_(module.weight, -bound, bound)
+        for module in (*self.mask_embedder.modules(), self.class_predictor):
+            if isinstance(module, nn.Linear):
+                module.reset_parameters()
+
+    def encode(self, images: Tensor) -> Features:
+        """(B, 3, H, W) in [0, 1], any size -> the encoder's maps, of the photo padded to a multiple of 32 with its mean."""
+        height, width = images.shape[-2:]
+        normalised = (images - self.encoder.mean) / self.encoder.std
+        normalised = F.pad(normalised, (0, -width % MULTIPLE, 0, -height % MULTIPLE))
+        with torch.set_grad_enabled(self.train_encoder and torch.is_grad_enabled()):
+            return self.encoder.extract(normalised)
+
+    def forward(self, images: Tensor | None, features: Features | None = None) -> Layers:
+        """Images (B, 3, H, W) in [0, 1], or what :meth:`encode` made of them -> proposals of every layer."""
+        if features is None:
+            assert images is not None
+            features = self.encode(images)
+        maps = [features.maps[i] for i in self._used]
+        pixels = self.pixel_decoder(maps).last_hidden_state
+        states = self.transformer(maps[-1], output_hidden_states=True).hidden_states
+        norm = self.transformer.decoder.layernorm
+        states = [*(norm(state) for state in states[1:-1]), states[-1]]  # the first is the empty input
+        proposals = [
+            Proposals(self.class_predictor(s), torch.einsum("bqd,bdhw->bqhw", self.mask_embedder(s), pixels))
+            for s in states
+        ]
+        return Layers(proposals, pixels)
+
+    def loss(
+        self,
+        images: Tensor,
+        maps: Tensor,
+        tags: Sequence[Sequence[int]] = (),
+        padding: Tensor | None = None,
+        features: Features | None = None,
+    ) -> dict[str, Tensor]:
+        """Losses summed over the layers, weighted: they are to be added up.
+
+        maps: (B, H, W) int64 class ids, 255 = unknown.     tags: of SimFormer; here only classes with masks teach.
+        padding: (B, H, W) bool.                            features: of the photos, where they are known.
+        """
+        targets = Targets.of(maps, [()] * len(maps), padding)
+        layers = self(images, features).proposals
+        return self.set_losses(layers, targets, criterion.match(layers, targets))
+
+    def set_losses(self, layers: Sequence[Proposals], targets: Targets, matched: Tensor) -> dict[str, Tensor]:
+        """Classification and mask losses of every layer with its matching (L, B, T)."""
+        count = criterion.mask_count(targets)
+        shapes = [criterion.mask_losses(p.masks, targets, m, count) for p, m in zip(layers, matched)]
+        named = [criterion.classification(p.classes, targets, m) for p, m in zip(layers, matched)]
+        return {
+            "class": torch.stack(named).sum(),
+            "focal": FOCAL * torch.stack([a for a, _ in shapes]).sum(),
+            "dice": DICE * torch.stack([b for _, b in shapes]).sum(),
+        }
+
+    def scores(self, images: Tensor, size: tuple[int, int] | None = None, features: Features | None = None) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B, C, *size) class scores, at the images' own size without one."""
+        height, width = images.shape[-2:]
+        padded = (height + -height % MULTIPLE, width + -width % MULTIPLE)
+        found = semantic(self(images, features).proposals[-1], padded)[..., :height, :width]
+        return found if size in (None, (height, width)) else transforms.resize_logits(found, size)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def segment(self, image: np.ndarray, how: Inference = Inference()) -> Tensor:
+        """(H, W, 3) uint8 RGB of any size -> (C, H, W) class scores at that size; the largest wins."""
+        return self.segment_fitted(self.fit(image), (image.shape[0], image.shape[1]), how)
+
+    @torch.no_grad()
+    def segment_fitted(self, fitted: Tensor, size: tuple[int, int], how: Inference) -> Tensor:
+        """(3, h, w) at the working size -> (C, *size); each scale resizes what :meth:`fit` gave."""
+        total: Tensor | None = None
+        variants = 0
+        for scale in how.scales or (0,):
+            sides = (fitted.shape[-2], fitted.shape[-1])
+            sides = short_size(sides, scale) if scale else sides
+            x = transforms.resize_logits(fitted, sides) if scale else fitted
+            for mirrored in (False, True) if how.flip else (False,):
+                one = self._windows(x.flip(-1) if mirrored else x, size, how.window)
+                one = one.flip(-1) if mirrored else one
+                total, variants = one if total is None else total + one, variants + 1
+        assert total is not None
+        return total / variants
+
+    def _windows(self, x: Tensor, size: tuple[int, int], window: int) -> Tensor:
+        height, width = x.shape[-2:]
+        if not window or (height <= window and width <= window):
+            return self.scores(x[None], size)[0]
+        total, seen = x.new_zeros(self.classes, height, width), x.new_zeros(height, width)
+        for top in starts(height, window):
+            for left in starts(width, window):
+                part = (slice(top, top + window), slice(left, left + window))
+                total[:, *part] += self.scores(x[None, :, *part])[0]
+                seen[part] += 1
+        return transforms.resize_logits(total / seen, size)
+
+    def fit(self, image: np.ndarray) -> Tensor:
+        """A photo (H, W, 3) uint8 at the working size: (3, h, w) in [0, 1] on the model's device."""
+        if self.geometry == "squash":
+            x = transforms.squash(image, self.size)[0]
+        elif self.geometry == "fit":
+            x = transforms.fit(image, self.size)[0]
+        else:
+            x = transforms.fit(image, max(short_size(image.shape[:2], self.size)))[0]
+        return x.to(self.class_predictor.weight.device)
+
+
+def semantic(proposals: Proposals, size: tuple[int, int]) -> Tensor:
+    """Sum over proposals of class probability x mask, masks enlarged as logits: (B, C, *size) (MaskFormer, section 3.4)."""
+    masks = F.interpolate(proposals.masks, size, mode="bilinear", align_corners=False).sigmoid()
+    return torch.einsum("bqc,bqhw->bchw", proposals.classes.softmax(-1)[..., :-1], masks)
+
+
+def short_size(sides: tuple[int, ...], short: int) -> tuple[int, int]:
+    """(height, width) with the shorter side ``short``, unless the longer one would pass 4 times that."""
+    scale = min(short / min(sides), LONGEST * short / max(sides))
+    return max(1, int(sides[0] * scale + 0.5)), max(1, int(sides[1] * scale + 0.5))
+
+
+def starts(length: int, window: int) -> list[int]:
+    """Where windows begin that cover a length, each third of a window overlapping with the next."""
+    step = max(1, window * 2 // 3)
+    return [*range(0, max(length - window, 0), step), max(length - window, 0)]
+
+
+def _transformers_parts(
+    channels: list[int], width: int, mask_width: int, queries: int, layers: int, heads: int, ffn: int, dropout: float
+) -> tuple[nn.Module, Any, nn.Module]:
+    """Pixel decoder, transformer module and mask head."""
+    from transformers import DetrConfig, MaskFormerConfig, ResNetConfig
+    from transformers.models.maskformer import modeling_maskformer as parts
+
+    decoder = DetrConfig(
+        backbone_config=ResNetConfig(),  # not built
+        d_model=width,
+        encoder_layers=0,
+        decoder_layers=layers,
+        decoder_attention_heads=heads,
+        decoder_ffn_dim=ffn,
+        num_queries=queries,
+        dropout=dropout,
+        attention_dropout=dropout,
+        activation_dropout=dropout,
+        auxiliary_loss=False,
+    )
+    config = MaskFormerConfig(
+        backbone_config=ResNetConfig(),
+        decoder_config=decoder,
+        fpn_feature_size=width,
+        mask_feature_size=mask_width,
+        use_auxiliary_loss=False,
+    )
+    pixel_decoder = parts.MaskFormerPixelDecoder(
+        in_features=channels[-1], feature_size=width, mask_feature_size=mask_width, lateral_widths=channels[:-1]
+    )
+    transformer = parts.MaskFormerTransformerModule(in_features=channels[-1], config=config)
+    return pixel_decoder, transformer, parts.MaskformerMLPPredictionHead(width, width, mask_width)
+
+
+def _trainable(encoder: Encoder, learns: bool) -> None:
+    """All but the batch norms of an encoder learn, or nothing; its batch statistics never move."""
+    encoder.requires_grad_(learns)
+    for module in encoder.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.requires_grad_(False)

@@ -1,0 +1,69 @@
+"""A trained semantic model at work: photos in, a class for every pixel out, no examples needed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from shotseg.data import images as files
+from shotseg.data.weak_shot import BACKGROUND
+from shotseg.models.maskformer import Inference
+from shotseg.segmenter import Photo, Result, pick_device, read_photo, winners
+from shotseg.training import checkpoint as trained
+
+
+class SemanticSegmenter:
+    """The classes of a MaskFormer or SimFormer checkpoint, base and novel alike, competing for every pixel.
+
+    checkpoint: best.safetensors of a run.      size: working size in place of the training's.
+    inference:  as a whole or in windows, several scales, mirrored.
+
+    >>> seg = SemanticSegmenter("run/best.safetensors")  # doctest: +SKIP
+    >>> seg.predict("street.jpg").probabilities["bicyclist"]  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | Path,
+        device: str | torch.device = "auto",
+        size: int | None = None,
+        inference: Inference | None = None,
+    ):
+        self.device, self.checkpoint, self.size = pick_device(device), Path(checkpoint), size
+        self.inference = inference or Inference()
+        self.model, names = trained.load_semantic(checkpoint, str(self.device), size)
+        self.method, self.encoder = trained.names(checkpoint)
+        self._names = names
+        self.classes = tuple(name for name in names if name != BACKGROUND)
+        self.thumbnails: dict[str, list[np.ndarray]] = {name: [] for name in self.classes}
+
+    def predict(self, photo: Photo) -> Result:
+        """Label one photo of any size. A background class, if the model has one, is label 0; scores are made to sum to 1."""
+        image = read_photo(photo)
+        scores = self.model.segment(image, self.inference)
+        scores = scores / scores.sum(0, keepdim=True).clamp(min=1e-8)
+        ids = [self._names.index(name) for name in self.classes]
+        hidden = [i for i in range(len(self._names)) if i not in ids]
+        rest = scores[hidden].sum(0, keepdim=True) if hidden else torch.full_like(scores[:1], -1.0)
+        labels = winners(torch.cat([rest, scores[ids]])).cpu().numpy()
+        probability = scores[ids].cpu().numpy()
+        return Result(image, self.classes, labels, dict(zip(self.classes, probability)))
+
+    def predict_batch(self, photos: Iterable[Photo]) -> list[Result]:
+        return [self.predict(photo) for photo in photos]
+
+    def save(self, path: str | Path) -> None:
+        """Keep what :meth:`load` needs; the checkpoint stays where it is."""
+        about = {"checkpoint": str(self.checkpoint.absolute()), "size": self.size, "inference": asdict(self.inference)}
+        files.write_bytes(path, json.dumps(about).encode())
+
+    @classmethod
+    def load(cls, path: str | Path, device: str | torch.device = "auto") -> SemanticSegmenter:
+        about = json.loads(files.read_bytes(path))
+        how = Inference(**{**about["inference"], "scales": tuple(about["inference"]["scales"])})
+        return cls(about["checkpoint"], device, about["size"], how)

@@ -1,0 +1,374 @@
+"""Training of SimFormer and MaskFormer: a teacher on base masks and tags, its pseudo labels, a student on both.
+
+``out/teacher`` holds the teacher's run, ``out/pseudo`` a label map for each photo with tags, ``out`` itself the student's
+run, or the only one where nothing is trained again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.transforms.v2 import functional as moves
+
+from shotseg.data import transforms, weak_shot
+from shotseg.data.images import write_bytes, write_png
+from shotseg.data.pairs import PairSampler
+from shotseg.data.samples import IGNORE
+from shotseg.data.weak_shot import WeakShotData
+from shotseg.encoders.features import Features
+from shotseg.errors import UsageError
+from shotseg.models.maskformer import LONGEST, Inference, MaskFormer
+from shotseg.models.simformer import pseudo_label
+from shotseg.training import checkpoint, loop
+from shotseg.training.data import FeatureCache, _share, augmented, generator
+from shotseg.training.recipe import Recipe
+
+SHOWN = 4  # validation photos that are drawn
+TRIES = 50  # crops drawn until one shows a class
+GREY = 128 / 255  # what a crop is padded with
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """images (B, 3, S, S) in [0, 1]; maps (B, S, S) int64, 255 = unknown; padding (B, S, S) bool; tags: one set a photo."""
+
+    images: Tensor
+    maps: Tensor
+    padding: Tensor
+    tags: tuple[frozenset[int], ...]
+    features: Features | None = None
+
+    def to(self, device: torch.device | str) -> Batch:
+        moved = [x.to(device) for x in (self.images, self.maps, self.padding)]
+        return Batch(*moved, self.tags, self.features and self.features.to(device))
+
+
+class WeakShot:
+    """Training of a semantic model; see :class:`shotseg.training.loop.Task`.
+
+    train, validation: photos.      labels: folder of pseudo labels, which then stand in for the tags.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        train: WeakShotData,
+        validation: WeakShotData,
+        model: Any,
+        labels: Path | None = None,
+        cache: Path | None = None,
+        key: str = "",
+    ):
+        if not len(train):
+            raise UsageError("no training photo is left; give masks or tags to more photos")
+        if cache is not None and model.train_encoder:
+            raise UsageError(
+                "cache_features with train_encoder: features that change cannot be kept; choose one of them"
+            )
+        self.recipe, self.model, self.data = recipe, model, {"train": train, "validation": validation}
+        self.classes, self.epoch = train.classes, len(train)
+        self.validation = min(recipe.validation.episodes, len(validation))
+        self.best_is = "mIoU" if not train.novel else "base mIoU"
+        self.labels = labels
+        self.paired = labels is None and getattr(model, "paired", False)
+        if self.paired and recipe.batch // recipe.accumulate % 2:
+            raise UsageError(f"batch={recipe.batch}: SimFormer learns from pairs of photos; give an even number")
+        novel = [p.tags & frozenset(train.novel) for p in train.items]
+        choice = recipe.weak_shot
+        base = [p.shown - p.tags for p in train.items]
+        self.pairs = PairSampler(novel, base, choice.pairing, choice.rarest, choice.reference)
+        self.caches = {
+            name: FeatureCache(data, model, cache, recipe.model.size, key)  # type: ignore[arg-type]
+            for name, data in (self.data.items() if cache else ())
+        }
+        self._small: dict[tuple[str, int], Tensor] = {}
+
+    def prepare(
+        self, share: Callable[[Sequence[int]], Sequence[int]], advance: Callable[[str, int, int], None]
+    ) -> None:
+        """Make the features on disk that are not there yet; ``share`` gives this process its part of the photos."""
+        for name, cache in self.caches.items():
+            own = share(range(len(self.data[name]) if name == "train" else self.validation))
+            for n, index in enumerate(own, 1):
+                cache.prepare(index)
+                advance("frozen features", n, len(own))
+
+    def draw(self, i: int) -> Batch:
+        """Place i of an endless list of photos, or of pairs of them; a batch of one."""
+        seed, stream = self.recipe.seed, generator(self.recipe.seed, 2, i)
+        at = i // 2 if self.paired else i
+        epoch, place = divmod(at, self.epoch)
+        index = int(torch.randperm(self.epoch, generator=generator(seed, 1, epoch))[place])
+        if self.paired and i % 2:
+            index = self.pairs.partner(index, generator(seed, 3, at))
+        if self.caches:
+            return self._stored("train", index, float(torch.rand((), generator=stream)) < self.recipe.augment.flip)
+        return self._augmented(index, stream)
+
+    def _augmented(self, index: int, stream: torch.Generator) -> Batch:
+        data, choice, size = self.data["train"], self.recipe.augment, self.recipe.model.size
+        image, known, tags = data.image(index), self.known("train", index), self.tags("train", index)
+        in_crop = self.recipe.weak_shot.label_scope == "crop" and tags
+        read = data.truth(index) if in_crop else known  # the preset of the release looks for tags in the crop
+        for _ in range(TRIES):
+            if choice.geometry == "short":
+                pixels, found, padding = short_crop(image, read, size, choice.scale, choice.flip, choice.jitter, stream)
+            else:
+                pixels, labels = augmented(image, read, choice, size, stream)
+                assert labels is not None
+                found, padding = labels, torch.zeros_like(labels, dtype=torch.bool)
+            if in_crop:
+                visible = frozenset(torch.unique(found).tolist())
+                hidden = torch.isin(found, torch.tensor(sorted(tags)))
+                found, tags = found.masked_fill(hidden, IGNORE), self.tags("train", index) & visible
+            if tags or bool((found != IGNORE).any()):
+                break
+        return Batch(pixels[None], found[None], padding[None], (tags,))
+
+    def draw_validation(self, j: int) -> Batch:
+        """Validation photo j, squashed to the working size, a batch of one."""
+        if self.caches:
+            return self._stored("validation", j, False)
+        data = self.data["validation"]
+        image, labels = transforms.squash(data.image(j), self.recipe.model.size)[0], self._map("validation", j)
+        return Batch(image[None], labels[None].long(), torch.zeros_like(labels[None], dtype=torch.bool), (frozenset(),))
+
+    def known(self, name: str, index: int) -> np.ndarray:
+        """The label map that a photo is learned from: base classes, and pseudo labels where there are such."""
+        data = self.data[name]
+        base = data.known(index)
+        if self.labels is None or name != "train" or not data.items[index].tags:
+            return base
+        return weak_shot.read_label(pseudo_path(self.labels, data, index), (base.shape[0], base.shape[1]))
+
+    def tags(self, name: str, index: int) -> frozenset[int]:
+        return frozenset() if self.labels is not None else self.data[name].items[index].tags
+
+    def _map(self, name: str, index: int) -> Tensor:
+        """:meth:`known` squashed to the working size, uint8."""
+        if (name, index) not in self._small:
+            labels = torch.from_numpy(self.known(name, index))[None, None].float()
+            size = (self.recipe.model.size,) * 2
+            self._small[name, index] = F.interpolate(labels, size, mode="nearest-exact")[0, 0].byte()
+        return self._small[name, index]
+
+    def _stored(self, name: str, index: int, flipped: bool) -> Batch:
+        stored, labels = self.caches[name].read(index, flipped), self._map(name, index).long()
+        labels = labels.flip(-1) if flipped else labels
+        padding = torch.zeros_like(labels, dtype=torch.bool)
+        return Batch(stored.image[None], labels[None], padding[None], (self.tags(name, index),), stored.features)
+
+    @staticmethod
+    def collate(batches: Sequence[Batch]) -> Batch:
+        joined = [torch.cat(parts) for parts in zip(*((b.images, b.maps, b.padding) for b in batches))]
+        known = [b.features for b in batches if b.features is not None]
+        return Batch(*joined, tuple(t for b in batches for t in b.tags), Features.cat(known) if known else None)
+
+    @staticmethod
+    def loss(model: Any, batch: Batch) -> dict[str, Tensor]:
+        tags = [sorted(t) for t in batch.tags]
+        return model.loss(batch.images, batch.maps, tags, batch.padding, batch.features)
+
+    @staticmethod
+    def predicted(model: Any, batch: Batch) -> Tensor:
+        """(B, S, S) int64 class ids."""
+        return model.scores(batch.images, features=batch.features).argmax(1)
+
+    def count(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Intersection and union of each class that has masks over the known pixels of a batch: (C, 2) int64."""
+        said, known = self.predicted(model, batch), batch.maps != IGNORE
+        ids = torch.arange(len(self.classes), device=said.device)[:, None, None, None]
+        ours, true = (said == ids) & known, batch.maps == ids
+        pair = torch.stack([(ours & true).sum((1, 2, 3)), (ours | true).sum((1, 2, 3))], 1)
+        pair[list(self.data["train"].novel)] = 0
+        return pair
+
+    def pictures(self, model: nn.Module, device: torch.device) -> list[tuple[str, list[tuple[np.ndarray, np.ndarray]]]]:
+        """Fixed validation photos: caption, then (photo, labels) of what is known and the prediction."""
+        drawn = []
+        for j in range(min(SHOWN, self.validation)):
+            batch = self.draw_validation(j).to(device)
+            photo = (batch.images[0] * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+            both = (batch.maps[0], self.predicted(model, batch)[0])
+            drawn.append(("known, prediction", [(photo, labels.byte().cpu().numpy()) for labels in both]))
+        return drawn
+
+
+def short_crop(
+    image: np.ndarray,
+    labels: np.ndarray,
+    size: int,
+    scale: tuple[float, float],
+    flip: float,
+    jitter: float,
+    stream: torch.Generator,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """MaskFormer's augmentation: (3, size, size) in [0, 1], (size, size) int64, and where it is padding, bool.
+
+    The shorter side becomes a random tenth of ``size`` between ``scale``, the longer one at most 4 times ``size``; then a
+    random crop, SSD's colour jitter with the chance ``jitter``, a flip, and padding at the right and the bottom.
+    """
+    tenths = range(round(10 * scale[0]), round(10 * scale[1]) + 1)
+    short = int(0.1 * tenths[int(torch.randint(len(tenths), (), generator=stream))] * size)
+    factor = min(short / min(image.shape[:2]), LONGEST * size / max(image.shape[:2]))
+    height, width = (max(1, round(side * factor)) for side in image.shape[:2])
+    pixels = moves.resize(torch.from_numpy(image.copy()).permute(2, 0, 1), [height, width], antialias=True)
+    maps = F.interpolate(torch.from_numpy(labels)[None, None].float(), (height, width), mode="nearest-exact")[0, 0]
+    tall, wide = min(size, height), min(size, width)
+    top = int(torch.randint(height - tall + 1, (), generator=stream))
+    left = int(torch.randint(width - wide + 1, (), generator=stream))
+    x, y = (
+        pixels[:, top : top + tall, left : left + wide].float() / 255,
+        maps[top : top + tall, left : left + wide].long(),
+    )
+    if float(torch.rand((), generator=stream)) < jitter:
+        x = colour_jitter(x, stream)
+    if float(torch.rand((), generator=stream)) < flip:
+        x, y = x.flip(-1), y.flip(-1)
+    return padded(x, y, size)
+
+
+def padded(image: Tensor, labels: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(3, h, w) and (h, w) at the top left of a grey square, 255 around the labels; and where that is padding."""
+    margins = (0, size - labels.shape[-1], 0, size - labels.shape[-2])
+    padding = F.pad(torch.zeros_like(labels, dtype=torch.bool), margins, value=True)
+    return F.pad(image, margins, value=GREY), F.pad(labels, margins, value=IGNORE), padding
+
+
+def colour_jitter(image: Tensor, stream: torch.Generator) -> Tensor:
+    """SSD's: brightness +-32/255, contrast and saturation 0.5 to 1.5, hue +-36 degrees, each with chance one half."""
+
+    def uniform(low: float, high: float) -> float:
+        return low + (high - low) * float(torch.rand((), generator=stream))
+
+    def chance() -> bool:
+        return float(torch.rand((), generator=stream)) < 0.5
+
+    if chance():
+        image = image + uniform(-32, 32) / 255
+    early = chance()
+    if early and chance():
+        image = image * uniform(0.5, 1.5)
+    image = image.clamp(0, 1)
+    if chance():
+        image = moves.adjust_saturation(image, uniform(0.5, 1.5))
+    if chance():
+        image = moves.adjust_hue(image, uniform(-0.1, 0.1))
+    if not early and chance():
+        image = image * uniform(0.5, 1.5)
+    return image.clamp(0, 1)
+
+
+def views(recipe: Recipe, root: Path) -> tuple[WeakShotData, WeakShotData]:
+    """Photos to train on, and those held out of them by the hash of their content, so that a photo keeps its side."""
+    choice = recipe.weak_shot
+    every = weak_shot.load(
+        recipe.data.name,
+        root,
+        novel=recipe.data.test_classes,
+        fold=recipe.data.fold,
+        labels=choice.labels,
+        background=choice.background,
+    )
+    apart = [_share(item.content) < recipe.data.held_out for item in every.items]
+    train = every.part([i for i, out in enumerate(apart) if not out])
+    return train, every.part([i for i, out in enumerate(apart) if out])
+
+
+def train(recipe: Recipe, root: Path, out: Path, resume: bool, device: str, say: Callable[[str], None]) -> loop.Outcome:
+    """Teacher, pseudo labels and student of a recipe, or a single model where it does not train again.
+
+    With ``resume`` what is finished is kept, and the first stage that is not goes on where it stopped.
+    """
+    photos, held_out = views(recipe, root)
+    choice = recipe.weak_shot
+    novel = [photos.classes[i] for i in photos.novel]
+    recipe = replace(recipe, data=replace(recipe.data, test_classes=tuple(novel)))  # by name, in every checkpoint
+    if choice.supervision == "weak" and not novel:
+        raise UsageError(f"{root}: no novel class; name them in data.test_classes, or train a maskformer recipe")
+    seen = {"weak": photos, "base": photos.base_only(), "full": photos.supervised()}[choice.supervision]
+    held_out = held_out.supervised() if choice.supervision == "full" else held_out
+    tagged = sum(bool(p.tags) for p in seen.items)
+    say(
+        f"{len(seen)} photos to train on, {tagged} of them with classes known by tag alone; base: "
+        f"{', '.join(photos.classes[i] for i in photos.base[:8])}{', ...' if len(photos.base) > 8 else ''};"
+        f" novel: {', '.join(novel) or 'none'}"
+    )
+    retrain = choice.retrain and choice.supervision == "weak" and recipe.model.name == "simformer"
+    cache = out / "features" if recipe.cache_features else None
+
+    def stage(own: Recipe, folder: Path, labels: Path | None) -> loop.Outcome:
+        torch.manual_seed(own.seed)
+        model = checkpoint.make_model(own, len(photos.classes), novel=photos.novel)
+        task = WeakShot(own, seen, held_out, model, labels, cache, _encoder_key(own))
+        return loop.train(task, own, folder, resume, device)
+
+    if not retrain:
+        return stage(recipe, out, None)
+    if not resume and (out / "last.safetensors").is_file():
+        raise UsageError(f"{out}: a run is there; add --resume to go on with it, or choose another --out")
+    outcome = stage(recipe, out / "teacher", None)
+    say(f"teacher: {outcome.best}; now the pseudo labels of {tagged} photos")
+    write_pseudo_labels(outcome.best, seen, out / "pseudo", recipe, cache, device)
+    say("student: a MaskFormer on base masks and pseudo labels")
+    return stage(student_of(recipe), out, out / "pseudo")
+
+
+def student_of(recipe: Recipe) -> Recipe:
+    """The recipe of the second training: the same, of a MaskFormer."""
+    known = inspect.signature(MaskFormer).parameters.keys() | {"mask_width"}
+    options = {name: value for name, value in recipe.model.options.items() if name in known}
+    return replace(recipe, model=replace(recipe.model, name="maskformer", options=options))
+
+
+def pseudo_path(folder: Path, data: WeakShotData, index: int) -> Path:
+    return folder / f"{Path(data.items[index].id).with_suffix('')}.png"
+
+
+def write_pseudo_labels(
+    teacher: Path, data: WeakShotData, folder: Path, recipe: Recipe, cache: Path | None = None, device: str = "auto"
+) -> None:
+    """A pseudo label for every photo with tags, made from its tags alone; what this teacher wrote before is kept."""
+    state = PartialState(cpu=device == "cpu")
+    about = {"teacher": hashlib.sha256(teacher.read_bytes()).hexdigest()}
+    stamp = folder / "teacher.json"
+    current = stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8")) == about
+    model, _ = checkpoint.load_semantic(teacher, str(state.device))
+    how = Inference(scales=recipe.weak_shot.scales, flip=recipe.weak_shot.flip)
+    kept = FeatureCache(data, model, cache, recipe.model.size, _encoder_key(recipe)) if cache else None  # type: ignore[arg-type]
+    tagged = [i for i, item in enumerate(data.items) if item.tags]
+    for index in tagged[state.process_index :: state.num_processes]:
+        path = pseudo_path(folder, data, index)
+        if current and path.is_file():
+            continue
+        known = data.known(index)
+        with torch.no_grad():
+            if kept is not None:
+                stored = kept.read(index, False)
+                features = stored.features.to(state.device)
+                scores = model.scores(stored.image[None].to(state.device), known.shape, features)[0]
+            else:
+                scores = model.segment(data.image(index), how)
+        predicted = scores.argmax(0).byte().cpu().numpy()
+        write_png(path, pseudo_label(predicted, known, sorted(data.items[index].tags)))
+    state.wait_for_everyone()
+    if state.is_main_process:
+        write_bytes(stamp, json.dumps(about).encode())
+
+
+def _encoder_key(recipe: Recipe) -> str:
+    """What frozen features depend on beside the photo; teacher and student share them."""
+    file = Path(recipe.model.weights)
+    content = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else recipe.model.weights
+    return f"semantic {recipe.model.encoder} {content}"

@@ -1,0 +1,178 @@
+"""Every method in the Segmenter: trained ones by their checkpoint, those that want photos without masks, or a name alone."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import shotseg
+import tiny_clip
+from shotseg import cli, encoders, models
+from shotseg.data.images import write_png
+from shotseg.data.samples import Support
+from shotseg.errors import InputError, UsageError
+from shotseg.models.matching import Matching
+from shotseg.training import checkpoint
+from shotseg.training import recipe as recipes
+
+SMALL = {"size": 64, "options": {"width": 8}}
+PHOTO = np.random.default_rng(0).integers(0, 255, (48, 80, 3)).astype(np.uint8)
+MASK = np.zeros((48, 80), np.uint8)
+MASK[10:30, 20:50] = 1
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A checkpoint as `shotseg train` writes it."""
+    recipe = recipes.build({"model": {"name": "pfenet", **SMALL}, "steps": 1})
+    model, path = checkpoint.make_model(recipe, 3), tmp_path_factory.mktemp("run") / "best.safetensors"
+    checkpoint.write(path, checkpoint.weights(model), {"recipe": recipes.plain(recipe), "classes": ["a", "b", "c"]})
+    return path
+
+
+@pytest.fixture
+def clip_is_tiny(monkeypatch):
+    small = tiny_clip.random()
+    load = encoders.load
+    monkeypatch.setattr(
+        encoders, "load", lambda name, *a, **k: small if name == "clip-vit-b16" else load(name, *a, **k)
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_png(tmp_path / "photos" / "one.png", PHOTO)
+    write_png(tmp_path / "examples" / "images" / "thing" / "a.png", PHOTO)
+    write_png(tmp_path / "examples" / "masks" / "thing" / "a.png", MASK * 255)
+    return tmp_path
+
+
+def same(a, b):
+    assert np.allclose(a.predict(PHOTO).probabilities["thing"], b.predict(PHOTO).probabilities["thing"], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["pfenet", "bam", "hdmnet", "guided"])
+def test_every_few_shot_model_takes_classes_with_any_number_of_shots(name):
+    torch.manual_seed(0)
+    segmenter = shotseg.Segmenter(name, device="cpu", size=64, width=8)
+    for _ in range(2):
+        segmenter.add("thing", [PHOTO], [MASK])
+    assert segmenter.predict(PHOTO).labels.shape == PHOTO.shape[:2]
+
+
+def test_a_trained_model_is_used_by_its_file_alone(trained):
+    segmenter = shotseg.Segmenter(checkpoint=trained, device="cpu")
+    assert (segmenter.method, segmenter.encoder, segmenter.model.size) == ("pfenet", "efficientnet-lite0", 64)
+    kept = checkpoint.read(trained)[0]
+    assert all(torch.equal(segmenter.model.state_dict()[key.removeprefix("model.")], t) for key, t in kept.items())
+    assert shotseg.Segmenter(checkpoint=trained, device="cpu", size=96).model.size == 96
+
+
+def test_saved_classes_know_their_checkpoint(trained, tmp_path):
+    segmenter = shotseg.Segmenter(checkpoint=trained, device="cpu")
+    segmenter.add("thing", [PHOTO], [MASK])
+    segmenter.save(tmp_path / "thing.safetensors")
+    same(shotseg.load(tmp_path / "thing.safetensors", device="cpu"), segmenter)
+    moved = tmp_path / "moved.safetensors"
+    moved.write_bytes(trained.read_bytes())
+    same(shotseg.Segmenter.load(tmp_path / "thing.safetensors", device="cpu", checkpoint=moved), segmenter)
+    moved.write_bytes(moved.read_bytes() + b" ")
+    with pytest.raises(UsageError, match="not encoded with"):
+        shotseg.Segmenter.load(tmp_path / "thing.safetensors", device="cpu", checkpoint=moved)
+
+
+def test_a_trained_model_segments_a_folder(trained, folder):
+    flags = ["--query", str(folder / "photos"), "--out", str(folder / "out"), "--device", "cpu"]
+    assert cli.main(["segment", "--support", str(folder / "examples"), "--checkpoint", str(trained), *flags]) == 0
+    assert (folder / "out" / "masks" / "thing" / "one.png").is_file()
+    assert "pfenet" in (folder / "out" / "report.html").read_text()
+
+
+def test_a_wrong_checkpoint_is_one_clear_error(trained, tmp_path):
+    def refused(path, error, words, **options):
+        with pytest.raises(error, match=words) as caught:
+            shotseg.Segmenter(checkpoint=path, device="cpu", **options)
+        assert "\n" not in str(caught.value)
+
+    refused(tmp_path / "none.safetensors", InputError, "none")
+    (tmp_path / "text.safetensors").write_text("text")
+    refused(tmp_path / "text.safetensors", InputError, "text")
+    matching = shotseg.Segmenter(size=64, device="cpu")
+    matching.add("thing", [PHOTO], [MASK])
+    matching.save(tmp_path / "support.safetensors")
+    refused(tmp_path / "support.safetensors", InputError, "no checkpoint")
+    with pytest.raises(InputError, match="--checkpoint"):
+        shotseg.load(trained)
+    recipe = recipes.build({"model": {"name": "base-learner", "size": 64}, "steps": 1})
+    base, about = checkpoint.make_model(recipe, 2), {"recipe": recipes.plain(recipe), "classes": ["a", "b"]}
+    checkpoint.write(tmp_path / "base.safetensors", checkpoint.weights(base), about)
+    refused(tmp_path / "base.safetensors", InputError, "base learner")
+    refused(trained, UsageError, "'width'", width=4)
+
+
+def test_a_name_alone_is_enough_for_zero_shot(clip_is_tiny, tmp_path):
+    segmenter = shotseg.Segmenter("pi-clip-zero-shot", device="cpu", size=64)
+    segmenter.add("cat")
+    segmenter.add("dog", ["never read.jpg"])
+    result = segmenter.predict(PHOTO)
+    assert result.classes == ("cat", "dog") and result.labels.shape == PHOTO.shape[:2]
+    segmenter.save(tmp_path / "names.safetensors")
+    again = shotseg.load(tmp_path / "names.safetensors", device="cpu").predict(PHOTO)
+    assert np.allclose(again.probabilities["cat"], result.probabilities["cat"], atol=1e-6)
+
+
+def test_the_priors_of_clip_take_masks_and_names(clip_is_tiny):
+    segmenter = shotseg.Segmenter("pi-clip-priors", device="cpu", size=64)
+    segmenter.add("cat", [PHOTO, PHOTO[:, ::-1]], [MASK, MASK[:, ::-1]])
+    assert segmenter.predict(PHOTO).labels.shape == PHOTO.shape[:2]
+    with pytest.raises(UsageError, match="no photo"):
+        segmenter.add("dog")
+
+
+def test_the_command_line_takes_names_where_they_are_enough(clip_is_tiny, folder, capsys):
+    flags = ["segment", "--query", str(folder / "photos"), "--out", str(folder / "out"), "--name", "cat", "dog"]
+    assert cli.main([*flags, "--method", "pi-clip-zero-shot", "--size", "64", "--device", "cpu"]) == 0
+    assert (folder / "out" / "masks" / "cat" / "one.png").is_file()
+    capsys.readouterr()
+    assert cli.main([*flags, "--size", "64", "--device", "cpu"]) == 2
+    assert "--support" in capsys.readouterr().err
+    assert cli.main([*flags, "--support", str(folder / "examples")]) == 2
+
+
+def test_auto_is_the_encoder_that_a_method_is_made_of():
+    assert models.encoder_for("pi-clip-zero-shot") == "clip-vit-b16"
+    assert models.encoder_for("matching") == "efficientnet-lite0"
+
+
+class FromPhotos(Matching):
+    """A method that wants photos and the class name: what it is given as masks is kept for the test."""
+
+    needs = "photos"
+
+    def encode_support(self, images, masks, features=None, class_names=()):
+        self.given, self.names = masks, class_names
+        whole = torch.ones(*images.shape[:2], *images.shape[-2:], dtype=torch.long)
+        return super().encode_support(images, whole, features)
+
+
+def test_a_method_that_needs_photos_gets_no_pseudo_mask(monkeypatch):
+    monkeypatch.setattr(models, "load", lambda name, encoder, **options: FromPhotos(encoder, **options))
+    segmenter = shotseg.Segmenter("matching", device="cpu", size=64)
+    segmenter.add("thing", [PHOTO])
+    assert segmenter.model.given is None and segmenter.model.names == ("thing",)
+    assert segmenter.predict(PHOTO).labels.shape == PHOTO.shape[:2]
+    segmenter.add("thing", [PHOTO], [MASK])
+    assert segmenter.model.given.shape[:2] == (1, 1)
+    assert isinstance(segmenter._supports["thing"], Support) and segmenter._supports["thing"].shots == 2
+
+
+def test_a_name_alone_is_measured_as_any_other_method(clip_is_tiny, folder):
+    for i in range(3):
+        write_png(folder / "examples" / "images" / "thing" / f"{i}.png", np.roll(PHOTO, i + 1, 1))
+        write_png(folder / "examples" / "masks" / "thing" / f"{i}.png", MASK * 255)
+    out = folder / "result.json"
+    flags = ["--method", "pi-clip-zero-shot", "--size", "64", "--episodes", "4", "--seeds", "0", "--device", "cpu"]
+    assert cli.main(["evaluate", "folder", "--root", str(folder / "examples"), "--out", str(out), *flags]) == 0
+    result = json.loads(out.read_text())
+    assert result["encoder"] == "clip-vit-b16" and 0 <= result["miou"] <= 100
