@@ -41,8 +41,10 @@ def by(generator: Generator) -> Maker:
 
 
 def nearest_label(vision: ImageNetText) -> Maker:
-    """The naive use: the class activation map of the one ImageNet label nearest to the name, cut at a half."""
+    """The naive use: the activation map of the one ImageNet label nearest to the name, at the classifier's own size, cut at
+    a half."""
     generator = ImageNetMaps(vision, objectness=False, self_support=0, edges=False)
+    generator.size = 224
     generator.cut = replace(generator.cut, high=0.5, low=0.5)
 
     def mask(image: np.ndarray, name: str) -> np.ndarray:

@@ -8,8 +8,7 @@ from torch.nn import functional as F
 import golden
 import tiny_clip
 from shotseg import encoders
-from shotseg.data.samples import Episode, Prediction
-from shotseg.encoders.features import Features
+from shotseg.data.samples import Episode, Prediction, Support
 from shotseg.encoders.vit import Tokens
 from shotseg.models.blocks.correlation_tokens import Correlation, Heads, joined, patches
 from shotseg.models.blocks.correlation_transformer import Block, attend, bias_of
@@ -146,28 +145,32 @@ def test_cst_on_dino_gives_the_authors_answers_from_pixels(path):
         coarse = np.kron(rng.standard_normal((1, 3, 10, 10)).astype(np.float32), np.ones((1, 1, 40, 40), np.float32))
         return torch.from_numpy(coarse + 0.2 * rng.standard_normal((1, 3, 400, 400)).astype(np.float32)).float()
 
-    query, support = model.encode(image()), model.encode(image())
+    query, support, second = (model.encode(image()) for _ in range(3))
     mask = torch.zeros(1, 1, 400, 400, dtype=torch.long)
     mask[..., 80:280, 120:320] = 1
     pixels, size = torch.zeros(1, 1, 3, 400, 400), known["seg_mask"].shape[-2:]
 
     def answer():
-        shot = model.encode_support(pixels, mask, support)
-        return shot, model(query, shot, pixels[0])
+        return model(query, model.encode_support(pixels, mask, support), pixels[0])
 
     with torch.no_grad():
-        shot, prediction = answer()
+        prediction = answer()
         upsampled = F.interpolate(prediction.logits, size, mode="bilinear", align_corners=True)
         golden.assert_close("cls_mask", prediction.extra["presence"], known["cls_mask"][:, 0], 1e-4)
         golden.assert_close("seg_mask", upsampled, known["seg_mask"][:, 0], 1e-4)
         model.own_masks = True
-        _, prediction = answer()
+        prediction = answer()
         upsampled = F.interpolate(prediction.logits, size, mode="bilinear", align_corners=True)
         golden.assert_close("cls_pseudo", prediction.extra["presence"], known["cls_pseudo"][:, 0], 1e-4)
         golden.assert_close("seg_pseudo", upsampled, known["seg_pseudo"][:, 0], 1e-4)
         task = Episode(torch.zeros(1, 3, *size), pixels, torch.zeros(1))
         found = model.query_mask(query, support, torch.ones(1, dtype=torch.bool), task)
         golden.assert_close("query_pmask", found, known["query_pmask"], 0)
+        model.own_masks = False
+        shots = [model.encode_support(pixels, mask, features) for features in (support, second)]
+        present, labels = decide([model(query, Support.join(shots), pixels[0])], size)
+    assert torch.equal(present, torch.from_numpy(known["shot2_cls"]))
+    assert (labels.numpy() == known["shot2_seg"]).mean() > 0.999
 
 
 @pytest.mark.parametrize("path", golden.files("corenet", "fptrans_voronoi*.npz"))

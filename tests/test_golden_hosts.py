@@ -238,7 +238,7 @@ def test_the_transformer_gives_the_authors_values(path):
         golden.assert_close(f"stage{i}_support", tokens(shots[i]), stored[f"stage{i}_support"])
         golden.assert_close(f"stage{i}_match", tokens(out.matches[i]), stored[f"stage{i}_match"])
         golden.assert_close(f"stage{i}_corr", out.correlations[2 - i].flatten(1), stored[f"stage{i}_corr"])
-        golden.assert_close(f"stage{i}_fused", out.fused[i], stored[f"stage{i}_fused"])
+        golden.assert_close(f"stage{i}_fused", out.joined[i], stored[f"stage{i}_fused"])
         golden.assert_close(f"weights{i}", out.correlations[i], stored[f"weights{i}"])
     golden.assert_close("out", out.logits, stored["out"])
 

@@ -10,7 +10,7 @@ import golden
 from shotseg import encoders, models
 from shotseg.data.samples import Episode, Support
 from shotseg.errors import UsageError
-from shotseg.models.blocks.conv4d import Conv4d
+from shotseg.models.blocks.conv4d import Conv4d, NormReLU
 from shotseg.models.blocks.correlation import Level, correlate, levels, unit
 from shotseg.models.blocks.pyramid import Pyramid, strides
 from shotseg.models.hsnet import HSNet
@@ -86,6 +86,14 @@ def test_the_pyramid_is_the_released_one_stage_by_stage(path):
         for name, value in {**seen, "out": out}.items():
             scale = max(1.0, float(known[f"{tag}.{name}"].abs().max()))
             golden.assert_close(f"{tag}.{name}", value, known[f"{tag}.{name}"], atol=1e-5 * scale)
+
+
+def test_the_norm_of_a_block_is_torchs_with_its_gradients():
+    x = torch.randn(2, 30, 8, dtype=torch.double, requires_grad=True)
+    weight, bias = (torch.randn(8, dtype=torch.double, requires_grad=True) for _ in range(2))
+    expected = torch.nn.functional.group_norm(x.mT, 4, weight, bias).relu().mT
+    golden.assert_close("value", NormReLU.apply(x, weight, bias, 4, 1e-5), expected, atol=1e-12)
+    assert torch.autograd.gradcheck(lambda *given: NormReLU.apply(*given, 4, 1e-5), (x, weight, bias))
 
 
 @pytest.mark.parametrize("path", golden.files("tlg", "c_correlation*.safetensors"))

@@ -1,6 +1,7 @@
 """QGNet, the FEM, MoCo's step and the contrastive losses replay the authors' own code."""
 
 import json
+import random
 
 import numpy as np
 import pytest
@@ -10,11 +11,14 @@ from torch import nn
 import golden
 from shotseg import encoders
 from shotseg.data.samples import Episode
+from shotseg.data.transforms import keeping_crop
 from shotseg.encoders.features import Encoder, Features
 from shotseg.models.blocks.fem import FEM
 from shotseg.models.blocks.prior_guided import cross_entropy, resize
 from shotseg.models.qgnet import QGNet
 from shotseg.reference import qgnet as reference
+from shotseg.training.loop import learning_rate
+from shotseg.training.recipe import Schedule
 
 
 def filled(order: list, seed: int) -> dict[str, torch.Tensor]:
@@ -159,6 +163,26 @@ def test_losses_and_gradients_are_the_authors(path):
         golden.assert_close(f"sum of {name}", gradient.sum() / size, stored["grad_sum"][i] / size, atol=2e-2)
         head = gradient.flatten()[:4]
         golden.assert_close(f"head of {name}", head / size, stored["grad_head4"][i][: len(head)] / size, atol=1e-4)
+
+
+@pytest.mark.parametrize("path", golden.files("qgnet", "utils*.npz"))
+def test_rates_and_crops_are_those_of_the_release(path):
+    stored = golden.npz(path)
+    for base, it, steps, warmup, warmup_steps, rate in stored["poly_lr"].tolist():
+        schedule = Schedule("poly", 0.9, int(warmup_steps) if warmup else 0)
+        ours = 10 * base * learning_rate(int(it) - 1, int(steps), schedule)  # the release's hidden factor
+        assert ours == pytest.approx(rate, rel=1e-6), (it, steps, warmup)
+    cases = [name.removesuffix("_out_img") for name in stored if name.startswith("crop_") and name.endswith("_out_img")]
+    assert cases
+    for case in cases:
+        random.seed(3)
+        pixels = torch.from_numpy(stored[f"{case}_in"]).permute(2, 0, 1) / 255
+        mask = torch.from_numpy(stored[f"{case}_lab"])
+        size = stored[f"{case}_out_lab"].shape[0]
+        image, label = keeping_crop(pixels, mask, lambda most: random.randint(0, most), size)
+        golden.assert_close(f"{case} label", label, stored[f"{case}_out_lab"], atol=0)
+        golden.assert_close(case, image.permute(1, 2, 0) * 255, stored[f"{case}_out_img"], atol=1e-3)
+        golden.assert_close(f"{case} sum", image.double().sum() * 255, stored[f"{case}_out_sum"], rtol=1e-6)
 
 
 @pytest.mark.parametrize("path", golden.files("qgnet", "fem_decoder*.npz"))

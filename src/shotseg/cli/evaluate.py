@@ -40,6 +40,8 @@ class Evaluate:
     """Test fold: a number or a name, as the data set has it; default all classes."""
     shot: int = 1
     """Support photos in each episode."""
+    way: int = 1
+    """Classes asked for at once, of which a query may show none; above 1 the episodes are CST's."""
     classes: tuple[str, ...] = ()
     """Test only these classes."""
     kind: str | None = None
@@ -86,7 +88,7 @@ class Evaluate:
             raise UsageError(
                 "give a data set, --root and --out, as: shotseg evaluate folder --root photos --out x.json"
             )
-        for name in ("shot", "batch", "cache_mb"):
+        for name in ("shot", "way", "batch", "cache_mb"):
             if getattr(self, name) < 1:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be 1 or more")
         if self.out.suffix != ".json":
@@ -152,6 +154,8 @@ class Evaluate:
             "shot": self.shot,
             "data": getattr(dataset, "choices", {"root": str(root), "kind": self.kind, "min_area": self.min_area}),
         }
+        if self.way > 1:
+            return self._ways(evaluator, about, out)
         hashes = [list_hash(pool, listed) for listed in lists.values()]
         fingerprint = json.dumps([about, asdict(protocol), hashes, str(device)], sort_keys=True, default=str)
         partial = out.with_suffix(".partial.jsonl")
@@ -183,6 +187,22 @@ class Evaluate:
         if protocol.overridden:
             say(f"not the preset {protocol.name}: changed {', '.join(protocol.overridden)}")
         print(f"result: {out}, report: {out.with_suffix('.report.html')}")
+        return 0
+
+    def _ways(self, evaluator: Any, about: dict[str, Any], out: Path) -> int:
+        from shotseg.data.images import write_bytes
+        from shotseg.evaluation import n_way
+
+        protocol, scores = evaluator.protocol, {}
+        for seed in protocol.seeds:
+            episodes = n_way.draw(evaluator.pool, self.way, self.shot, seed, protocol.episodes)
+            scores[seed] = n_way.evaluate(evaluator, episodes)
+        means = {name: sum(s[name] for s in scores.values()) / len(scores) for name in ("miou", "exact_ratio")}
+        content = {**about, "way": self.way, "protocol": asdict(protocol), **means, "per_seed": scores}
+        write_bytes(out, json.dumps(content, ensure_ascii=False, default=str).encode())
+        title = f"{self.dataset}, {self.way}-way {self.shot}-shot, {protocol.episodes} episodes a seed"
+        table(title, ("percent", "value"), [(name, f"{value:.1f}") for name, value in means.items()], ("value",))
+        print(f"result: {out}")
         return 0
 
     def _protocol(self) -> Any:

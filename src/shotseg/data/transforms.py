@@ -7,6 +7,7 @@ draw every number from the generator that they are given: the same generator sta
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -99,6 +100,32 @@ def random_crop(
     return image[:, *window], None if mask is None else mask[window]
 
 
+def keeping_crop(
+    image: Tensor,
+    mask: Tensor | None,
+    draw: Callable[[int], int],
+    size: int,
+    keep: float = 0.85,
+    fill: tuple[float, ...] = MEAN,
+    tries: int = 32,
+) -> Pair:
+    """PFENet's crop: padded on all sides, and drawn again until the window has the share ``keep`` of the foreground.
+
+    draw: of n, a whole number from 0 to n; first the top, then the left. After ``tries`` windows the last one is taken.
+    """
+    height, width = (max(size, side) for side in image.shape[-2:])
+    top, left = (height - image.shape[-2]) // 2, (width - image.shape[-1]) // 2
+    canvas = image.new_tensor(fill)[:, None, None].repeat(1, height, width)
+    canvas[:, top : top + image.shape[-2], left : left + image.shape[-1]] = image
+    margins = (left, width - image.shape[-1] - left, top, height - image.shape[-2] - top)
+    labels = None if mask is None else F.pad(mask, margins, value=IGNORE)
+    for _ in range(tries):
+        window = tuple(slice(at, at + size) for at in (draw(height - size), draw(width - size)))
+        if labels is None or (labels[window] == 1).sum() >= keep * (labels == 1).sum():
+            break
+    return canvas[:, *window], None if labels is None else labels[window]
+
+
 def random_blur(image: Tensor, mask: Tensor | None, generator: Generator, chance: float = 0.5, kernel: int = 5) -> Pair:
     """A Gaussian blur over ``kernel`` x ``kernel`` pixels, with probability ``chance``; the mask stays."""
     if _uniform(generator) >= chance or min(image.shape[-2:]) <= kernel // 2:  # reflection needs a few pixels
@@ -116,7 +143,8 @@ def random_jitter(image: Tensor, mask: Tensor | None, generator: Generator, stre
 @dataclass(frozen=True)
 class Augmentation:
     """The random changes of one training photo, in the order of PFENet (Tian et al., TPAMI 2020): scale, rotation,
-    blur, flip, crop; then colour jitter, which PFENet has not (0 = none)."""
+    blur, flip, crop; then colour jitter, which PFENet has not (0 = none). keep: see :func:`keeping_crop`; 0 = a crop that
+    shows some foreground."""
 
     size: int
     scale: tuple[float, float] = (0.9, 1.1)
@@ -124,6 +152,7 @@ class Augmentation:
     blur: float = 0.5
     flip: float = 0.5
     jitter: float = 0.0
+    keep: float = 0.0
 
     def __call__(self, image: Tensor, mask: Tensor | None, generator: Generator) -> Pair:
         """(3, h, w) in [0, 1] and (h, w) int64 or None -> the same at ``size`` x ``size``."""
@@ -131,7 +160,11 @@ class Augmentation:
         image, mask = random_rotation(image, mask, generator, self.degrees)
         image, mask = random_blur(image, mask, generator, self.blur)
         image, mask = random_flip(image, mask, generator, self.flip)
-        image, mask = random_crop(image, mask, generator, self.size)
+        if self.keep:
+            draw = functools.partial(_whole, generator)
+            image, mask = keeping_crop(image, mask, draw, self.size, self.keep)
+        else:
+            image, mask = random_crop(image, mask, generator, self.size)
         return random_jitter(image, mask, generator, self.jitter) if self.jitter else (image, mask)
 
 
@@ -171,6 +204,10 @@ def _padded(
     canvas = image.new_tensor(fill)[:, None, None].repeat(1, height, width)
     canvas[:, :h, :w] = image
     return canvas, None if mask is None else F.pad(mask, (0, width - w, 0, height - h), value=IGNORE)
+
+
+def _whole(generator: Generator, most: int) -> int:
+    return int(torch.randint(most + 1, (), generator=generator))
 
 
 def _uniform(generator: Generator, low: float = 0.0, high: float = 1.0) -> float:

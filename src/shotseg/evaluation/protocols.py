@@ -224,7 +224,7 @@ def _one(stream: np.random.RandomState, count: int) -> int:
     return int(stream.choice(count, 1, replace=False)[0])
 
 
-def _hsnet_supports(
+def supports_of(
     pool: Pool, stream: np.random.RandomState, query: int, class_id: int, shots: int
 ) -> tuple[int, ...]:
     """Redrawn only where it is the query: one photo may serve as two shots, as released."""
@@ -244,7 +244,7 @@ def _hsnet(pool: Pool, shots: int, seed: int, episodes: int) -> list[EpisodeInde
     for i in range(episodes):
         query = pool.listed[i % len(pool.listed)]
         class_id = pool.items[query].class_id
-        picks.append(EpisodeIndex(query, _hsnet_supports(pool, stream, query, class_id, shots), class_id))
+        picks.append(EpisodeIndex(query, supports_of(pool, stream, query, class_id, shots), class_id))
     return picks
 
 
@@ -255,7 +255,7 @@ def _hsnet_coco(pool: Pool, shots: int, seed: int, episodes: int) -> list[Episod
     for _ in range(episodes):
         class_id = _one(stream, len(pool.classes))
         query = pool.lists[class_id][_one(stream, len(pool.lists[class_id]))]
-        picks.append(EpisodeIndex(query, _hsnet_supports(pool, stream, query, class_id, shots), class_id))
+        picks.append(EpisodeIndex(query, supports_of(pool, stream, query, class_id, shots), class_id))
     return picks
 
 
@@ -290,7 +290,7 @@ def _cst(pool: Pool, shots: int, seed: int, episodes: int) -> list[EpisodeIndex]
         chances = [0.5 if c == own else others for c in range(len(pool.classes))]
         chances[own] = 1 - sum(chances) + chances[own]  # 1 where there is no other class
         class_id = int(stream.choice(len(pool.classes), 1, replace=False, p=chances)[0])
-        picks.append(EpisodeIndex(query, _hsnet_supports(pool, stream, query, class_id, shots), class_id))
+        picks.append(EpisodeIndex(query, supports_of(pool, stream, query, class_id, shots), class_id))
     return picks
 
 

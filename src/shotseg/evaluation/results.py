@@ -43,6 +43,7 @@ def result(
         "query": [pool.items[e.query].id for _, _, e in picks],
         "support": [[pool.items[s].id for s in e.supports] for _, _, e in picks],
         **{name: [row[name] for row in rows] for name in ("intersection", "union", "target", "ignored")},
+        **({"present": [row["present"] for row in rows]} if "present" in rows[0] else {}),
         "controls": {
             control: {name: [row["controls"][control][name] for row in rows] for name in ("intersection", "union")}
             for control in rows[0]["controls"]
@@ -83,6 +84,7 @@ def _counts(content: dict[str, Any], seed: int | None = None, control: str | Non
         classes=np.array([[number[name]] for name in stored["class"]], dtype=np.int64),
         target=np.array(stored["target"], dtype=np.int64),
         ignored=np.array(stored["ignored"], dtype=np.int64),
+        present=np.array(stored["present"], dtype=np.int64) if "present" in stored and not control else None,
         **{name: np.array(values, dtype=np.int64) for name, values in amounts.items()},
     )
     return every if seed is None else every[np.array(stored["seed"]) == seed]

@@ -132,8 +132,10 @@ class Evaluator:
 
     def row(self, episode: EpisodeIndex) -> Row:
         """The counts of one episode: [background, foreground] of the method and of every control."""
-        prediction, target, pseudo = self._predict(episode)
+        prediction, target, pseudo, present = self._predict(episode)
         row = _counted(prediction, target)
+        if present is not None:  # what the method says of the photo as a whole
+            row["present"] = [present]
         key = ("controls", episode.query, episode.class_id)
         row["controls"] = dict(self.cache.get(key, lambda: self._controls(episode.query, target)))
         if pseudo is not None:  # the mask that the method was given of the query, alone
@@ -144,11 +146,11 @@ class Evaluator:
         """Predicted and true mask (h, w) int64 on the canvas of the protocol, on the CPU; truth 255 = ignored."""
         return self._predict(episode)[:2]
 
-    def _predict(self, episode: EpisodeIndex) -> tuple[Tensor, Tensor, Tensor | None]:
-        label = self._label(episode.query, episode.class_id)
-        query = self._photo(episode.query)
+    def _predict(self, episode: EpisodeIndex) -> tuple[Tensor, Tensor, Tensor | None, int | None]:
+        label = self.label(episode.query, episode.class_id)
+        query = self.photo(episode.query)
         target = protocols.canvas(self.protocol, label, self.geometry, (query.image.shape[2], query.image.shape[3]))
-        supports = [self._support(i) for i in episode.supports]
+        supports = [self.support(i) for i in episode.supports]
         if self.protocol.fusion == "model":
             supports = [getattr(self.model, "merge", Support.join)(supports)]
 
@@ -161,9 +163,12 @@ class Evaluator:
             pseudo = found[0].extra.get("pseudo_mask")
             if pseudo is not None:  # (1, h, w) in [0, 1]
                 pseudo = decided([torch.cat([1 - pseudo, pseudo]).float()])
-            return decided([x.logits[0] for x in found]), target, pseudo
+            says = [x.extra["presence"][0].softmax(0)[1] for x in found if "presence" in x.extra]
+            present = int(torch.stack(says).mean() > 0.5) if says else None
+            return decided([x.logits[0] for x in found]), target, pseudo, present
 
-    def _photo(self, i: int) -> Encoded:
+    def photo(self, i: int) -> Encoded:
+        """The photo of item ``i`` of the pool, encoded."""
         return self.cache.get(("photo", self.pool.items[i].content), lambda: self._encode(i))
 
     def _encode(self, i: int) -> Encoded:
@@ -173,11 +178,12 @@ class Evaluator:
             batch = image[None].to(self.device)
             return Encoded(batch, self.model.encode(batch))
 
-    def _support(self, i: int) -> Support:
+    def support(self, i: int) -> Support:
+        """Item ``i`` of the pool as the one shot of its class."""
         return self.cache.get(("support", i), lambda: self._encode_support(i))
 
     def _encode_support(self, i: int) -> Support:
-        photo, masks = self._photo(i), None
+        photo, masks = self.photo(i), None
         if getattr(self.model, "needs", "masks") == "masks":  # others must not see them
             pixels, mask = self.sample(i)
             _, resized = protocols.working_pair(pixels, mask, self.geometry, self.size, self.model.encoder.patch)
@@ -187,7 +193,7 @@ class Evaluator:
         with torch.no_grad():
             return self.model.encode_support(photo.image[None], masks, photo.features, class_names=names)
 
-    def _label(self, i: int, class_id: int) -> np.ndarray:
+    def label(self, i: int, class_id: int) -> np.ndarray:
         """(H, W) uint8 in {0, 1, 255}: where the photo of item ``i`` shows the class, nowhere without that label."""
         shown = self.pool.labelled(i, class_id)
         mask = self.sample(i if shown is None else shown)[1]
@@ -204,7 +210,7 @@ class Evaluator:
 
     def _controls(self, query: int, target: Tensor) -> dict[str, Row]:
         height, width = self.sample(query)[1].shape
-        features = self._photo(query).features
+        features = self.photo(query).features
         inside = (height, width) if self.protocol.score_at != "working" else (target.shape[0], target.shape[1])
         if self.geometry == "pad":  # nothing but the photo itself is looked at, and drawn on
             valid = protocols.padded_size((height, width), self.size)

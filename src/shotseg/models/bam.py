@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from shotseg.data.samples import Prediction, Support
 from shotseg.encoders.features import Encoder, Features
-from shotseg.models.base_learner import BaseHead
-from shotseg.models.blocks.ensemble import Ensemble, gram, scene_distance
+from shotseg.models.base_learner import BaseHead, WithBase
+from shotseg.models.blocks.ensemble import Ensemble, gram
 from shotseg.models.blocks.prior_guided import (
     Grid,
-    PriorGuided,
     Taps,
     classifier,
-    cross_entropy,
     project,
     residual,
     resize,
@@ -26,7 +24,7 @@ from shotseg.models.blocks.prior_guided import (
 from shotseg.priors.visual import masked_average
 
 
-class BAM(PriorGuided):
+class BAM(WithBase):
     """A meta learner finds the class of the supports; a frozen base learner says where the known classes are.
 
     base_classes: original ids of the base classes; () leaves out the base learner, and the meta learner's answer is final.
@@ -62,7 +60,7 @@ class BAM(PriorGuided):
             keep_small = False
             grid, base_loss, base_dropout, flat = "layer3", True, True, 0.0
         super().__init__(encoder, size, grid, keep_small)
-        self.flat, self.base_loss, self.base_dropout = flat, base_loss, base_dropout
+        self.flat = flat
         self.down_query = project(self.mid_channels, width)
         self.down_support = project(self.mid_channels, width)
         self.init_merge = nn.Sequential(nn.Conv2d(2 * width + prior_maps, width, 1, bias=False), nn.ReLU())
@@ -70,10 +68,7 @@ class BAM(PriorGuided):
         self.res1 = nn.Sequential(nn.Conv2d(5 * width, width, 1, bias=False), nn.ReLU())
         self.res2 = residual(width)
         self.cls = classifier(width)
-        self.ensemble = Ensemble(base_classes, shots, vote_hidden)
-        self.base: BaseHead | None = None
-        if base_classes:
-            self.base = (base or BaseHead(self.high_channels, len(base_classes))).requires_grad_(False)
+        self.carry(Ensemble(base_classes, shots, vote_hidden), base, base_loss, base_dropout)
 
     def forward(
         self,
@@ -90,9 +85,7 @@ class BAM(PriorGuided):
         learner ``base`` (B, N + 1, h', w') and ``base_map`` (B, 1, h, w).
         """
         taps = self.taps(query)
-        distances = scene_distance(gram(taps.low), support["gram"])  # (B, K)
-        weights = self.ensemble.weights(distances)  # (B, K)
-        psi = (weights * distances).sum(1, keepdim=True)
+        psi, weights = self.scene(taps.low, support)
 
         # meta learner (section 3.3)
         x = self.down_query(taps.mid)  # (B, width, h, w)
@@ -106,28 +99,18 @@ class BAM(PriorGuided):
         meta = self.cls(y)  # (B, 2, h, w)
 
         # base learner and ensemble (sections 3.2 and 3.4)
-        extra = {
-            "meta": meta,
-            "prior": priors,
-            "prototype": prototype,
-            "psi": psi,
-            "weights": weights,
-            "merged": merged,
-        }
-        final = meta
-        if self.base is not None:
-            extra["base"] = self.base(taps.high)
-            final, extra["base_map"] = self.ensemble(meta, extra["base"], psi, class_id)
-        return Prediction(resize(final, images.shape[-2:]), extra)
+        out = self.answer(meta, taps, psi, class_id, images)
+        extra = {"prior": priors, "prototype": prototype, "weights": weights, "merged": merged}
+        return Prediction(out.logits, out.extra | extra)
 
     def own_priors(self, taps: Taps, support: Support) -> Tensor:
         """(B, 1, h', w') in [0, 1]: the max-cosine to each shot on layer 4, the shots weighted."""
-        weights = self.ensemble.weights(scene_distance(gram(taps.low), support["gram"]))[..., None, None]
+        weights = self.scene(taps.low, support)[1][..., None, None]
         return (weights * shot_priors(taps.high, support["high"], self.flat)).sum(1, keepdim=True)
 
     def shot_weights(self, query: Features, support: Support) -> Tensor:
         """(B, K): how much each shot counts, for priors that come one a shot."""
-        return self.ensemble.weights(scene_distance(gram(self.taps(query).low), support["gram"]))
+        return self.scene(self.taps(query).low, support)[1]
 
     def encode_support(
         self,
@@ -147,22 +130,6 @@ class BAM(PriorGuided):
         high = high * self.inside(masks, high.shape[-2:])
         tensors = {"prototype": prototype.flatten(1), "high": high, "gram": gram(taps.low)}
         return Support({name: tensor.unflatten(0, shape) for name, tensor in tensors.items()})
-
-    def losses(self, prediction: Prediction, target: Tensor, base_labels: Tensor | None = None) -> dict[str, Tensor]:
-        """``main`` (final), ``aux`` (meta) and, with ``base_loss`` and base labels, ``base``."""
-        terms = {"main": cross_entropy(prediction.logits, target)}
-        if self.base is not None:
-            terms["aux"] = cross_entropy(prediction.extra["meta"], target)
-            if self.base_loss and base_labels is not None:
-                terms["base"] = cross_entropy(prediction.extra["base"], base_labels)
-        return terms
-
-    def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        if self.base is not None:
-            self.base.eval()
-            self.base.classify.train(mode and self.base_dropout)
-        return self
 
 
 class ASPP(nn.Module):

@@ -1,16 +1,18 @@
-"""The base learner of BAM: PSPNet (Zhao et al., CVPR 2017) on the classes that have many masks."""
+"""The base learner of BAM: PSPNet (Zhao et al., CVPR 2017) on the classes that have many masks; and models that carry it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shotseg.data.samples import Prediction
+from shotseg.data.samples import Prediction, Support
 from shotseg.encoders.features import Encoder, Features
-from shotseg.models.blocks.prior_guided import cross_entropy, resize
+from shotseg.models.blocks.ensemble import Ensemble, gram, scene_distance
+from shotseg.models.blocks.prior_guided import PriorGuided, Taps, cross_entropy, resize
 
 
 class BaseLearner(nn.Module):
@@ -55,6 +57,54 @@ class BaseHead(nn.Module):
     def forward(self, last: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, classes + 1, h, w)."""
         return self.classify(self.embedding(last))
+
+
+class WithBase(PriorGuided):
+    """A meta learner whose answer loses what a frozen base learner knows (BAM, section 3.4; HDMNet and PI-CLIP as well)."""
+
+    ensemble: Ensemble
+    base: BaseHead | None
+
+    def carry(self, ensemble: Ensemble, base: BaseHead | None, base_loss: bool, base_dropout: bool) -> None:
+        """Take on the base learner, a random one for None; without base classes there is none.
+
+        The other two: see :class:`shotseg.models.bam.BAM`.
+        """
+        self.base_loss, self.base_dropout = base_loss, base_dropout
+        self.ensemble, self.base = ensemble, None
+        if classes := len(ensemble.class_ids):
+            self.base = (base or BaseHead(self.high_channels, classes)).requires_grad_(False)
+
+    def scene(self, low: Tensor, support: Support) -> tuple[Tensor, Tensor]:
+        """psi (B, 1) of the query's low features (B, C2, h, w), and how much each shot counts (B, K)."""
+        distances = scene_distance(gram(low), support["gram"])
+        weights = self.ensemble.weights(distances)
+        return (weights * distances).sum(1, keepdim=True), weights
+
+    def answer(self, meta: Tensor, taps: Taps, psi: Tensor, class_id: Tensor | None, images: Tensor) -> Prediction:
+        """meta (B, 2, h, w) -> logits at the size of the images; extra: ``meta``, ``psi``, and of a base learner ``base``
+        (B, N + 1, h', w') and ``base_map`` (B, 1, h, w)."""
+        extra, final = {"meta": meta, "psi": psi}, meta
+        if self.base is not None:
+            extra["base"] = self.base(taps.high)
+            final, extra["base_map"] = self.ensemble(meta, extra["base"], psi, class_id)
+        return Prediction(resize(final, images.shape[-2:]), extra)
+
+    def losses(self, prediction: Prediction, target: Tensor, base_labels: Tensor | None = None) -> dict[str, Tensor]:
+        """``main`` (final), ``aux`` (meta) and, with ``base_loss`` and base labels, ``base``."""
+        terms = {"main": cross_entropy(prediction.logits, target)}
+        if self.base is not None:
+            terms["aux"] = cross_entropy(prediction.extra["meta"], target)
+            if self.base_loss and base_labels is not None:
+                terms["base"] = cross_entropy(prediction.extra["base"], base_labels)
+        return terms
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.base is not None:
+            self.base.eval()
+            self.base.classify.train(mode and self.base_dropout)
+        return self
 
 
 class PyramidPooling(nn.Module):

@@ -87,7 +87,8 @@ class CORENet(TokenModel):
     """encoder, size, side, stride: see :class:`TokenModel`; photos and class names are all it needs.
 
     global_tokens: local-to-global similarity: the support's foreground, and ``cells`` Voronoi cells of its background.
-    kernels, fusion, plane, read_out: see :class:`CorrelationGuidedTransformer`.
+    kernels:    of each branch, "4x3" pools by 4 and then by 3; their product is ``side``.
+    fusion, plane, read_out: see :class:`CorrelationGuidedTransformer`.
     soft_mask:  patches outside the mask count little; False hides them, as CST does.
     cgm:        attention from the class's name: none, coarse (Grad-CAM) or fine (refined).
     filter:     how it acts, see :class:`ClassFilter`.      attention_dropout: see there.
@@ -112,7 +113,7 @@ class CORENet(TokenModel):
         size: int | None = None,
         global_tokens: bool = True,
         cells: int = 5,
-        kernels: Sequence[Sequence[int]] = ((4, 3), (6, 2), (3, 4)),
+        kernels: str = "4x3 6x2 3x4",
         fusion: Fusion = "concat",
         plane: bool = True,
         read_out: ReadOut = "all",
@@ -143,7 +144,7 @@ class CORENet(TokenModel):
             raise UsageError(f"{encoder.name!r} has no class token for masks={self.source!r}; choose masks='clip'")
         self.guide: Guide = _guide(guide, encoder, clip, refine)
         transformer = CorrelationGuidedTransformer(
-            len(self.heads), self.tokens, side, kernels, width, fusion, plane, read_out
+            len(self.heads), self.tokens, side, _pairs(kernels), width, fusion, plane, read_out
         )
         self.sides = sorted({s for pair in transformer.sides for s in pair})
         self.core = Core(
@@ -277,6 +278,13 @@ class CORENet(TokenModel):
                 target = torch.where(shows, relabelled(target, sure, soft), target)
         terms = {"main": weighted_cross_entropy(prediction.logits, target, weight)}
         return terms | {"aux": self.aux * weighted_cross_entropy(prediction.extra["early"], target, weight)}
+
+
+def _pairs(kernels: str) -> list[tuple[int, ...]]:
+    try:
+        return [tuple(map(int, branch.split("x"))) for branch in kernels.split()]
+    except ValueError:
+        raise UsageError(f'kernels {kernels!r}: give branches as "4x3 6x2 3x4"') from None
 
 
 def _guide(name: str, encoder: Encoder, clip: str | Encoder, refine: Refine | None) -> Guide:

@@ -1,6 +1,9 @@
-"""A few-shot model whose prior maps are the cues of matching: what needs no training is given, the rest is learnt.
+"""A few-shot network that starts from matching: what needs no training is given, the rest is learnt.
 
-Our own combination of PFENet, BAM or HDMNet with :mod:`shotseg.models.matching`, on the same frozen features.
+Our own combination of PFENet or HDMNet with :mod:`shotseg.models.matching`, on the same frozen features. Few classes with
+masks teach a network their own looks sooner than how to compare, so this one is held to comparing: its prior maps are
+matching's cues, its answer is a correction of matching's evidence, and in training the query's features are often hidden
+from it, the cues never.
 """
 
 from __future__ import annotations
@@ -12,42 +15,50 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shotseg.data.samples import Episode, Prediction, Support
+from shotseg.data.samples import IGNORE, Episode, Prediction, Support
 from shotseg.encoders.features import Encoder, Features
 from shotseg.models import matching
-from shotseg.models.bam import BAM
 from shotseg.models.blocks.prior_guided import PriorGuided
 from shotseg.models.hdmnet import HDMNet
 from shotseg.models.matching import Matching
 from shotseg.models.pfenet import PFENet
 from shotseg.priors.objectness import border_contrast
 
-HOSTS: dict[str, type[PFENet] | type[BAM] | type[HDMNet]] = {"pfenet": PFENet, "bam": BAM, "hdmnet": HDMNet}
+HOSTS: dict[str, type[PFENet] | type[HDMNet]] = {"pfenet": PFENet, "hdmnet": HDMNet}
 OWN = "matching."  # how the tensors of matching begin in a support
-MAPS = 9
+MAPS = 19
+AUX = 0.4  # weight of the host's own terms of the loss, as of PSPNet's auxiliary head
 
 
 class Guided(nn.Module):
-    """A host that is given the six cues of matching, their sum, and where features are strong (middle and deep level).
+    """A host that is given the cues of matching and corrects its answer, drawn with the encoder's finer maps.
 
-    encoder: of both.       host: "pfenet", "bam" or "hdmnet"; further ``options`` are keywords of its class.
-    edges:   outside training the answer is drawn along the photo's edges, as matching's is.
+    encoder: of both.       host: "pfenet" or "hdmnet"; further ``options`` are keywords of its class.
+    width:   channels of the host and, halved at each finer map, of the drawing.
+    hide:    share of training queries whose features the host does not see.
     """
+
+    finest = 4  # stride of the finest map that is read
 
     def __init__(
         self,
         encoder: Encoder,
         *,
-        host: Literal["pfenet", "bam", "hdmnet"] = "pfenet",
+        host: Literal["pfenet", "hdmnet"] = "pfenet",
         size: int = 384,
-        edges: bool = True,
+        width: int = 96,
+        hide: float = 0.3,
         **options: Any,
     ):
         super().__init__()
-        self.host: Any = HOSTS[host](encoder, size=size, prior_maps=MAPS, **options)
+        self.host: Any = HOSTS[host](encoder, size=size, width=width, prior_maps=MAPS, **{"grid": "layer3"} | options)
         self.matching = Matching(encoder, size)
-        self.edges = edges
+        self.hide = hide
         self.geometry = self.host.geometry
+        stride = encoder.strides[self.matching.levels[1]]
+        last = {s: i for i, s in enumerate(encoder.strides) if self.finest <= s < stride}
+        self.finer = [last[s] for s in sorted(last, reverse=True)]  # encoder maps, coarse to fine
+        self.draw = Drawing(self.host.fused_channels, MAPS, [encoder.channels[i] for i in self.finer])
 
     @property
     def encoder(self) -> Encoder:
@@ -83,12 +94,12 @@ class Guided(nn.Module):
         if self.masks_input:
             masked = self.encode_masked(images, masks) if masked is None else masked
             half = len(masked.maps) // 2
-            kept["masked"] = Features(masked.maps[:half], masked.strides[:half])
+            kept["masked"] = self._unit(Features(masked.maps[:half], masked.strides[:half]))
             features = Features(masked.maps[half:], masked.strides[half:])
         features = self.encode(images.flatten(0, 1)) if features is None else features
-        kept = kept or {"features": features}
+        kept = kept or {"features": self._unit(features)}
         with torch.no_grad():
-            known = self.matching.encode_support(images, masks, self.levels(features))
+            known = self.matching.encode_support(images, masks, self._levels(features))
         host = self.host.encode_support(images, masks, class_names=class_names, **kept)
         return Support(host.tensors | {OWN + name: tensor for name, tensor in known.tensors.items()})
 
@@ -101,41 +112,46 @@ class Guided(nn.Module):
         return Support(host.tensors | {OWN + name: tensor for name, tensor in known.tensors.items()})
 
     def forward(self, query: Features, support: Support, images: Tensor, class_id: Tensor | None = None) -> Prediction:
-        """Logits (B, 2, H, W) and the host's side outputs; ``prior`` (B, 9, h, w) are the cues."""
+        """Logits (B, 2, h, w) at stride 4 or the finest that the encoder has; extra: the host's, of which ``prior``
+        (B, 19, h', w') are the cues, and ``evidence`` (B, h', w') of matching.
+        """
         host, known = _split(support)
         with torch.no_grad():
-            priors = self.cues(self.levels(query), known)
-        prediction = self.host(query, host, images, priors=priors, class_id=class_id)
-        if self.training or not self.edges:
-            return prediction
-        evidence = matching.along_edges(prediction.logits[:, 1] - prediction.logits[:, 0], images)
-        return Prediction(torch.stack([-evidence / 2, evidence / 2], 1), prediction.extra)
+            cues, evidence = self.cues(self._levels(query), known)
+            seen = self._unit(query)
+            if self.training:
+                seen = self._hidden(seen)
+        first = self.host(seen, host, images, priors=cues, class_id=class_id)
+        finer = [seen.maps[i] for i in self.finer]
+        drawn = self.draw(first.extra["fused"], cues, finer, images)
+        drawn = drawn + 0.5 * _resize(evidence, drawn.shape[-2:])
+        return Prediction(torch.stack([-drawn / 2, drawn / 2], 1), first.extra | {"answer": first.logits, "evidence": evidence})
 
-    def levels(self, features: Features) -> Features:
-        """The three maps that matching reads."""
-        at = self.matching.levels
-        return Features(tuple(features.maps[i] for i in at), tuple(features.strides[i] for i in at))
-
-    def cues(self, query: Features, support: Support) -> Tensor:
-        """(B, 9, h, w) in [0, 1] on the grid of the middle level."""
+    def cues(self, query: Features, support: Support) -> tuple[Tensor, Tensor]:
+        """Maps (B, 19, h, w), most of them in [-1, 1], and matching's evidence (B, h, w), on the grid of the middle level."""
         _, middle_map, deep_map = query.maps
-        grid = middle_map.shape[-2:]
+        grid, coarse = middle_map.shape[-2:], deep_map.shape[-2:]
         tokens = matching.hypercolumn(query).flatten(2).mT
         middle = tokens[..., self.matching.middle]
         deep = F.normalize(deep_map, dim=1).flatten(2).mT
-        contrast = matching.contrast(middle, support, "all", self.matching.middle)
-        maps = [  # in the order of matching.WEIGHTS
-            contrast.unflatten(1, grid),
-            matching.contrast(deep, support, "deep").unflatten(1, deep_map.shape[-2:]),
-            matching.classify(tokens, support["ridge_all"][:, 0]).unflatten(1, grid),
-            matching.classify(middle, support["ridge_middle"][:, 0]).unflatten(1, grid),
-            border_contrast(middle_map),
-            border_contrast(deep_map),
+        like = [cosine.unflatten(1, grid) for cosine in matching.best(middle, support, "all", self.matching.middle)]
+        like_deep = [cosine.unflatten(1, coarse) for cosine in matching.best(deep, support, "deep")]
+        linear = matching.classify(tokens, support["ridge_all"][:, 0]).unflatten(1, grid)
+        linear_middle = matching.classify(middle, support["ridge_middle"][:, 0]).unflatten(1, grid)
+        border, border_deep = border_contrast(middle_map), border_contrast(deep_map)
+        contrasts = [like[0] - like[1], like_deep[0] - like_deep[1]]
+
+        scaled = [  # in the order of matching.WEIGHTS
+            matching.unit_range(_resize(cue, grid))
+            for cue in (*contrasts, linear, linear_middle, border, border_deep)
         ]
-        cues = [_unit_range(_resize(cue, grid)) for cue in maps]
-        evidence = sum(weight * cue for weight, cue in zip(matching.WEIGHTS.values(), cues)) - matching.LEVEL
-        strength = [_unit_range(_resize(level.norm(dim=1), grid)) for level in (middle_map, deep_map)]
-        return torch.stack([*cues, torch.sigmoid(torch.as_tensor(evidence)), *strength], 1)
+        first = torch.stack([w * cue for w, cue in zip(matching.WEIGHTS.values(), scaled)]).sum(0) - matching.LEVEL
+        own = matching.own_evidence(first, tokens)
+        evidence = 0.3 * first + 0.7 * own
+        steps = [torch.tanh(x / 3) for x in (first, own, evidence)]
+        plain = [linear, linear_middle, *like, 4 * contrasts[0], *like_deep, 4 * contrasts[1], border, border_deep]
+        maps = [2 * cue - 1 for cue in scaled] + steps + [_resize(cue, grid) for cue in plain]
+        return torch.stack(maps, 1), evidence
 
     def predict(self, episode: Episode, query: Features | None = None, support: Features | None = None) -> Prediction:
         """An episode from pixels to logits; query, support: kept from :meth:`encode` (:meth:`encode_masked`)."""
@@ -151,9 +167,84 @@ class Guided(nn.Module):
         support: Features | None = None,
         base_labels: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """The host's terms; train on their sum."""
+        """``drawn``: cross-entropy of the answer, ``dice``, and the host's own terms; train on their sum."""
         assert episode.query_mask is not None
-        return self.host.losses(self.predict(episode, query, support), episode.query_mask, base_labels)
+        prediction, target = self.predict(episode, query, support), episode.query_mask
+        logits = prediction.logits[:, 1] - prediction.logits[:, 0]
+        known = F.adaptive_avg_pool2d((target != IGNORE).float(), logits.shape[-2:])
+        share = F.adaptive_avg_pool2d((target == 1).float(), logits.shape[-2:]) / known.clamp(min=1e-6)
+        p = torch.sigmoid(logits) * known
+        overlap, both = (p * share).sum((1, 2)), (p + share * known).sum((1, 2))
+        terms = {
+            "drawn": F.binary_cross_entropy_with_logits(logits, share, known, reduction="sum") / known.sum().clamp(1),
+            "dice": 0.5 * (1 - (2 * overlap + 1) / (both + 1)).mean(),
+        }
+        host = Prediction(prediction.extra["answer"], prediction.extra)
+        return terms | {name: AUX * term for name, term in self.host.losses(host, target, base_labels).items()}
+
+    def _levels(self, features: Features) -> Features:
+        """The three maps that matching reads."""
+        at = self.matching.levels
+        return Features(tuple(features.maps[i] for i in at), tuple(features.strides[i] for i in at))
+
+    @staticmethod
+    def _unit(features: Features) -> Features:
+        """Every position of every map at the length that makes its channels about 1."""
+        maps = tuple(F.normalize(m, dim=1) * m.shape[1] ** 0.5 for m in features.maps)
+        return Features(maps, features.strides, features.classes)
+
+    def _hidden(self, query: Features) -> Features:
+        """The features with those of some of the photos at zero."""
+        seen = (torch.rand(len(query.maps[0]), 1, 1, 1, device=query.maps[0].device) >= self.hide).float()
+        return Features(tuple(m * seen for m in query.maps), query.strides, query.classes)
+
+
+class Drawing(nn.Module):
+    """From a host's map to a mask at the finest stride: each step joins one finer map of the encoder, the last the photo.
+
+    channels: of the host's map.     maps: number of cues.     finer: channels of the encoder's maps, coarse to fine.
+    """
+
+    def __init__(self, channels: int, maps: int, finer: Sequence[int]):
+        super().__init__()
+        self.start = nn.Sequential(nn.Conv2d(channels + maps, channels, 1), Residual(channels), Residual(channels, 2))
+        self.reduce, self.steps = nn.ModuleList(), nn.ModuleList()
+        width = channels
+        for side in finer:
+            less = max(16, width // 2 // 8 * 8)
+            self.reduce.append(nn.Sequential(nn.Conv2d(side, less // 2, 1), nn.Dropout2d(0.5)))
+            self.steps.append(nn.Sequential(nn.Conv2d(width + less // 2, less, 1), nn.ReLU(), Residual(less)))
+            width = less
+        self.answer = nn.Sequential(
+            nn.Conv2d(width + 3, 24, 3, padding=1), nn.ReLU(), nn.Conv2d(24, 1, 3, padding=1)
+        )
+        nn.init.zeros_(self.answer[-1].weight)  # at first nothing is corrected
+        nn.init.zeros_(self.answer[-1].bias)
+
+    def forward(self, fused: Tensor, cues: Tensor, finer: Sequence[Tensor], images: Tensor) -> Tensor:
+        """(B, h, w) of fused (B, C, h', w'), cues (B, P, h', w'), finer maps, and images (B, 3, H, W) in [0, 1]."""
+        x = self.start(torch.cat([_resize(fused, cues.shape[-2:]), cues], 1))
+        for reduce, step, side in zip(self.reduce, self.steps, finer):
+            x = step(torch.cat([_resize(x, side.shape[-2:]), reduce(side)], 1))
+        colour = F.adaptive_avg_pool2d(images, x.shape[-2:]) - 0.5
+        return self.answer(torch.cat([x, colour], 1))[:, 0]
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions with group norm, added to their input; the first one dilated."""
+
+    def __init__(self, width: int, dilation: int = 1):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation, bias=False),
+            nn.GroupNorm(8, width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.GroupNorm(8, width),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.body(x))
 
 
 def _split(support: Support) -> tuple[Support, Support]:
@@ -162,10 +253,5 @@ def _split(support: Support) -> tuple[Support, Support]:
 
 
 def _resize(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """(B, h, w) maps, bilinear."""
-    return F.interpolate(maps[:, None], tuple(size), mode="bilinear", align_corners=False)[:, 0]
-
-
-def _unit_range(maps: Tensor) -> Tensor:
-    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
-    return (maps - low) / (high - low).clamp(min=1e-6)
+    """(B, h, w) or (B, C, h, w), bilinear."""
+    return matching.resize(maps, tuple(size))

@@ -11,15 +11,15 @@ from torch.nn import functional as F
 
 from shotseg.data.samples import Prediction, Support
 from shotseg.encoders.features import Encoder, Features
-from shotseg.models.base_learner import BaseHead
-from shotseg.models.blocks.ensemble import Ensemble, gram, scene_distance
-from shotseg.models.blocks.prior_guided import Grid, PriorGuided, Taps, cross_entropy, project, resize
+from shotseg.models.base_learner import BaseHead, WithBase
+from shotseg.models.blocks.ensemble import Ensemble, gram
+from shotseg.models.blocks.prior_guided import Grid, Taps, project, resize
 from shotseg.priors.visual import masked_average, max_cosine
 
 LEVELS = 3
 
 
-class HDMNet(PriorGuided):
+class HDMNet(WithBase):
     """Query and support meet in a pyramid of transformers; each level's correlation learns from the coarser one.
 
     base_classes, base, shots, vote_hidden, base_loss, base_dropout: as in :class:`shotseg.models.bam.BAM`.
@@ -67,17 +67,15 @@ class HDMNet(PriorGuided):
             frozen_bn, distill_target = True, "filled"
         super().__init__(encoder, size, grid, keep_small)
         self.prior_scale, self.frozen_bn, self.distill_target = prior_scale, frozen_bn, distill_target
-        self.base_loss, self.base_dropout = base_loss, base_dropout
         prior_maps = prior_maps or 1 + bool(base_classes)
         self.down_query = project(self.mid_channels, width)
         self.down_support = project(self.mid_channels, width)
         self.query_merge = nn.Sequential(nn.Conv2d(2 * width + prior_maps, tokens, 1, bias=False), nn.ReLU())
         self.support_merge = nn.Sequential(nn.Conv2d(2 * width, tokens, 1, bias=False), nn.ReLU())
         self.transformer = MixTransformer(tokens, prior_maps)
-        self.ensemble = Ensemble(base_classes, shots, vote_hidden, restore_order, train_vote)
-        self.base: BaseHead | None = None
-        if base_classes:
-            self.base = (base or BaseHead(self.high_channels, len(base_classes))).requires_grad_(False)
+        self.fused_channels = tokens
+        ensemble = Ensemble(base_classes, shots, vote_hidden, restore_order, train_vote)
+        self.carry(ensemble, base, base_loss, base_dropout)
 
     def forward(
         self,
@@ -94,9 +92,7 @@ class HDMNet(PriorGuided):
         fine, ``psi`` (B, 1), ``weights`` (B, K), and with a base learner ``base`` and ``base_map``.
         """
         taps = self.taps(query)
-        distances = scene_distance(gram(taps.low), support["gram"])  # (B, K)
-        weights = self.ensemble.weights(distances)
-        psi = (weights * distances).sum(1, keepdim=True)
+        psi, weights = self.scene(taps.low, support)
 
         # query tokens: features, mean prototype, priors
         x = self.down_query(taps.mid)  # (B, width, h, w)
@@ -109,15 +105,10 @@ class HDMNet(PriorGuided):
         # hierarchical matching (sections 3.2 to 3.4)
         levels = [(support[f"tokens{i}"], support[f"inside{i}"]) for i in range(LEVELS)]
         decoded = self.transformer.decode(self.transformer.levels(x), levels, priors)
-        meta = decoded.logits
-
-        extra = {"meta": meta, "prior": priors, "psi": psi, "weights": weights, "tokens": x}
+        out = self.answer(decoded.logits, taps, psi, class_id, images)  # BAM's ensemble
+        extra = {"prior": priors, "weights": weights, "tokens": x, "fused": decoded.fused}
         extra |= {f"correlation{i}": c for i, c in enumerate(decoded.correlations)}
-        final = meta
-        if self.base is not None:  # BAM's ensemble
-            extra["base"] = self.base(taps.high)
-            final, extra["base_map"] = self.ensemble(meta, extra["base"], psi, class_id)
-        return Prediction(resize(final, images.shape[-2:]), extra)
+        return Prediction(out.logits, out.extra | extra)
 
     def own_priors(self, taps: Taps, support: Support) -> Tensor:
         """(B, P, h', w') in [0, 1]: mean over the shots of the masked max-cosine, one channel an embedding."""
@@ -166,21 +157,13 @@ class HDMNet(PriorGuided):
         return self.encode(torch.where(inside, images.flatten(0, 1), self.encoder.mean))
 
     def losses(self, prediction: Prediction, target: Tensor, base_labels: Tensor | None = None) -> dict[str, Tensor]:
-        """``main`` (final), ``aux`` (meta), ``distill`` and, with ``base_loss`` and base labels, ``base``."""
+        """As BAM's, and ``distill``."""
         correlations = [prediction.extra[f"correlation{i}"] for i in range(LEVELS)]
-        terms = {"main": cross_entropy(prediction.logits, target)}
-        terms["distill"] = distillation(correlations, target, self.distill_target)
-        if self.base is not None:
-            terms["aux"] = cross_entropy(prediction.extra["meta"], target)
-            if self.base_loss and base_labels is not None:
-                terms["base"] = cross_entropy(prediction.extra["base"], base_labels)
-        return terms
+        terms = super().losses(prediction, target, base_labels)
+        return terms | {"distill": distillation(correlations, target, self.distill_target)}
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
-        if self.base is not None:
-            self.base.eval()
-            self.base.classify.train(mode and self.base_dropout)
         if self.frozen_bn:
             for module in self.transformer.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -228,7 +211,8 @@ class Decoded(NamedTuple):
     logits: Tensor  # (B, 2, h, w) at the finest level
     correlations: tuple[Tensor, ...]  # (B, h_i, w_i), coarse to fine
     matches: tuple[Tensor, ...]  # (B, C, h_i, w_i), fine to coarse, before and ...
-    fused: tuple[Tensor, ...]  # ... after the priors join
+    joined: tuple[Tensor, ...]  # ... after the priors join
+    fused: Tensor  # (B, C, h, w) at the finest level, of all
 
 
 class MixTransformer(nn.Module):
@@ -254,16 +238,16 @@ class MixTransformer(nn.Module):
     def decode(self, query: Sequence[Tensor], support: Sequence[tuple[Tensor, Tensor]], priors: Tensor) -> Decoded:
         """query: levels (B, C, h_i, w_i). support: levels of tokens (B, K, C, h_i, w_i) and inside (B, K, h_i, w_i) in {0, 1}."""
         matched = [block(q, *s) for block, q, s in zip(self.match, query, support)]
-        fused = [
+        joined = [
             fuse(torch.cat([match, resize(priors, match.shape[-2:])], 1))
             for fuse, (match, _) in zip(self.fuse, matched)
         ]
-        out = self.parse[-1](fused[-1])
-        for parse, f in zip(reversed(self.parse[:-1]), reversed(fused[:-1])):
+        out = self.parse[-1](joined[-1])
+        for parse, f in zip(reversed(self.parse[:-1]), reversed(joined[:-1])):
             up = _bilinear(out, f.shape[-2:])
             out = up + parse(f + up)
         correlations = tuple(correlation for _, correlation in reversed(matched))
-        return Decoded(self.cls(out), correlations, tuple(match for match, _ in matched), tuple(fused))
+        return Decoded(self.cls(out), correlations, tuple(match for match, _ in matched), tuple(joined), out)
 
 
 class Level(nn.Module):

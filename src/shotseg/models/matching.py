@@ -123,7 +123,7 @@ class Matching(nn.Module):
             "border_middle": lambda: border_contrast(query.maps[1]),
             "border_deep": lambda: border_contrast(query.maps[2]),
         }
-        scaled = [w * _unit_range(_resize(cues[cue](), grid)) for cue, w in self.weights.items()]
+        scaled = [w * unit_range(resize(cues[cue](), grid)) for cue, w in self.weights.items()]
         evidence = torch.stack(scaled).sum(0) - self.level
         if self.self_support:
             evidence = 0.3 * evidence + 0.7 * own_evidence(evidence, tokens)
@@ -144,20 +144,26 @@ def coarsest_three(strides: tuple[int, ...]) -> tuple[int, int, int]:
 def hypercolumn(features: Features) -> Tensor:
     """(B, C, h, w): the three levels, each of unit length, on the middle level's grid."""
     grid = features.maps[1].shape[-2:]
-    return torch.cat([F.normalize(_resize(level, grid), dim=1) for level in features.maps], 1)
+    return torch.cat([F.normalize(resize(level, grid), dim=1) for level in features.maps], 1)
 
 
 def contrast(query: Tensor, support: Support, name: str, channels: slice = slice(None)) -> Tensor:
     """(B, N): mean of the best cosines of each query token (B, N, C) to foreground minus to background tokens."""
+    foreground, background = best(query, support, name, channels)
+    return foreground - background
+
+
+def best(query: Tensor, support: Support, name: str, channels: slice = slice(None)) -> tuple[Tensor, Tensor]:
+    """(B, N) each: mean of the best cosines of each query token (B, N, C) to foreground and to background tokens."""
     tokens = support[name].flatten(1, 2)[..., channels]
     cosine = query @ tokens.mT  # (B, N, K M)
 
-    def best(share: Tensor) -> Tensor:
+    def mean(share: Tensor) -> Tensor:
         usable = share >= share.amax(1, keepdim=True).clamp(1e-6, 0.5)  # at least the purest token
         top = cosine.masked_fill(~usable[:, None], -torch.inf).topk(min(BEST, cosine.shape[-1]), dim=-1).values
         return top.masked_fill(top.isinf(), 0).sum(-1) / top.isfinite().sum(-1).clamp(min=1)
 
-    return best(support[f"{name}_foreground"].flatten(1)) - best(support[f"{name}_background"].flatten(1))
+    return mean(support[f"{name}_foreground"].flatten(1)), mean(support[f"{name}_background"].flatten(1))
 
 
 def ridge(tokens: Tensor, foreground: Tensor, background: Tensor, strength: float = 1.0) -> Tensor:
@@ -195,11 +201,11 @@ def along_edges(evidence: Tensor, images: Tensor, stride: int = 4) -> Tensor:
     """The evidence (B, h, w) at ``stride`` of the images (B, 3, H, W), drawn along their edges."""
     size = (max(1, images.shape[-2] // stride), max(1, images.shape[-1] // stride))
     guide = F.adaptive_avg_pool2d(images, size)
-    p = guided_filter(torch.sigmoid(_resize(evidence, size))[:, None], guide)[:, 0]
+    p = guided_filter(torch.sigmoid(resize(evidence, size))[:, None], guide)[:, 0]
     return torch.logit(p.clamp(1e-3, 1 - 1e-3))
 
 
-def _resize(x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
+def resize(x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
     """Bilinear; (B, h, w) or (B, C, h, w)."""
     if x.shape[-2:] == tuple(size):
         return x
@@ -208,7 +214,7 @@ def _resize(x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
     )
 
 
-def _unit_range(x: Tensor) -> Tensor:
+def unit_range(x: Tensor) -> Tensor:
     """Each (h, w) map of a batch scaled to [0, 1]."""
     low, high = x.amin((1, 2), keepdim=True), x.amax((1, 2), keepdim=True)
     return (x - low) / (high - low).clamp(min=1e-6)

@@ -59,6 +59,7 @@ class PFENet(PriorGuided):
             grid, encoder_bn, flat = "layer3", "train", 0.0
         super().__init__(encoder, size, grid, keep_small)
         self.prior_maps, self.encoder_bn, self.flat = prior_maps, encoder_bn, flat
+        self.fused_channels = width
         self.down_query = project(self.mid_channels, width)
         self.down_support = project(self.mid_channels, width)
         scales = scales or (PASCAL_SCALES if reference else SCALES)

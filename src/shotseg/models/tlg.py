@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from shotseg.data.samples import IGNORE, Episode, Prediction, Support
 from shotseg.encoders.features import Encoder, Features
 from shotseg.errors import UsageError
-from shotseg.models.blocks.class_guide import ImageNetGuide, soft_masks
+from shotseg.models.blocks.class_guide import Guide, ImageNetGuide, Refine, soft_masks
 from shotseg.models.blocks.correlation import correlate, levels, swapped, unit
 from shotseg.models.blocks.prior_guided import Episodic, cross_entropy, resize
 from shotseg.models.blocks.pyramid import WIDTHS, Decoder, Pyramid
@@ -47,7 +47,12 @@ class Aggregation(nn.Module):
     """
 
     def __init__(
-        self, channels: Sequence[int], width: int, grid: int, kind: Literal["concat", "sum"] = "concat", tied: bool = False
+        self,
+        channels: Sequence[int],
+        width: int,
+        grid: int,
+        kind: Literal["concat", "sum"] = "concat",
+        tied: bool = False,
     ):
         super().__init__()
         self.grid, self.kind = grid, kind
@@ -108,7 +113,8 @@ class TLG(Episodic):
     size:    side of the square that photos are brought to.
     grid:    positions a side of HA and HT, even.      widths: channels of the 4-D pyramid.
     text:    where rows of text come from, see :class:`shotseg.models.blocks.text_rows.TextRows`.
-    refine:  how the pseudo mask is drawn along edges, see :mod:`shotseg.models.blocks.class_guide`.
+    guide:   what makes pseudo masks of the name: "imagenet-text", which needs no download, or "clip", the encoder ``clip``.
+    refine:  how they are drawn along edges, see :mod:`shotseg.models.blocks.class_guide`; None = the guide's own way.
     supervision: "mask": true masks of the training classes. "pseudo": none anywhere; the pseudo masks are the targets, and
              the fusion, which could copy them, is left out.
 
@@ -140,7 +146,9 @@ class TLG(Episodic):
         grid: int = GRID,
         widths: Sequence[int] = WIDTHS,
         text: str | TextRows = MINILM,
-        refine: Literal["par", "pamr", "guided", "none"] = "guided",
+        guide: Literal["imagenet-text", "clip"] = "imagenet-text",
+        clip: str = "clip-vit-b16",
+        refine: Refine | None = None,
         supervision: Literal["mask", "pseudo"] = "mask",
         train_prior: bool = True,
         detach_plan: bool = False,
@@ -177,7 +185,7 @@ class TLG(Episodic):
         self.size, self.grid, self.supervision = size, grid, supervision
         self.train_prior, self.query_residual, self.loss_ignore = train_prior, query_residual, loss_ignore
         self.norm_penalty, self.corr_mask, self.residual, self.pooling = norm_penalty, corr_mask, residual, pooling
-        self.guide = ImageNetGuide(encoder, refine)
+        self.guide = _guide(guide, encoder, clip, refine)
         self.rows = text if isinstance(text, TextRows) else TextRows(text, half=half_text)
         width = widths[-1]
         self.pyramid, self.decoder = Pyramid(self.levels, widths), Decoder(width)
@@ -290,7 +298,9 @@ class TLG(Episodic):
             middle = middle if self.query_residual == "query" else other_middle
             query_prior = self._prior(own, support_after, self._local(middle, query_pool), query_map)
         logits = self._decoded(query_prior, query_after, query_mask)
-        return Sides(logits, None if support_prior is None else self._decoded(support_prior, support_after, support_mask))
+        return Sides(
+            logits, None if support_prior is None else self._decoded(support_prior, support_after, support_mask)
+        )
 
     def _local(self, middle: Tensor, pool: Any) -> Tensor | None:
         """The local residual (B, C, grid, grid) of a middle map (B, C, h, w)."""
@@ -353,6 +363,14 @@ class TLG(Episodic):
         self.encoder.eval()
         self.guide.eval()
         return self
+
+
+def _guide(name: str, encoder: Encoder, clip: str, refine: Refine | None) -> Guide:
+    if name == "imagenet-text":
+        return ImageNetGuide(encoder, refine or "guided")
+    from shotseg.models.blocks.clip_guide import ClipGuide  # open_clip is slow to import
+
+    return ClipGuide(clip, refine or "par")
 
 
 def norms(model: nn.Module) -> Tensor:

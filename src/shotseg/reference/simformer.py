@@ -52,6 +52,9 @@ _RULES = [
     (r"(layers\.\d+)\.norm3\.", r"\1.final_layer_norm."),
 ]  # fmt: skip
 
+# files of transformers, which keep the names of its version 4, to the names of its modules
+_HUB = [(r"_attn\.out_proj\.", "_attn.o_proj."), (r"(decoder\.layers\.\d+)\.(fc\d)\.", r"\1.mlp.\2.")]
+
 # transformers to ours
 _OURS = [
     (f"{_ENCODER}.", "encoder.net."),
@@ -100,9 +103,7 @@ def simnet_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     found = {
         k: v for k, v in state.items() if k.startswith(("criterion.cro_pixel_sim_net.", "fc_branch.", "out_head."))
     }
-    for pattern, ours in _SIMNET:
-        found = {re.sub(pattern, ours, name): tensor for name, tensor in found.items()}
-    return found
+    return _renamed(found, _SIMNET)
 
 
 def load(path: str | Path, heads: int = 8, size: int = 640) -> MaskFormer:
@@ -120,15 +121,14 @@ def from_state(state: Mapping[str, Tensor], path: str | Path = "state", heads: i
 
     from shotseg.encoders.hf import TransformersBackbone
 
-    if any(name.startswith("sem_seg_head.") for name in state):
-        state = to_transformers(state)
+    state = to_transformers(state) if any(name.startswith("sem_seg_head.") for name in state) else _renamed(state, _HUB)
     try:
         stages = [_numbers(state, rf"{_ENCODER}\.encoder\.stages\.{i}\.layers\.(\d+)\.") for i in range(4)]
         stem = f"{_ENCODER}.embedder.embedder.convolution.weight"
         widths = [
             state[f"{_ENCODER}.encoder.stages.{i}.layers.0.layer.2.convolution.weight"].shape[0] for i in range(4)
         ]
-        config = ResNetConfig(
+        config: Any = ResNetConfig(  # type: ignore[call-arg]
             layer_type="bottleneck",
             depths=stages,
             embedding_size=state[stem].shape[0],
@@ -176,6 +176,13 @@ def load_simnet(state: Mapping[str, Tensor], path: str | Path = "state") -> SimN
     simnet = SimNet(channels, width, blocks, norm="blocks.0.bn1.weight" in named)
     table.load_strictly(simnet, named, path)
     return simnet.eval()
+
+
+def _renamed(state: Mapping[str, Tensor], rules: list[tuple[str, str]]) -> dict[str, Tensor]:
+    named = dict(state)
+    for pattern, ours in rules:
+        named = {re.sub(pattern, ours, name): tensor for name, tensor in named.items()}
+    return named
 
 
 def _numbers(state: Mapping[str, Tensor], pattern: str) -> int:

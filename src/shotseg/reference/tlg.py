@@ -100,7 +100,9 @@ def read_phrases(path: str | Path, names: Sequence[str], data: str = "voc") -> d
     found: dict[str, list[str]] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.List):
-            entries = [part.value for part in node.elts if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+            entries = [
+                part.value for part in node.elts if isinstance(part, ast.Constant) and isinstance(part.value, str)
+            ]
             kind = LISTS.get(hashlib.sha256("\n".join(entries).encode()).hexdigest()[:16])
             if kind is not None and kind[0] == data:
                 found[kind[1]] = entries
@@ -111,9 +113,7 @@ def read_phrases(path: str | Path, names: Sequence[str], data: str = "voc") -> d
     return dict(zip(names, zip(found["names"], found["refined"], found["scenes"])))
 
 
-def rows_of_tables(
-    names: Sequence[str], name: Tensor, refined: Tensor, scenes: Tensor
-) -> dict[str, Tensor]:
+def rows_of_tables(names: Sequence[str], name: Tensor, refined: Tensor, scenes: Tensor) -> dict[str, Tensor]:
     """Ready tables, each (N, D), as (3, D) rows by class name: what a file of rows holds (``safetensors.torch.save_file``)."""
     import torch
 

@@ -176,7 +176,7 @@ def _patches(pixels: Tensor, labels: Tensor | None, choice: ContrastiveChoice, s
     if not known:
         boxes = [random_box(sides, (0.05, 0.2), stream) for _ in range(2)]
         boxes = boxes if choice.pairing == "image" else boxes[:1] * 2
-        return [pixels[:, t : t + h, l : l + w] for t, l, h, w in boxes]
+        return [pixels[:, top : top + h, left : left + w] for top, left, h, w in boxes]
     drawn = [list(known)[_whole(stream, len(known) - 1)] for _ in range(2)]
     made = []
     for label in drawn if choice.pairing == "image" else drawn[:1] * 2:

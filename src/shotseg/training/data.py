@@ -27,7 +27,7 @@ from shotseg.errors import UsageError
 from shotseg.priors.pseudo_masks import from_name
 from shotseg.training.recipe import Augment, DataChoice
 
-SHALLOW = 8  # maps of finer stride are read by none of these models, and would fill the disk
+SHALLOW = 8  # maps of finer stride are read by few models (those with ``finest``), and would fill the disk
 
 
 class Part:
@@ -170,7 +170,9 @@ def augmented(
     """A training photo (H, W, 3) uint8 and its mask as (3, size, size) in [0, 1] and (size, size) int64."""
     turned = choice.degrees if float(torch.rand((), generator=stream)) < choice.rotate else 0.0
     if choice.geometry == "crop":
-        change = transforms.Augmentation(size, choice.scale, turned, choice.blur, choice.flip, choice.jitter)
+        change = transforms.Augmentation(
+            size, choice.scale, turned, choice.blur, choice.flip, choice.jitter, choice.keep
+        )
         return change(*transforms.as_tensors(image, mask), stream)
     pixels, classes = transforms.squash(image, size, mask=mask)
     pixels, classes = transforms.random_rotation(pixels, classes, stream, turned)
@@ -199,6 +201,7 @@ class FeatureCache:
     def __init__(self, part: Part, model: Any, folder: Path, size: int, key: str):
         self.part, self.model, self.folder, self.size, self.key = part, model, folder, size, key
         self.masks_input = bool(getattr(model, "masks_input", False))
+        self.finest: int = getattr(model, "finest", SHALLOW)
 
     def path(self, index: int) -> Path:
         item = self.part.items[index]
@@ -225,7 +228,7 @@ class FeatureCache:
         strides = {kind: features.strides for kind, features in kinds.items()}
         for kind, features in kinds.items():
             for i, (tokens, stride) in enumerate(zip(features.maps, features.strides)):
-                kept = tokens if stride >= SHALLOW else tokens[:, :0, :1, :1]
+                kept = tokens if stride >= self.finest else tokens[:, :0, :1, :1]
                 tensors[f"{kind}.map{i}"] = kept.half().cpu().contiguous()
             for i, token in enumerate(features.classes):
                 tensors[f"{kind}.class{i}"] = token.half().cpu().contiguous()

@@ -74,6 +74,8 @@ class Augment:
     blur: float = 0.5
     flip: float = 0.5
     jitter: float = 0.0
+    keep: float = 0.0
+    """Of crop: share of the foreground that must be in it (the releases of PFENet's family: 0.85); 0 = some of it."""
 
 
 @dataclass(frozen=True)

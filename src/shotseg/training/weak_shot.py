@@ -50,8 +50,8 @@ class Batch:
     features: Features | None = None
 
     def to(self, device: torch.device | str) -> Batch:
-        moved = [x.to(device) for x in (self.images, self.maps, self.padding)]
-        return Batch(*moved, self.tags, self.features and self.features.to(device))
+        images, maps, padding = (x.to(device) for x in (self.images, self.maps, self.padding))
+        return Batch(images, maps, padding, self.tags, self.features and self.features.to(device))
 
 
 class WeakShot:
@@ -171,9 +171,10 @@ class WeakShot:
 
     @staticmethod
     def collate(batches: Sequence[Batch]) -> Batch:
-        joined = [torch.cat(parts) for parts in zip(*((b.images, b.maps, b.padding) for b in batches))]
+        images, maps, padding = (torch.cat(x) for x in zip(*((b.images, b.maps, b.padding) for b in batches)))
         known = [b.features for b in batches if b.features is not None]
-        return Batch(*joined, tuple(t for b in batches for t in b.tags), Features.cat(known) if known else None)
+        tags = tuple(t for b in batches for t in b.tags)
+        return Batch(images, maps, padding, tags, Features.cat(known) if known else None)
 
     @staticmethod
     def loss(model: Any, batch: Batch) -> dict[str, Tensor]:
@@ -284,6 +285,14 @@ def views(recipe: Recipe, root: Path) -> tuple[WeakShotData, WeakShotData]:
     apart = [_share(item.content) < recipe.data.held_out for item in every.items]
     train = every.part([i for i, out in enumerate(apart) if not out])
     return train, every.part([i for i, out in enumerate(apart) if out])
+
+
+def test_photos(recipe: Recipe, name: str, root: Path) -> WeakShotData:
+    """The photos to score a trained recipe on: the data set's test photos, or of a folder without such what was held out."""
+    choice = recipe.weak_shot
+    if name == "folder" and not (root / "images" / "test").is_dir():
+        return views(recipe, root)[1]
+    return weak_shot.load(name, root, "test", recipe.data.test_classes, recipe.data.fold, choice.labels)
 
 
 def train(recipe: Recipe, root: Path, out: Path, resume: bool, device: str, say: Callable[[str], None]) -> loop.Outcome:

@@ -6,9 +6,11 @@ the convolution of either pair of axes, GroupNorm and the products below read it
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.autograd.function import once_differentiable
 
 
 class Conv4d(nn.Module):
@@ -33,7 +35,7 @@ class Conv4d(nn.Module):
         query = self._over_query(pivots)
         if self.collapse:
             return query.sum((-2, -1)) + self._over_support(x)[..., 0, 0]
-        return self._over_support(x) + query
+        return self._over_support(x).add_(query)
 
     def _over_query(self, x: Tensor) -> Tensor:
         b, hs, ws = x.shape[0], *x.shape[4:]
@@ -71,6 +73,42 @@ class Block4d(Conv4d):
         self.norm = nn.GroupNorm(4, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = super().forward(x)
-        flat = y.flatten(4, 5).flatten(2, 3)  # (B, C, h w, h' w'), still channels last
-        return F.relu(self.norm(flat)).unflatten(3, y.shape[4:]).unflatten(2, y.shape[2:4])
+        y = super().forward(x).permute(0, 2, 3, 4, 5, 1)
+        tokens = NormReLU.apply(y.flatten(1, 4), self.norm.weight, self.norm.bias, self.norm.num_groups, self.norm.eps)
+        return tokens.view(y.shape).permute(0, 5, 1, 2, 3, 4)
+
+
+class NormReLU(torch.autograd.Function):
+    """relu(group_norm(x)) of (B, N, C) tokens.
+
+    torch's kernel for channels-last tensors adds up millions of squares in one float and is off by 1e-3 here; its other one
+    wants a copy. This one centres first, and keeps x and the result alone for the gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
+        centre = _of_groups(x.mean(1), groups)
+        scale = (_of_groups((x - centre[:, None]).square_().mean(1), groups) + eps).rsqrt()  # (B, C), as the centre
+        gain = scale * weight
+        y = torch.addcmul((bias - centre * gain)[:, None], x, gain[:, None]).relu_()
+        ctx.save_for_backward(x, y, weight, centre, scale)
+        ctx.groups = groups
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, y, weight, centre, scale = ctx.saved_tensors
+        grad = grad.masked_fill(y <= 0, 0)
+        total = grad.sum(1)  # (B, C)
+        along = scale * ((grad * x).sum(1) - centre * total)  # sums of grad times normalised x
+        mean = scale * _of_groups(weight * total, ctx.groups) / x.shape[1]
+        slope = scale.square() * _of_groups(weight * along, ctx.groups) / x.shape[1]
+        inputs = torch.addcmul((slope * centre - mean)[:, None], x, -slope[:, None])
+        return inputs.addcmul_(grad, (scale * weight)[:, None]), along.sum(0), total.sum(0), None, None
+
+
+def _of_groups(channels: Tensor, groups: int) -> Tensor:
+    """Each of (B, C) replaced by the mean of its group of channels."""
+    means = channels.unflatten(1, (groups, -1)).mean(2, keepdim=True)
+    return means.expand(-1, -1, channels.shape[1] // groups).flatten(1)

@@ -139,11 +139,8 @@ def attend(
 
 
 def _floats(block: Block, channels: int, length: int) -> int:
-    """Numbers that a query position needs: tokens, keys and values twice, and logits where no fused attention is at hand."""
-    attention = block.attention
-    stride, globals_ = attention.pooling[1], attention.globals_
-    short = globals_ + -(-(length - globals_) // stride**2)
-    return length * (channels + 2 * attention.qkv.out_channels) + attention.heads * short * length
+    """Numbers that a query position needs: tokens, keys and values twice. Fused attention keeps no logits."""
+    return length * (channels + 2 * block.attention.qkv.out_channels)
 
 
 def bias_of(mask: Tensor, side: int, soft: bool) -> Tensor:

@@ -76,12 +76,13 @@ class CorrelationGuidedTransformer(nn.Module):
             for first, second, own, (_, b) in zip(self.first, self.second, attended, self.sides)
         ]
         tokens = self.joined(branches)  # (B, width, Q, G + 1)
-        patch, own = tokens[..., -1], tokens[..., :-1]
-        parts = [patch]
-        if self.read_out == "all":
-            kinds = self.index[: own.shape[-1]]
-            parts += [own[..., kinds == kind].mean(-1) for kind in (0, *self.kinds)]
-        found = self.read(torch.cat(parts, 1).unflatten(2, tuple(grid)))
+        if self.read_out == "cst":  # its norms span the class token too
+            found = self.read(tokens)[..., -1]
+        else:
+            kinds = self.index[: tokens.shape[-1] - 1]
+            globals_ = [tokens[..., :-1][..., kinds == kind].mean(-1) for kind in (0, *self.kinds)]
+            found = self.read(torch.cat([tokens[..., -1], *globals_], 1)[..., None])[..., 0]
+        found = found.unflatten(2, tuple(grid))
         return found if self.plane is None else self.plane(found)
 
     def joined(self, branches: Sequence[Tensor]) -> Tensor:

@@ -33,7 +33,15 @@ class SimNet(nn.Module):
         self.out = nn.Conv2d(width, 2, 1)
 
     def forward(self, pairs: Tensor) -> Tensor:
-        return self.out(self.blocks(pairs)).softmax(1)[:, 1:]
+        return self._answer(self.blocks(pairs))
+
+    def between(self, ours: Tensor, theirs: Tensor) -> Tensor:
+        """Of every pair of points with features (B, K, C) and (B, L, C): (B, K, L). The same, at half the work: what the first
+        block makes of a pair is a sum of what it makes of its points."""
+        return self._answer(self.blocks[1:](self.blocks[0].between(ours, theirs)))[:, 0]  # type: ignore[operator]
+
+    def _answer(self, x: Tensor) -> Tensor:
+        return self.out(x).softmax(1)[:, 1:]
 
 
 class _Block(nn.Module):
@@ -46,7 +54,22 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         rest = x if self.shortcut is None else self.shortcut(x).relu()
-        return self.bn2(self.conv2(self.bn1(self.conv1(x)).relu())).relu() + rest
+        return self._residual(self.conv1(x)) + rest
+
+    def between(self, ours: Tensor, theirs: Tensor) -> Tensor:
+        if self.shortcut is None:
+            return self(joined_pairs(ours, theirs).permute(0, 3, 1, 2))
+        return self._residual(_of_pairs(self.conv1, ours, theirs)) + _of_pairs(self.shortcut, ours, theirs).relu()
+
+    def _residual(self, x: Tensor) -> Tensor:
+        return self.bn2(self.conv2(self.bn1(x).relu())).relu()
+
+
+def _of_pairs(layer: nn.Conv2d, ours: Tensor, theirs: Tensor) -> Tensor:
+    """A 1x1 convolution of joined pairs (B, K, L, 2C): (B, width, K, L)."""
+    first, second = layer.weight[..., 0, 0].chunk(2, 1)
+    a, b = F.linear(ours, first, layer.bias).transpose(1, 2), F.linear(theirs, second).transpose(1, 2)
+    return a[..., None] + b[:, :, None]
 
 
 def partners(x: Tensor) -> Tensor:
@@ -123,8 +146,7 @@ def distillation(student: Tensor, teacher: Tensor, kind: str = "cce") -> Tensor:
     if kind == "cce":
         loss = -(teacher - 0.5).relu() * (1 + student).log() - (0.5 - teacher).relu() * (2 - student).log()
     elif kind == "ce":
-        clamped = (x.clamp(0.01, 0.99) for x in (student, teacher))
-        loss = F.binary_cross_entropy(*clamped, reduction="none")
+        loss = F.binary_cross_entropy(student.clamp(0.01, 0.99), teacher.clamp(0.01, 0.99), reduction="none")
     else:
         loss = -(teacher - float(kind[1:])) * student
     return loss.flatten(1).mean(1)
@@ -204,7 +226,7 @@ class PixelSimilarity(nn.Module):
         same = found[:, :, None] == partners(found)[:, None]
         valid = is_base[:, :, None] | partners(is_base)[:, None]
         features = at_points(pixels.detach() if self.detach else pixels, where)
-        said = self._similar(features, partners(features))
+        said = self.simnet.between(features, partners(features))
         different_weight, same_weight = self.balance.update(same, None if self.count_invalid else valid)
         error = F.binary_cross_entropy(said, same.float(), reduction="none")
         error = torch.where(same, same_weight, different_weight) * error * valid
@@ -223,7 +245,7 @@ class PixelSimilarity(nn.Module):
             features = at_points(pixels.detach() if self.detach_teacher else pixels, where)
             mode = self.simnet.training
             self.simnet.train(mode and self.teacher_trains)
-            teacher = self._similar(features, partners(features))
+            teacher = self.simnet.between(features, partners(features))
             self.simnet.train(mode)
         score = at_points(class_scores(classes, masks, self.novel, self.target), where)
         score = F.normalize(score, dim=2)
@@ -231,9 +253,6 @@ class PixelSimilarity(nn.Module):
         about |= {"teacher": teacher, "student": student, "distilled": where}
         lost = distillation(student.relu(), teacher, self.kind).unflatten(0, (-1, 2)).mean(1)
         return per_pair.mean(), (lost * torch.as_tensor(shared, device=lost.device)).mean() + zero, about
-
-    def _similar(self, ours: Tensor, theirs: Tensor) -> Tensor:
-        return self.simnet(joined_pairs(ours, theirs).permute(0, 3, 1, 2))[:, 0]
 
 
 def _common_class(labels: Tensor, base: Tensor) -> int | None:

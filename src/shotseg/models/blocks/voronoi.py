@@ -16,7 +16,7 @@ def cells(foreground: Tensor, count: int, first: int | Tensor = 0) -> Tensor:
     width = foreground.shape[-1]
     firsts = torch.as_tensor(first, device=foreground.device).expand(len(foreground))
     matrix = foreground.new_zeros((len(foreground), foreground[0].numel(), count), dtype=torch.float32)
-    for own, inside, start in zip(matrix, foreground.flatten(1), firsts):
+    for own, inside, start in zip(matrix, foreground.flatten(1), firsts if count else ()):
         background = ~inside
         if int(background.sum()) < count:
             background[:count] = True

@@ -1,0 +1,98 @@
+"""Several classes asked for at once, and a model's own word on whether a class is there."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+import shotseg.cli as cli
+from shotseg.data.folder import FolderDataset
+from shotseg.data.images import write_png
+from shotseg.data.samples import Prediction, Support
+from shotseg.encoders.features import Features
+from shotseg.errors import UsageError
+from shotseg.evaluation import n_way, results
+from shotseg.evaluation.protocols import Pool, draw_episodes, preset
+from shotseg.evaluation.run import Evaluator, evaluate
+
+COLOURS = {"green": 1, "blue": 2, "red": 0}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    root = tmp_path_factory.mktemp("colours")
+    for name, channel in COLOURS.items():
+        for i in range(4):
+            image, mask = np.full((32, 32, 3), 10 + i, np.uint8), np.zeros((32, 32), np.uint8)
+            image[4:20, 6:24, channel], mask[4:20, 6:24] = 250, 255
+            write_png(root / "images" / name / f"{i}.png", image)
+            write_png(root / "masks" / name / f"{i}.png", mask)
+    return root
+
+
+class ByColour:
+    """Finds the channel that is bright inside the support's mask; says that a class is there where it finds it."""
+
+    geometry, size, encoder = "squash", 32, SimpleNamespace(patch=1)
+
+    def encode(self, images):
+        return Features((images, images), (1, 1))
+
+    def encode_support(self, images, masks, features=None, class_names=()):
+        inside = (masks == 1)[:, :, None]
+        return Support({"colour": (images * inside).flatten(3).sum(3)})
+
+    def __call__(self, query, support, images):
+        found = query.maps[0][:, support["colour"].mean(1).argmax(1)[0]] - 0.5
+        present = found.flatten(1).amax(1)
+        return Prediction(20 * torch.stack([-found, found], 1), {"presence": 20 * torch.stack([-present, present], 1)})
+
+
+def evaluator(photos, **protocol) -> Evaluator:
+    dataset = FolderDataset(photos)
+    pool = Pool(dataset, dataset.classes, 1)
+    chosen = preset(protocol.pop("name", "cst")).override(size=32, **protocol)
+    return Evaluator(ByColour(), dataset, pool, chosen)
+
+
+def test_half_of_the_queries_show_the_class_asked_for_and_no_class_comes_twice(photos):
+    pool = evaluator(photos).pool
+    drawn = n_way.draw(pool, 2, shots=1, episodes=300)
+    first = [e.classes[0] == pool.items[e.query].class_id for e in drawn]
+    assert 0.4 < np.mean(first) < 0.6
+    assert all(len(set(e.classes)) == 2 for e in drawn)
+    assert any(pool.items[e.query].class_id not in e.classes for e in drawn)
+    assert all(pool.items[s].class_id == c for e in drawn for c, own in zip(e.classes, e.supports) for s in own)
+    assert drawn[:5] == n_way.draw(pool, 2, shots=1, episodes=5)
+    with pytest.raises(UsageError, match="4 ways of 3"):
+        n_way.draw(pool, 4)
+
+
+@pytest.mark.parametrize("ways", [1, 2, 3])
+def test_a_perfect_model_scores_100_with_any_number_of_ways(photos, ways):
+    own = evaluator(photos)
+    scores = n_way.evaluate(own, n_way.draw(own.pool, ways, episodes=12))
+    assert scores == {"miou": 100.0, "exact_ratio": 100.0}
+
+
+def test_the_exact_ratio_takes_the_models_word(photos):
+    own = evaluator(photos, episodes=12)
+    own._model.__class__ = type("Denies", (ByColour,), {"__call__": denies})
+    episodes = draw_episodes(own.protocol, own.pool, 1, 0)
+    content = results.result({}, own.protocol, own.pool, {0: episodes}, evaluate(own, episodes))
+    absent = np.mean([own.pool.items[e.query].class_id != e.class_id for e in episodes])
+    assert content["exact_ratio"] == pytest.approx(100 * absent)
+
+
+def denies(self, query, support, images):
+    found = ByColour.__call__(self, query, support, images)
+    return Prediction(found.logits, {"presence": torch.tensor([[1.0, -1.0]])})
+
+
+def test_the_command_line_takes_the_number_of_ways(photos, tmp_path):
+    out = tmp_path / "two.json"
+    flags = ["--way", "2", "--episodes", "3", "--seeds", "0", "--size", "64", "--device", "cpu"]
+    assert cli.main(["evaluate", "folder", "--root", str(photos), "--out", str(out), *flags]) == 0
+    assert {"miou", "exact_ratio", "way"} <= json.loads(out.read_text()).keys()
