@@ -585,3 +585,19 @@ def test_the_network_of_every_small_recipe_is_made(name):
     student = checkpoint.make_model(task.student_of(own), 4)
     assert model.paired
     assert {n for n, _ in student.named_parameters()} < {n for n, _ in model.named_parameters()}
+
+
+def test_any_backbone_of_transformers_carries_a_maskformer(tmp_path):
+    from transformers import ResNetConfig, SwinConfig
+
+    sizes = {"embedding_size": 8, "hidden_sizes": [16, 16, 32, 32], "depths": [1] * 4, "layer_type": "basic"}
+    swin = SwinConfig(image_size=64, embed_dim=8, depths=[1] * 4, num_heads=[1, 1, 2, 2], window_size=2)
+    for name, config in (("resnet", ResNetConfig(**sizes)), ("swin", swin)):
+        config.save_pretrained(tmp_path / name)
+        encoder = encoders.load(f"transformers:{tmp_path / name}", weights="random")
+        assert encoder.strides == (4, 8, 16, 32)
+        model = MaskFormer(encoder, 3, width=32, mask_width=32, queries=4, layers=1, heads=2, ffn=32)
+        with torch.no_grad():
+            assert model(torch.rand(1, 3, 64, 96)).pixels.shape == (1, 32, 16, 24)
+    with pytest.raises(UsageError, match="no backbone"):
+        encoders.load(f"transformers:{tmp_path / 'nothing'}", weights="random")

@@ -13,16 +13,18 @@ __version__ = "0.1.0"
 _HOME = {
     "Segmenter": "shotseg.segmenter",
     "Result": "shotseg.segmenter",
+    "Labeller": "shotseg.labeller",
     "load": "shotseg.segmenter",
     "list_models": "shotseg.models",
     "list_encoders": "shotseg.encoders",
     "list_datasets": "shotseg.data",
 }
-__all__ = ["Result", "Segmenter", "__version__", "list_datasets", "list_encoders", "list_models", "load"]
+__all__ = ["Labeller", "Result", "Segmenter", "__version__", "list_datasets", "list_encoders", "list_models", "load"]
 
 if TYPE_CHECKING:
     from shotseg.data import list_datasets
     from shotseg.encoders import list_encoders
+    from shotseg.labeller import Labeller
     from shotseg.models import list_models
     from shotseg.segmenter import Result, Segmenter, load
 

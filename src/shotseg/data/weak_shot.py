@@ -120,7 +120,9 @@ def load(
     classes, photos, by_fold = found
     chosen = list(novel) or by_fold.get(fold, [])
     if fold and not novel and by_fold and fold not in by_fold:
-        raise UsageError(f"{root}: no fold {fold!r}; there is {', '.join(by_fold)}")
+        raise UsageError(
+            f"{root}: no fold {fold!r}; choose from {', '.join(filter(None, by_fold)) or 'none, leave it out'}"
+        )
     if not chosen:
         chosen = by_fold.get("", [])
     if unknown := sorted(set(chosen) - set(classes)):

@@ -124,8 +124,10 @@ class Guided(nn.Module):
         first = self.host(seen, host, images, priors=cues, class_id=class_id)
         finer = [seen.maps[i] for i in self.finer]
         drawn = self.draw(first.extra["fused"], cues, finer, images)
-        drawn = drawn + 0.5 * _resize(evidence, drawn.shape[-2:])
-        return Prediction(torch.stack([-drawn / 2, drawn / 2], 1), first.extra | {"answer": first.logits, "evidence": evidence})
+        drawn = drawn + 0.5 * matching.resize(evidence, drawn.shape[-2:])
+        return Prediction(
+            torch.stack([-drawn / 2, drawn / 2], 1), first.extra | {"answer": first.logits, "evidence": evidence}
+        )
 
     def cues(self, query: Features, support: Support) -> tuple[Tensor, Tensor]:
         """Maps (B, 19, h, w), most of them in [-1, 1], and matching's evidence (B, h, w), on the grid of the middle level."""
@@ -142,7 +144,7 @@ class Guided(nn.Module):
         contrasts = [like[0] - like[1], like_deep[0] - like_deep[1]]
 
         scaled = [  # in the order of matching.WEIGHTS
-            matching.unit_range(_resize(cue, grid))
+            matching.unit_range(matching.resize(cue, grid))
             for cue in (*contrasts, linear, linear_middle, border, border_deep)
         ]
         first = torch.stack([w * cue for w, cue in zip(matching.WEIGHTS.values(), scaled)]).sum(0) - matching.LEVEL
@@ -150,7 +152,7 @@ class Guided(nn.Module):
         evidence = 0.3 * first + 0.7 * own
         steps = [torch.tanh(x / 3) for x in (first, own, evidence)]
         plain = [linear, linear_middle, *like, 4 * contrasts[0], *like_deep, 4 * contrasts[1], border, border_deep]
-        maps = [2 * cue - 1 for cue in scaled] + steps + [_resize(cue, grid) for cue in plain]
+        maps = [2 * cue - 1 for cue in scaled] + steps + [matching.resize(cue, grid) for cue in plain]
         return torch.stack(maps, 1), evidence
 
     def predict(self, episode: Episode, query: Features | None = None, support: Features | None = None) -> Prediction:
@@ -171,8 +173,9 @@ class Guided(nn.Module):
         assert episode.query_mask is not None
         prediction, target = self.predict(episode, query, support), episode.query_mask
         logits = prediction.logits[:, 1] - prediction.logits[:, 0]
-        known = F.adaptive_avg_pool2d((target != IGNORE).float(), logits.shape[-2:])
-        share = F.adaptive_avg_pool2d((target == 1).float(), logits.shape[-2:]) / known.clamp(min=1e-6)
+        grid = (logits.shape[-2], logits.shape[-1])
+        known = F.adaptive_avg_pool2d((target != IGNORE).float(), grid)
+        share = F.adaptive_avg_pool2d((target == 1).float(), grid) / known.clamp(min=1e-6)
         p = torch.sigmoid(logits) * known
         overlap, both = (p * share).sum((1, 2)), (p + share * known).sum((1, 2))
         terms = {
@@ -215,17 +218,16 @@ class Drawing(nn.Module):
             self.reduce.append(nn.Sequential(nn.Conv2d(side, less // 2, 1), nn.Dropout2d(0.5)))
             self.steps.append(nn.Sequential(nn.Conv2d(width + less // 2, less, 1), nn.ReLU(), Residual(less)))
             width = less
-        self.answer = nn.Sequential(
-            nn.Conv2d(width + 3, 24, 3, padding=1), nn.ReLU(), nn.Conv2d(24, 1, 3, padding=1)
-        )
-        nn.init.zeros_(self.answer[-1].weight)  # at first nothing is corrected
-        nn.init.zeros_(self.answer[-1].bias)
+        last = nn.Conv2d(24, 1, 3, padding=1)
+        nn.init.zeros_(last.weight)  # at first nothing is corrected
+        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+        self.answer = nn.Sequential(nn.Conv2d(width + 3, 24, 3, padding=1), nn.ReLU(), last)
 
     def forward(self, fused: Tensor, cues: Tensor, finer: Sequence[Tensor], images: Tensor) -> Tensor:
         """(B, h, w) of fused (B, C, h', w'), cues (B, P, h', w'), finer maps, and images (B, 3, H, W) in [0, 1]."""
-        x = self.start(torch.cat([_resize(fused, cues.shape[-2:]), cues], 1))
+        x = self.start(torch.cat([matching.resize(fused, cues.shape[-2:]), cues], 1))
         for reduce, step, side in zip(self.reduce, self.steps, finer):
-            x = step(torch.cat([_resize(x, side.shape[-2:]), reduce(side)], 1))
+            x = step(torch.cat([matching.resize(x, side.shape[-2:]), reduce(side)], 1))
         colour = F.adaptive_avg_pool2d(images, x.shape[-2:]) - 0.5
         return self.answer(torch.cat([x, colour], 1))[:, 0]
 
@@ -250,8 +252,3 @@ class Residual(nn.Module):
 def _split(support: Support) -> tuple[Support, Support]:
     own = {name.removeprefix(OWN): t for name, t in support.tensors.items() if name.startswith(OWN)}
     return Support({name: t for name, t in support.tensors.items() if not name.startswith(OWN)}), Support(own)
-
-
-def _resize(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """(B, h, w) or (B, C, h, w), bilinear."""
-    return matching.resize(maps, tuple(size))

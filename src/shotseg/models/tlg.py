@@ -106,6 +106,21 @@ class TextMaps(nn.Module):
         return query, maps[:, FINER, None]
 
 
+class Fusion(nn.Sequential):
+    """Logits and the pseudo mask (B, 3, h, w) -> logits (B, 2, h, w)."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(3, 10, 1), nn.GELU(), nn.Conv2d(10, 2, 1))
+
+    @torch.no_grad()
+    def start_as_mask(self) -> None:
+        """Two of the ten units read the mask alone, so that an untrained network answers with it, and learns to do better."""
+        read, _, say = self
+        read.weight[:2], read.bias[:2] = 0, torch.tensor([-1.0, 1.0])
+        read.weight[:2, 2, 0, 0] = torch.tensor([2.0, -2.0])
+        say.weight[:, :2, 0, 0] = torch.tensor([[-1.0, 1.0], [1.0, -1.0]])
+
+
 class TLG(Episodic):
     """Few-shot segmentation from photos and a class name.
 
@@ -123,6 +138,7 @@ class TLG(Episodic):
     detach_plan (True):  no gradient through the transport plan.
     query_residual ("support"): whose middle map the query's local residual is of.
     loss_ignore (False): unlabelled pixels stay out of the loss; else they count as background.
+    ``reference`` also starts the fusion at random, where ours starts as the pseudo mask (:class:`Fusion`).
     tied (True where all three maps have one width): see :class:`Aggregation`.
     norm_penalty ("replica"): "replica" is 0, as with the release on several GPUs; "single_gpu" adds 1e-4 times the norm of
              every parameter, encoder included, which ruins it.
@@ -172,10 +188,8 @@ class TLG(Episodic):
         super().__init__()
         self.levels = levels(encoder)
         self.used = sorted(tap for level in self.levels for tap in level.taps)
-        self.query_taps, self.support_taps = self._chosen(taps, len(self.used))
+        self.query_taps, self.support_taps = self._chosen(taps, encoder.channels)
         channels = [encoder.channels[self.used[i]] for i in self.support_taps]
-        if channels != [encoder.channels[self.used[i]] for i in self.query_taps]:
-            raise UsageError(f"taps={taps!r}: the maps of query and support differ in width; choose others")
         if reference:
             train_prior, detach_plan, query_residual, loss_ignore = False, True, "support", False
             norm_penalty, corr_mask, plan_scale, tied = "replica", "none", "uniform", len(set(channels)) == 1
@@ -189,17 +203,23 @@ class TLG(Episodic):
         self.rows = text if isinstance(text, TextRows) else TextRows(text, half=half_text)
         width = widths[-1]
         self.pyramid, self.decoder = Pyramid(self.levels, widths), Decoder(width)
-        self.fuse = nn.Sequential(nn.Conv2d(3, 10, 1), nn.GELU(), nn.Conv2d(10, 2, 1))
+        self.fuse = Fusion()
+        if not reference:
+            self.fuse.start_as_mask()
         self.aggregate = Aggregation(channels, width, grid, aggregate, tied)
         self.transport = Transport(width, grid, transport=transport, plan_scale=plan_scale, detach=detach_plan)
         self.text = TextMaps(self.rows.width, grid, text_merge) if text_maps else None
         self.seed = nn.Parameter(torch.zeros(1, width, grid, grid)) if seed else None
 
-    def _chosen(self, taps: str, count: int) -> tuple[list[int], list[int]]:
-        """Low, middle and high map of query and support, as positions among those of :meth:`encode`."""
+    def _chosen(self, taps: str, channels: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Low, middle and high map of query and support, as positions among those of :meth:`encode`.
+
+        Heterogeneous: the shallowest and the deepest of each level, as far as they are of one width.
+        """
+        count = len(self.used)
         if taps == "heterogeneous":
-            own = [[self.used.index(tap) for tap in level.taps] for level in reversed(self.levels)]
-            return [level[0] for level in own], [level[-1] for level in own]
+            same = [[tap for tap in level.taps if channels[tap] == level.channels] for level in reversed(self.levels)]
+            return [self.used.index(level[0]) for level in same], [self.used.index(level[-1]) for level in same]
         try:
             low, mid, high = (range(count)[int(tap)] for tap in taps.split(","))
         except (ValueError, IndexError):
@@ -321,7 +341,7 @@ class TLG(Episodic):
         logits = self.decoder(resize(prior, after.shape[-2:]) + after)
         if self.supervision == "pseudo":
             return logits
-        return self.fuse(torch.cat([logits, resize(mask, logits.shape[-2:])], 1))
+        return self.fuse(torch.cat([logits, resize(mask, logits.shape[-2:])], 1))  # (B, 3, 2h, 2w)
 
     def predict(self, episode: Episode, query: Features | None = None, support: Features | None = None) -> Prediction:
         """An episode from pixels to logits, its masks unread; query, support: kept from :meth:`encode`."""

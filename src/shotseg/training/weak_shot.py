@@ -79,6 +79,8 @@ class WeakShot:
         self.recipe, self.model, self.data = recipe, model, {"train": train, "validation": validation}
         self.classes, self.epoch = train.classes, len(train)
         self.validation = min(recipe.validation.episodes, len(validation))
+        if not self.validation:
+            raise UsageError("validation: no photo is held out; raise data.held_out")
         self.best_is = "mIoU" if not train.novel else "base mIoU"
         self.labels = labels
         self.paired = labels is None and getattr(model, "paired", False)

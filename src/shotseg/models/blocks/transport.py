@@ -1,4 +1,4 @@
-"""Attention between the rows of a map, its weights replaced by an optimal transport plan (TLG, section "heterogeneous transport").
+"""Attention between the rows of a map, its weights replaced by an optimal transport plan (TLG: heterogeneous transport).
 
 The plan is Sinkhorn's (Cuturi, NeurIPS 2013), computed on logarithms so that nothing underflows and gradients flow through.
 """
