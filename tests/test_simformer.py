@@ -265,6 +265,12 @@ def test_nothing_is_asked_of_the_complement_where_every_class_has_a_mask():
     assert not torch.autograd.grad(loss, said.masks)[0].any()
 
 
+def test_the_complement_is_not_asked_for_where_a_base_class_has_no_mask():
+    model, said = network(SimFormer, novel=(3, 4)), proposals(photos=1)
+    assert model.criterion([said], targets(tags=((3,),)))["complement"] > 0
+    assert model.criterion([said], targets(tags=((0, 3),)))["complement"] == 0
+
+
 def test_padding_can_be_left_out_of_the_complement():
     said, wanted = proposals(), targets()
     padding = wanted.padding.clone()

@@ -269,7 +269,7 @@ class Body(SimFormer):
     def __init__(self, **options):
         torch.nn.Module.__init__(self)
         self.reference, self.complement, self.floor = True, 0.15, criterion.FLOOR
-        self.ignore_padding, self.image_level = False, 0.0
+        self.ignore_padding, self.image_level, self.novel = False, 0.0, NOVEL
 
 
 @pytest.mark.parametrize("path", golden.files("simformer", "d_criterion*.npz"))

@@ -9,11 +9,13 @@ from safetensors.torch import save_file
 import golden
 import shotseg
 from shotseg import encoders
+from shotseg.data.images import read_image
 from shotseg.data.samples import Support
 from shotseg.errors import InputError, UsageError
 from shotseg.models.blocks.text_rows import TextRows, own_phrases
 from shotseg.models.blocks.transport import sinkhorn
 from shotseg.models.tlg import TLG
+from shotseg.priors import pseudo_masks
 from shotseg.reference import tlg as reference
 from test_hosts import answer, task
 
@@ -150,16 +152,14 @@ def test_kept_features_give_the_same_losses(make):
         golden.assert_close(term, kept[term], fresh[term], atol=1e-5)
 
 
-def test_two_photos_and_a_name_segment_a_third_without_a_mask(rows, tmp_path):
+def test_two_photos_and_a_name_segment_a_third_without_a_mask(rows):
     photos = sorted((golden.data("pascal_coseg15") / "images" / "dog").iterdir())[:3]
-    options = {"size": 128, "text": rows, "grid": 8}
-    segmenter = shotseg.Segmenter("tlg", encoder="efficientnet-lite0-blocks", device="cpu", **options)
+    segmenter = shotseg.Segmenter("tlg", device="cpu", size=128, text=rows, grid=8)
     segmenter.add("dog", photos[:2])
-    result = segmenter.predict(photos[2])
-    assert result.labels.shape == result.image.shape[:2]
-    segmenter.save(tmp_path / "dog.safetensors")
-    again = shotseg.load(tmp_path / "dog.safetensors", device="cpu").predict(photos[2])
-    assert np.allclose(again.probabilities["dog"], result.probabilities["dog"], atol=1e-6)
+    image = read_image(photos[2])
+    found, pseudo = segmenter.predict(image).masks["dog"], pseudo_masks.from_name(image, "dog") == 1
+    assert found.shape == image.shape[:2]
+    assert (found & pseudo).sum() / (found | pseudo).sum() > 0.6  # untrained it answers with its pseudo mask
 
 
 def test_rows_of_text_come_from_phrases_or_a_file(rows, tmp_path):

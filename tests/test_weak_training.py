@@ -8,6 +8,7 @@ import torch
 
 from shotseg.data.images import read_mask, write_png
 from shotseg.errors import UsageError
+from shotseg.models.blocks import class_guide
 from shotseg.training import checkpoint
 from shotseg.training import recipe as recipes
 from shotseg.training.data import PseudoPart, views
@@ -33,7 +34,7 @@ def photos(tmp_path):
     return root, pseudo
 
 
-def recipe(pseudo, **changes) -> recipes.Recipe:
+def recipe(pseudo, name: str = "pfenet/tiny", **changes) -> recipes.Recipe:
     weak = {
         "model": {"size": SIDE, "weights": "random"},
         "data": {"test_classes": ["disc"], "supervision": "pseudo", "pseudo": str(pseudo), "held_out": 0.4},
@@ -44,7 +45,7 @@ def recipe(pseudo, **changes) -> recipes.Recipe:
         "workers": 0,
         "cache_features": False,
     }
-    return recipes.load("pfenet/tiny", **weak | changes)
+    return recipes.load(name, **weak | changes)
 
 
 def task(photos, **changes) -> FewShot:
@@ -54,11 +55,13 @@ def task(photos, **changes) -> FewShot:
     return FewShot(own, choice, checkpoint.make_model(own, len(choice.train.classes)))
 
 
-def test_drawn_masks_never_reach_the_model_or_its_loss(photos, tmp_path):
+@pytest.mark.parametrize("name", ["pfenet/tiny", "cst/tiny", "corenet/tiny"])
+def test_drawn_masks_never_reach_the_model_or_its_loss(photos, tmp_path, monkeypatch, name):
     root, pseudo = photos
+    monkeypatch.setattr(class_guide, "imagenet_weights", lambda name: torch.full((1, 1000), 1e-3))
 
     def weights(out: str) -> dict[str, torch.Tensor]:
-        outcome = train(recipe(pseudo), root, tmp_path / out, device="cpu", say=lambda line: None)
+        outcome = train(recipe(pseudo, name), root, tmp_path / out, device="cpu", say=lambda line: None)
         return checkpoint.read(outcome.best)[0]
 
     with_drawn = weights("with")

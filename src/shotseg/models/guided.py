@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shotseg.data.samples import IGNORE, Episode, Prediction, Support
+from shotseg.data.samples import IGNORE, Prediction, Support
 from shotseg.encoders.features import Encoder, Features
 from shotseg.models import matching
-from shotseg.models.blocks.prior_guided import PriorGuided
+from shotseg.models.blocks.prior_guided import Hosted
 from shotseg.models.hdmnet import HDMNet
 from shotseg.models.matching import Matching
 from shotseg.models.pfenet import PFENet
@@ -30,7 +30,7 @@ MAPS = 19
 AUX = 0.4  # weight of the host's own terms of the loss, as of PSPNet's auxiliary head
 
 
-class Guided(nn.Module):
+class Guided(Hosted):
     """A host that is given the cues of matching and corrects its answer, drawn with the encoder's finer maps.
 
     encoder: of both.       host: "pfenet" or "hdmnet"; further ``options`` are keywords of its class.
@@ -54,23 +54,10 @@ class Guided(nn.Module):
         self.host: Any = HOSTS[host](encoder, size=size, width=width, prior_maps=MAPS, **{"grid": "layer3"} | options)
         self.matching = Matching(encoder, size)
         self.hide = hide
-        self.geometry = self.host.geometry
         stride = encoder.strides[self.matching.levels[1]]
         last = {s: i for i, s in enumerate(encoder.strides) if self.finest <= s < stride}
         self.finer = [last[s] for s in sorted(last, reverse=True)]  # encoder maps, coarse to fine
         self.draw = Drawing(self.host.fused_channels, MAPS, [encoder.channels[i] for i in self.finer])
-
-    @property
-    def encoder(self) -> Encoder:
-        return self.host.encoder
-
-    @property
-    def size(self) -> int:
-        return self.host.size
-
-    @property
-    def masks_input(self) -> bool:
-        return self.host.masks_input
 
     def encode(self, images: Tensor) -> Features:
         """(B, 3, H, W) in [0, 1] -> the encoder's features, once per image."""
@@ -111,7 +98,9 @@ class Guided(nn.Module):
         host = Support.join([_split(support)[0] for support in supports])
         return Support(host.tensors | {OWN + name: tensor for name, tensor in known.tensors.items()})
 
-    def forward(self, query: Features, support: Support, images: Tensor, class_id: Tensor | None = None) -> Prediction:
+    def forward(
+        self, query: Features, support: Support, images: Tensor, class_id: Tensor | None = None, **context: Any
+    ) -> Prediction:
         """Logits (B, 2, h, w) at stride 4 or the finest that the encoder has; extra: the host's, of which ``prior``
         (B, 19, h', w') are the cues, and ``evidence`` (B, h', w') of matching.
         """
@@ -155,23 +144,8 @@ class Guided(nn.Module):
         maps = [2 * cue - 1 for cue in scaled] + steps + [matching.resize(cue, grid) for cue in plain]
         return torch.stack(maps, 1), evidence
 
-    def predict(self, episode: Episode, query: Features | None = None, support: Features | None = None) -> Prediction:
-        """An episode from pixels to logits; query, support: kept from :meth:`encode` (:meth:`encode_masked`)."""
-        kept: dict[str, Any] = {"masked" if self.masks_input else "features": support}
-        encoded = self.encode_support(episode.support, PriorGuided.masks_of(episode), **kept)
-        query = self.encode(episode.query) if query is None else query
-        return self(query, encoded, episode.query, class_id=episode.class_id)
-
-    def loss(
-        self,
-        episode: Episode,
-        query: Features | None = None,
-        support: Features | None = None,
-        base_labels: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """``drawn``: cross-entropy of the answer, ``dice``, and the host's own terms; train on their sum."""
-        assert episode.query_mask is not None
-        prediction, target = self.predict(episode, query, support), episode.query_mask
+    def losses(self, prediction: Prediction, target: Tensor, base_labels: Tensor | None = None) -> dict[str, Tensor]:
+        """``drawn``: cross-entropy of the answer, ``dice``, and the host's own terms."""
         logits = prediction.logits[:, 1] - prediction.logits[:, 0]
         grid = (logits.shape[-2], logits.shape[-1])
         known = F.adaptive_avg_pool2d((target != IGNORE).float(), grid)

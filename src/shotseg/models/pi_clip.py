@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from shotseg import encoders
 from shotseg.data.samples import Episode, Prediction, Support
@@ -20,7 +20,7 @@ from shotseg.encoders.features import Encoder, Features
 from shotseg.errors import UsageError
 from shotseg.models.bam import BAM
 from shotseg.models.blocks.clip_priors import ClipPriors, Context
-from shotseg.models.blocks.prior_guided import PriorGuided, resize
+from shotseg.models.blocks.prior_guided import Hosted, resize
 from shotseg.models.hdmnet import HDMNet
 from shotseg.models.pfenet import PFENet
 from shotseg.models.qgnet import QGNet
@@ -30,7 +30,7 @@ Host = type[PFENet] | type[BAM] | type[HDMNet] | type[QGNet]
 HOSTS: dict[str, Host] = {"hdmnet": HDMNet, "bam": BAM, "pfenet": PFENet, "qgnet": QGNet}
 
 
-class PICLIP(nn.Module):
+class PICLIP(Hosted):
     """A few-shot model whose prior maps come from CLIP.
 
     encoder: of the host.      clip: a name of ``shotseg.list_encoders()`` or a VisionLanguage of the ViT kind.
@@ -89,7 +89,6 @@ class PICLIP(nn.Module):
         if host in ("bam", "hdmnet"):
             options["shots"] = shots
         self.host = HOSTS[host](encoder, prior_maps=maps, reference=reference, **options)
-        self.geometry = self.host.geometry
 
     def forward(
         self,
@@ -100,6 +99,7 @@ class PICLIP(nn.Module):
         class_name: Sequence[str] = (),
         present: Sequence[Sequence[str]] | None = None,
         sizes: Sequence[tuple[int, int]] | None = None,
+        **context: Any,
     ) -> Prediction:
         """query: features of B images from :meth:`encode`; images (B, 3, H, W) in [0, 1] at working size.
 
@@ -170,7 +170,7 @@ class PICLIP(nn.Module):
         present: Sequence[Sequence[str]] | None = None,
     ) -> Prediction:
         """An episode from pixels to logits; query, support: kept from :meth:`encode` and :meth:`encode_masked`."""
-        masks = PriorGuided.masks_of(episode)
+        masks = self.masks_of(episode)
         encoded = self.encode_support(episode.support, masks, class_names=episode.class_name, masked=support)
         query = self.encode(episode.query) if query is None else query
         context = {"class_id": episode.class_id, "class_name": episode.class_name, "sizes": episode.sizes or None}
@@ -199,15 +199,7 @@ class PICLIP(nn.Module):
         )
 
     @property
-    def encoder(self) -> Encoder:
-        return self.host.encoder
-
-    @property
-    def size(self) -> int:
-        return self.host.size
-
-    @property
-    def masks_input(self) -> bool:
+    def masks_input(self) -> bool:  # type: ignore[override]
         return True  # CLIP sees the masked supports, whatever the host does
 
 

@@ -19,7 +19,7 @@ from shotseg.data.samples import Prediction, Support
 from shotseg.encoders.features import Encoder, Features
 from shotseg.errors import UsageError
 from shotseg.models.bam import BAM
-from shotseg.models.blocks.prior_guided import Episodic, batch_statistics, resize
+from shotseg.models.blocks.prior_guided import Hosted, batch_statistics, resize
 from shotseg.models.blocks.prior_region import PriorExtractor, PriorRegion, PriorSource
 from shotseg.models.hdmnet import HDMNet
 from shotseg.models.pfenet import PFENet
@@ -27,7 +27,7 @@ from shotseg.models.pfenet import PFENet
 HOSTS: dict[str, type[PFENet] | type[BAM] | type[HDMNet]] = {"pfenet": PFENet, "bam": BAM, "hdmnet": HDMNet}
 
 
-class QGNet(Episodic):
+class QGNet(Hosted):
     """A few-shot model that is given a prior region map beside the guided one of its own.
 
     encoder:      supervised, frozen; of the host.
@@ -162,29 +162,9 @@ class QGNet(Episodic):
         return F.interpolate(labels[:, None].to(images), tuple(size), mode="nearest-exact")
 
     @property
-    def encoder(self) -> Encoder:  # type: ignore[override]
-        return self.host.encoder
-
-    @property
     def map_count(self) -> int:
         return self.host.map_count + (self.extractor is not None) + (self.prior_source == "region")
 
     @property
     def grid(self) -> int:
         return self.host.grid
-
-    @property
-    def size(self) -> int:
-        return self.host.size
-
-    @property
-    def geometry(self) -> str:
-        return self.host.geometry
-
-    @geometry.setter
-    def geometry(self, value: str) -> None:
-        self.host.geometry = value
-
-    @property
-    def masks_input(self) -> bool:  # type: ignore[override]
-        return self.host.masks_input

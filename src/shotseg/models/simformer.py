@@ -103,12 +103,18 @@ class SimFormer(MaskFormer):
         return losses
 
     def criterion(self, layers: Sequence[Proposals], targets: Targets) -> dict[str, Tensor]:
-        """The losses of every layer with its own matching."""
+        """The losses of every layer with its own matching.
+
+        What no mask covers is novel only where every other class of the photo has its mask: the complementary loss leaves
+        out photos with a base class, or a background, that is known by tag alone.
+        """
         matched = criterion.match(layers, targets, self.reference)
         losses = self.set_losses(layers, targets, matched)
         if self.complement:
+            novel = torch.isin(targets.labels, torch.tensor(self.novel, device=targets.labels.device))
+            annotated = ~(targets.real & ~targets.has_mask & ~novel).any(1)
             uncovered = [
-                criterion.complementary(p.masks, targets, m, self.floor, self.ignore_padding)
+                criterion.complementary(p.masks, targets, m, self.floor, self.ignore_padding, annotated)
                 for p, m in zip(layers, matched)
             ]
             losses["complement"] = self.complement * torch.stack(uncovered).sum()

@@ -84,6 +84,32 @@ class Episodic(nn.Module):
         return episode.support_mask
 
 
+class Hosted(Episodic):
+    """A model around another one, its ``host``, whose encoder, size and geometry are its own."""
+
+    host: Any
+
+    @property
+    def encoder(self) -> Encoder:  # type: ignore[override]
+        return self.host.encoder
+
+    @property
+    def size(self) -> int:
+        return self.host.size
+
+    @property
+    def geometry(self) -> str:
+        return self.host.geometry
+
+    @geometry.setter
+    def geometry(self, value: str) -> None:
+        self.host.geometry = value
+
+    @property
+    def masks_input(self) -> bool:  # type: ignore[override]
+        return self.host.masks_input
+
+
 class PriorGuided(Episodic):
     """Base of PFENet, BAM and HDMNet.
 

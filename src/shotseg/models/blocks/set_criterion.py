@@ -185,26 +185,34 @@ def mask_losses(masks: Tensor, targets: Targets, matched: Tensor, count: Tensor 
 
 
 def complementary(
-    masks: Tensor, targets: Targets, matched: Tensor, floor: float = FLOOR, ignore_padding: bool = False
+    masks: Tensor,
+    targets: Targets,
+    matched: Tensor,
+    floor: float = FLOOR,
+    ignore_padding: bool = False,
+    photos: Tensor | None = None,
 ) -> Tensor:
     """SimFormer's complementary loss: the proposals of the classes without masks together cover what no mask covers.
 
     The union is the largest logit of those proposals and of ``floor`` (-50 and below: no floor); mean over the photos
     that have such a class. Padding is to be left uncovered, or, with ``ignore_padding``, does not count.
+    ``photos``: (B,) bool, those to look at; default all.
     """
     named = targets.real & ~targets.covered
+    if photos is not None:
+        named = named & photos[:, None]
     size = (targets.masks.shape[-2], targets.masks.shape[-1])
     image, _, logits = enlarged(masks, matched, named, size)
-    photos = torch.unique(image)
-    if not len(photos):
+    shown = torch.unique(image)
+    if not len(shown):
         return masks.sum() * 0.0
     least = floor if floor > -50 else -torch.inf
     union = torch.full((len(masks), *size), least, device=masks.device, dtype=logits.dtype)
     index = image[:, None, None].expand_as(logits)
-    union = union.scatter_reduce(0, index, logits, "amax", include_self=True)[photos]
-    padding = targets.padding[photos]
-    rest = (~targets.masks[photos].any(1) & ~padding).float()
+    union = union.scatter_reduce(0, index, logits, "amax", include_self=True)[shown]
+    padding = targets.padding[shown]
+    rest = (~targets.masks[shown].any(1) & ~padding).float()
     if ignore_padding:
         union = torch.where(padding, union.new_tensor(-100.0), union)
     loss = FOCAL * focal(union, rest) + DICE * dice(union, rest)
-    return loss.sum() / (len(photos) + 1e-5)
+    return loss.sum() / (len(shown) + 1e-5)
