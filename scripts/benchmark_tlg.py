@@ -136,10 +136,10 @@ def main() -> None:
             start = time.perf_counter()
             getattr(work, kind)()
             best[kind] = min(best[kind], time.perf_counter() - start)
-    rows = {
-        kind: {"seconds": best[kind], "of_passes": best[kind] / best["passes"], "peak_mib": peak(kind, options.encoder, options.size)}
-        for kind in KINDS
-    }  # fmt: skip
+    rows = {}
+    for kind, seconds in best.items():
+        memory = peak(kind, options.encoder, options.size)
+        rows[kind] = {"seconds": seconds, "of_passes": seconds / best["passes"], "peak_mib": memory}
     for kind, row in rows.items():
         print(f"{kind:12} {row['seconds']:7.3f} s  {row['of_passes']:5.2f} x the passes  {row['peak_mib']:6.0f} MiB")
     print(

@@ -109,14 +109,21 @@ class Evaluate:
         photos = weak_shot.test_photos(recipe, self.dataset, root)
         model, names = checkpoint.load_semantic(self.checkpoint, device, self.size)
         if names != photos.classes:
-            raise UsageError(f"{self.checkpoint}: trained for other classes than {root} has; give the data set of its training")
+            raise UsageError(
+                f"{self.checkpoint}: trained for other classes than {root} has; give the data set of its training"
+            )
         with progress("evaluating", len(photos)) as advance:
             predict = lambda image: model.segment(image).argmax(0).cpu().numpy()  # noqa: E731
             counts = semantic.measure(predict, photos, advance)
         content = {**semantic.result(counts, photos), "recipe": plain(recipe), "checkpoint": _hash(self.checkpoint)}
         write_bytes(out, json.dumps(content, ensure_ascii=False).encode())
-        rows = [(name, f"{content[name]:.1f}", "{} .. {}".format(*content["interval"][name])) for name in content["interval"]]
-        table(f"{self.dataset}, {len(photos)} photos, {len(names)} classes", ("percent", "score", "95 % interval"), rows)
+        rows = [
+            (name, f"{content[name]:.1f}", "{} .. {}".format(*content["interval"][name]))
+            for name in content["interval"]
+        ]
+        table(
+            f"{self.dataset}, {len(photos)} photos, {len(names)} classes", ("percent", "score", "95 % interval"), rows
+        )
         print(f"result: {out}")
         return 0
 

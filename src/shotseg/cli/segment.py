@@ -67,7 +67,9 @@ class Segment:
 
         semantic = self._is_semantic()
         if semantic and (self.support is not None or self.name):
-            raise UsageError(f"{self.checkpoint}: a semantic model, which knows its classes; leave --support and --name out")
+            raise UsageError(
+                f"{self.checkpoint}: a semantic model, which knows its classes; leave --support and --name out"
+            )
         if not semantic and (self.window or self.scales or self.flip):
             raise UsageError("--window, --scales and --flip are of semantic models; give --checkpoint of one")
         if not semantic and (self.support is None) == (not self.name):

@@ -76,9 +76,8 @@ class WeakShotData:
         return WeakShotData(self.classes, (), [replace(p, tags=frozenset()) for p in self.items])
 
     def base_only(self) -> WeakShotData:
-        """The same without the tags: photos in which nothing has a mask are left out."""
-        taught = [p for p in self.items if p.shown & frozenset(self.base) - p.tags]
-        return replace(self, items=[replace(p, tags=frozenset()) for p in taught])
+        """The photos in which something has a mask."""
+        return replace(self, items=[p for p in self.items if p.shown & frozenset(self.base) - p.tags])
 
     def sample(self, index: int) -> Sample:
         """The photo alone, with an empty mask."""

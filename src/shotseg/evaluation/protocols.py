@@ -224,9 +224,7 @@ def _one(stream: np.random.RandomState, count: int) -> int:
     return int(stream.choice(count, 1, replace=False)[0])
 
 
-def supports_of(
-    pool: Pool, stream: np.random.RandomState, query: int, class_id: int, shots: int
-) -> tuple[int, ...]:
+def supports_of(pool: Pool, stream: np.random.RandomState, query: int, class_id: int, shots: int) -> tuple[int, ...]:
     """Redrawn only where it is the query: one photo may serve as two shots, as released."""
     found: list[int] = []
     listed = pool.lists[class_id]

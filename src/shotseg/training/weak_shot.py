@@ -155,7 +155,9 @@ class WeakShot:
         return weak_shot.read_label(pseudo_path(self.labels, data, index), (base.shape[0], base.shape[1]))
 
     def tags(self, name: str, index: int) -> frozenset[int]:
-        return frozenset() if self.labels is not None else self.data[name].items[index].tags
+        """What a photo teaches by name alone."""
+        untold = self.labels is not None or self.recipe.weak_shot.supervision == "base"
+        return frozenset() if untold else self.data[name].items[index].tags
 
     def _map(self, name: str, index: int) -> Tensor:
         """:meth:`known` squashed to the working size, uint8."""

@@ -1,7 +1,7 @@
-"""CORENet's embedding-guided module: the look of support and query in each stage beside the filtered correlation (method page, 7).
+"""CORENet's embedding-guided module: the look of support and query in each stage beside the filtered correlation.
 
-Found in the paper: that each layer's support and query appearance are combined with it. The inside follows VAT's
-appearance-guided decoder (Hong et al., ECCV 2022).
+Method page, section 7. Found in the paper: that each layer's support and query appearance are combined with it. The inside
+follows VAT's appearance-guided decoder (Hong et al., ECCV 2022).
 """
 
 from __future__ import annotations

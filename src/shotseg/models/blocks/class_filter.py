@@ -1,6 +1,6 @@
-"""CORENet's class-guided filter: attention from the class's name takes what is irrelevant out of the correlation (method page, 6.4).
+"""CORENet's class-guided filter: attention from the class's name takes what is irrelevant out of the correlation.
 
-Found in the paper: that it filters. The three forms are our reading.
+Method page, section 6.4. Found in the paper: that it filters. The three forms are our reading.
 """
 
 from __future__ import annotations

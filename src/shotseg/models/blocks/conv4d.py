@@ -56,10 +56,12 @@ class Conv4d(nn.Module):
         """The support's convolution as one product, where each of its positions reaches every other."""
         b, c, h, w, hs, ws = x.shape
         kernel, centre = self.support.weight, self.support.kernel_size[0] // 2
-        down, right = (torch.arange(n, device=x.device) for n in (hs, ws))
-        rows, columns = (centre + n[:, None] - n for n in (down, right))  # input - output: (h', h'), (w', w')
-        table = kernel[:, :, rows[:, None, :, None], columns[None, :, None, :]]  # (C', C, in y, in x, out y, out x)
-        matrix = table.permute(2, 3, 1, 4, 5, 0).reshape(hs * ws * c, -1)
+        seen = [  # of each output position, the part of the kernel that lies on the inputs
+            kernel[:, :, centre - y : centre - y + hs, centre - x : centre - x + ws]
+            for y in range(hs)
+            for x in range(ws)
+        ]
+        matrix = torch.stack(seen).permute(3, 4, 2, 0, 1).reshape(hs * ws * c, -1)  # (y x C, out C')
         bias = self.support.bias.repeat(hs * ws)  # type: ignore[union-attr]
         tokens = x.permute(0, 2, 3, 4, 5, 1).reshape(b * h * w, -1)
         return torch.addmm(bias, tokens, matrix).view(b, h, w, hs, ws, -1).permute(0, 5, 1, 2, 3, 4)
@@ -82,13 +84,14 @@ class NormReLU(torch.autograd.Function):
     """relu(group_norm(x)) of (B, N, C) tokens.
 
     torch's kernel for channels-last tensors adds up millions of squares in one float and is off by 1e-3 here; its other one
-    wants a copy. This one centres first, and keeps x and the result alone for the gradient.
+    wants a copy. This one adds up short parts, and keeps x and the result alone for the gradient.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
         centre = _of_groups(x.mean(1), groups)
-        scale = (_of_groups((x - centre[:, None]).square_().mean(1), groups) + eps).rsqrt()  # (B, C), as the centre
+        spread = (_of_groups(_squares(x), groups) - centre.square()).clamp(min=0)
+        scale = (spread + eps).rsqrt()  # (B, C), as the centre
         gain = scale * weight
         y = torch.addcmul((bias - centre * gain)[:, None], x, gain[:, None]).relu_()
         ctx.save_for_backward(x, y, weight, centre, scale)
@@ -106,6 +109,14 @@ class NormReLU(torch.autograd.Function):
         slope = scale.square() * _of_groups(weight * along, ctx.groups) / x.shape[1]
         inputs = torch.addcmul((slope * centre - mean)[:, None], x, -slope[:, None])
         return inputs.addcmul_(grad, (scale * weight)[:, None]), along.sum(0), total.sum(0), None, None
+
+
+def _squares(x: Tensor, part: int = 256) -> Tensor:
+    """(B, C): the mean square of each channel, by products of short parts, which read x once and add up little at a time."""
+    whole = x.shape[1] // part * part
+    parts = x[:, :whole].unflatten(1, (-1, part))
+    total = (parts.mT @ parts).diagonal(dim1=2, dim2=3).sum(1) if whole else 0
+    return (total + x[:, whole:].square().sum(1)) / x.shape[1]
 
 
 def _of_groups(channels: Tensor, groups: int) -> Tensor:

@@ -45,7 +45,7 @@ def levels(encoder: Encoder) -> tuple[Level, Level, Level]:
 
 def unit(maps: Tensor, eps: float = 1e-5) -> Tensor:
     """(B, C, h, w) divided by the length over channels + eps: a vector of 0 stays 0."""
-    return maps / (maps.norm(dim=1, keepdim=True) + eps)
+    return maps / (maps.square().sum(1, keepdim=True).sqrt() + eps)
 
 
 def correlate(query: Sequence[Tensor], support: Sequence[Tensor]) -> Tensor:
@@ -54,9 +54,18 @@ def correlate(query: Sequence[Tensor], support: Sequence[Tensor]) -> Tensor:
     query: n maps (B, C_i, h, w), support: n maps (B, C_i, h', w'), all of unit length -> (B, n, h, w, h', w'), channels last
     in memory.
     """
-    products = [q.flatten(2).mT @ s.flatten(2) for q, s in zip(query, support)]  # (B, h w, h' w') each
-    found = torch.stack(products, -1).clamp(min=0)
+    found = _products([q.flatten(2).mT for q in query], [s.flatten(2) for s in support])  # (B, h w, h' w', n)
     return found.unflatten(2, support[0].shape[-2:]).unflatten(1, query[0].shape[-2:]).permute(0, 5, 1, 2, 3, 4)
+
+
+def _products(query: Sequence[Tensor], support: Sequence[Tensor], rows: int = 250) -> Tensor:
+    if torch.is_grad_enabled() and any(x.requires_grad for x in (*query, *support)):
+        return torch.stack([q @ s for q, s in zip(query, support)], -1).clamp(min=0)
+    found = query[0].new_empty(*query[0].shape[:2], support[0].shape[2], len(query))
+    for i, (q, s) in enumerate(zip(query, support)):
+        for at in range(0, q.shape[1], rows):  # a part at a time is still in the cache when it is written in order
+            torch.clamp(q[:, at : at + rows] @ s, min=0, out=found[:, at : at + rows, :, i])
+    return found
 
 
 def swapped(found: Tensor) -> Tensor:
