@@ -115,7 +115,8 @@ class Fusion(nn.Sequential):
     @torch.no_grad()
     def start_as_mask(self) -> None:
         """Two of the ten units read the mask alone, so that an untrained network answers with it, and learns to do better."""
-        read, _, say = self
+        read: Any = self[0]
+        say: Any = self[2]
         read.weight[:2], read.bias[:2] = 0, torch.tensor([-1.0, 1.0])
         read.weight[:2, 2, 0, 0] = torch.tensor([2.0, -2.0])
         say.weight[:, :2, 0, 0] = torch.tensor([[-1.0, 1.0], [1.0, -1.0]])
