@@ -24,7 +24,9 @@ def test_every_recipe_names_a_model_an_encoder_and_a_data_set_that_exist(name):
     assert not recipe.base or recipes.load(recipe.base).model.name == "base-learner"
 
 
-@pytest.mark.parametrize("system", ["pfenet", "hsnet", "tlg", "bam", "hdmnet", "pi-clip", "base-learner", "contrastive", "qgnet"])
+@pytest.mark.parametrize(
+    "system", ["pfenet", "hsnet", "tlg", "bam", "hdmnet", "pi-clip", "base-learner", "contrastive", "qgnet"]
+)
 def test_every_system_has_a_tiny_recipe(system):
     assert f"{system}/tiny" in recipes.list_recipes()
 

@@ -72,7 +72,7 @@ class CorrelationGuidedTransformer(nn.Module):
         x = Correlation(query, support, offset)
         attended = attend(list(self.first), x, [biases[a] for a, _ in self.sides], memory)  # type: ignore[arg-type]
         branches = [
-            second(first.finish(own), biases[b], memory)
+            second(first.finish(own), biases[b], memory)  # type: ignore[operator]
             for first, second, own, (_, b) in zip(self.first, self.second, attended, self.sides)
         ]
         tokens = self.joined(branches)  # (B, width, Q, G + 1)

@@ -43,9 +43,11 @@ class TextRows:
         self.source, self.half = source, half
         self.phrases = own_phrases() if phrases is None else phrases
         self._rows: dict[str, Tensor] = _read(source) if source.endswith(".safetensors") else {}
-        self._encoder: Any = None if self._rows or source == MINILM else encoders.load(source)
-        if not self._rows and source != MINILM and not isinstance(self._encoder, VisionLanguage):
+        ready = bool(self._rows) or source == MINILM
+        encoder = None if ready else encoders.load(source)
+        if not (ready or isinstance(encoder, VisionLanguage)):
             raise UsageError(f"text={source!r} reads no words; give {MINILM!r}, a CLIP encoder or a .safetensors file")
+        self._encoder: Any = encoder
         if self._rows:
             self.width = next(iter(self._rows.values())).shape[-1]
         else:
