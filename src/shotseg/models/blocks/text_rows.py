@@ -44,7 +44,7 @@ class TextRows:
         self.phrases = own_phrases() if phrases is None else phrases
         self._rows: dict[str, Tensor] = _read(source) if source.endswith(".safetensors") else {}
         ready = bool(self._rows) or source == MINILM
-        encoder = None if ready else encoders.load(source)
+        encoder: Any = None if ready else encoders.load(source)
         if not (ready or isinstance(encoder, VisionLanguage)):
             raise UsageError(f"text={source!r} reads no words; give {MINILM!r}, a CLIP encoder or a .safetensors file")
         self._encoder: Any = encoder
