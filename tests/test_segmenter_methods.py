@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+import golden
 import shotseg
 import tiny_clip
 from shotseg import cli, encoders, models
-from shotseg.data.images import write_png
+from shotseg.data.images import read_mask, write_png
 from shotseg.data.samples import Support
 from shotseg.errors import InputError, UsageError
 from shotseg.models.matching import Matching
@@ -176,3 +177,19 @@ def test_a_name_alone_is_measured_as_any_other_method(clip_is_tiny, folder):
     assert cli.main(["evaluate", "folder", "--root", str(folder / "examples"), "--out", str(out), *flags]) == 0
     result = json.loads(out.read_text())
     assert result["encoder"] == "clip-vit-b16" and 0 <= result["miou"] <= 100
+
+
+def test_a_method_that_has_learnt_nothing_says_so():
+    with pytest.warns(UserWarning, match=r"pfenet has learnt nothing yet: .*mean nothing"):
+        shotseg.Segmenter("pfenet", device="cpu", size=64, width=8)
+
+
+def test_without_a_checkpoint_a_method_of_names_answers_with_its_pseudo_mask():
+    photo = golden.data("pascal_coseg15") / "images" / "cow"
+    first, second, query = sorted(photo.iterdir())[:3]
+    with pytest.warns(UserWarning, match="corenet has learnt nothing yet: .*pseudo masks"):
+        segmenter = shotseg.Segmenter("corenet", device="cpu", size=192)
+    segmenter.add("cow", [first, second])
+    found = segmenter.predict(query).masks["cow"]
+    truth = read_mask(query.parents[2] / "masks" / "cow" / f"{query.stem}.png") == 1
+    assert (found & truth).sum() / (found | truth).sum() > 0.4

@@ -128,7 +128,9 @@ class Segmenter:
         if self.checkpoint is None:
             self.method, self.encoder = method, models.encoder_for(method) if encoder == "auto" else encoder
             self.model = models.load(method, encoders.load(self.encoder, device=str(self.device)), **options)
+            self._untrained = models.warn_untrained(self.method, self.model)
         else:
+            self._untrained = False
             self.method, self.encoder = trained.names(self.checkpoint)
             if wrong := options.keys() - {"size"}:
                 raise UsageError(f"{checkpoint}: {wrong.pop()!r} was fixed in training; only size can be chosen")
@@ -213,8 +215,11 @@ class Segmenter:
         """Foreground-minus-background logits of all classes, beside a background at 0, at the photo's own size."""
         evidence = []
         for support in self._supports.values():
-            logits = self.model(features, support, resized[None]).logits
-            evidence.append(logits[:, 1] - logits[:, 0])
+            found = self.model(features, support, resized[None])
+            known = found.extra.get("pseudo_mask") if self._untrained else None
+            evidence.append(
+                found.logits[:, 1] - found.logits[:, 0] if known is None else torch.logit(known.float(), eps=1e-3)
+            )
         scores = torch.stack(evidence, 1)
         scores = transforms.resize_logits(torch.cat([torch.zeros_like(scores[:, :1]), scores], 1), image.shape[:2])[0]
         labels = winners(scores).cpu().numpy()

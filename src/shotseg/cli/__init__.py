@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import textwrap
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
@@ -33,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run ``shotseg argv...`` and give its exit code; whatever goes wrong is one line on stderr."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     verb = None
+    warnings.formatwarning = lambda message, *_: f"shotseg: {message}\n"
     try:
         if not arguments or arguments[0] in ("-h", "--help", "help"):
             print(_help())

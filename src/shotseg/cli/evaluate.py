@@ -271,7 +271,9 @@ class Evaluate:
 
             return load_model(self.checkpoint, str(device)), device
         method, encoder = self._names()
-        return models.load(method, encoders.load(encoder, device=str(device))).to(device).eval(), device
+        model = models.load(method, encoders.load(encoder, device=str(device)))
+        models.warn_untrained(method, model)
+        return model.to(device).eval(), device
 
     def _names(self) -> tuple[str, str]:
         """Method and encoder, of the flags or of the checkpoint."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from typing import Any
 
@@ -57,3 +58,13 @@ def load(name: str, encoder: Encoder, **options: Any) -> Any:
         raise UsageError(
             f"method {name!r}: {str(error).split(') ')[-1]}; see its class {cls} for the options"
         ) from None
+
+
+def warn_untrained(name: str, model: Any) -> bool:
+    """Whether a model must learn before its masks mean something; says so. For one that comes from no checkpoint."""
+    if not hasattr(model, "loss"):
+        return False
+    names_do = getattr(model, "needs", "masks") == "photos"
+    meanwhile = "until then it answers with pseudo masks" if names_do else "until then its masks mean nothing"
+    warnings.warn(f"{name} has learnt nothing yet: give the checkpoint of `shotseg train`; {meanwhile}", stacklevel=3)
+    return True
