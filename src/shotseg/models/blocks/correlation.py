@@ -10,6 +10,7 @@ from torch import Tensor
 
 from shotseg.encoders.features import Encoder
 from shotseg.errors import UsageError
+from shotseg.models.blocks.conv4d import product
 
 
 class Level(NamedTuple):
@@ -48,26 +49,32 @@ def unit(maps: Tensor, eps: float = 1e-5) -> Tensor:
     return maps / (maps.square().sum(1, keepdim=True).sqrt() + eps)
 
 
-def correlate(query: Sequence[Tensor], support: Sequence[Tensor]) -> Tensor:
+def correlate(query: Sequence[Tensor], support: Sequence[Tensor], part: int = 25) -> Tensor:
     """Cosines above 0 of every query position to every support position, one channel a map.
 
-    query: n maps (B, C_i, h, w), support: n maps (B, C_i, h', w'), all of unit length -> (B, n, h, w, h', w'), channels last
-    in memory.
+    query: n maps (B, C_i, h, w), support: n maps (B, C_i, h', w'), all of unit length -> (B, n, h, w, h', w'), in memory
+    (B, h, w, n, h', w'): a photo a query position, as the first convolution reads it.
+    part: rows of the query that are compared at a time, so that what is copied is still in the cache.
     """
-    found = _products([q.flatten(2).mT for q in query], [s.flatten(2) for s in support])  # (B, h w, h' w', n)
-    return found.unflatten(2, support[0].shape[-2:]).unflatten(1, query[0].shape[-2:]).permute(0, 5, 1, 2, 3, 4)
+    (b, _, h, w), n = query[0].shape, len(query)
+    found = query[0].new_empty(b, h, w, n, *support[0].shape[2:])
+    for i, maps in enumerate(zip(query, support)):
+        for episode, (q, s) in enumerate(zip(*maps)):
+            others = s.flatten(1).T.contiguous()
+            for at, rows in enumerate(q.permute(1, 2, 0).contiguous().split(part)):
+                cosines = product(rows, others).relu_().unflatten(2, s.shape[1:])
+                found[episode, at * part : (at + 1) * part, :, i] = cosines
+    return found.permute(0, 3, 1, 2, 4, 5)
 
 
-def _products(query: Sequence[Tensor], support: Sequence[Tensor], rows: int = 250) -> Tensor:
-    if torch.is_grad_enabled() and any(x.requires_grad for x in (*query, *support)):
-        return torch.stack([q @ s for q, s in zip(query, support)], -1).clamp(min=0)
-    found = query[0].new_empty(*query[0].shape[:2], support[0].shape[2], len(query))
-    for i, (q, s) in enumerate(zip(query, support)):
-        for at in range(0, q.shape[1], rows):  # a part at a time is still in the cache when it is written in order
-            torch.clamp(q[:, at : at + rows] @ s, min=0, out=found[:, at : at + rows, :, i])
-    return found
+def swapped(found: Tensor, part: int = 64) -> Tensor:
+    """A correlation as its support sees it: (B, n, h, w, h', w') -> (B, n, h', w', h, w), in memory (B, h', w', n, h, w).
 
-
-def swapped(found: Tensor) -> Tensor:
-    """A correlation as its support sees it: (B, n, h, w, h', w') -> (B, n, h', w', h, w), without a copy."""
-    return found.permute(0, 1, 4, 5, 2, 3)
+    part: query positions that are written at a time: the rows of all of them would miss the cache.
+    """
+    b, n, h, w, hs, ws = found.shape
+    rows = found.permute(0, 2, 3, 1, 4, 5).reshape(b, h * w, n, hs * ws)
+    turned = found.new_empty(b, hs * ws, n, h * w)
+    for ours, theirs in zip(turned.split(part, 3), rows.split(part, 1)):
+        ours.copy_(theirs.permute(0, 3, 2, 1))
+    return turned.view(b, hs, ws, n, h, w).permute(0, 3, 1, 2, 4, 5)

@@ -53,23 +53,23 @@ class _Block(nn.Module):
         self.shortcut = nn.Conv2d(channels, width, 1) if channels != width else None
 
     def forward(self, x: Tensor) -> Tensor:
-        rest = x if self.shortcut is None else self.shortcut(x).relu()
+        rest = x if self.shortcut is None else self.shortcut(x).relu_()
         return self._residual(self.conv1(x)) + rest
 
     def between(self, ours: Tensor, theirs: Tensor) -> Tensor:
         if self.shortcut is None:
             return self(joined_pairs(ours, theirs).permute(0, 3, 1, 2))
-        return self._residual(_of_pairs(self.conv1, ours, theirs)) + _of_pairs(self.shortcut, ours, theirs).relu()
+        return self._residual(_of_pairs(self.conv1, ours, theirs)) + _of_pairs(self.shortcut, ours, theirs).relu_()
 
     def _residual(self, x: Tensor) -> Tensor:
-        return self.bn2(self.conv2(self.bn1(x).relu())).relu()
+        return self.bn2(self.conv2(self.bn1(x).relu_())).relu_()
 
 
 def _of_pairs(layer: nn.Conv2d, ours: Tensor, theirs: Tensor) -> Tensor:
-    """A 1x1 convolution of joined pairs (B, K, L, 2C): (B, width, K, L)."""
+    """A 1x1 convolution of joined pairs (B, K, L, 2C): (B, width, K, L), channels last in memory, as convolutions like it."""
     first, second = layer.weight[..., 0, 0].chunk(2, 1)
-    a, b = F.linear(ours, first, layer.bias).transpose(1, 2), F.linear(theirs, second).transpose(1, 2)
-    return a[..., None] + b[:, :, None]
+    pairs = F.linear(ours, first, layer.bias)[:, :, None] + F.linear(theirs, second)[:, None]
+    return pairs.permute(0, 3, 1, 2)
 
 
 def partners(x: Tensor) -> Tensor:
@@ -123,7 +123,7 @@ class Balance:
 
 
 def class_scores(classes: Tensor, masks: Tensor, novel: Sequence[int], kind: str = "novel") -> Tensor:
-    """Score maps of classes from proposals (B, Q, C + 1) and (B, Q, h, w): (B, N, h, w).
+    """Scores of classes at points, from proposals (B, Q, C + 1) and their mask logits there (B, K, Q): (B, K, N).
 
     kind: "novel" = probability x mask of the novel classes; "full" = of all; "logit" = logits in place of
           probabilities, of all; "relu-logit" = the positive part of the logits.
@@ -135,7 +135,7 @@ def class_scores(classes: Tensor, masks: Tensor, novel: Sequence[int], kind: str
         "logit": lambda: logits,
         "relu-logit": lambda: logits.relu(),
     }[kind]()
-    return torch.einsum("bqc,bqhw->bchw", of, masks.sigmoid())
+    return masks.sigmoid() @ of
 
 
 def distillation(student: Tensor, teacher: Tensor, kind: str = "cce") -> Tensor:
@@ -235,24 +235,27 @@ class PixelSimilarity(nn.Module):
         )
         about = {"similarity": said, "inside": where_in, "outside": where_out}
         about["balance"] = torch.tensor([different_weight, same_weight])
-        zero = (classes.sum() + masks.sum()) * 0.0
         if not any(shared):
-            return per_pair.mean(), zero, about
+            return per_pair.mean(), (classes.sum() + masks.sum()) * 0.0, about
 
         unknown = ~base if self.on_padding else ~base & ~padding
         where = draw_points(unknown, self.points, drawn[2])
+        taught = torch.tensor(shared).repeat_interleave(2) | self.teacher_trains  # its statistics are of the whole batch
+        place = taught.nonzero()[:, 0].to(where.device)
+        pixels, classes, masks, where = (x[place] for x in (pixels, classes, masks, where))
         with torch.set_grad_enabled(not self.detach_teacher):
             features = at_points(pixels.detach() if self.detach_teacher else pixels, where)
             mode = self.simnet.training
             self.simnet.train(mode and self.teacher_trains)
             teacher = self.simnet.between(features, partners(features))
             self.simnet.train(mode)
-        score = at_points(class_scores(classes, masks, self.novel, self.target), where)
+        score = class_scores(classes, at_points(masks, where, "nearest"), self.novel, self.target)
         score = F.normalize(score, dim=2)
         student = score @ (score if self.within else partners(score)).transpose(1, 2)
         about |= {"teacher": teacher, "student": student, "distilled": where}
         lost = distillation(student.relu(), teacher, self.kind).unflatten(0, (-1, 2)).mean(1)
-        return per_pair.mean(), (lost * torch.as_tensor(shared, device=lost.device)).mean() + zero, about
+        counted = torch.tensor(shared, device=lost.device)[taught[::2].to(lost.device)]
+        return per_pair.mean(), (lost * counted).sum() / len(shared), about
 
 
 def _common_class(labels: Tensor, base: Tensor) -> int | None:

@@ -74,7 +74,7 @@ class Targets:
 def focal(logits: Tensor, target: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
     """Focal loss of (..., H, W) logits, mean over pixels (Lin et al., ICCV 2017, equation 5)."""
     error = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    missed = torch.where(target > 0.5, 1 - logits.sigmoid(), logits.sigmoid())
+    missed = (target - logits.sigmoid()).abs()
     return (torch.where(target > 0.5, alpha, 1 - alpha) * missed**gamma * error).flatten(-2).mean(-1)
 
 
@@ -180,8 +180,7 @@ def mask_losses(masks: Tensor, targets: Targets, matched: Tensor, count: Tensor 
     size = (targets.masks.shape[-2], targets.masks.shape[-1])
     image, place, logits = enlarged(masks, matched, targets.covered, size)
     wanted = targets.masks[image, place].float()
-    zero = masks.sum() * 0.0  # keeps the graph whole where no class has a mask
-    return focal(logits, wanted).sum() / count + zero, dice(logits, wanted).sum() / count + zero
+    return focal(logits, wanted).sum() / count, dice(logits, wanted).sum() / count
 
 
 def complementary(
@@ -201,15 +200,21 @@ def complementary(
     named = targets.real & ~targets.covered
     if photos is not None:
         named = named & photos[:, None]
-    size = (targets.masks.shape[-2], targets.masks.shape[-1])
-    image, _, logits = enlarged(masks, matched, named, size)
-    shown = torch.unique(image)
+    named = named & (matched >= 0)
+    shown = named.any(1).nonzero()[:, 0]
     if not len(shown):
         return masks.sum() * 0.0
-    least = floor if floor > -50 else -torch.inf
-    union = torch.full((len(masks), *size), least, device=masks.device, dtype=logits.dtype)
-    index = image[:, None, None].expand_as(logits)
-    union = union.scatter_reduce(0, index, logits, "amax", include_self=True)[shown]
+    size = (targets.masks.shape[-2], targets.masks.shape[-1])
+    image, _, logits = enlarged(masks, matched, named, size)
+    most = int(named.sum(1).max())
+    if most == 1:
+        union = logits
+    else:  # one row a photo, filled up where it has fewer such classes than another
+        own = named[shown].sum(1, keepdim=True) > torch.arange(most, device=masks.device)
+        rows = logits.new_full((*own.shape, *size), -torch.inf)
+        union = rows.masked_scatter(own[..., None, None], logits).amax(1)
+    if floor > -50:
+        union = union.clamp(min=floor)
     padding = targets.padding[shown]
     rest = (~targets.masks[shown].any(1) & ~padding).float()
     if ignore_padding:
