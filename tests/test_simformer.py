@@ -476,7 +476,7 @@ def test_the_command_line_writes_palette_label_maps_of_all_classes(run, half_ann
     query = str(half_annotated / "images")
     code = cli.main(
         ["segment", "--checkpoint", str(run / "best.safetensors"), "--query", query, "--out", str(out), "--flip",
-         "--window", "48", "--device", "cpu"]
+         "--window", "48", "--soft", "--device", "cpu"]
     )  # fmt: skip
     assert code == 0, capsys.readouterr().err
     with Image.open(out / "labels" / "0.png") as picture:
@@ -486,6 +486,12 @@ def test_the_command_line_writes_palette_label_maps_of_all_classes(run, half_ann
     lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
     assert len(lines) == 8
     assert set(lines[0]["classes"]) == set(CLASSES) - {"background"}
+    names = (out / "classes.txt").read_text().splitlines()
+    soft = np.stack([read_mask(out / "soft" / name / "0.png", labels=True) for name in names]).astype(int)
+    labels = read_mask(out / "labels" / "0.png", labels=True)
+    assert soft.sum(0).max() <= 255 + len(names)  # each is rounded
+    own = soft[labels.clip(1) - 1, np.arange(48)[:, None], np.arange(64)]
+    assert (own >= soft.max(0))[labels > 0].all()
 
 
 def test_probabilities_of_all_classes_and_the_background_sum_to_one(run, tmp_path):

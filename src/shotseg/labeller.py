@@ -45,8 +45,7 @@ class PseudoLabel(Result):
         ``soft/<class>/<name>``, the probability times 255; and ``tlg/`` in the authors' layout where one is asked for."""
         for class_name, mask in zip(self.classes, self.own):
             files.write_png(Path(folder, "masks", class_name, f"{name}.png"), mask, palette=PALETTE)
-            soft = (self.probabilities[class_name] * 255).round().astype(np.uint8)
-            files.write_png(Path(folder, "soft", class_name, f"{name}.png"), soft)
+        self.save_soft(folder, name)
         if self.layout == "coco":
             label_files.write(Path(folder, "tlg"), name, self.labels)
         elif self.layout == "pascal":

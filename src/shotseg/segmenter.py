@@ -78,6 +78,12 @@ class Result:
             files.write_png(Path(folder, "masks", class_name, f"{name}.png"), mask.astype(np.uint8) * 255)
         files.write_png(Path(folder, "labels", f"{name}.png"), self.labels, palette=PALETTE)
 
+    def save_soft(self, folder: str | Path, name: str) -> None:
+        """Write ``soft/<class>/<name>.png`` under ``folder``: each class's probability times 255."""
+        for class_name, probability in self.probabilities.items():
+            soft = (probability * 255).round().astype(np.uint8)
+            files.write_png(Path(folder, "soft", class_name, f"{name}.png"), soft)
+
     def plot(self) -> Any:
         """A matplotlib figure: photo, overlay and one probability map a class."""
         import matplotlib.pyplot as plt

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +17,23 @@ from shotseg.segmenter import Photo, Result, pick_device, read_photo, winners
 from shotseg.training import checkpoint as trained
 
 
+@dataclass(frozen=True, eq=False)
+class LabelMap(Result):
+    """Every pixel of one photo. soft: also save the probability of each class."""
+
+    soft: bool = False
+
+    def save(self, folder: str | Path, name: str) -> None:
+        super().save(folder, name)
+        if self.soft:
+            self.save_soft(folder, name)
+
+
 class SemanticSegmenter:
     """The classes of a MaskFormer or SimFormer checkpoint, base and novel alike, competing for every pixel.
 
     checkpoint: best.safetensors of a run.      size: working size in place of the training's.
-    inference:  as a whole or in windows, several scales, mirrored.
+    inference:  as a whole or in windows, several scales, mirrored.       soft: results also save ``soft/<class>/<name>.png``.
 
     >>> seg = SemanticSegmenter("run/best.safetensors")  # doctest: +SKIP
     >>> seg.predict("street.jpg").probabilities["bicyclist"]  # doctest: +SKIP
@@ -33,16 +45,17 @@ class SemanticSegmenter:
         device: str | torch.device = "auto",
         size: int | None = None,
         inference: Inference | None = None,
+        soft: bool = False,
     ):
         self.device, self.checkpoint, self.size = pick_device(device), Path(checkpoint), size
-        self.inference = inference or Inference()
+        self.inference, self.soft = inference or Inference(), soft
         self.model, names = trained.load_semantic(checkpoint, str(self.device), size)
         self.method, self.encoder = trained.names(checkpoint)
         self._names = names
         self.classes = tuple(name for name in names if name != BACKGROUND)
         self.thumbnails: dict[str, list[np.ndarray]] = {name: [] for name in self.classes}
 
-    def predict(self, photo: Photo) -> Result:
+    def predict(self, photo: Photo) -> LabelMap:
         """Label one photo of any size. A background class, if the model has one, is label 0; scores are made to sum to 1."""
         image = read_photo(photo)
         scores = self.model.segment(image, self.inference)
@@ -52,18 +65,19 @@ class SemanticSegmenter:
         rest = scores[hidden].sum(0, keepdim=True) if hidden else torch.full_like(scores[:1], -1.0)
         labels = winners(torch.cat([rest, scores[ids]])).cpu().numpy()
         probability = scores[ids].cpu().numpy()
-        return Result(image, self.classes, labels, dict(zip(self.classes, probability)))
+        return LabelMap(image, self.classes, labels, dict(zip(self.classes, probability)), self.soft)
 
-    def predict_batch(self, photos: Iterable[Photo]) -> list[Result]:
+    def predict_batch(self, photos: Iterable[Photo]) -> list[LabelMap]:
         return [self.predict(photo) for photo in photos]
 
     def save(self, path: str | Path) -> None:
         """Keep what :meth:`load` needs; the checkpoint stays where it is."""
-        about = {"checkpoint": str(self.checkpoint.absolute()), "size": self.size, "inference": asdict(self.inference)}
+        about = {"checkpoint": str(self.checkpoint.absolute()), "size": self.size, "soft": self.soft}
+        about["inference"] = asdict(self.inference)
         files.write_bytes(path, json.dumps(about).encode())
 
     @classmethod
     def load(cls, path: str | Path, device: str | torch.device = "auto") -> SemanticSegmenter:
         about = json.loads(files.read_bytes(path))
         how = Inference(**{**about["inference"], "scales": tuple(about["inference"]["scales"])})
-        return cls(about["checkpoint"], device, about["size"], how)
+        return cls(about["checkpoint"], device, about["size"], how, about["soft"])

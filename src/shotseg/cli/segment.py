@@ -19,7 +19,8 @@ class Segment:
     """Find what the examples show in every photo of a folder.
 
     Writes masks/<class>/<name>.png (0/255), labels/<name>.png (palette), results.jsonl (one line a photo: file, class,
-    area, confidence, seconds, error), report.html and, where something failed, errors.csv.
+    area, confidence, seconds, error), report.html and, where something failed, errors.csv. A semantic model also writes
+    classes.txt: value i of the label maps is its i-th line, 0 = background.
 
     example: shotseg segment --support examples --query "photos/**/*.jpg" --out result --resume
     """
@@ -59,6 +60,8 @@ class Segment:
     """Of a semantic model: shorter sides to average over."""
     flip: bool = False
     """Of a semantic model: average with the mirrored photo."""
+    soft: bool = False
+    """Of a semantic model: also soft/<class>/<name>.png, the probability of each class times 255."""
 
     def run(self) -> int:
         for name in ("size", "batch"):
@@ -70,17 +73,20 @@ class Segment:
             raise UsageError(
                 f"{self.checkpoint}: a semantic model, which knows its classes; leave --support and --name out"
             )
-        if not semantic and (self.window or self.scales or self.flip):
-            raise UsageError("--window, --scales and --flip are of semantic models; give --checkpoint of one")
+        if not semantic and (self.window or self.scales or self.flip or self.soft):
+            raise UsageError("--window, --scales, --flip and --soft are of semantic models; give --checkpoint of one")
         if not semantic and (self.support is None) == (not self.name):
             raise UsageError("give --support, a folder of examples, or --name for a method that needs names alone")
 
+        from shotseg.data.images import write_bytes
         from shotseg.folder import check_output, find_photos, parse_shard, segment_folder, write_errors
 
         parse_shard(self.shard)
         photos = find_photos(self.query, self.out)
         segmenter, settings, failed = self._semantic() if semantic else self._segmenter()
         check_output(self.out)
+        if semantic:
+            write_bytes(self.out / "classes.txt", "".join(f"{name}\n" for name in segmenter.classes).encode())
         for _, reason in failed:
             say(reason)
         if not segmenter.classes:
@@ -125,9 +131,9 @@ class Segment:
 
         assert self.checkpoint is not None
         how = Inference(self.window, self.scales, self.flip)
-        segmenter = SemanticSegmenter(self.checkpoint, self.device, self.size, how)
+        segmenter = SemanticSegmenter(self.checkpoint, self.device, self.size, how, self.soft)
         settings = {"method": segmenter.method, "encoder": segmenter.encoder, "checkpoint": str(self.checkpoint)}
-        return segmenter, {**settings, "size": self.size, "inference": str(how)}, []
+        return segmenter, {**settings, "size": self.size, "inference": str(how), "soft": self.soft}, []
 
     def _segmenter(self) -> tuple[Segmenter, dict, list[tuple[str, str]]]:
         """The segmenter with its classes, what makes it what it is, and (file, reason) of the examples that failed."""

@@ -1,7 +1,8 @@
 """Centre-pivot 4-D convolution (HSNet: Min et al., ICCV 2021, section 4.2) on tensors that lie channels last in memory.
 
 A tensor (B, C, h, w, h', w') has the query's axes first and the support's last. In memory it is (B, h, w, h', w', C), so that
-the convolution of either pair of axes, GroupNorm and the products below read it as it lies.
+the convolution of either pair of axes, GroupNorm and the products below read it as it lies. A correlation, of few channels,
+is (B, h, w, C, h', w').
 """
 
 from __future__ import annotations
@@ -88,8 +89,7 @@ class Block4d(Conv4d):
 class NormReLU(torch.autograd.Function):
     """relu(group_norm(x)) of (B, N, C) tokens.
 
-    torch's own takes 2 to 4 times as long on channels-last tensors, and adds up millions of squares in one float. Sums by
-    ``mean`` are of short parts. x and the result alone are kept for the gradient.
+    torch's own takes 2 to 5 times as long on channels-last tensors. x and the result alone are kept for the gradient.
     """
 
     @staticmethod

@@ -200,21 +200,18 @@ def complementary(
     named = targets.real & ~targets.covered
     if photos is not None:
         named = named & photos[:, None]
-    named = named & (matched >= 0)
-    shown = named.any(1).nonzero()[:, 0]
-    if not len(shown):
-        return masks.sum() * 0.0
     size = (targets.masks.shape[-2], targets.masks.shape[-1])
     image, _, logits = enlarged(masks, matched, named, size)
-    most = int(named.sum(1).max())
-    if most == 1:
-        union = logits
-    else:  # one row a photo, filled up where it has fewer such classes than another
-        own = named[shown].sum(1, keepdim=True) > torch.arange(most, device=masks.device)
-        rows = logits.new_full((*own.shape, *size), -torch.inf)
-        union = rows.masked_scatter(own[..., None, None], logits).amax(1)
-    if floor > -50:
-        union = union.clamp(min=floor)
+    shown = torch.unique(image)
+    if not len(shown):
+        return masks.sum() * 0.0
+    least = floor if floor > -50 else -torch.inf
+    if len(shown) == len(image):  # one such class in every photo
+        union = logits.clamp(min=least)
+    else:
+        union = torch.full((len(masks), *size), least, device=masks.device, dtype=logits.dtype)
+        index = image[:, None, None].expand_as(logits)
+        union = union.scatter_reduce(0, index, logits, "amax", include_self=True)[shown]
     padding = targets.padding[shown]
     rest = (~targets.masks[shown].any(1) & ~padding).float()
     if ignore_padding:
