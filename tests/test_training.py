@@ -170,7 +170,7 @@ def test_two_processes_give_the_weights_of_one_with_the_joint_batch(photos, tmp_
         "from shotseg.cli import main\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
-    flags = ["--steps", "2", "--optimiser.name", "sgd", "--ema", "0"]
+    flags = ["--steps", "2", "--optimiser.name", "sgd", "--ema", "0", "--model.options.hide", "0.0"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script]
     verb = ["train", "pfenet/tiny", "--root", photos, "--out", tmp_path / "two", *SMALL]
     subprocess.run([*torchrun, *verb, *flags], check=True, capture_output=True)

@@ -152,8 +152,9 @@ class Guided(Hosted):
         share = F.adaptive_avg_pool2d((target == 1).float(), grid) / known.clamp(min=1e-6)
         p = torch.sigmoid(logits) * known
         overlap, both = (p * share).sum((1, 2)), (p + share * known).sum((1, 2))
+        wrong = F.binary_cross_entropy_with_logits(logits, share, known, reduction="none").mean((1, 2))
         terms = {
-            "drawn": F.binary_cross_entropy_with_logits(logits, share, known, reduction="sum") / known.sum().clamp(1),
+            "drawn": (wrong / known.mean((1, 2)).clamp(min=1e-6)).mean(),
             "dice": 0.5 * (1 - (2 * overlap + 1) / (both + 1)).mean(),
         }
         host = Prediction(prediction.extra["answer"], prediction.extra)
