@@ -72,8 +72,8 @@ class SemanticSegmenter:
 
     def save(self, path: str | Path) -> None:
         """Keep what :meth:`load` needs; the checkpoint stays where it is."""
-        about = {"checkpoint": str(self.checkpoint.absolute()), "size": self.size, "soft": self.soft}
-        about["inference"] = asdict(self.inference)
+        how = {"inference": asdict(self.inference), "soft": self.soft}
+        about = {"checkpoint": str(self.checkpoint.absolute()), "size": self.size, **how}
         files.write_bytes(path, json.dumps(about).encode())
 
     @classmethod
