@@ -240,9 +240,8 @@ class PixelSimilarity(nn.Module):
 
         unknown = ~base if self.on_padding else ~base & ~padding
         where = draw_points(unknown, self.points, drawn[2])
-        taught = (
-            torch.tensor(shared).repeat_interleave(2) | self.teacher_trains
-        )  # its statistics are of the whole batch
+        # A teacher in training mode takes its statistics from the whole batch.
+        taught = torch.tensor(shared).repeat_interleave(2) | self.teacher_trains
         place = taught.nonzero()[:, 0].to(where.device)
         pixels, classes, masks, where = (x[place] for x in (pixels, classes, masks, where))
         with torch.set_grad_enabled(not self.detach_teacher):
