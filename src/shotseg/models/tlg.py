@@ -302,11 +302,11 @@ class TLG(Episodic):
         maps = support
         if self.corr_mask == "pseudo":
             maps = [tap * foreground(support_mask, tap.shape[-2:]) for tap in support]
-        units = [unit(tap) for tap in query], [unit(tap) for tap in maps]
+        left, right = [unit(tap) for tap in query], [unit(tap) for tap in maps]
         at = [[self.used.index(tap) for tap in level.taps] for level in self.levels]
-        found = [correlate(*([side[i] for i in own] for side in units)) for own in at]
+        found = [correlate([left[i] for i in own], [right[i] for i in own]) for own in at]
         query_after, support_after = self.pyramid(found), self.pyramid([swapped(level) for level in found])
-        del found, units
+        del found, left, right
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.train_prior):
             query_map, support_map = self.text(text) if self.text is not None else (None, None)
             own, middle = self.aggregate(*(query[i] for i in self.query_taps))
