@@ -3,6 +3,8 @@
 import functools
 import inspect
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -285,6 +287,18 @@ def test_the_extractor_trains_on_photos_alone_and_resumes_to_the_same_weights(ph
     ours, theirs = (checkpoint.read(tmp_path / name / "last.safetensors")[0] for name in ("killed", "whole"))
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert len(list((tmp_path / "whole" / "superpixels").iterdir())) > 10
+
+
+def test_two_processes_put_the_keys_of_both_into_the_queue(photos, first_stage, tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "shotseg"]
+    verb = ["train", first_stage, "--root", photos / "plain", "--out", tmp_path, "--device", "cpu"]
+    flags = ["--data.name", "images", "--batch", "4", "--contrastive.queue", "16", "--contrastive.bn-groups", "1"]
+    subprocess.run([*torchrun, *verb, *flags], check=True, capture_output=True)
+    tensors, about = checkpoint.read(tmp_path / "last.safetensors")
+    assert about["step"] == 2 and tensors["model.pointer"].tolist() == [8, 8]  # 2 steps of 4 keys, 2 a process
+    keys = tensors["model.queue_global"][:, :8].T
+    assert torch.allclose(keys.norm(dim=1), torch.ones(8), atol=1e-4)
+    assert len({tuple(key.tolist()) for key in keys}) == 8
 
 
 def test_an_extractor_of_another_network_names_its_tensor(photos, first_stage, tmp_path):
