@@ -141,7 +141,7 @@ def test_a_copy_of_the_labeller_in_another_process_gives_the_same_masks(photos, 
 
     assert label(photos, table, tmp_path / "here") == 0
     Labeller(["green", "red"], "objectness", device="cpu").save(tmp_path / "labeller.json")
-    actor = folder._Actor(Labeller.load, str(tmp_path / "labeller.json"), "cpu", str(tmp_path / "there"))
+    actor = folder._Actor(Labeller, str(tmp_path / "labeller.json"), "cpu", str(tmp_path / "there"))
     rows = [{"path": str(photos / "a.jpg"), "file": "a.jpg", "name": "a", "tags": [0, 1]}]
     (found,) = actor({"photo": [json.dumps(row) for row in rows]}, batch=1)["record"]
     assert json.loads(found)["error"] is None

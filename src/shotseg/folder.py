@@ -417,7 +417,6 @@ def _run_on_ray(segmenter: Worker, photos: Sequence[Photo], out: Path, batch: in
         raise UsageError("--engine ray needs Ray: pip install 'shotseg[ray]', or use --engine local") from None
     support = out.resolve() / STATE / "support.safetensors"
     segmenter.save(support)
-    load: Any = type(segmenter).load  # type: ignore[attr-defined]
     absolute = (replace(photo, path=str(Path(photo.path).absolute())) for photo in photos)
     rows = [{"photo": json.dumps(asdict(photo))} for photo in absolute]
     if not rows:
@@ -434,7 +433,7 @@ def _run_on_ray(segmenter: Worker, photos: Sequence[Photo], out: Path, batch: in
         done = ray.data.from_items(rows, override_num_blocks=max(1, len(rows) // 16)).map_batches(
             worker,
             fn_constructor_kwargs={
-                "load": load,
+                "kind": type(segmenter),  # not its bound load, which would be pickled with all that it uses
                 "support": str(support),
                 "device": str(segmenter.device),
                 "out": str(out.resolve()),
@@ -454,8 +453,8 @@ def _run_on_ray(segmenter: Worker, photos: Sequence[Photo], out: Path, batch: in
 class _Actor:
     """A copy of the segmenter in a Ray actor."""
 
-    def __init__(self, load: Callable[..., Worker], support: str, device: str, out: str):
-        self.segmenter, self.out = load(support, device=device), Path(out)
+    def __init__(self, kind: Any, support: str, device: str, out: str):
+        self.segmenter, self.out = kind.load(support, device=device), Path(out)
 
     def __call__(self, rows: dict[str, Any], batch: int) -> dict[str, Any]:
         photos = [Photo(**{**row, "tags": tuple(row["tags"])}) for row in map(json.loads, rows["photo"])]
