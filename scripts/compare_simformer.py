@@ -3,7 +3,9 @@
 Trains every row by the tiny recipes and scores it on photos that no training saw; novel classes' masks are read for
 scoring alone (and by the last row). Example:
 
-    python scripts/compare_simformer.py pascal --root photos/pascal_coseg15 --out runs/pascal
+    python scripts/compare_simformer.py pascal --root photos/pascal_coseg15 --out runs/a --seed 321
+    python scripts/compare_simformer.py pascal --root photos/pascal_coseg15 --out runs/b --seed 322
+    python scripts/compare_simformer.py pool runs/a runs/b       # means over the runs, with paired intervals
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from torch.nn import functional as F
 
 from shotseg.data import transforms, weak_shot
 from shotseg.evaluation import semantic
+from shotseg.evaluation.counts import resamples
 from shotseg.training import checkpoint
 from shotseg.training import recipe as recipes
 from shotseg.training import run as training
@@ -34,6 +37,7 @@ ROWS = {
     "+ pixel similarity": ("simformer", {}, "weak"),
     "every mask": ("maskformer", {}, "full"),
 }
+ORDER = ["base only", "activation maps", "tags", "+ complementary", "+ pixel similarity", "re-trained", "every mask"]
 THRESHOLDS = np.arange(0.15, 0.75, 0.1)
 
 
@@ -106,17 +110,51 @@ def by_tags(tagger: Tagger, base_model, data, size: int, cut: float):
     return predict
 
 
+def pool(runs: list[Path]) -> None:
+    """Means over runs: the novel score of every row, and row minus row, with 95 % intervals over photos."""
+    loaded = [dict(np.load(run / "counts.npz")) for run in runs]
+    photos = sorted({name for run in loaded for name in run["photos"].tolist()})
+    places = [np.searchsorted(photos, run["photos"]) for run in loaded]
+
+    def novel(row: str, weights: np.ndarray) -> float:
+        """Mean of the runs' novel mIoU in percent, each photo counted by its weight."""
+        scores = []
+        for run, place in zip(loaded, places):
+            hit, union = (
+                np.einsum("p,pc->c", weights[place], run[f"{row} {what}"][:, 1:]) for what in ("hit", "union")
+            )
+            own = [c for c in run["novel"] if union[c]]
+            scores.append(100 * np.mean(hit[own] / union[own]))
+        return float(np.mean(scores))
+
+    whole = np.ones(len(photos))
+    draws = list(resamples(len(photos), 1000))
+    drawn = {row: np.array([novel(row, weights) for weights in draws]) for row in ORDER}
+    for row in ORDER:
+        low, high = np.percentile(drawn[row], (2.5, 97.5))
+        print(f"{row:44} novel {novel(row, whole):5.1f} [{low:.1f}, {high:.1f}]")
+    for i, row in enumerate(ORDER[2:6], 2):
+        for other in ORDER[:i]:
+            low, high = np.percentile(drawn[row] - drawn[other], (2.5, 97.5))
+            print(f"{row} - {other:30} novel {novel(row, whole) - novel(other, whole):+5.1f} [{low:+.1f}, {high:+.1f}]")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", choices=RECIPES)
-    parser.add_argument("--root", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("data", choices=[*RECIPES, "pool"])
+    parser.add_argument("runs", type=Path, nargs="*", help="of pool: the folders of finished comparisons")
+    parser.add_argument("--root", type=Path)
+    parser.add_argument("--out", type=Path)
     parser.add_argument("--seed", type=int, default=321)
     parser.add_argument("--steps", type=int, help="of each training; default the recipe's")
     parser.add_argument("--background", choices=["unknown", "base"], default="unknown")
     parser.add_argument("--novel", nargs="+", default=(), help="novel classes; default the recipe's")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
+    if arguments.data == "pool":
+        return pool(arguments.runs)
+    if arguments.root is None or arguments.out is None:
+        parser.error("--root and --out are needed")
     torch.set_num_threads(arguments.threads)
     recipe = recipes.load(f"simformer/{RECIPES[arguments.data]}")
     recipe = replace(
@@ -156,25 +194,21 @@ def main() -> None:
     predict = by_tags(tagger, models["base only"], train, recipe.model.size, cut)
     counts["activation maps"] = semantic.measure(predict, test)
 
-    order = [
-        "base only",
-        "activation maps",
-        "tags",
-        "+ complementary",
-        "+ pixel similarity",
-        "re-trained",
-        "every mask",
-    ]
-    table = {name: semantic.result(counts[name], test) for name in order}
+    kept = {
+        f"{row} {what}": x for row, c in counts.items() for what, x in (("hit", c.intersection), ("union", c.union))
+    }
+    photos = [item.id for item in test.items]
+    np.savez_compressed(arguments.out / "counts.npz", photos=photos, novel=test.novel, **kept)  # for pool
+    table = {name: semantic.result(counts[name], test) for name in ORDER}
     against = {
         f"{name} - {other}": semantic.paired(counts[name], counts[other], test)
-        for name in order[2:6]
-        for other in order[: order.index(name)]
+        for name in ORDER[2:6]
+        for other in ORDER[: ORDER.index(name)]
     }
     content = {"recipe": recipes.plain(recipe), "cut": cut, "scores": table, "differences": against}
     (arguments.out / "comparison.json").write_text(json.dumps(content, indent=1))
     print(f"{'':20}{'base':>8}{'novel':>8}{'harmonic':>10}")
-    for name in order:
+    for name in ORDER:
         row = table[name]
         print(
             f"{name:20}{row['base']:8.1f}{row['novel']:8.1f}{row['harmonic']:10.1f}   novel {row['interval']['novel']}"

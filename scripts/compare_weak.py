@@ -38,6 +38,8 @@ START = {
     "egm": False,
     "aux": 0.0,
     "swap": False,
+    "edges": False,
+    "prior_weight": 0.0,
 }
 STEPS: dict[str, tuple[str, ...]] = {
     "global tokens": (),
@@ -45,9 +47,12 @@ STEPS: dict[str, tuple[str, ...]] = {
     "+ kernels": ("kernels", "plane"),
     "+ class filter (CGM)": ("cgm",),
     "+ appearance (EGM)": ("egm",),
-    "+ both directions, early loss: CORENet": ("aux", "swap"),
+    "+ both directions, early loss": ("aux", "swap"),
+    "+ edges": ("edges",),
+    "+ name's mask of the query: CORENet": ("prior_weight",),
 }
 LAST = list(STEPS)[-1]
+AT_TEST = ("edges", "prior_weight")  # they change nothing of the training
 NOISE = ("erode", "dilate", "drop", "box")
 
 
@@ -70,14 +75,15 @@ class Compare:
     device: str = "cpu"
 
 
-def variants() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Name, recipe, options of the model."""
-    yield "CST", "cst/tiny", {}
-    yield "TLG, weak", "tlg/tiny", {"supervision": "pseudo"}
-    options = dict(START)
+def variants() -> Iterator[tuple[str, str, str, dict[str, Any]]]:
+    """Name, name of the training, recipe, options of the model."""
+    yield "CST", "CST", "cst/tiny", {}
+    yield "TLG, weak", "TLG, weak", "tlg/tiny", {"supervision": "pseudo"}
+    options, training = dict(START), ""
     for name, parts in STEPS.items():
         options = {key: value for key, value in options.items() if key not in parts}
-        yield name, "corenet/tiny", dict(options)
+        training = training if set(parts) & set(AT_TEST) else name
+        yield name, training, "corenet/tiny", dict(options)
 
 
 def masks(args: Compare) -> Path:
@@ -91,8 +97,9 @@ def masks(args: Compare) -> Path:
 
 
 def trained(args: Compare, name: str, recipe: str, options: dict[str, Any], pseudo: Path, seed: int) -> Path:
+    learnt = {key: value for key, value in options.items() if key not in AT_TEST}
     changes: dict[str, Any] = {
-        "model": {"options": options},
+        "model": {"options": learnt},
         "data": {"fold": args.fold, "supervision": "pseudo", "pseudo": str(pseudo)},
         "seed": seed,
         "workers": 0,
@@ -107,8 +114,8 @@ def trained(args: Compare, name: str, recipe: str, options: dict[str, Any], pseu
     return out / "best.safetensors"
 
 
-def measured(args: Compare, name: str, path: Path, seed: int) -> Path:
-    """The result file of a checkpoint on the test fold: the same episodes for all."""
+def measured(args: Compare, name: str, path: Path, seed: int, options: dict[str, Any]) -> Path:
+    """The result file of a checkpoint on the test fold, its answer as ``options`` say: the same episodes for all."""
     out = args.out / "results" / f"{_slug(name)}-{seed}.json"
     if not out.is_file():
         dataset = FolderDataset(args.root)
@@ -116,7 +123,10 @@ def measured(args: Compare, name: str, path: Path, seed: int) -> Path:
         protocol = preset("shotseg", "folder").override(episodes=args.episodes, seeds=(0,))
         pool = Pool(dataset, classes, 1)
         episodes = draw_episodes(protocol, pool, 1, 0)
-        evaluator = Evaluator(checkpoint.load_model(path, args.device), dataset, pool, protocol, args.device)
+        model = checkpoint.load_model(path, args.device)
+        for part in set(options) & set(AT_TEST):
+            setattr(model, part, options[part])
+        evaluator = Evaluator(model, dataset, pool, protocol, args.device)
         rows = evaluate(evaluator, episodes, workers=torch.get_num_threads())
         about = {"method": name, "environment": environment(torch.device(args.device))}
         _write(out, result(about, evaluator.protocol, pool, {0: episodes}, rows))
@@ -137,10 +147,10 @@ def control(path: Path, name: str) -> Path:
 def parts(args: Compare) -> None:
     pseudo = masks(args)
     files: dict[str, list[Path]] = {}
-    for name, recipe, options in variants():
+    for name, training, recipe, options in variants():
         for seed in args.seeds:
-            weights = trained(args, name, recipe, options, pseudo, seed)
-            files.setdefault(name, []).append(measured(args, name, weights, seed))
+            weights = trained(args, training, recipe, options, pseudo, seed)
+            files.setdefault(name, []).append(measured(args, name, weights, seed, options))
     for row in ("pseudo_mask", "saliency", "all_foreground"):
         files[row] = [control(path, row) for path in files[LAST]]
     print(
@@ -167,7 +177,7 @@ def noise(args: Compare) -> None:
                 name = f"{method} {kind} {level:g}" if level else f"{method} clean"
                 folder = corrupted(args, clean, kind, level) if level else clean
                 paths = [trained(args, name, f"{method}/tiny", {}, folder, seed) for seed in args.seeds]
-                found = [measured(args, name, path, seed) for path, seed in zip(paths, args.seeds)]
+                found = [measured(args, name, path, seed, {}) for path, seed in zip(paths, args.seeds)]
                 scores.append([json.loads(path.read_text())["miou"] for path in found])
             table.setdefault(kind, {})[method] = scores
             means, spread = np.mean(scores, 1), np.std(scores, 1)

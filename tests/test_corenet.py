@@ -24,7 +24,10 @@ from shotseg.priors.pixel_adaptive import pamr, par
 
 SIZE = 64
 PHOTO = np.random.default_rng(0).integers(0, 255, (48, 80, 3)).astype(np.uint8)
-PLAIN = {"global_tokens": False, "kernels": "4x3", "soft_mask": False, "cgm": "none", "egm": False, "plane": False}
+PLAIN = {"global_tokens": False, "kernels": "4x3", "soft_mask": False, "cgm": "none", "egm": False, "plane": False} | {
+    "prior_weight": 0.0,
+    "edges": False,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -165,8 +168,7 @@ def test_any_support_mask_gives_finite_answers_of_the_right_size(lite, mask):
     known = known.fill_(1) if mask == "full" else known
     with torch.no_grad():
         found = model.predict(changed(task, support_mask=known))
-    grid = SIZE // model.stride
-    assert found.logits.shape == (1, 2, 2 * grid, 2 * grid) and found.logits.isfinite().all()
+    assert found.logits.shape == (1, 2, SIZE // 4, SIZE // 4) and found.logits.isfinite().all()
 
 
 def test_photos_that_are_not_square_give_maps_that_are_not(lite):
@@ -174,7 +176,7 @@ def test_photos_that_are_not_square_give_maps_that_are_not(lite):
     with torch.no_grad():
         support = model.encode_support(torch.rand(1, 1, 3, 64, 96), None, None, ("dog",))
         images = torch.rand(1, 3, 96, 64)
-        assert model(model.encode(images), support, images).logits.shape == (1, 2, 12, 8)
+        assert model(model.encode(images), support, images).logits.shape == (1, 2, 24, 16)
 
 
 def test_a_class_map_of_nothing_still_leaves_a_pseudo_mask():
@@ -324,3 +326,22 @@ def test_wrong_kernels_are_named(lite):
     with pytest.raises(UsageError, match="product is 12"):
         CORENet(lite, kernels="5x3")
     assert patches(torch.rand(1, 2, 5, 7), 12).shape == (1, 2, 144)
+
+
+def test_the_name_alone_answers_where_it_has_the_whole_weight(lite):
+    task = episode()
+    with torch.no_grad():
+        alone = CORENet(lite, size=SIZE, prior_weight=1.0, edges=False).eval().predict(task)
+        joined = CORENet(lite, size=SIZE, edges=False).eval().predict(task)
+    said = F.interpolate(alone.extra["pseudo_mask"][:, None], alone.logits.shape[-2:], mode="bilinear")[:, 0]
+    assert torch.allclose(alone.probability, said.clamp(0.02, 0.98), atol=1e-5)
+    assert torch.equal(joined.extra["pseudo_mask"], alone.extra["pseudo_mask"])
+    assert not torch.allclose(joined.probability, alone.probability, atol=1e-3)
+
+
+def test_training_sees_neither_edges_nor_the_names_mask_of_the_query(lite):
+    losses = []
+    for options in ({}, {"edges": False, "prior_weight": 0.0}):
+        torch.manual_seed(0)
+        losses.append(CORENet(lite, size=SIZE, **options).train().loss(episode())["main"])
+    assert losses[0].isfinite() and losses[0] == losses[1]

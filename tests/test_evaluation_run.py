@@ -17,6 +17,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import golden
+import tiny_clip
+from shotseg import models
 from shotseg.cli.evaluate import Evaluate
 from shotseg.data.folder import FolderDataset
 from shotseg.data.samples import Prediction, Support
@@ -206,6 +208,36 @@ def test_a_pseudo_mask_that_the_method_was_given_is_scored_alone(root):
         given = row["controls"]["pseudo_mask"]
         area = given["union"][1] + given["intersection"][1] - row["target"][1]
         assert area == pytest.approx(sum(row["target"]) / 4, rel=0.15)
+
+
+def test_a_method_is_told_of_a_query_what_it_asks_and_nothing_else(root):
+    evaluator, picks = setting(root, episodes=3)
+    forward, heard = evaluator.model.forward, []
+
+    def listening(query, support, images, **told):
+        heard.append(told)
+        return forward(query, support, images)
+
+    evaluator.model.forward = listening
+    evaluator.model.asks = ("class_name", "present", "sizes")
+    list(evaluate(evaluator, picks))
+    del evaluator.model.asks
+    list(evaluate(evaluator, picks))
+    expected = [
+        ((name := evaluator.pool.items[pick.query].class_name), name, evaluator.sample(pick.query)[1].shape)
+        for pick in picks
+    ]
+    said = [(told["class_name"][0], *told["present"][0], told["sizes"][0]) for told in heard[:3]]
+    assert Counter(said) == Counter(expected)
+    assert heard[3:] == [{}, {}, {}]
+
+
+@pytest.mark.parametrize("options", [{"text_context": "oracle"}, {"vtp_input": "photo"}])
+def test_clip_that_competes_with_a_photos_true_classes_can_be_evaluated(root, options):
+    evaluator, picks = setting(root, episodes=2)
+    model = models.load("pi-clip-zero-shot", tiny_clip.random(), size=64, **options).eval()
+    found = Evaluator(model, evaluator.dataset, evaluator.pool, evaluator.protocol)
+    assert len(list(evaluate(found, picks))) == 2
 
 
 def test_padding_is_cut_off_before_a_photo_is_scored_at_its_own_size(root):

@@ -159,13 +159,27 @@ class Evaluator:
             return protocols.decide(self.protocol, shots, scored, original, self.geometry, self.size).cpu()
 
         with torch.no_grad():  # of this thread only
-            found = [self.model(query.features, support, query.image) for support in supports]
+            told = self.told(episode)
+            found = [self.model(query.features, support, query.image, **told) for support in supports]
             pseudo = found[0].extra.get("pseudo_mask")
             if pseudo is not None:  # (1, h, w) in [0, 1]
                 pseudo = decided([torch.cat([1 - pseudo, pseudo]).float()])
             says = [x.extra["presence"][0].softmax(0)[1] for x in found if "presence" in x.extra]
             present = int(torch.stack(says).mean() > 0.5) if says else None
             return decided([x.logits[0] for x in found]), target, pseudo, present
+
+    def told(self, episode: EpisodeIndex) -> dict[str, Any]:
+        """What the model ``asks`` beside photos: the class's name, the query's own size, the names of all its true classes."""
+        asks = getattr(self.model, "asks", ())
+        if not asks:
+            return {}
+        content = self.pool.items[episode.query].content
+        known = {
+            "class_name": [self.pool.classes[episode.class_id]],
+            "present": [sorted({x.class_name for x in self.dataset.items if x.content == content})],
+            "sizes": [self.sample(episode.query)[0].shape[:2]],
+        }
+        return {name: known[name] for name in asks}
 
     def photo(self, i: int) -> Encoded:
         """The photo of item ``i`` of the pool, encoded."""

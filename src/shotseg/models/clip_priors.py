@@ -52,6 +52,10 @@ class ClipPriorsOnly(nn.Module):
         evidence = self.slope / 2 * (torch.stack([m.mean(1) for m in found], 1).mean(1) - self.threshold)
         return Prediction(torch.stack([-evidence, evidence], 1), {"prior": priors})
 
+    @property
+    def asks(self) -> tuple[str, ...]:
+        return self.priors.asks if "text" in self.maps else ()
+
     def encode(self, images: Tensor) -> Features:
         return self.priors.see(images)
 

@@ -35,7 +35,8 @@ from shotseg.models.blocks.noisy_labels import Teacher, confidence, relabelled, 
 from shotseg.models.blocks.prior_guided import resize
 from shotseg.models.blocks.token_model import TokenModel, mean_of, query_mask_of, shown
 from shotseg.models.blocks.voronoi import cells
-from shotseg.priors.generators import agreement, levelled, objectness
+from shotseg.priors.generators import agreement, levelled, objectness, quarter, resized
+from shotseg.priors.guided_filter import along_edges
 from shotseg.priors.visual import min_max
 
 Attention = Literal["none", "coarse", "fine"]
@@ -101,6 +102,8 @@ class CORENet(TokenModel):
     aux:        weight of the loss before the class filter.       swap: also learn the support from the query.
     confidence_weight: images count by how sure their own soft mask is.
     relabel:    steps after which a moving average of the network corrects the query's mask; 0 = never.
+    prior_weight: at test, the share of the name's own mask of the query in the answer's log odds; 0 = the network alone.
+    edges:      at test, the answer is drawn along the photo's edges.
     memory:     bytes that correlation tokens and attention may take at once; the result does not depend on it.
     """
 
@@ -130,6 +133,8 @@ class CORENet(TokenModel):
         swap: bool = True,
         confidence_weight: bool = False,
         relabel: int = 0,
+        prior_weight: float = 0.5,
+        edges: bool = True,
         side: int = 12,
         width: int = 128,
         stride: int = 16,
@@ -138,7 +143,7 @@ class CORENet(TokenModel):
         super().__init__(encoder, size, side, stride)
         self.tokens = (0, 1, *[2] * cells) if global_tokens else (0,)
         self.soft_mask, self.cgm, self.aux, self.swap, self.memory = soft_mask, cgm, aux, swap, memory
-        self.confidence_weight = confidence_weight
+        self.confidence_weight, self.prior_weight, self.edges = confidence_weight, prior_weight, edges
         self.source = masks if masks != "auto" else "fused" if self.asks_keys else "clip"
         if self.source in ("dino", "fused") and isinstance(encoder, ViT) and not self.asks_keys:
             raise UsageError(f"{encoder.name!r} has no class token for masks={self.source!r}; choose masks='clip'")
@@ -222,9 +227,25 @@ class CORENet(TokenModel):
         return min_max(objectness(replace(features, maps=maps), (maps[-2].shape[-2], maps[-2].shape[-1])))
 
     def forward(self, query: Features, support: Support, images: Tensor, **context: Any) -> Prediction:
-        """Logits (B, 2, 2h, 2w), the mean over shots; extra: ``early`` (B, 2, h, w) logits before the filter, ``attention``
-        (B, 1, h, w), and, outside training, ``pseudo_mask`` (B, H, W) in [0, 1], what the name alone says of the query."""
-        return self.answer(self.core, query, support, images)
+        """Logits (B, 2, h', w'), outside training at a quarter of the image's size; extra: ``early`` (B, 2, h, w) logits
+        before the filter, ``attention`` (B, 1, h, w), and, outside training, ``pseudo_mask`` (B, H, W) in [0, 1], what the
+        name alone says of the query."""
+        found = self.answer(self.core, query, support, images)
+        if self.training:
+            return found
+        prior = self.pseudo_masks(query, support["name"][:, 0], images)
+        logits = self.drawn(found.logits, prior, images)
+        return Prediction(logits, found.extra | {"pseudo_mask": prior})
+
+    def drawn(self, logits: Tensor, prior: Tensor, images: Tensor) -> Tensor:
+        """Method page, 9: the logits (B, 2, h, w) of the network joined with the name's mask (B, H, W), along the edges."""
+        if not self.prior_weight and not self.edges:
+            return logits
+        odds, believed = (resized(x, quarter(images))[:, 0] for x in (logits[:, 1:] - logits[:, :1], prior[:, None]))
+        odds = torch.lerp(odds, torch.logit(believed.clamp(0.02, 0.98)), self.prior_weight)
+        if self.edges:
+            odds = along_edges(odds, images)
+        return torch.stack([-odds / 2, odds / 2], 1)
 
     def answer(self, core: nn.Module, query: Features, support: Support, images: Tensor) -> Prediction:
         layers, _ = self.layers(query)
@@ -240,8 +261,6 @@ class CORENet(TokenModel):
         extra = {"early": mean_of([found.early for found in shots])}
         if attention is not None:
             extra["attention"] = attention
-        if not self.training:
-            extra["pseudo_mask"] = self.pseudo_masks(query, names, images)
         return Prediction(mean_of([found.mask for found in shots]), extra)
 
     def loss(

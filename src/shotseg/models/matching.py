@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from shotseg.data.samples import IGNORE, Prediction, Support
 from shotseg.encoders.features import Encoder, Features
-from shotseg.priors.guided_filter import guided_filter
+from shotseg.priors.guided_filter import along_edges
 from shotseg.priors.objectness import border_contrast
 
 BEST = 5  # cosines that a contrast averages
@@ -195,14 +195,6 @@ def own_evidence(evidence: Tensor, tokens: Tensor) -> Tensor:
     foreground = p * (p >= 0.6 * p.amax(1, keepdim=True))
     background = (1 - p) * (p < p.amin(1, keepdim=True).clamp(min=0.4))
     return 6 * (classify(tokens, ridge(tokens, foreground, background, strength=3.0)) - 0.3).view_as(evidence)
-
-
-def along_edges(evidence: Tensor, images: Tensor, stride: int = 4) -> Tensor:
-    """The evidence (B, h, w) at ``stride`` of the images (B, 3, H, W), drawn along their edges."""
-    size = (max(1, images.shape[-2] // stride), max(1, images.shape[-1] // stride))
-    guide = F.adaptive_avg_pool2d(images, size)
-    p = guided_filter(torch.sigmoid(resize(evidence, size))[:, None], guide)[:, 0]
-    return torch.logit(p.clamp(1e-3, 1 - 1e-3))
 
 
 def resize(x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:

@@ -90,6 +90,10 @@ class PICLIP(Hosted):
             options["shots"] = shots
         self.host = HOSTS[host](encoder, prior_maps=maps, reference=reference, **options)
 
+    @property
+    def asks(self) -> tuple[str, ...]:
+        return self.priors.asks
+
     def forward(
         self,
         query: Features,

@@ -44,6 +44,14 @@ def guided_filter(maps: Tensor, guide: Tensor, radius: int = 8, eps: float = 1e-
     return (slope * guide[:, :, None]).sum(1) + offset
 
 
+def along_edges(evidence: Tensor, images: Tensor, stride: int = 4) -> Tensor:
+    """Log odds (B, h, w) of a mask -> log odds at ``stride`` of the images (B, 3, H, W), drawn along their edges."""
+    size = (max(1, images.shape[-2] // stride), max(1, images.shape[-1] // stride))
+    grown = F.interpolate(evidence[:, None], size, mode="bilinear")
+    drawn = guided_filter(torch.sigmoid(grown), F.adaptive_avg_pool2d(images, size))[:, 0]
+    return torch.logit(drawn.clamp(1e-3, 1 - 1e-3))
+
+
 def _box(x: Tensor, radius: int) -> Tensor:
     """Mean over (2 radius + 1)^2 windows, edges replicated."""
     size = 2 * radius + 1

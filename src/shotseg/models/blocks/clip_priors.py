@@ -131,6 +131,13 @@ class ClipPriors(nn.Module):
             maps = self.text_prior.refinement(min_max(maps), *_attention(seen))
         return maps.unflatten(1, (len(self.layers), -1))
 
+    @property
+    def asks(self) -> tuple[str, ...]:
+        """The arguments of :meth:`PICLIP.forward`, beside photos and supports, without which there is no answer."""
+        if self.vtp_input == "photo":
+            return ("class_name", "present", "sizes") if self.text_context == "oracle" else ("class_name", "sizes")
+        return ("class_name", "present") if self.text_context == "oracle" else ()
+
     def text_map(
         self,
         seen: Features,
