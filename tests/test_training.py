@@ -1,6 +1,7 @@
 """Training on photos of coloured shapes: the data it takes, resuming after a kill, many processes, checkpoints."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from shotseg.cli import _parsed
-from shotseg.data.images import write_png
+from shotseg.data.images import read_mask, write_png
 from shotseg.errors import InputError, UsageError
 from shotseg.training import checkpoint, loop
 from shotseg.training import recipe as recipes
@@ -112,6 +113,18 @@ def test_features_on_disk_are_those_of_the_encoder(photos, tmp_path):
         for ours, theirs, stride in zip(stored.features.maps, fresh.maps, fresh.strides):
             if stride >= 8:
                 assert torch.allclose(ours, theirs, atol=2e-3 * theirs.abs().max().item())
+
+
+def test_a_mask_that_was_corrected_is_read_again(photos, tmp_path):
+    root = shutil.copytree(photos, tmp_path / "photos")
+    stored = []
+    for _ in range(2):
+        cache = next(iter(task(root, cache=tmp_path / "kept").caches.values()))
+        cache.prepare(0)
+        stored.append(cache.read(0, False).mask)
+        path = cache.part.mask_file(0)
+        write_png(path, np.full_like(read_mask(path), 255))
+    assert not (stored[0] == 1).all() and (stored[1] == 1).all()
 
 
 def test_the_loss_falls(photos, tmp_path):

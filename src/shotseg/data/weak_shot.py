@@ -43,7 +43,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class WeakShotData:
-    """Photos with the base classes' masks. ``items`` and ``sample`` are what :class:`FeatureCache` asks for."""
+    """Photos with the base classes' masks. ``items``, ``sample``, ``mask_file`` are what :class:`FeatureCache` asks for."""
 
     classes: list[str]
     novel: tuple[int, ...]
@@ -78,6 +78,9 @@ class WeakShotData:
     def base_only(self) -> WeakShotData:
         """The photos in which something has a mask."""
         return replace(self, items=[p for p in self.items if p.shown & frozenset(self.base) - p.tags])
+
+    def mask_file(self, index: int) -> None:
+        """None: a photo is kept without its masks."""
 
     def sample(self, index: int) -> Sample:
         """The photo alone, with an empty mask."""

@@ -47,6 +47,10 @@ class Part:
     def prepare(self, index: int) -> None:
         """Make what an item needs on the disk, if it is not there."""
 
+    def mask_file(self, index: int) -> Path | None:
+        """The file that an item's mask is read from."""
+        return self.items[index].mask_path
+
     @cached_property
     def photo_positions(self) -> dict[str, int]:
         """Of a prepared data set: the position of each photo, by its content."""
@@ -81,6 +85,10 @@ class PseudoPart(Part):
             item = self.items[index]
             mask = self.make(read_image(item.image_path), item.class_name)
             write_png(self.path(index), mask if (mask == IGNORE).any() else mask * 255)
+
+    def mask_file(self, index: int) -> Path:
+        self.prepare(index)
+        return self.path(index)
 
     def sample(self, index: int) -> Sample:
         self.prepare(index)
@@ -194,8 +202,8 @@ class Stored:
 class FeatureCache:
     """Frozen features of a part's photos as they are and flipped, float16, one file an item.
 
-    A file is named by all that it depends on: content and class of the photo, encoder, weights, size. It is made on first
-    use and written whole or not at all, so several processes may share the folder.
+    A file is named by all that it depends on: content and class of the photo, its mask's file (time and size), encoder,
+    weights, working size. It is made on first use and written whole or not at all, so several processes may share the folder.
     """
 
     def __init__(self, part: Part, model: Any, folder: Path, size: int, key: str):
@@ -205,7 +213,9 @@ class FeatureCache:
 
     def path(self, index: int) -> Path:
         item = self.part.items[index]
-        name = json.dumps([item.content, item.class_name, self.size, self.key, self.masks_input])
+        mask = self.part.mask_file(index)
+        state = None if mask is None else [mask.stat().st_mtime_ns, mask.stat().st_size]
+        name = json.dumps([item.content, item.class_name, state, self.size, self.key, self.masks_input])
         return self.folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.safetensors"
 
     def prepare(self, index: int) -> None:
