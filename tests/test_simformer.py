@@ -448,6 +448,14 @@ def test_one_command_trains_teacher_and_student_on_pseudo_labels(run, half_annot
         assert set(np.unique(label[known == 255])) <= {*item.tags, 255}
 
 
+def test_the_student_may_begin_with_what_the_teacher_learnt(half_annotated, tmp_path):
+    own = recipe(steps=1, optimiser={"name": "adamw", "lr": 0.0, "weight_decay": 0.0}, weak_shot={"anew": False})
+    train(own, half_annotated, tmp_path, device="cpu", say=lambda _: None)
+    teacher, student = (checkpoint.read(tmp_path / x / "best.safetensors")[0] for x in ("teacher", "."))
+    same = [torch.equal(teacher[name], tensor) for name, tensor in student.items() if name in teacher]
+    assert len(same) > 20 and all(same)
+
+
 def test_a_finished_teacher_is_kept_when_the_student_is_resumed(run, half_annotated):
     own = recipe(cache_features=True, augment={"geometry": "squash"})
     teacher = (run / "teacher" / "best.safetensors").read_bytes()

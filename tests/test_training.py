@@ -167,6 +167,14 @@ def test_resuming_with_another_recipe_names_the_difference(photos, tmp_path):
         train(settings("--steps", "2", "--optimiser.lr", "0.5"), photos, tmp_path, resume=True, **quiet)
 
 
+def test_a_run_of_an_older_version_which_knew_fewer_settings_goes_on(photos, tmp_path):
+    train(settings("--steps", "2"), photos, tmp_path, device="cpu", say=lambda line: None)
+    tensors, about = checkpoint.read(tmp_path / "last.safetensors")
+    del about["recipe"]["sync_bn"]
+    checkpoint.write(tmp_path / "last.safetensors", tensors, about)
+    train(settings("--steps", "2"), photos, tmp_path, resume=True, device="cpu", say=lambda line: None)
+
+
 def test_a_batch_in_parts_gives_the_weights_of_the_whole(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.nn.Dropout2d, "forward", lambda self, x: x)
     flags = ("--steps", "2", "--optimiser.name", "sgd", "--ema", "0")

@@ -101,6 +101,7 @@ class Benchmark:
         import torch
 
         from shotseg import encoders, models
+        from shotseg.encoders.vit import ViT
         from shotseg.evaluation.speed import episode_times
         from shotseg.segmenter import pick_device
 
@@ -109,9 +110,10 @@ class Benchmark:
         options: dict[str, Any] = {} if self.size is None else {"size": self.size}
         if self.method in ("bam", "hdmnet", "pi-clip"):
             options["base_classes"] = tuple(range(15))
-        if self.method == "pi-clip":
+        backbone = encoders.load(name, "random")
+        if self.method == "pi-clip" or (self.method == "corenet" and isinstance(backbone, ViT)):
             options["clip"] = encoders.load("clip-vit-b16", "random")
-        model = models.load(self.method, encoders.load(name, "random"), **options).to(device)
+        model = models.load(self.method, backbone, **options).to(device)
         if not hasattr(model, "loss"):
             raise UsageError(f"--episode: method {self.method!r} is not trained on episodes; leave --episode out")
         times = episode_times(model, device, self.repeats)

@@ -26,7 +26,7 @@ from shotseg.data.images import write_bytes
 from shotseg.errors import UsageError
 from shotseg.training import checkpoint
 from shotseg.training.progress import FIGURE, Log
-from shotseg.training.recipe import Optimiser, Recipe, Schedule, plain
+from shotseg.training.recipe import Optimiser, Recipe, Schedule, build, plain
 
 Pictures = list[tuple[str, list[tuple[np.ndarray, np.ndarray]]]]
 DROPOUT = 7  # keys the stream of the network's own random numbers, apart from those of the photos
@@ -310,8 +310,9 @@ def _restore(
     path: Path, recipe: Recipe, model: nn.Module, optimiser: Any, accelerator: Accelerator, shadow: dict[str, Tensor]
 ) -> _State:
     tensors, about = checkpoint.read(path)
-    if about["recipe"] != plain(recipe):
-        changed = next(_differences(about["recipe"], plain(recipe)))
+    made_with = plain(build(about["recipe"], str(path)))  # what an older version did not know of has its default
+    if made_with != plain(recipe):
+        changed = next(_differences(made_with, plain(recipe)))
         raise UsageError(f"{path}: made with another {changed}; resume with the same recipe, or choose another --out")
     checkpoint.load_weights(model, tensors, path)
     moments: dict[int, dict[str, Tensor]] = {}

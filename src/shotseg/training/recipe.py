@@ -139,6 +139,8 @@ class WeakShotChoice:
     """Of deconfounded: the chance to take the rarest of the photo's novel classes."""
     retrain: bool = True
     """Train a MaskFormer again on base masks and pseudo labels."""
+    anew: bool = True
+    """The second training begins anew, as in the paper; or with what the first has learnt."""
     scales: tuple[int, ...] = ()
     """Shorter sides that pseudo labels are averaged over; empty = the working size."""
     flip: bool = False

@@ -321,9 +321,12 @@ def train(recipe: Recipe, root: Path, out: Path, resume: bool, device: str, say:
     retrain = choice.retrain and choice.supervision == "weak" and recipe.model.name == "simformer"
     cache = out / "features" if recipe.cache_features else None
 
-    def stage(own: Recipe, folder: Path, labels: Path | None) -> loop.Outcome:
+    def stage(own: Recipe, folder: Path, labels: Path | None, start: Path | None = None) -> loop.Outcome:
         torch.manual_seed(own.seed)
         model = checkpoint.make_model(own, len(photos.classes), novel=photos.novel)
+        if start is not None:
+            known = checkpoint.load_semantic(start)[0].state_dict()
+            model.load_state_dict({name: known[name] for name in model.state_dict()})
         task = WeakShot(own, seen, held_out, model, labels, cache, _encoder_key(own))
         return loop.train(task, own, folder, resume, device)
 
@@ -335,7 +338,7 @@ def train(recipe: Recipe, root: Path, out: Path, resume: bool, device: str, say:
     say(f"teacher: {outcome.best}; now the pseudo labels of {tagged} photos")
     write_pseudo_labels(outcome.best, seen, out / "pseudo", recipe, cache, device)
     say("student: a MaskFormer on base masks and pseudo labels")
-    return stage(student_of(recipe), out, out / "pseudo")
+    return stage(student_of(recipe), out, out / "pseudo", None if choice.anew else outcome.best)
 
 
 def student_of(recipe: Recipe) -> Recipe:
