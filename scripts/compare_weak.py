@@ -40,6 +40,7 @@ START = {
     "swap": False,
     "edges": False,
     "prior_weight": 0.0,
+    "recentre": 0.0,
 }
 STEPS: dict[str, tuple[str, ...]] = {
     "global tokens": (),
@@ -49,16 +50,19 @@ STEPS: dict[str, tuple[str, ...]] = {
     "+ appearance (EGM)": ("egm",),
     "+ both directions, early loss": ("aux", "swap"),
     "+ edges": ("edges",),
-    "+ name's mask of the query: CORENet": ("prior_weight",),
+    "+ name's mask of the query": ("prior_weight",),
+    "+ recentred: CORENet": ("recentre",),
 }
 LAST = list(STEPS)[-1]
-AT_TEST = ("edges", "prior_weight")  # they change nothing of the training
+AT_TEST = ("edges", "prior_weight", "recentre")  # they change nothing of the training
 NOISE = ("erode", "dilate", "drop", "box")
 
 
 @dataclass(frozen=True)
 class Compare:
-    """root: folder of our convention with folds in index.csv.  steps, batch, size: in place of the tiny recipes' own."""
+    """root: folder of our convention with folds in index.csv.  steps, batch, size: in place of the tiny recipes' own.
+
+    rows: of ``parts``, the names of those that are wanted beside the last; () = all."""
 
     what: tyro.conf.Positional[Literal["parts", "noise"]]
     root: Path
@@ -72,6 +76,7 @@ class Compare:
     levels: tuple[float, ...] = (0.1, 0.3, 0.5)
     kinds: tuple[str, ...] = NOISE
     methods: tuple[str, ...] = ("cst", "tlg", "corenet")
+    rows: tuple[str, ...] = ()
     device: str = "cpu"
 
 
@@ -148,6 +153,8 @@ def parts(args: Compare) -> None:
     pseudo = masks(args)
     files: dict[str, list[Path]] = {}
     for name, training, recipe, options in variants():
+        if args.rows and name not in (*args.rows, LAST):
+            continue
         for seed in args.seeds:
             weights = trained(args, training, recipe, options, pseudo, seed)
             files.setdefault(name, []).append(measured(args, name, weights, seed, options))

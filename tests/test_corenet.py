@@ -26,6 +26,7 @@ SIZE = 64
 PHOTO = np.random.default_rng(0).integers(0, 255, (48, 80, 3)).astype(np.uint8)
 PLAIN = {"global_tokens": False, "kernels": "4x3", "soft_mask": False, "cgm": "none", "egm": False, "plane": False} | {
     "prior_weight": 0.0,
+    "recentre": 0.0,
     "edges": False,
 }
 
@@ -339,9 +340,21 @@ def test_the_name_alone_answers_where_it_has_the_whole_weight(lite):
     assert not torch.allclose(joined.probability, alone.probability, atol=1e-3)
 
 
+def test_a_network_that_is_sure_of_too_little_is_moved_towards_the_names_mask(lite):
+    photo, prior = torch.full((1, 3, 32, 32), 0.5), torch.zeros(1, 32, 32)
+    prior[:, :, :16] = 1
+    odds = torch.where(prior > 0, -1.0, -5.0)  # it tells the sides apart, and calls neither the object
+    logits = torch.stack([-odds / 2, odds / 2], 1)
+    model = CORENet(lite, size=SIZE, prior_weight=0.0, edges=False, recentre=1.0)
+    assert torch.equal(model.drawn(logits, prior, photo).argmax(1)[0], prior[0, ::4, ::4].long())
+    model.recentre = 0.5
+    half = model.drawn(logits, prior, photo)[0]
+    assert torch.allclose((half[1] - half[0])[:, 0], torch.tensor(0.5))  # -1 less half of (-1 - 5) / 2
+
+
 def test_training_sees_neither_edges_nor_the_names_mask_of_the_query(lite):
     losses = []
-    for options in ({}, {"edges": False, "prior_weight": 0.0}):
+    for options in ({}, {"edges": False, "prior_weight": 0.0, "recentre": 0.0}):
         torch.manual_seed(0)
         losses.append(CORENet(lite, size=SIZE, **options).train().loss(episode())["main"])
     assert losses[0].isfinite() and losses[0] == losses[1]

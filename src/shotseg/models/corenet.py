@@ -103,6 +103,7 @@ class CORENet(TokenModel):
     confidence_weight: images count by how sure their own soft mask is.
     relabel:    steps after which a moving average of the network corrects the query's mask; 0 = never.
     prior_weight: at test, the share of the name's own mask of the query in the answer's log odds; 0 = the network alone.
+    recentre:   at test, how far the network's log odds are moved, of the way to where they tell this mask from the rest; 0 = not.
     edges:      at test, the answer is drawn along the photo's edges.
     memory:     bytes that correlation tokens and attention may take at once; the result does not depend on it.
     """
@@ -134,6 +135,7 @@ class CORENet(TokenModel):
         confidence_weight: bool = False,
         relabel: int = 0,
         prior_weight: float = 0.5,
+        recentre: float = 0.3,
         edges: bool = True,
         side: int = 12,
         width: int = 128,
@@ -143,7 +145,8 @@ class CORENet(TokenModel):
         super().__init__(encoder, size, side, stride)
         self.tokens = (0, 1, *[2] * cells) if global_tokens else (0,)
         self.soft_mask, self.cgm, self.aux, self.swap, self.memory = soft_mask, cgm, aux, swap, memory
-        self.confidence_weight, self.prior_weight, self.edges = confidence_weight, prior_weight, edges
+        self.confidence_weight, self.prior_weight = confidence_weight, prior_weight
+        self.recentre, self.edges = recentre, edges
         self.source = masks if masks != "auto" else "fused" if self.asks_keys else "clip"
         if self.source in ("dino", "fused") and isinstance(encoder, ViT) and not self.asks_keys:
             raise UsageError(f"{encoder.name!r} has no class token for masks={self.source!r}; choose masks='clip'")
@@ -238,10 +241,16 @@ class CORENet(TokenModel):
         return Prediction(logits, found.extra | {"pseudo_mask": prior})
 
     def drawn(self, logits: Tensor, prior: Tensor, images: Tensor) -> Tensor:
-        """Method page, 9: the logits (B, 2, h, w) of the network joined with the name's mask (B, H, W), along the edges."""
-        if not self.prior_weight and not self.edges:
+        """Method page, 9: the logits (B, 2, h, w) of the network joined with the name's mask (B, H, W), along the edges.
+
+        Of a new class a network is less sure than of those it has learnt, and draws it too small or too large: its log odds
+        are moved towards the middle of their means inside and outside the name's mask.
+        """
+        if not (self.prior_weight or self.recentre or self.edges):
             return logits
         odds, believed = (resized(x, quarter(images))[:, 0] for x in (logits[:, 1:] - logits[:, :1], prior[:, None]))
+        sides = [(odds * part).sum((1, 2)) / part.sum((1, 2)).clamp(min=1e-5) for part in (believed, 1 - believed)]
+        odds = odds - self.recentre * torch.stack(sides).mean(0)[:, None, None]
         odds = torch.lerp(odds, torch.logit(believed.clamp(0.02, 0.98)), self.prior_weight)
         if self.edges:
             odds = along_edges(odds, images)
