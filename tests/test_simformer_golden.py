@@ -98,7 +98,7 @@ def test_simnet_of_the_released_size_gives_the_authors_values(path):
 @pytest.mark.parametrize("path", golden.files("simformer", "*balance_weights.npz"))
 def test_the_balance_gives_the_authors_weights(path):
     d, balance = stored(path), Balance()
-    close("neg_pos_weight", torch.tensor([balance.update(g[..., 0]) for g in d["gt"]]), d["neg_pos_weight"])
+    close("neg_pos_weight", torch.stack([balance.update(g[..., 0]) for g in d["gt"]]), d["neg_pos_weight"])
 
 
 @pytest.mark.parametrize("path", golden.files("simformer", "*_points.npz"))
@@ -268,7 +268,7 @@ class Body(SimFormer):
 
     def __init__(self, **options):
         torch.nn.Module.__init__(self)
-        self.reference, self.complement, self.floor = True, 0.15, criterion.FLOOR
+        self.reordered, self.complement, self.floor = True, 0.15, criterion.FLOOR
         self.ignore_padding, self.image_level, self.novel = False, 0.0, NOVEL
 
 
@@ -280,7 +280,7 @@ def test_the_criterion_gives_the_authors_costs_matching_losses_and_gradients(pat
     last = Proposals(*(d[n].clone().requires_grad_() for n in ("pred_logits", "pred_masks")))
     auxiliary = sorted(n.removesuffix("_pred_logits") for n in d if re.fullmatch(r"aux\d_pred_logits", n))
     layers = [Proposals(d[f"{n}_pred_logits"], d[f"{n}_pred_masks"]) for n in auxiliary] + [last]
-    matched = criterion.match(layers, targets, reference=True)
+    matched = criterion.match(layers, targets, reordered=True)
     for i in range(count):
         close("match", matched[-1, i][d[f"match{i}_target"]], d[f"match{i}_query"])
     compare_costs(last, targets, [d[f"cost{i}"] for i in range(count)])
@@ -318,7 +318,7 @@ def test_a_mask_that_vanishes_is_matched_as_released_or_right(path):
         False: {"match_query": torch.tensor(right["match_query"]), "match_target": right["match_target"]},
     }
     for released, found in wanted.items():
-        matched = criterion.match([proposals], targets, reference=released)[0]
+        matched = criterion.match([proposals], targets, reordered=released)[0]
         close("match", matched[0, found["match_target"]], found["match_query"])
         for name, value in losses_of(proposals, targets, matched).items():
             close(name, value, d[f"loss/{name}"] if released else right["losses"][name], 1e-5)

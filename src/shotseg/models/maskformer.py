@@ -77,6 +77,7 @@ class MaskFormer(nn.Module):
         super().__init__()
         self.encoder, self.classes, self.size, self.geometry = encoder, classes, size, geometry
         self.train_encoder = self.encoder_learned = train_encoder
+        self.finest = finest
         self._used = [i for i, stride in enumerate(encoder.strides) if stride >= finest]
         channels = [encoder.channels[i] for i in self._used]
         body = _transformers_parts(channels, width, mask_width, queries, layers, heads, ffn, dropout)

@@ -32,8 +32,9 @@ class SimFormer(MaskFormer):
     similarity, distil: weights of SimNet's loss and of its distillation (COCO 0.1, ADE 0.5); both 0 = no pairs needed.
     image_level: weight of a multiple-instance loss on the class probabilities, which the release defines but never calls.
     points, target, distil_loss, detach, detach_teacher: see :class:`PixelSimilarity`.
-    reference:   the release's ways: the student looks within a photo, distillation on padding, the teacher in training
-                 mode, the balance over all pairs, and its order of columns in matching.
+    within, on_padding, teacher_trains, count_invalid: see there too.
+    reordered:   the columns of matching in the release's order, see :func:`criterion.match`.
+    reference:   these five as in the release, all True.
     other keywords: see :class:`MaskFormer`.
     """
 
@@ -55,12 +56,17 @@ class SimFormer(MaskFormer):
         distil_loss: str = "cce",
         detach: bool = True,
         detach_teacher: bool = True,
+        within: bool = False,
+        on_padding: bool = False,
+        teacher_trains: bool = False,
+        count_invalid: bool = False,
+        reordered: bool = False,
         reference: bool = False,
         mask_width: int = 256,
         **options: Any,
     ):
         super().__init__(encoder, classes, mask_width=mask_width, **options)
-        self.novel, self.reference = tuple(novel), reference
+        self.novel, self.reordered = tuple(novel), reordered or reference
         self.complement, self.floor, self.ignore_padding = complement, floor, ignore_padding
         self.weights = {"similarity": similarity, "distillation": distil}
         self.image_level = image_level
@@ -73,10 +79,10 @@ class SimFormer(MaskFormer):
                 points=points,
                 target=target,
                 loss=distil_loss,
-                within=reference,
-                on_padding=reference,
-                teacher_trains=reference,
-                count_invalid=reference,
+                within=within or reference,
+                on_padding=on_padding or reference,
+                teacher_trains=teacher_trains or reference,
+                count_invalid=count_invalid or reference,
                 detach=detach,
                 detach_teacher=detach_teacher,
             )
@@ -108,7 +114,7 @@ class SimFormer(MaskFormer):
         What no mask covers is novel only where every other class of the photo has its mask: the complementary loss leaves
         out photos with a base class, or a background, that is known by tag alone.
         """
-        matched = criterion.match(layers, targets, self.reference)
+        matched = criterion.match(layers, targets, self.reordered)
         losses = self.set_losses(layers, targets, matched)
         if self.complement:
             novel = torch.isin(targets.labels, torch.tensor(self.novel, device=targets.labels.device))

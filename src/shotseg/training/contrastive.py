@@ -187,7 +187,7 @@ class ContrastiveTraining:
         likeness = found[:n] @ found[n:].T
         if batch.classes is None or batch.masks is None:
             hits = (likeness.argmax(1) == torch.arange(n, device=device)).sum()
-            return torch.stack([hits, hits.new_tensor(n)])[None].double()
+            return torch.stack([hits, hits.new_tensor(n)])[None].cpu().double()
         best = likeness.topk(min(NEIGHBOURS, likeness.shape[1]))
         classes = batch.classes.to(device)
         votes = F.one_hot(classes[n:][best.indices], int(classes.max()) + 1) * best.values[..., None].div(0.1).exp()

@@ -269,7 +269,7 @@ def _validate(task: Task, model: nn.Module, recipe: Recipe, accelerator: Acceler
         torch.distributed.all_gather_object(gathered, None if total is None else total.cpu())
         total = torch.stack([t for t in gathered if t is not None]).sum(0)
     assert total is not None
-    inter, union = total.double().cpu().unbind(1)
+    inter, union = total.cpu().double().unbind(1)
     iou = 100 * inter / union
     return float(iou[union > 0].mean()) if (union > 0).any() else 0.0, iou.tolist()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +30,7 @@ from shotseg.data.weak_shot import WeakShotData
 from shotseg.encoders.features import Features
 from shotseg.errors import UsageError
 from shotseg.models.maskformer import LONGEST, Inference, MaskFormer
-from shotseg.models.simformer import pseudo_label
+from shotseg.models.simformer import SimFormer, pseudo_label
 from shotseg.training import checkpoint, loop
 from shotseg.training.data import FeatureCache, _share, augmented, generator
 from shotseg.training.recipe import Recipe
@@ -84,8 +85,11 @@ class WeakShot:
         self.best_is = "mIoU" if not train.novel else "base mIoU"
         self.labels = labels
         self.paired = labels is None and getattr(model, "paired", False)
-        if self.paired and recipe.batch // recipe.accumulate % 2:
-            raise UsageError(f"batch={recipe.batch}: SimFormer learns from pairs of photos; give an even number")
+        part = recipe.batch // recipe.accumulate // int(os.environ.get("WORLD_SIZE", 1))
+        if self.paired and part % 2:
+            raise UsageError(
+                f"batch={recipe.batch}: SimFormer learns from pairs of photos, a process gets {part}; give an even number"
+            )
         novel = [p.tags & frozenset(train.novel) for p in train.items]
         choice = recipe.weak_shot
         base = [p.shown - p.tags for p in train.items]
@@ -306,6 +310,8 @@ def train(recipe: Recipe, root: Path, out: Path, resume: bool, device: str, say:
     """
     photos, held_out = views(recipe, root)
     choice = recipe.weak_shot
+    if recipe.model.name == "maskformer":  # its recipes extend those of SimFormer
+        recipe = student_of(recipe)
     novel = [photos.classes[i] for i in photos.novel]
     recipe = replace(recipe, data=replace(recipe.data, test_classes=tuple(novel)))  # by name, in every checkpoint
     if choice.supervision == "weak" and not novel:
@@ -343,13 +349,13 @@ def train(recipe: Recipe, root: Path, out: Path, resume: bool, device: str, say:
 
 def student_of(recipe: Recipe) -> Recipe:
     """The recipe of the second training: the same, of a MaskFormer."""
-    known = inspect.signature(MaskFormer).parameters.keys() | {"mask_width"}
-    options = {name: value for name, value in recipe.model.options.items() if name in known}
+    of_losses = inspect.signature(SimFormer).parameters.keys() - inspect.signature(MaskFormer).parameters.keys()
+    options = {name: value for name, value in recipe.model.options.items() if name not in of_losses}
     return replace(recipe, model=replace(recipe.model, name="maskformer", options=options))
 
 
 def pseudo_path(folder: Path, data: WeakShotData, index: int) -> Path:
-    return folder / f"{Path(data.items[index].id).with_suffix('')}.png"
+    return folder / f"{data.items[index].id}.png"
 
 
 def write_pseudo_labels(
@@ -359,18 +365,22 @@ def write_pseudo_labels(
     state = PartialState(cpu=device == "cpu")
     about = {"teacher": hashlib.sha256(teacher.read_bytes()).hexdigest()}
     stamp = folder / "teacher.json"
-    current = stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8")) == about
+    tagged = [i for i, item in enumerate(data.items) if item.tags]
+    if state.is_main_process and not (stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8")) == about):
+        for index in tagged:  # another teacher's
+            pseudo_path(folder, data, index).unlink(missing_ok=True)
+        write_bytes(stamp, json.dumps(about).encode())
+    state.wait_for_everyone()
     model, _ = checkpoint.load_semantic(teacher, str(state.device))
     how = Inference(scales=recipe.weak_shot.scales, flip=recipe.weak_shot.flip)
     kept = FeatureCache(data, model, cache, recipe.model.size, _encoder_key(recipe)) if cache else None  # type: ignore[arg-type]
-    tagged = [i for i, item in enumerate(data.items) if item.tags]
     for index in tagged[state.process_index :: state.num_processes]:
         path = pseudo_path(folder, data, index)
-        if current and path.is_file():
+        if path.is_file():
             continue
         known = data.known(index)
         with torch.no_grad():
-            if kept is not None:
+            if kept is not None and how == Inference():
                 stored = kept.read(index, False)
                 features = stored.features.to(state.device)
                 scores = model.scores(stored.image[None].to(state.device), known.shape, features)[0]
@@ -379,8 +389,6 @@ def write_pseudo_labels(
         predicted = scores.argmax(0).byte().cpu().numpy()
         write_png(path, pseudo_label(predicted, known, sorted(data.items[index].tags)))
     state.wait_for_everyone()
-    if state.is_main_process:
-        write_bytes(stamp, json.dumps(about).encode())
 
 
 def _encoder_key(recipe: Recipe) -> str:

@@ -6,7 +6,6 @@ class; where the two share a novel class, its answer is distilled into the score
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shotseg.data.samples import IGNORE
+from shotseg.models.blocks.set_criterion import cross_entropy_of
 
 POSITIVE = 0.8  # share of the points that lie in the common base class
 HISTORY, STRIDE = 25, 5  # of the class balance: steps looked back, and every fifth pair a side
@@ -101,25 +101,24 @@ def joined_pairs(ours: Tensor, theirs: Tensor) -> Tensor:
     )
 
 
-class Balance:
-    """Class weights of the pairs from the counts of the last 25 steps, on every fifth point a side.
+class Balance(nn.Module):
+    """Class weights of the pairs from the counts of the last 25 steps, on every fifth point a side; one pair of each at first."""
 
-    Not part of a checkpoint: after a resumed run it begins anew, as at the start, with one pair of each kind.
-    """
+    counts: Tensor  # (2, 25) of different and of same pairs, the last step at the end
 
     def __init__(self) -> None:
-        self.different: deque[float] = deque([1.0], HISTORY)
-        self.same: deque[float] = deque([1.0], HISTORY)
+        super().__init__()
+        self.register_buffer("counts", F.pad(torch.ones(2, 1), (HISTORY - 1, 0)))
 
-    def update(self, same: Tensor, valid: Tensor | None = None) -> tuple[float, float]:
-        """Take in pairs (B, K, L) of 0 and 1; the weights of different and of same pairs, which sum to 1."""
+    @torch.no_grad()
+    def update(self, same: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Take in pairs (B, K, L) of 0 and 1; the weights of different and of same pairs, (2,), which sum to 1."""
         same = same[:, ::STRIDE, ::STRIDE].bool()
         counted = torch.ones_like(same) if valid is None else valid[:, ::STRIDE, ::STRIDE].bool()
-        self.same.append(float((same & counted).sum()))
-        self.different.append(float((~same & counted).sum()))
-        same_sum, different_sum = sum(self.same), sum(self.different)
-        total = max(same_sum + different_sum, 1.0)
-        return same_sum / total, different_sum / total
+        step = torch.stack([(~same & counted).sum(), (same & counted).sum()])
+        self.counts.copy_(torch.cat([self.counts[:, 1:], step[:, None]], 1))
+        different_sum, same_sum = self.counts.sum(1)
+        return torch.stack([same_sum, different_sum]) / (same_sum + different_sum).clamp(min=1)
 
 
 def class_scores(classes: Tensor, masks: Tensor, novel: Sequence[int], kind: str = "novel") -> Tensor:
@@ -146,7 +145,7 @@ def distillation(student: Tensor, teacher: Tensor, kind: str = "cce") -> Tensor:
     if kind == "cce":
         loss = -(teacher - 0.5).relu() * (1 + student).log() - (0.5 - teacher).relu() * (2 - student).log()
     elif kind == "ce":
-        loss = F.binary_cross_entropy(student.clamp(0.01, 0.99), teacher.clamp(0.01, 0.99), reduction="none")
+        loss = cross_entropy_of(student.clamp(0.01, 0.99), teacher.clamp(0.01, 0.99))
     else:
         loss = -(teacher - float(kind[1:])) * student
     return loss.flatten(1).mean(1)
@@ -227,14 +226,13 @@ class PixelSimilarity(nn.Module):
         valid = is_base[:, :, None] | partners(is_base)[:, None]
         features = at_points(pixels.detach() if self.detach else pixels, where)
         said = self.simnet.between(features, partners(features))
-        different_weight, same_weight = self.balance.update(same, None if self.count_invalid else valid)
-        error = F.binary_cross_entropy(said, same.float(), reduction="none")
-        error = torch.where(same, same_weight, different_weight) * error * valid
+        weights = self.balance.update(same, None if self.count_invalid else valid)
+        error = weights[same.long()] * cross_entropy_of(said, same.float()) * valid
         per_pair = error.unflatten(0, (-1, 2)).flatten(1).sum(1) / valid.unflatten(0, (-1, 2)).flatten(1).sum(1).clamp(
             min=1e-5
         )
         about = {"similarity": said, "inside": where_in, "outside": where_out}
-        about["balance"] = torch.tensor([different_weight, same_weight])
+        about["balance"] = weights
         if not any(shared):
             return per_pair.mean(), (classes.sum() + masks.sum()) * 0.0, about
 

@@ -117,10 +117,10 @@ def costs(proposals: Proposals, targets: Targets, small: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def match(layers: Sequence[Proposals], targets: Targets, reference: bool = False) -> Tensor:
+def match(layers: Sequence[Proposals], targets: Targets, reordered: bool = False) -> Tensor:
     """The proposal of each class by the Hungarian method, in every layer: (L, B, T) int64, -1 = none.
 
-    The costs of all layers travel to the CPU together. ``reference``: the release puts the columns of the classes with
+    The costs of all layers travel to the CPU together. ``reordered``: the release puts the columns of the classes with
     a mask at this size first, and then reads them as if they were in the order of the targets.
     """
     small = small_masks(targets, (layers[0].masks.shape[-2], layers[0].masks.shape[-1]))
@@ -129,7 +129,7 @@ def match(layers: Sequence[Proposals], targets: Targets, reference: bool = False
     order = (~small.flatten(2).any(2)).long().argsort(stable=True, dim=1).tolist()
     found = torch.full((len(layers), *targets.labels.shape), -1)
     for image, count in enumerate(counts):
-        columns = [t for t in order[image] if t < count] if reference else list(range(count))
+        columns = [t for t in order[image] if t < count] if reordered else list(range(count))
         for layer in range(len(layers)):
             rows, taken = linear_sum_assignment(matrices[layer, image][:, columns])
             found[layer, image, torch.from_numpy(taken)] = torch.from_numpy(rows)
@@ -147,6 +147,12 @@ def classification(classes: Tensor, targets: Targets, matched: Tensor) -> Tensor
     return F.cross_entropy(classes.transpose(1, 2).float(), wanted, weight)
 
 
+def cross_entropy_of(p: Tensor, wanted: Tensor) -> Tensor:
+    """Binary cross-entropy of probabilities, not reduced, in float32: autocast refuses it at a lower precision."""
+    with torch.autocast(p.device.type, enabled=False):
+        return F.binary_cross_entropy(p.float(), wanted.float(), reduction="none")
+
+
 def image_level(classes: Tensor, targets: Targets) -> Tensor:
     """Multiple-instance loss, off in the release: BCE of the largest probability of each class over the proposals.
 
@@ -156,7 +162,7 @@ def image_level(classes: Tensor, targets: Targets) -> Tensor:
     present = torch.zeros_like(p)
     image, place = torch.nonzero(targets.real, as_tuple=True)
     present[image, targets.labels[image, place]] = 1
-    return F.binary_cross_entropy(p, present, reduction="none")
+    return cross_entropy_of(p, present)
 
 
 def enlarged(masks: Tensor, matched: Tensor, which: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
