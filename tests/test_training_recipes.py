@@ -86,6 +86,27 @@ def test_any_field_is_a_flag_and_the_rest_stays_the_recipe():
     assert dataclasses.replace(settings, optimiser=tiny.optimiser, data=tiny.data, model=tiny.model) == tiny
 
 
+@pytest.mark.parametrize(
+    ("flags", "value"),
+    [
+        (["pseudo"], "pseudo"), (["4x3", "6x2"], ("4x3", "6x2")), (["1e-3"], 1e-3), (["-1", "-2"], (-1, -2)), (["True"], True),
+        ([], True), (["false"], False), (["5,6,7"], "5,6,7"),
+    ],
+)  # fmt: skip
+def test_any_keyword_of_a_model_is_a_flag_also_where_the_recipe_has_it_not(flags, value):
+    first = ["train", "pfenet/tiny", "--model.options.some-keyword", *flags, "--root", "a", "--out", "b"]
+    given = _parsed(first).settings.model.options["some_keyword"]
+    assert given == value and type(given) is type(value)
+    joined = _parsed([*first[:2], "--root", "a", "--out", "b", "--optimiser.factors.decoder.=3"]).settings
+    assert joined.optimiser.factors["decoder."] == 3.0
+
+
+@pytest.mark.parametrize("changes", [{"workers": -1}, {"validation": {"episodes": 0}}])
+def test_numbers_that_end_a_training_late_are_refused_early(changes):
+    with pytest.raises(UsageError, match="workers=.*episodes="):
+        recipes.load("pfenet/tiny", **changes)
+
+
 def test_an_unknown_flag_is_named():
     with pytest.raises(UsageError, match=r"optimiser\.rate"):
         _parsed(["train", "pfenet/tiny", "--root", "a", "--out", "b", "--optimiser.rate", "1"])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from shotseg.data.images import read_mask, write_png
-from shotseg.errors import UsageError
+from shotseg.errors import InputError, UsageError
 from shotseg.models.blocks import class_guide
 from shotseg.training import checkpoint
 from shotseg.training import recipe as recipes
@@ -96,6 +96,23 @@ def test_a_pseudo_mask_that_is_not_there_is_made_from_the_name_once(photos, tmp_
     assert np.array_equal(first.mask, again.mask)
     assert (first.mask[:10] == 1).all() and (first.mask[10:20] == 0).all() and (first.mask[20:] == 255).all()
     assert np.array_equal(read_mask(part.path(0)), first.mask)
+
+
+@pytest.mark.parametrize("labelled", ["images", "."])
+def test_masks_of_pseudo_label_are_found_whatever_folder_it_labelled(photos, tmp_path, labelled):
+    root, pseudo = photos
+    made = tmp_path / "made"
+    for mask in (pseudo / "masks").rglob("*.png"):
+        name = mask.parent.name
+        photo = (root / "images" / name / mask.name).relative_to((root / labelled).resolve())
+        write_png(made / "masks" / name / photo, read_mask(mask))
+    (made / "results.jsonl").write_text("")
+    part = views(recipe(made).data, root, pseudo=made).train
+    assert [part.path(i).is_file() for i in range(len(part))] == [True] * len(part)
+    assert part.sample(0).mask[40, 40] == 1 and part.sample(0).mask[12, 12] == 0
+    part.path(1).unlink()
+    with pytest.raises(InputError, match="run pseudo-label on it too"):
+        part.sample(1)
 
 
 def test_the_folder_of_drawn_masks_is_refused_as_pseudo_masks(photos):

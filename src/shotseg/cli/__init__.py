@@ -75,7 +75,7 @@ def _parsed(arguments: list[str]) -> Any:
 
     module, class_name, _ = VERBS[name]
     verb = getattr(import_module(f"shotseg.cli.{module}"), class_name)
-    default = verb.defaults(rest) if hasattr(verb, "defaults") else None
+    default, rest = verb.defaults(rest) if hasattr(verb, "defaults") else (None, rest)
     return parse(verb, rest, f"shotseg {name}", default)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tyro import MISSING
 from tyro.conf import Positional, arg
@@ -34,21 +36,25 @@ class Train:
     """Folder of the results."""
     resume: bool = False
     """Go on where an interrupted run stopped."""
-    device: str = "auto"
-    """ "auto" (what accelerate finds), or "cpu"."""
+    device: Literal["auto", "cpu"] = "auto"
+    """ "auto" is what accelerate finds."""
     until: Literal["", "extractor", "priors"] = ""
     """Of QGNet: stop after this stage; the same command without it goes on from there."""
     settings: Annotated[Recipe, arg(name="")] = field(default_factory=lambda: Recipe(steps=1))
     """The fields of the recipe."""
 
     @classmethod
-    def defaults(cls, arguments: Sequence[str]) -> Train | None:
-        """The recipe that the arguments name gives the defaults of the flags."""
+    def defaults(cls, arguments: Sequence[str]) -> tuple[Train | None, list[str]]:
+        """The recipe that the arguments name gives the defaults of the flags; and the arguments that are left to parse."""
         if not arguments or arguments[0] in ("-h", "--help"):
-            return None
+            return None, list(arguments)
         if arguments[0].startswith("-"):
             raise UsageError("give the recipe first, as: shotseg train pfenet/tiny --root photos --out run")
-        return cls(arguments[0], MISSING, MISSING, settings=recipes.load(arguments[0]))
+        changes, rest = _any_keyword(arguments[1:])
+        return cls(arguments[0], MISSING, MISSING, settings=recipes.load(arguments[0], **changes)), [
+            arguments[0],
+            *rest,
+        ]
 
     def run(self) -> int:
         from shotseg.training.run import train
@@ -56,3 +62,36 @@ class Train:
         outcome = train(self.settings, self.root, self.out, self.resume, self.device, say, self.until)
         print(f"{outcome.best} after {outcome.steps} steps, validation {outcome.score:.1f}")
         return 0
+
+
+def _any_keyword(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Flags as ``--model.options.<keyword> VALUE...`` as changes of the recipe, and the other arguments.
+
+    Which keywords there are the model says; so they cannot be flags of the parser. No value is True.
+    """
+    found: dict[str, dict[str, list[str]]] = {"model.options": {}, "optimiser.factors": {}}
+    rest: list[str] = []
+    values = rest
+    for argument in arguments:
+        flag = re.fullmatch(r"--(model\.options|optimiser\.factors)\.([^=]+)(?:=(.*))?", argument)
+        if flag:
+            values = found[flag[1]][flag[2]] = [] if flag[3] is None else [flag[3]]
+            continue
+        if argument.startswith("--"):
+            values = rest
+        values.append(argument)
+    options = {key.replace("-", "_"): _value(words) for key, words in found["model.options"].items()}
+    factors = {key: _value(words) for key, words in found["optimiser.factors"].items()}
+    return {"model": {"options": options}, "optimiser": {"factors": factors}}, rest
+
+
+def _value(words: Sequence[str]) -> Any:
+    values = [_scalar(word) for word in words]
+    return values[0] if len(values) == 1 else values or True
+
+
+def _scalar(word: str) -> int | float | bool | str:
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(word)
+    return {"true": True, "false": False}.get(word.lower(), word)

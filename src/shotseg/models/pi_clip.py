@@ -70,6 +70,7 @@ class PICLIP(Hosted):
         if reference:
             layout, text_context, text_prior, refine_vvp = "released", "oracle", as_released(text_prior), False
             vvp_norm, vvp_background, vvp_input, vtp_input = "none", "zero", "encoder", "photo"
+        known = (known,) if isinstance(known, str) else known
         layers = layers or ((-1, -2) if host == "hdmnet" else (-1,))  # PFENet and BAM have one prior channel to replace
         self.priors = ClipPriors(
             encoders.load(clip) if isinstance(clip, str) else clip,

@@ -52,6 +52,8 @@ class BaseTraining:
             )
         self.recipe, self.model, self.views = recipe, model, views
         self.classes = views.train.classes
+        if len(self.classes) > 254:
+            raise UsageError(f"{len(self.classes)} base classes: a label map holds 254; train on fewer")
         self._photos = {id(part): _photos(part) for part in (views.train, views.validation)}
         self.epoch = len(self._photos[id(views.train)])
         self.validation = min(recipe.validation.episodes, len(self._photos[id(views.validation)]))

@@ -23,7 +23,7 @@ from shotseg.data.images import read_image, read_pair, write_bytes, write_png
 from shotseg.data.manifest import ManifestDataset
 from shotseg.data.samples import IGNORE, Sample
 from shotseg.encoders.features import Features
-from shotseg.errors import UsageError
+from shotseg.errors import InputError, UsageError
 from shotseg.priors.pseudo_masks import from_name
 from shotseg.training.recipe import Augment, DataChoice
 
@@ -67,8 +67,9 @@ class Part:
 class PseudoPart(Part):
     """A part whose masks come from class names alone: a drawn mask, if there is one, is never opened.
 
-    folder: of masks/<class>/<name>.png, (H, W) in {0, 255 = the class}, or of {0, 1, 255 = not known} labels; what is not
-            there is made on first use and written whole or not at all, so several processes may share the folder.
+    folder: of masks/<class>/<name>.png, (H, W) in {0, 255 = the class}, or of {0, 1, 255 = not known} labels, or what
+            `shotseg pseudo-label` wrote for a folder that these photos lie in; what is not there is made on first use
+            and written whole or not at all, so several processes may share the folder.
     make:   photo (H, W, 3) uint8 and class name -> (H, W) uint8 in {0, 1, 255}.
     """
 
@@ -77,12 +78,23 @@ class PseudoPart(Part):
         self.folder, self.make = folder, make
 
     def path(self, index: int) -> Path:
-        return self.folder / "masks" / f"{self.items[index].id}.png"
+        item = self.items[index]
+        own = self.folder / "masks" / f"{item.id}.png"
+        if own.is_file():
+            return own
+        parts = item.image_path.with_suffix("").parts  # pseudo-label names a mask by the photo's path below its folder
+        below = (self.folder / "masks" / item.class_name / Path(*parts[at:]) for at in range(1, len(parts)))
+        labelled = (path.with_name(f"{path.name}.png") for path in below)
+        return next((path for path in labelled if path.is_file()), own)
 
     def prepare(self, index: int) -> None:
-        """Make the mask of an item, if it is not there."""
+        """Make the mask of an item, if it is not there. Raises InputError where `pseudo-label` should have made it."""
         if not self.path(index).is_file():
             item = self.items[index]
+            if (self.folder / "results.jsonl").is_file():
+                raise InputError(
+                    f"{item.image_path}: {self.folder} has no mask of {item.class_name!r} for it; run pseudo-label on it too"
+                )
             mask = self.make(read_image(item.image_path), item.class_name)
             write_png(self.path(index), mask if (mask == IGNORE).any() else mask * 255)
 

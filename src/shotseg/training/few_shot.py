@@ -29,10 +29,17 @@ class Batch:
     episode: Episode
     query: Features | None = None
     support: Features | None = None
+    present: tuple[tuple[str, ...], ...] = ()
+    """The names of all classes in each query, where the model asks for them."""
 
     def to(self, device: torch.device | str) -> Batch:
         moved = (features and features.to(device) for features in (self.query, self.support))
-        return Batch(self.episode.to(device), *moved)
+        return Batch(self.episode.to(device), *moved, present=self.present)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Keywords of a model's ``loss`` and ``predict``."""
+        return {"query": self.query, "support": self.support} | ({"present": self.present} if self.present else {})
 
 
 class FewShot:
@@ -87,12 +94,19 @@ class FewShot:
             index = self._without(part, index, stream)
         if id(part) in self.caches:
             flips = (torch.rand(1 + self.recipe.shots, generator=stream) < self.recipe.augment.flip).tolist()
-            return self._cleared(part, index, self._stored(part, index, flips))
+            return self._told(part, index, self._cleared(part, index, self._stored(part, index, flips)))
 
         def change(image: np.ndarray, mask: np.ndarray | None) -> transforms.Pair:
             return augmented(image, mask, self.recipe.augment, self.recipe.model.size, stream)
 
-        return self._cleared(part, index, Batch(episodes.load_episode(part, index, change)))
+        return self._told(part, index, self._cleared(part, index, Batch(episodes.load_episode(part, index, change))))
+
+    def _told(self, part: Part, index: EpisodeIndex, drawn: Batch) -> Batch:
+        """With the names of all classes that the query is listed under, where the model asks for them."""
+        if "present" not in getattr(self.model, "asks", ()):
+            return drawn
+        content = part.items[index.query].content
+        return replace(drawn, present=(tuple(sorted({x.class_name for x in part.items if x.content == content})),))
 
     @staticmethod
     def _without(part: Part, index: EpisodeIndex, stream: torch.Generator) -> EpisodeIndex:
@@ -116,9 +130,10 @@ class FewShot:
         part = self.views.validation
         index = self._draws[id(part)][j]
         if id(part) in self.caches:
-            return self._stored(part, index, [False] * (1 + self.recipe.shots))
+            return self._told(part, index, self._stored(part, index, [False] * (1 + self.recipe.shots)))
         size = self.recipe.model.size
-        return Batch(episodes.load_episode(part, index, lambda image, mask: transforms.squash(image, size, mask=mask)))
+        drawn = Batch(episodes.load_episode(part, index, lambda image, mask: transforms.squash(image, size, mask=mask)))
+        return self._told(part, index, drawn)
 
     def _stored(self, part: Part, index: EpisodeIndex, flips: Sequence[bool]) -> Batch:
         cache = self.caches[id(part)]
@@ -142,17 +157,18 @@ class FewShot:
             return Features.cat(known) if known else None
 
         episode = episodes.batch([b.episode for b in batches])
-        return Batch(episode, joined([b.query for b in batches]), joined([b.support for b in batches]))
+        present = tuple(names for b in batches for names in b.present)
+        return Batch(episode, joined([b.query for b in batches]), joined([b.support for b in batches]), present)
 
     @staticmethod
     def loss(model: Any, batch: Batch) -> dict[str, Tensor]:
-        return model.loss(batch.episode, query=batch.query, support=batch.support)
+        return model.loss(batch.episode, **batch.given)
 
     @staticmethod
     def predicted(model: Any, batch: Batch) -> Tensor:
         """(B, H, W) int64 in {0, 1}."""
         episode = batch.episode
-        prediction = model.predict(episode, batch.query, batch.support)
+        prediction = model.predict(episode, **batch.given)
         return transforms.resize_logits(prediction.logits, episode.query.shape[-2:]).argmax(1)  # type: ignore[arg-type]
 
     def count(self, model: nn.Module, batch: Batch) -> Tensor:

@@ -5,6 +5,7 @@ The last stage is :mod:`shotseg.training.few_shot`, as of every few-shot model.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -92,11 +94,18 @@ def fill(model: Any, recipe: Recipe, root: Path, out: Path, file: Path | None, d
         load_extractor(model.extractor, file)
     if model.prior_source == "bank":
         path = out / "priors" / "bank.safetensors"
-        if not path.is_file():
+        content = hashlib.sha256(file.read_bytes()).hexdigest() if file is not None else ""
+        about = {"of": f"{content} {recipe.unlabelled} {recipe.model.size} {len(model.region.bank)}"}
+        if not path.is_file() or _about(path) != about:
             say(f"priors: a bank of {len(model.region.bank)} from the unlabelled photos, into {path}")
-            write_bytes(path, save(_bank(model, recipe, root, device)))
+            write_bytes(path, save(_bank(model, recipe, root, device), about))
         stored = load_file(path)
         model.region.fill(stored["centres"], stored["objectness"])
+
+
+def _about(path: Path) -> dict[str, str] | None:
+    with safe_open(path, "pt") as file:
+        return file.metadata()
 
 
 def keep_priors(task: loop.Task, out: Path, device: str, say: Say) -> loop.Outcome:

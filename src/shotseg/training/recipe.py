@@ -15,7 +15,7 @@ import yaml
 
 from shotseg.errors import UsageError
 
-Value = bool | int | float | str
+Value = bool | int | float | str | tuple[int | float | str, ...]
 
 
 @dataclass(frozen=True)
@@ -234,6 +234,10 @@ class Recipe:
         for name in ("shots", "batch", "accumulate", "save_every"):
             if getattr(self, name) < 1:
                 raise UsageError(f"recipe field {name}={getattr(self, name)}: must be 1 or more")
+        if self.workers < 0 or self.validation.episodes < 1:
+            raise UsageError(
+                f"recipe fields workers={self.workers}, validation.episodes={self.validation.episodes}: from 0 and from 1 up"
+            )
         if (self.steps > 0) == (self.epochs > 0):
             raise UsageError(f"recipe fields steps={self.steps}, epochs={self.epochs}: give one of them")
         if not 0 <= self.ema < 1 or not 0 <= self.data.held_out < 1:
@@ -319,8 +323,12 @@ def _value(kind: Any, value: Any, where: str, name: str) -> Any:
         return _build(kind, value, where, name + ".")  # type: ignore[arg-type]
     if origin is Literal and value in of:
         return value
-    if origin in (Union, types.UnionType) and isinstance(value, of):
-        return value
+    if origin in (Union, types.UnionType):
+        lists = [option for option in of if get_origin(option) is tuple]
+        if lists and isinstance(value, list | tuple):
+            return _value(lists[0], value, where, name)
+        if isinstance(value, tuple(option for option in of if option not in lists)):
+            return value
     if origin is dict and isinstance(value, Mapping):
         return {str(key): _value(of[1], v, where, f"{name}.{key}") for key, v in value.items()}
     if origin is tuple and isinstance(value, list | tuple) and (Ellipsis in of or len(of) == len(value)):

@@ -38,14 +38,14 @@ def train(
     until:  of QGNet: stop after the stage "extractor" or "priors"; the same call without it goes on from there.
     Raises UsageError for choices that do not fit together, InputError for a photo or checkpoint that cannot be used.
     """
+    if until and recipe.model.name != "qgnet":
+        raise UsageError(f"until {until!r}: {recipe.model.name} has no such stage; leave it out")
     if recipe.model.name in models.SEMANTIC:
         from shotseg.training import weak_shot
 
         return weak_shot.train(recipe, root, out, resume, device, say)
     if recipe.model.name == "contrastive":
         return qgnet.train_extractor(recipe, root, out, resume, device, say)
-    if until and recipe.model.name != "qgnet":
-        raise UsageError(f"until {until!r}: {recipe.model.name} has no such stage; leave it out")
     pseudo = Path(recipe.data.pseudo) if recipe.data.pseudo else out / "pseudo"
     choice = views(recipe.data, root, recipe.validation.on_test_fold, pseudo)
     say(
