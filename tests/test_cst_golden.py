@@ -159,6 +159,8 @@ def test_cst_on_dino_gives_the_authors_answers_from_pixels(path):
         golden.assert_close("cls_mask", prediction.extra["presence"], known["cls_mask"][:, 0], 1e-4)
         golden.assert_close("seg_mask", upsampled, known["seg_mask"][:, 0], 1e-4)
         model.own_masks = True
+        made = model.inside(pixels[:, 0], mask, support, None).to(torch.uint8)
+        golden.assert_close("support_pmask", made.flatten(), np.unpackbits(known["support_pmask"]), 0)
         prediction = answer()
         upsampled = F.interpolate(prediction.logits, size, mode="bilinear", align_corners=True)
         golden.assert_close("cls_pseudo", prediction.extra["presence"], known["cls_pseudo"][:, 0], 1e-4)

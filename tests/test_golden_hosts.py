@@ -84,6 +84,13 @@ def training_without_chance(model: nn.Module) -> nn.Module:
     return model
 
 
+def watched(module: nn.Module) -> list:
+    """What the module gives from now on, call by call."""
+    outputs: list = []
+    module.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    return outputs
+
+
 def close(name: str, ours, stored: dict, tolerance: float = 1e-4) -> None:
     """Full networks: the tolerance is relative to the array's maximum."""
     theirs = stored[name]
@@ -116,6 +123,7 @@ def test_bam_gives_the_authors_values(path):
     stored = golden.npz(path)
     model, task = network(path, "bam"), episode(stored)
     labels = torch.from_numpy(stored["y_b"]).long()
+    merged = watched(model.ensemble.cls_merge)
     with torch.no_grad():
         prediction = model.predict(task)
         losses = training_without_chance(model).loss(task, base_labels=labels)
@@ -128,6 +136,7 @@ def test_bam_gives_the_authors_values(path):
     close("ev_weight_soft", extra["weights"], stored)
     close("ev_est_val", extra["psi"], stored)
     close("ev_meta_out_soft", soft, stored)
+    close("ev_merge_bg", merged[0], stored)
     close("ev_base_map", extra["base_map"], stored)
     close("tr_main", losses["main"], stored)
     close("tr_aux1", losses["aux"], stored)
@@ -139,11 +148,14 @@ def test_hdmnet_gives_the_authors_values(path):
     stored = golden.npz(path)
     model, task = network(path, "hdmnet"), episode(stored)
     labels = torch.from_numpy(stored["y_b"]).long()
+    merged, support = watched(model.ensemble.cls_merge), watched(model.support_merge)
     with torch.no_grad():
         prediction = model.predict(task)
         losses = training_without_chance(model).loss(task, base_labels=labels)
     extra = prediction.extra
     close("final_out", prediction.logits, stored)
+    close("ev_merge_bg", merged[0], stored)
+    close("ev_supp_feat", support[0], stored)
     close("ev_similarity", extra["prior"], stored)
     close("ev_query_feat", extra["tokens"], stored)
     close("ev_weight_soft", extra["weights"], stored)
@@ -172,9 +184,12 @@ def test_pi_clip_gives_the_authors_values_and_gradients(path):
         context = {"class_name": names, "present": present, "sizes": sizes, "class_id": task.class_id}
         return model(model.encode(task.query), support, torch.from_numpy(stored["x_cv2"]) / 255, **context)
 
+    merged, support = watched(model.host.ensemble.cls_merge), watched(model.host.support_merge)
     with torch.no_grad():
         prediction = predict()
     extra = prediction.extra
+    close("ev_merge_bg", merged[0], stored)
+    close("ev_supp_feat", support[0], stored)
     close("ev_img_cam", extra["prior"][:, :2], stored)
     close("ev_clip_similarity", extra["prior"][:, 2:], stored)
     close("ev_query_feat", extra["tokens"], stored)
@@ -188,6 +203,8 @@ def test_pi_clip_gives_the_authors_values_and_gradients(path):
 
     prediction = training_without_chance(model) and predict()
     losses = model.host.losses(prediction, task.query_mask, labels)
+    if "tr_pred" in stored:
+        assert torch.equal(prediction.logits.argmax(1), torch.from_numpy(stored["tr_pred"]).long())
     close("tr_main_plus_aux1", losses["main"] + losses["aux"], stored)
     close("tr_distil", losses["distill"], stored)
     close("tr_base_ce", losses["base"], stored)

@@ -11,14 +11,15 @@ from torch.nn import functional as F
 
 import golden
 import tiny_clip
+from shotseg.models.blocks.prior_guided import resize, shot_priors
 from shotseg.priors.cam_labels import propagate, soft_masks, threshold_labels, two_background_labels
 from shotseg.priors.clip_input import whole_patches
 from shotseg.priors.grad_cam import grad_cam, scaled, text_cams
-from shotseg.priors.pixel_adaptive import neighbours, pamr, par
+from shotseg.priors.pixel_adaptive import distances, neighbours, pamr, pamr_weights, par, standard_deviation
 from shotseg.priors.refinement import CLIP_ES, PIR, AttentionRefinement, balance, box_mask, boxes
 from shotseg.priors.superpixels import felzenszwalb, slic
 from shotseg.priors.text import CLIP_ES_MAPS, RELEASED_PHRASES, VTP, as_released
-from shotseg.priors.visual import correspondence, foreground, masked_average, max_cosine, prior_mask, vvp
+from shotseg.priors.visual import correspondence, foreground, masked_average, max_cosine, vvp
 
 # fmt: off
 VOC = ["aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -137,7 +138,8 @@ def test_guided_and_prior_region_maps_match_qgnet(path):
         golden.assert_close(f"{case} q_red", reduced[0], values[f"{case}_q_red"])
         golden.assert_close(f"{case} u_red", reduced[1], values[f"{case}_u_red"])
         for flat in (0.0, 1e-6):  # the released formula, and ours where a map is flat
-            golden.assert_close(f"{case} guided", prior_mask(q4, s4, mask, size, flat), values[f"{case}_guided_map"])
+            guided = shot_priors(q4, s4 * foreground(mask, s4.shape[-2:])[:, :, None], flat).mean(1, keepdim=True)
+            golden.assert_close(f"{case} guided", resize(guided, size), values[f"{case}_guided_map"])
             golden.assert_close(f"{case} prior", correspondence(*reduced, size, flat), values[f"{case}_prior_map"])
 
 
@@ -200,8 +202,14 @@ def test_par_and_pamr_match_the_released_code(path):
         chosen, _, steps = rest.removeprefix("full_").rpartition("_it")
         refined = {"par": par, "pamr": pamr}[method](image, mask, dilations[chosen], int(steps))
         golden.assert_close(name, refined, theirs, 1e-4)
-    around = torch.stack(neighbours(values["image"][:1], [1, 2]), 2)
+    image = values["image"][:1]
+    views = neighbours(image, [1, 2])
+    around = torch.stack(views, 2)
     golden.assert_close("par_d12_neighbours", around, values["par_d12_neighbours"])
+    golden.assert_close("pamr_d12_absdiff", (image[:, :, None] - around).abs(), values["pamr_d12_absdiff"])
+    golden.assert_close("pamr_d12_std", standard_deviation([*views, image, image])[:, :, None], values["pamr_d12_std"])
+    golden.assert_close("pamr_d12_weights", pamr_weights(image, [1, 2])[:, None], values["pamr_d12_weights"], 1e-4)
+    golden.assert_close("par_d12_pos", torch.tensor(distances([1, 2])), values["par_d12_pos"].flatten())
 
 
 def test_the_golden_settings_differ_from_the_clean_ones_only_in_the_end_of_a_box():
@@ -218,6 +226,12 @@ def test_max_cosine_with_each_norm_is_the_largest_hypercorrelation(path):
         golden.assert_close(f"tap {i}", ours[:, 0], shallow[:, i].amax((-2, -1)))
 
 
+def maps_of_input(prior, clip, normalised, text, rows):
+    """The maps of images that are already resized and normalised."""
+    options = {"normalised": True, "until_last": True, "round_positions": prior.round_positions}
+    return prior.maps_of_seen(clip, clip.tokens_and_attention(normalised, **options), text, rows)
+
+
 @pytest.mark.parametrize("path", golden.files("pi_clip", "vtp_pir*.npz"))
 def test_vtp_from_the_photo_to_the_prior_matches_the_released_code(path):
     values, queries = stored(path), golden.load_json(path.with_suffix(".json"))
@@ -228,7 +242,7 @@ def test_vtp_from_the_photo_to_the_prior_matches_the_released_code(path):
         pixels = whole_patches(photo, clip.patch, (height, width), eight_bit=True)
         golden.assert_close(f"{case}_clip_input", (pixels - clip.mean) / clip.std, values[f"{case}_clip_input"])
         text, row = values[f"{case}_text_features"], queries[case]["target_position"]
-        cam = replace(prior, refinement=None).maps_of_input(clip, values[f"{case}_clip_input"], text, [row])
+        cam = maps_of_input(replace(prior, refinement=None), clip, values[f"{case}_clip_input"], text, [row])
         golden.assert_close(f"{case}_cam", cam[0, 0], values[f"{case}_cam"], 1e-4)
         refined = resized(prior.maps(clip, photo, text, [row], (height, width)), (height, width))
         golden.assert_close(f"{case}_prior", refined[0, 0], values[f"{case}_prior"], 1e-4)
@@ -251,8 +265,9 @@ def test_the_class_maps_of_clip_es_match(path):
     values, clip = stored(path), tiny_clip.clipes()
     prior = as_released(CLIP_ES_MAPS)
     rows = [int(name.removeprefix("cam")) for name in values if name.startswith("cam")]
-    cams = replace(prior, refinement=None).maps_of_input(clip, values["image"], values["text"], rows)
-    refined = resized(prior.maps_of_input(clip, values["image"], values["text"], rows), values["image"].shape[-2:])
+    given = clip, values["image"], values["text"], rows
+    cams = maps_of_input(replace(prior, refinement=None), *given)
+    refined = resized(maps_of_input(prior, *given), values["image"].shape[-2:])
     for i, row in enumerate(rows):
         golden.assert_close(f"cam{row}", cams[0, i], values[f"cam{row}"], 1e-4)
         golden.assert_close(f"refined {row}", refined[0, i], values[f"refined_norm_highres{row}"], 2e-3)

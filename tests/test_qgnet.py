@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save
 from torch.overrides import TorchFunctionMode
 
 import golden
@@ -237,6 +238,13 @@ def test_one_command_trains_extractor_priors_and_model(photos, first_stage, tmp_
     assert (tmp_path / "priors" / "bank.safetensors").exists() == (source == "bank")
     outcome = train(recipe, photos / "labelled", tmp_path, **run)
     assert sum("trained first" in line for line in said) == 1 and any("is finished" in line for line in said)
+
+    assert sum(line.startswith("priors: a bank") for line in said) == (source == "bank")
+    if source == "bank":  # one of another extractor is made again
+        bank = tmp_path / "priors" / "bank.safetensors"
+        bank.write_bytes(save(load_file(bank), {"of": "another"}))
+        train(recipe, photos / "labelled", tmp_path, until="priors", **run)
+        assert sum(line.startswith("priors: a bank") for line in said) == 2
 
     model = checkpoint.load_model(outcome.best)
     learnt = checkpoint.read(tmp_path / "extractor" / "best.safetensors")[0]

@@ -606,6 +606,29 @@ def test_the_command_line_scores_base_and_novel_classes(run, label_maps, tmp_pat
     assert found["novel_classes"] == list(NOVEL)
 
 
+def test_a_semantic_model_refuses_the_options_of_episodes(run, label_maps, tmp_path, capsys):
+    arguments = ["evaluate", "folder", "--root", str(label_maps), "--checkpoint", str(run / "best.safetensors")]
+    for option in ("--episodes 5", "--way 2", "--classes cat", "--protocol hsnet", "--resume"):
+        assert cli.main([*arguments, "--out", str(tmp_path / "scores.json"), *option.split()]) == 2
+        assert option.split()[0] in capsys.readouterr().err
+    assert not (tmp_path / "scores.json").exists()
+
+
+def test_a_class_of_a_checkpoint_that_would_be_written_outside_its_folder_is_refused(run, tmp_path):
+    tensors, about = checkpoint.read(run / "best.safetensors")
+    about["classes"][-1] = "../../evil"
+    checkpoint.write(tmp_path / "evil.safetensors", tensors, about)
+    with pytest.raises(InputError, match=r"evil\.safetensors: class name"):
+        SemanticSegmenter(tmp_path / "evil.safetensors", device="cpu")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"checkpoint": "x", "inference": 3}'])
+def test_a_broken_file_of_a_semantic_segmenter_is_named(tmp_path, content):
+    (tmp_path / "kept").write_text(content)
+    with pytest.raises(InputError, match="not what SemanticSegmenter"):
+        SemanticSegmenter.load(tmp_path / "kept")
+
+
 def test_a_semantic_model_refuses_examples_and_a_few_shot_call(run, tmp_path, capsys):
     arguments = [
         "segment",

@@ -9,6 +9,7 @@ import torch
 import golden
 from shotseg.data import transforms
 from shotseg.data.pairs import PairSampler
+from shotseg.errors import InputError
 from shotseg.evaluation import semantic
 from shotseg.models.blocks import set_criterion as criterion
 from shotseg.models.blocks.pixel_similarity import (
@@ -65,6 +66,20 @@ def test_simnet_gives_the_authors_values_gradients_and_statistics(path):
     for name, buffer in net.named_buffers():
         close(name, buffer, after[name])
     close("nobn_y", simnet(path.with_name(path.stem + "_nobn.safetensors"))(d["x"]), d["nobn_y"])
+
+
+@pytest.mark.parametrize("path", golden.files("simformer", "*simnet_tiny.safetensors"))
+def test_a_simnet_with_missing_or_unknown_names_is_refused_by_name(path):
+    state = {f"criterion.cro_pixel_sim_net.{name}": tensor for name, tensor in golden.tensors(path)[0].items()}
+    whole = state | {"backbone.x": torch.zeros(1), "criterion.ingore_th": torch.tensor([-2.5])}
+    assert len(list(reference.load_simnet(whole).parameters())) and reference.load_floor(whole) == -2.5
+    with pytest.raises(InputError, match="stray"):
+        reference.load_simnet(whole | {"stray": torch.zeros(1)})
+    first = "criterion.cro_pixel_sim_net.fc_branch.layers.block0.layer1.weight"
+    with pytest.raises(InputError, match=first):
+        reference.load_simnet({name: tensor for name, tensor in whole.items() if name != first})
+    with pytest.raises(InputError, match="ingore_th"):
+        reference.load_floor(state)
 
 
 @pytest.mark.parametrize("path", golden.files("simformer", "*simnet_default.npz"))
@@ -330,6 +345,9 @@ def test_inference_gives_the_authors_scores(path):
     padded_size, (height, width), size = (tuple(d[n].tolist()) for n in ("padded_size", "image_size", "output_size"))
     scores = semantic_scores(Proposals(d["pred_logits"][None], d["pred_masks"][None]), padded_size)
     close("semseg_padded", scores[0], d["semseg_padded"])
+    each = 1e4 * torch.eye(len(d["pred_masks"]), len(d["pred_masks"]) + 1)  # every proposal a class of its own
+    masks = semantic_scores(Proposals(each[None], d["pred_masks"][None]), padded_size)
+    close("masks_up", masks[0], d["masks_up"].sigmoid())
     final = transforms.resize_logits(scores[..., :height, :width], size)[0]
     for name in ("semseg_final", "semseg_e2e"):
         close(name, final, d[name])
@@ -414,5 +432,7 @@ def test_a_small_network_gives_the_authors_maps_and_proposals(path):
         prefix = "" if i == len(layers.proposals) - 1 else f"aux{i}_"
         close(f"{prefix}logits", proposals.classes, d[f"{prefix}pred_logits"])
         close(f"{prefix}masks", proposals.masks, d[f"{prefix}pred_masks"])
+    with pytest.raises(InputError, match="stray"):
+        reference.from_state(state | {"stray": d["x"]}, heads=4)
     again = reference.to_detectron2(reference.to_transformers(state), state)
     assert all(torch.equal(again[name], state[name]) for name in again)

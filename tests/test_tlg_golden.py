@@ -13,6 +13,7 @@ from torch.nn import functional as F
 import golden
 from shotseg import encoders
 from shotseg.data.samples import Episode, Prediction, Support
+from shotseg.models.blocks import transport
 from shotseg.models.blocks.prior_guided import resize
 from shotseg.models.blocks.transport import SelfAttention, TransportAttention, sinkhorn
 from shotseg.models.tlg import TLG, norms
@@ -118,7 +119,7 @@ def case_of(tmp_path_factory):
 
 
 @pytest.mark.parametrize("path", golden.files("tlg", "e_*_eval.safetensors"))
-def test_the_whole_head_is_the_released_one(path, case_of):
+def test_the_whole_head_is_the_released_one(path, case_of, monkeypatch):
     known, _ = golden.tensors(path)
     case, seen = case_of(path), {}
     model = case.reset().eval()
@@ -126,6 +127,7 @@ def test_the_whole_head_is_the_released_one(path, case_of):
     watched = {
         model.pyramid: ("after4d_query", "after4d_support"),
         model.aggregate: ("final_cat_query", "final_cat_support"),
+        model.transport: ("prior_support", "prior_query"),
         model.transport.own: ("selfattn_support", "selfattn_query"),
         model.transport.cross: ("crossattn_support", "crossattn_query"),
         model.decoder: ("decoder2_query", "decoder2_support"),
@@ -133,7 +135,15 @@ def test_the_whole_head_is_the_released_one(path, case_of):
     calls = {module: iter(names) for module, names in watched.items()}
 
     def keep(module, inputs, output):
-        seen[next(calls[module])] = (inputs[0], output)
+        seen[next(calls[module])] = (*inputs, output)
+
+    plans = []
+
+    def keep_plan(cost):
+        plans.append(sinkhorn(cost))
+        return plans[-1]
+
+    monkeypatch.setattr(transport, "sinkhorn", keep_plan)
 
     hooks = [module.register_forward_hook(keep) for module in watched]
     with torch.no_grad():
@@ -147,13 +157,16 @@ def test_the_whole_head_is_the_released_one(path, case_of):
     golden.assert_close("logit_query_400", large, known["logit_query_400.s16"], atol=2e-5)
     near("clip_merge_map", query_map, known["clip_merge_map"])
     near("clip_refine_map", support_map, known["clip_refine_map"])
-    for side in ("query", "support"):
-        near(side, seen[f"after4d_{side}"][1][..., ::4, ::4], known[f"after4d_{side}.s4"])
-        near(side, seen[f"final_cat_{side}"][1][0][..., ::5, ::5], known[f"final_cat_{side}.s5"])
+    near("maxpool_res", seen["prior_support"][1][..., ::5, ::5], known["maxpool_res_support.s5"])
+    near("avgpool_res", seen["prior_query"][1][..., ::5, ::5], known["avgpool_res_query.s5"])
+    for side, plan in zip(("support", "query"), plans, strict=True):
+        golden.assert_close(f"plan_{side}", plan, known[f"plan_{side}"], atol=1e-6)
+        near(side, seen[f"after4d_{side}"][-1][..., ::4, ::4], known[f"after4d_{side}.s4"])
+        near(side, seen[f"final_cat_{side}"][-1][0][..., ::5, ::5], known[f"final_cat_{side}.s5"])
         tokens, attended = seen[f"selfattn_{side}"]
         near(f"tokens_{side}", tokens, known[f"tokens_{side}"])
         near(f"selfattn_{side}", attended, known[f"selfattn_{side}"])
-        near(f"crossattn_{side}", seen[f"crossattn_{side}"][1], known[f"crossattn_{side}"])
+        near(f"crossattn_{side}", seen[f"crossattn_{side}"][-1], known[f"crossattn_{side}"])
         near(f"dec_in_{side}", seen[f"decoder2_{side}"][0][..., ::4, ::4], known[f"dec_in_{side}.s4"])
         near(f"decoder2_{side}", seen[f"decoder2_{side}"][1][..., ::4, ::4], known[f"decoder2_{side}.s4"])
 

@@ -103,7 +103,7 @@ def test_any_keyword_of_a_model_is_a_flag_also_where_the_recipe_has_it_not(flags
 
 @pytest.mark.parametrize("changes", [{"workers": -1}, {"validation": {"episodes": 0}}])
 def test_numbers_that_end_a_training_late_are_refused_early(changes):
-    with pytest.raises(UsageError, match="workers=.*episodes="):
+    with pytest.raises(UsageError, match=r"workers=.*episodes="):
         recipes.load("pfenet/tiny", **changes)
 
 

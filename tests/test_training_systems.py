@@ -98,7 +98,9 @@ def test_clip_runs_once_for_each_photo_and_its_weights_are_not_kept(photos, tmp_
     assert sum(seen) <= 12 * 2  # 30 episodes: each photo once as a query and once as a masked support
 
 
-@pytest.mark.parametrize("options", [{"text_context": "oracle"}, {"reference": True}, {"text_context": "known", "known": "ant"}])
+@pytest.mark.parametrize(
+    "options", [{"text_context": "oracle"}, {"reference": True}, {"text_context": "known", "known": "ant"}]
+)
 def test_clip_is_told_in_training_what_it_asks(photos, tmp_path, clip_is_tiny, options):
     recipe = settings("pi-clip/tiny", {"tokens": 8, **options}, data={"fold": ""})
     assert run(recipe, photos, tmp_path / "run").best.is_file()

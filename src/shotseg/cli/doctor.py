@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -109,8 +108,9 @@ def weights_here(row: Weights) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
     from torch.hub import get_dir
 
-    own = Path(os.environ.get("SHOTSEG_WEIGHTS", Path.home() / ".cache/shotseg/weights"))
-    places = [own / f"{row.name}{Path(row.file).suffix}"]
+    from shotseg.encoders.weights import own_file
+
+    places = [own_file(row)]
     if row.source == "package":
         found = find_spec(row.location)
         places += [Path(found.origin).parent / row.file] if found and found.origin else []

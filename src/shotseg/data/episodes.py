@@ -103,7 +103,7 @@ class EpisodeSampler:
 
 
 class StoredEpisodes(Sequence[EpisodeIndex]):
-    """A fixed list of episodes, taken as it is; a preset that replays a released sampler's one stream stores this."""
+    """A fixed list of episodes, taken as it is: saved once, and the same wherever it is loaded."""
 
     def __init__(self, items: Sequence[Item], episodes: Iterable[EpisodeIndex]):
         self.items, self.episodes = items, list(episodes)

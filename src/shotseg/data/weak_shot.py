@@ -112,7 +112,7 @@ def load(
     """
     root = Path(root)
     if name != "folder":
-        found = _prepared(name, root, split, fold)
+        found = _prepared(name, root, split)
     elif labels or (root / "classes.csv").is_file():
         found = _label_maps(root, split, labels)
     else:
@@ -137,9 +137,8 @@ def load(
     return WeakShotData(classes, ids, photos)
 
 
-Found = tuple[
-    list[str], list[Photo], dict[str, list[str]]
-]  # classes, photos, novel classes by fold ("" = by the files)
+# classes, photos, novel classes by fold ("" = by the files)
+Found = tuple[list[str], list[Photo], dict[str, list[str]]]
 
 
 def _class_folders(root: Path, novel: Sequence[str], fold: str, background: str) -> Found:
@@ -239,7 +238,7 @@ class _LabelMap:
         return table[read_mask(self.path, labels=True)]
 
 
-def _prepared(name: str, root: Path, split: str, fold: str) -> Found:
+def _prepared(name: str, root: Path, split: str) -> Found:
     dataset = data.load(name, root, split=split, fold=None)
     assert isinstance(dataset, ManifestDataset)
     manifest = dataset.manifest

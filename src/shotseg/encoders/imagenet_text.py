@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from timm.data import ImageNetInfo
 from torch import Tensor
 from torch.nn import functional as F
@@ -44,7 +44,7 @@ class ImageNetText:
 
     @functools.cached_property
     def _labels(self) -> Tensor:
-        """(1000, 384) unit vectors of the labels, from the file that ``write_labels`` made."""
+        """(1000, 384) unit vectors of the labels: :func:`embed_labels` of all of them, kept in float16 in the package."""
         return F.normalize(load_file(_LABELS)["labels"].float(), dim=-1).to(self.device)
 
     @torch.no_grad()
@@ -72,11 +72,6 @@ def embed_labels(indices: Sequence[int], device: str = "cpu") -> Tensor:
     names = [info.index_to_description(i) for i in indices]
     definitions = [info.index_to_description(i, detailed=True) for i in indices]
     return F.normalize(sentences.encode(names) + sentences.encode(definitions), dim=-1)
-
-
-def write_labels() -> None:
-    """Make the package's file of label vectors: 1000 texts take MiniLM ten seconds, and they never change."""
-    save_file({"labels": embed_labels(range(1000)).half()}, _LABELS)
 
 
 class Sentences:

@@ -220,10 +220,15 @@ def resolve(row: Weights, weights: str) -> Path:
     return path
 
 
+def own_file(row: Weights) -> Path:
+    """Where a file of the row that the user has put down lies, which comes before any download."""
+    folder = Path(os.environ.get("SHOTSEG_WEIGHTS", Path.home() / ".cache/shotseg/weights"))
+    return folder / f"{row.name.replace(':', '-').replace('/', '-')}{Path(row.file).suffix}"
+
+
 def fetch(row: Weights) -> Path:
     """The row's file on this machine, checked against its sha256."""
-    folder = Path(os.environ.get("SHOTSEG_WEIGHTS", Path.home() / ".cache/shotseg/weights"))
-    path = folder / f"{row.name.replace(':', '-').replace('/', '-')}{Path(row.file).suffix}"
+    path = own_file(row)
     if not path.is_file():
         try:
             path = _download(row)

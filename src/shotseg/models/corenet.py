@@ -1,6 +1,6 @@
 """CORENet, a reconstruction: weakly-supervised few-shot segmentation with correlation, CLIP and noisy masks.
 
-The paper (arXiv 2405.19638; Knowledge-Based Systems 2024) has no public code, and its body was not at hand: its parts and their
+The paper (arXiv 2405.19638; Knowledge-Based Systems 2024) has no public code, and its body could not be read: its parts and their
 order are the paper's, their inside is ours, made of the published methods that it builds on. No number of this model is the
 paper's. docs/methods/corenet.md says element by element which is which.
 
@@ -26,7 +26,7 @@ from shotseg.errors import UsageError
 from shotseg.models.blocks import class_guide
 from shotseg.models.blocks.appearance import Appearance
 from shotseg.models.blocks.class_filter import ClassFilter, Form
-from shotseg.models.blocks.class_guide import Guide, ImageNetGuide, Refine
+from shotseg.models.blocks.class_guide import Refine, guide_of
 from shotseg.models.blocks.correlation_tokens import patches
 from shotseg.models.blocks.correlation_transformer import MEMORY, bias_of
 from shotseg.models.blocks.kernel_fusion import CorrelationGuidedTransformer, Fusion, ReadOut, on
@@ -150,7 +150,7 @@ class CORENet(TokenModel):
         self.source = masks if masks != "auto" else "fused" if self.asks_keys else "clip"
         if self.source in ("dino", "fused") and isinstance(encoder, ViT) and not self.asks_keys:
             raise UsageError(f"{encoder.name!r} has no class token for masks={self.source!r}; choose masks='clip'")
-        self.guide: Guide = _guide(guide, encoder, clip, refine)
+        self.guide = guide_of(guide, encoder, clip, refine)
         transformer = CorrelationGuidedTransformer(
             len(self.heads), self.tokens, side, _pairs(kernels), width, fusion, plane, read_out
         )
@@ -313,14 +313,6 @@ def _pairs(kernels: str) -> list[tuple[int, ...]]:
         return [tuple(map(int, branch.split("x"))) for branch in kernels.split()]
     except ValueError:
         raise UsageError(f'kernels {kernels!r}: give branches as "4x3 6x2 3x4"') from None
-
-
-def _guide(name: str, encoder: Encoder, clip: str | Encoder, refine: Refine | None) -> Guide:
-    if name == "imagenet-text" or (name == "auto" and not isinstance(encoder, ViT)):
-        return ImageNetGuide(encoder, refine or "guided")
-    from shotseg.models.blocks.clip_guide import ClipGuide  # open_clip is slow to import
-
-    return ClipGuide(clip, refine or "par")
 
 
 def _swapped(episode: Episode) -> Episode | None:

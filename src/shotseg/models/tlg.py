@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from shotseg.data.samples import IGNORE, Episode, Prediction, Support
 from shotseg.encoders.features import Encoder, Features
 from shotseg.errors import UsageError
-from shotseg.models.blocks.class_guide import Guide, ImageNetGuide, Refine, soft_masks
+from shotseg.models.blocks.class_guide import Refine, guide_of, soft_masks
 from shotseg.models.blocks.correlation import correlate, levels, swapped, unit
 from shotseg.models.blocks.prior_guided import Episodic, cross_entropy, resize
 from shotseg.models.blocks.pyramid import WIDTHS, Decoder, Pyramid
@@ -142,10 +142,10 @@ class TLG(Episodic):
     ``reference`` also starts the fusion at random, where ours starts as the pseudo mask (:class:`Fusion`).
     tied (True where all three maps have one width): see :class:`Aggregation`.
     norm_penalty ("replica"): "replica" is 0, as with the release on several GPUs; "single_gpu" adds 1e-4 times the norm of
-             every parameter, encoder included, which ruins it.
+             every parameter; ours is frozen in the encoder, which it ruined in the release, so it shrinks the head alone.
     corr_mask ("none"): "pseudo" hides the support outside its pseudo mask before the comparison, as HSNet does.
     plan_scale ("uniform"), transport ("sinkhorn"): see :class:`shotseg.models.blocks.transport.TransportAttention`.
-    half_text (False):   rows of text pass through float16, as on the release's GPUs.
+    half_text (False; the recipes, whose text is CLIP's, set it): rows pass through float16, as on the release's GPUs.
 
     Ablations that the authors made: ``taps`` ("heterogeneous", or three positions for both sides as "5,6,7"), ``aggregate``,
     ``text_maps``, ``text_merge``, ``residual``, ``pooling`` (of support, query), ``seed`` (a learnt map on the support).
@@ -200,7 +200,7 @@ class TLG(Episodic):
         self.size, self.grid, self.supervision = size, grid, supervision
         self.train_prior, self.query_residual, self.loss_ignore = train_prior, query_residual, loss_ignore
         self.norm_penalty, self.corr_mask, self.residual, self.pooling = norm_penalty, corr_mask, residual, pooling
-        self.guide = _guide(guide, encoder, clip, refine)
+        self.guide = guide_of(guide, encoder, clip, refine)
         self.rows = text if isinstance(text, TextRows) else TextRows(text, half=half_text)
         width = widths[-1]
         self.pyramid, self.decoder = Pyramid(self.levels, widths), Decoder(width)
@@ -384,14 +384,6 @@ class TLG(Episodic):
         self.encoder.eval()
         self.guide.eval()
         return self
-
-
-def _guide(name: str, encoder: Encoder, clip: str, refine: Refine | None) -> Guide:
-    if name == "imagenet-text":
-        return ImageNetGuide(encoder, refine or "guided")
-    from shotseg.models.blocks.clip_guide import ClipGuide  # open_clip is slow to import
-
-    return ClipGuide(clip, refine or "par")
 
 
 def norms(model: nn.Module) -> Tensor:

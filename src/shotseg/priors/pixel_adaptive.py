@@ -31,9 +31,9 @@ def par(
     first.
     """
     around = neighbours(image, dilations)
-    spread = _std(around)
+    spread = standard_deviation(around)
     colour = torch.stack([-((image - near).abs() / ((spread + 1e-8) * w1)).square().mean(1) for near in around], 1)
-    distance = image.new_tensor([d * (abs(y) + abs(x)) ** 0.5 for d in dilations for y, x in _DIRECTIONS])
+    distance = image.new_tensor(distances(dilations))
     position = -(distance / ((distance.std() + 1e-8) * w1)).square()
     weights = colour.softmax(1) + w2 * position.softmax(0).view(1, -1, 1, 1)
     return _propagate(mask, weights, dilations, steps)
@@ -44,10 +44,14 @@ def pamr(image: Tensor, mask: Tensor, dilations: Sequence[int] = DILATIONS, step
 
     The weights sum to 1: a constant stays. A mask of another size is resized to the image first.
     """
+    return _propagate(mask, pamr_weights(image, dilations), dilations, steps)
+
+
+def pamr_weights(image: Tensor, dilations: Sequence[int]) -> Tensor:
+    """(B, 8 D, H, W) in [0, 1]: the weight of each of a pixel's :func:`neighbours`; they sum to 1."""
     around = neighbours(image, dilations)
-    spread = _std(around + [image] * len(dilations))  # the paper's kernel has a centre at each dilation
-    colour = torch.stack([-((image - near).abs() / (1e-8 + 0.1 * spread)).mean(1) for near in around], 1)
-    return _propagate(mask, colour.softmax(1), dilations, steps)
+    spread = standard_deviation(around + [image] * len(dilations))  # the paper's kernel has a centre at each dilation
+    return torch.stack([-((image - near).abs() / (1e-8 + 0.1 * spread)).mean(1) for near in around], 1).softmax(1)
 
 
 def neighbours(x: Tensor, dilations: Sequence[int]) -> list[Tensor]:
@@ -61,7 +65,12 @@ def neighbours(x: Tensor, dilations: Sequence[int]) -> list[Tensor]:
     return views
 
 
-def _std(maps: list[Tensor]) -> Tensor:
+def distances(dilations: Sequence[int]) -> list[float]:
+    """Of the :func:`neighbours`, in pixels."""
+    return [d * (abs(y) + abs(x)) ** 0.5 for d in dilations for y, x in _DIRECTIONS]
+
+
+def standard_deviation(maps: list[Tensor]) -> Tensor:
     """Unbiased standard deviation over a list of maps, without stacking them."""
     mean = sum(maps[1:], maps[0]) / len(maps)
     squares = sum(((m - mean).square() for m in maps), torch.zeros_like(mean))

@@ -96,13 +96,7 @@ class TextPrior:
 
     def see(self, clip: VisionLanguage, images: Tensor, size: tuple[int, int] | None = None) -> Seen:
         """What CLIP sees before its last block, for any number of :meth:`maps_of_seen` of different texts."""
-        return self._see(clip, (whole_patches(images, clip.patch, size, self.eight_bit) - clip.mean) / clip.std)
-
-    def maps_of_input(self, clip: VisionLanguage, normalised: Tensor, text: Tensor, rows: Sequence[int]) -> Tensor:
-        """:meth:`maps` of images that are already resized and normalised."""
-        return self.maps_of_seen(clip, self._see(clip, normalised), text, rows)
-
-    def _see(self, clip: VisionLanguage, normalised: Tensor) -> Seen:
+        normalised = (whole_patches(images, clip.patch, size, self.eight_bit) - clip.mean) / clip.std
         return clip.tokens_and_attention(
             normalised, normalised=True, until_last=True, round_positions=self.round_positions
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,8 +9,8 @@ from torch import Tensor
 
 from shotseg.encoders import weights as table
 from shotseg.encoders.vit import ViT
-from shotseg.errors import InputError
 from shotseg.models.cst import CST
+from shotseg.reference.pi_clip import load_by_names, renamed
 
 # Our names to theirs, rule after rule.
 _RULES = [
@@ -29,17 +28,12 @@ _RULES = [
     (r"^mask\.first\.", "decoder1_seg."),
     (r"^mask\.second\.", "decoder2_seg."),
 ]
+_BACKBONE = "backbone."
 
 
 def published_names(model: CST) -> dict[str, str]:
     """Our names in ``model.learner`` -> the authors', without their ``learner.``, in our order."""
-    names = {}
-    for own in model.learner.state_dict():
-        name = own
-        for pattern, replacement in _RULES:
-            name = re.sub(pattern, replacement, name)
-        names[own] = name
-    return names
+    return {own: renamed(own, _RULES) for own in model.learner.state_dict()}
 
 
 def load(model: CST, source: str | Path | Mapping[str, Tensor]) -> None:
@@ -48,17 +42,9 @@ def load(model: CST, source: str | Path | Mapping[str, Tensor]) -> None:
     Raises InputError that names what is missing, unexpected or of another shape, in the authors' names.
     """
     title = "the state dict" if isinstance(source, Mapping) else str(source)
-    state = dict(source) if isinstance(source, Mapping) else table.read(Path(source))
-    backbone = {name.removeprefix("backbone."): t for name, t in state.items() if name.startswith("backbone.")}
-    given = {name.removeprefix("learner."): t for name, t in state.items() if not name.startswith("backbone.")}
-    own, names = model.learner.state_dict(), published_names(model)
-    wrong = {
-        "missing": [theirs for theirs in names.values() if theirs not in given],
-        "unexpected": [theirs for theirs in given if theirs not in set(names.values())],
-        "of another shape": [t for ours, t in names.items() if t in given and given[t].shape != own[ours].shape],
-    }
-    if any(wrong.values()):
-        raise InputError(f"{title}: {table.describe(wrong)}; load a checkpoint of CST made for this encoder")
-    model.learner.load_state_dict({ours: given[theirs] for ours, theirs in names.items()})
+    state = source if isinstance(source, Mapping) else table.read(Path(source))
+    given = {name.removeprefix("learner."): t for name, t in state.items()}
+    load_by_names(model.learner, given, published_names(model), (_BACKBONE,), title)
+    backbone = {name.removeprefix(_BACKBONE): t for name, t in state.items() if name.startswith(_BACKBONE)}
     if backbone and isinstance(model.encoder, ViT):
         table.load_strictly(model.encoder.net, table.timm_names(model.encoder.net, backbone), title)

@@ -93,12 +93,15 @@ def load_by_names(
     source: str | Path | Mapping[str, Tensor],
     names: Mapping[str, str],
     left_out: tuple[str, ...] = (),
+    title: str = "",
 ) -> None:
     """Load a checkpoint by our names -> the authors'; keys that begin with one of ``left_out`` are not read.
 
+    title: what an error calls the checkpoint; default its path.
+
     Raises InputError that names what is missing, unexpected or of another shape, in the authors' names.
     """
-    title = "the state dict" if isinstance(source, Mapping) else str(source)
+    title = title or ("the state dict" if isinstance(source, Mapping) else str(source))
     state = table.read(Path(source)) if not isinstance(source, Mapping) else source
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     state = {name: tensor for name, tensor in state.items() if not name.startswith(left_out)}

@@ -55,6 +55,9 @@ _RULES = [
 # files of transformers, which keep the names of its version 4, to the names of its modules
 _HUB = [(r"_attn\.out_proj\.", "_attn.o_proj."), (r"(decoder\.layers\.\d+)\.(fc\d)\.", r"\1.mlp.\2.")]
 
+_NETWORK, _CRITERION = ("backbone.", "sem_seg_head."), "criterion."
+_NOT_SIMNET = re.compile(r"(backbone|sem_seg_head|criterion(?!\.cro_pixel_sim_net))\.")
+
 # transformers to ours
 _OURS = [
     (f"{_ENCODER}.", "encoder.net."),
@@ -83,10 +86,10 @@ def transformers_names(name: str) -> list[str]:
 
 
 def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A detectron2 state dict under the names of transformers; what belongs to the training alone is left out."""
+    """A detectron2 state dict under the names of transformers, unknown names as they are; ``criterion.`` is left out."""
     named: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        if name.startswith(("backbone.", "sem_seg_head.")):
+        if not name.startswith(_CRITERION):
             names = transformers_names(name)
             named.update(zip(names, tensor.chunk(len(names))))
     return named
@@ -94,16 +97,13 @@ def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def to_detectron2(state: Mapping[str, Tensor], names: Mapping[str, Any]) -> dict[str, Tensor]:
     """The way back, for the detectron2 ``names`` that are wanted."""
-    wanted = {name: transformers_names(name) for name in names if name.startswith(("backbone.", "sem_seg_head."))}
+    wanted = {name: transformers_names(name) for name in names if name.startswith(_NETWORK)}
     return {name: torch.cat([state[part] for part in parts]) for name, parts in wanted.items()}
 
 
 def simnet_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of SimNet in a SimFormer checkpoint, under our names."""
-    found = {
-        k: v for k, v in state.items() if k.startswith(("criterion.cro_pixel_sim_net.", "fc_branch.", "out_head."))
-    }
-    return _renamed(found, _SIMNET)
+    return _renamed({name: tensor for name, tensor in state.items() if not _NOT_SIMNET.match(name)}, _SIMNET)
 
 
 def load(path: str | Path, heads: int = 8, size: int = 640) -> MaskFormer:
@@ -158,10 +158,9 @@ def from_state(state: Mapping[str, Tensor], path: str | Path = "state", heads: i
 
 def fill(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
     """Fill a network of ours on a transformers backbone from names of transformers; strictly."""
-    extra = ("criterion.",)  # what transformers keeps of its own loss
     ours = {}
     for name, tensor in state.items():
-        if not name.startswith(extra):
+        if not name.startswith(_CRITERION):  # what transformers keeps of its own loss
             for theirs, own in _OURS:
                 name = name.replace(theirs, own, 1) if name.startswith(theirs) else name
             ours[name] = tensor
@@ -169,13 +168,23 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> Non
 
 
 def load_simnet(state: Mapping[str, Tensor], path: str | Path = "state") -> SimNet:
-    """The SimNet of a SimFormer checkpoint."""
+    """The SimNet of a SimFormer checkpoint. Raises InputError for a state dict without one, or with unknown names."""
     named = simnet_names(state)
+    if "blocks.0.conv1.weight" not in named:
+        missing = "criterion.cro_pixel_sim_net.fc_branch.layers.block0.layer1.weight"
+        raise InputError(f"{path}: no SimNet, {missing} is missing; give a checkpoint of SimFormer's training")
     width, channels = named["blocks.0.conv1.weight"].shape[:2]
     blocks = _numbers(named, r"blocks\.(\d+)\.")
     simnet = SimNet(channels, width, blocks, norm="blocks.0.bn1.weight" in named)
     table.load_strictly(simnet, named, path)
     return simnet.eval()
+
+
+def load_floor(state: Mapping[str, Tensor], path: str | Path = "state") -> float:
+    """The option ``floor`` of a SimFormer checkpoint. Raises InputError for a state dict without one."""
+    if "criterion.ingore_th" not in state:  # sic
+        raise InputError(f"{path}: criterion.ingore_th is missing; give a checkpoint of SimFormer's training")
+    return float(state["criterion.ingore_th"])
 
 
 def _renamed(state: Mapping[str, Tensor], rules: list[tuple[str, str]]) -> dict[str, Tensor]:

@@ -41,7 +41,7 @@ class BaseTraining:
     A data set with label maps labels every base class in a photo; one of binary masks the mask's own class only.
     """
 
-    best_is = "base mIoU"
+    best_is, unit = "base mIoU", "photos"
 
     def __init__(self, recipe: Recipe, views: Views, model: Any, cache: Path | None = None, key: str = ""):
         if recipe.validation.on_test_fold:

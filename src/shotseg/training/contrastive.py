@@ -108,7 +108,7 @@ class ContrastiveTraining:
     on labelled photos, else whether a view finds the other view of its photo. ``epoch``: photos.
     """
 
-    validation = 1
+    validation, unit = 1, "photos"
 
     def __init__(self, recipe: Recipe, photos: Photos, model: Contrastive, folder: Path):
         self.recipe, self.photos = recipe, photos

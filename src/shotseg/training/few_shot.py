@@ -33,8 +33,8 @@ class Batch:
     """The names of all classes in each query, where the model asks for them."""
 
     def to(self, device: torch.device | str) -> Batch:
-        moved = (features and features.to(device) for features in (self.query, self.support))
-        return Batch(self.episode.to(device), *moved, present=self.present)
+        query, support = (features and features.to(device) for features in (self.query, self.support))
+        return Batch(self.episode.to(device), query, support, self.present)
 
     @property
     def given(self) -> dict[str, Any]:
@@ -48,6 +48,8 @@ class FewShot:
     ``classes``: names, whose positions are the class ids.     ``epoch``: episodes in an epoch.
     ``best_is``: what a validation measures.
     """
+
+    unit = "episodes"
 
     def __init__(self, recipe: Recipe, views: Views, model: Any, cache: Path | None = None, key: str = ""):
         self.recipe, self.model, self.views = recipe, model, views

@@ -40,6 +40,7 @@ class Task(Protocol):
     epoch: int
     validation: int
     best_is: str
+    unit: str  # what a batch is made of
 
     def prepare(
         self, share: Callable[[Sequence[int]], Sequence[int]], advance: Callable[[str, int, int], None]
@@ -148,7 +149,8 @@ def train(task: Task, recipe: Recipe, out: Path, resume: bool = False, device: s
                 raise UsageError(f"step {step}: the loss is no number; lower optimiser.lr, or set optimiser.clip")
             seconds = time.perf_counter() - start
             rate = optimiser.param_groups[0]["lr"]
-            log.step(state.step, dict(zip(terms, total)), rate, recipe.batch / seconds, waited / seconds)
+            speed = recipe.batch / seconds
+            log.step(state.step, dict(zip(terms, total)), rate, f"{speed:.1f} {task.unit}/s", speed, waited / seconds)
 
             every = recipe.validation.every
             if state.step == steps or (every and state.step % every == 0):

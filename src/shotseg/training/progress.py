@@ -78,15 +78,15 @@ class Log:
             print(f"{what}: {done} of {total}", file=sys.stderr)
 
     def step(
-        self, step: int, terms: Mapping[str, float], rate: float, images_per_second: float, waited: float = 0.0
+        self, step: int, terms: Mapping[str, float], rate: float, pace: str, per_second: float, waited: float = 0.0
     ) -> None:
-        """waited: share of the step's time that went by until its photos were there."""
+        """pace: ``per_second`` in words.     waited: share of the step's time that went by until its photos were there."""
         if self.quiet:
             return
         loss = sum(value for name, value in terms.items() if not name.startswith(FIGURE))
-        said = f"loss {loss:.3f}{self.score}  {images_per_second:.1f} episodes/s"
+        said = f"loss {loss:.3f}{self.score}  {pace}"
         self.bar.update(self.task, description="training", completed=step, total=self.steps, said=said)
-        line = {"step": step, "loss": loss, **terms, "lr": rate, "per_second": round(images_per_second, 2)}
+        line = {"step": step, "loss": loss, **terms, "lr": rate, "per_second": round(per_second, 2)}
         line["waited"] = round(waited, 3)
         self._write(line)
         for name in ("loss", *terms):

@@ -61,6 +61,8 @@ class WeakShot:
     train, validation: photos.      labels: folder of pseudo labels, which then stand in for the tags.
     """
 
+    unit = "photos"
+
     def __init__(
         self,
         recipe: Recipe,

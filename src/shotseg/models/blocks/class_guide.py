@@ -20,6 +20,7 @@ from shotseg import encoders
 from shotseg.encoders.cnn import EfficientNetLite0
 from shotseg.encoders.features import Encoder, Features
 from shotseg.encoders.imagenet_text import ImageNetText
+from shotseg.encoders.vit import ViT
 from shotseg.errors import UsageError
 from shotseg.priors.generators import ImageNetMaps, likeness, objectness, quarter, resized
 from shotseg.priors.guided_filter import guided_filter
@@ -147,6 +148,15 @@ def imagenet_weights(name: str) -> Tensor:
 @lru_cache(maxsize=1)
 def _text() -> ImageNetText:
     return ImageNetText()
+
+
+def guide_of(name: str, encoder: Encoder, clip: str | Encoder, refine: Refine | None) -> Guide:
+    """The guide "imagenet-text" or "clip"; "auto" is CLIP beside a ViT, else what needs no download."""
+    if name == "imagenet-text" or (name == "auto" and not isinstance(encoder, ViT)):
+        return ImageNetGuide(encoder, refine or "guided")
+    from shotseg.models.blocks.clip_guide import ClipGuide  # open_clip is slow to import
+
+    return ClipGuide(clip, refine or "par")
 
 
 def soft_masks(maps: Tensor, images: Tensor, refine: Refine, cut: float) -> Tensor:

@@ -66,8 +66,7 @@ class TokenModel(nn.Module):
 
     def predict(self, episode: Episode, query: Features | None = None, support: Features | None = None) -> Prediction:
         """An episode from pixels to logits; query, support: of :meth:`encode` (the B K supports), None computes them."""
-        masks = None if episode.support_mask is None else episode.support_mask
-        encoded = self.encode_support(episode.support, masks, support, episode.class_name)
+        encoded = self.encode_support(episode.support, episode.support_mask, support, episode.class_name)
         return self(self.encode(episode.query) if query is None else query, encoded, episode.query)
 
     def encode_support(
@@ -95,7 +94,7 @@ def mean_of(shots: Sequence[Tensor]) -> Tensor:
     return torch.stack([shot.log_softmax(1) for shot in shots]).logsumexp(0)
 
 
-def shown(masks: Tensor, size: Sequence[int] | None = None) -> Tensor:
+def shown(masks: Tensor) -> Tensor:
     """Masks (..., H, W) in {0, 1, 255} -> (..., H, W) float: 1, 0, and 1/2 where nothing is known."""
     return (masks == 1).float() + 0.5 * (masks == 255)
 
