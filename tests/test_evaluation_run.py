@@ -412,6 +412,10 @@ def test_chosen_classes_are_tested_alone(root, tmp_path, stand_in):
     [
         ({"dataset": ""}, "give a data set"),
         ({"shot": 0}, "--shot 0"),
+        ({"size": 0}, "--size 0"),
+        ({"size": -5}, "--size -5"),
+        ({"workers": -1}, "--workers -1"),
+        ({"method": "maskformer"}, "give --checkpoint"),
         ({"out": Path("x.txt")}, "ends in .json"),
         ({"fold": "7"}, "no fold '7'"),
         ({"classes": ("purple",)}, "no class 'purple'"),

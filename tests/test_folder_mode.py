@@ -211,6 +211,39 @@ def test_a_run_with_other_settings_is_not_mixed_into_old_results(support, photos
     assert "size" in capsys.readouterr().err
 
 
+def test_a_mask_drawn_anew_is_another_setting(support, photos, done, tmp_path, capsys):
+    shutil.copytree(done, tmp_path / "out")
+    shutil.copytree(support, tmp_path / "support")
+    Image.new("L", (138, 206), 255).save(tmp_path / "support/masks/hair/example.png")
+    assert segment(tmp_path / "support", photos, tmp_path / "out", "--resume") == 2
+    assert "another examples" in capsys.readouterr().err
+
+
+def test_a_file_of_classes_made_anew_is_another_setting(support, photos, tmp_path, capsys):
+    import shotseg
+
+    file, out = tmp_path / "hair.safetensors", tmp_path / "out"
+    flags = ["segment", "--support", str(file), "--query", str(photos / "a.jpg"), "--out", str(out), "--resume"]
+    for size, code in ((96, 0), (128, 2)):
+        segmenter = shotseg.Segmenter(size=size)
+        segmenter.add("hair", [support / "images/hair/example.jpg"], [support / "masks/hair/example.png"])
+        segmenter.save(file)
+        assert main(flags) == code
+    assert "another support" in capsys.readouterr().err
+
+
+def test_a_photo_that_was_mended_leaves_the_errors_of_a_sharded_run(support, photos, tmp_path):
+    query, out = tmp_path / "query", tmp_path / "out"
+    query.mkdir()
+    shutil.copy(photos / "a.jpg", query / "a.jpg")
+    (query / "b.jpg").write_text("no photo")
+    assert [segment(support, query, out, "--shard", shard) for shard in ("1/2", "2/2")] == [0, 1]
+    assert "b.jpg" in (out / "errors.csv").read_text()
+    shutil.copy(photos / "a.jpg", query / "b.jpg")
+    assert segment(support, query, out, "--shard", "2/2", "--resume") == 0
+    assert not (out / "errors.csv").exists() and [line["error"] for line in records(out)] == [None, None]
+
+
 def test_reading_and_writing_stay_close_to_the_model(support, photos, tmp_path, monkeypatch):
     under_way, most = set(), []
     read_image, write = folder.files.read_image, folder._write

@@ -91,8 +91,42 @@ def denies(self, query, support, images):
     return Prediction(found.logits, {"presence": torch.tensor([[1.0, -1.0]])})
 
 
+@pytest.mark.parametrize("geometry", ["fit", "squash", "pad"])
+def test_a_perfect_model_loses_nothing_by_the_shape_of_a_photo(tmp_path, geometry):
+    for name, channel in COLOURS.items():
+        for i in range(4):
+            image, mask = np.full((32, 64, 3), 10 + i, np.uint8), np.zeros((32, 64), np.uint8)
+            image[4:28, 6:40, channel], mask[4:28, 6:40] = 250, 255
+            write_png(tmp_path / "images" / name / f"{i}.png", image)
+            write_png(tmp_path / "masks" / name / f"{i}.png", mask)
+    own = evaluator(tmp_path, geometry=geometry)
+    assert n_way.evaluate(own, n_way.draw(own.pool, 2, episodes=12))["miou"] > 85
+
+
+def test_several_ways_tell_a_model_what_it_asks(photos, monkeypatch):
+    heard, own = [], evaluator(photos)
+    answer = ByColour.__call__
+    monkeypatch.setattr(ByColour, "asks", ("class_name", "sizes"), raising=False)
+    monkeypatch.setattr(ByColour, "__call__", lambda *a, **told: heard.append(told) or answer(*a))
+    (episode,) = n_way.draw(own.pool, 2, episodes=1)
+    n_way.evaluate(own, [episode])
+    assert heard == [{"class_name": [own.pool.classes[c]], "sizes": [(32, 32)]} for c in episode.classes]
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--score-at working", "--fusion vote", "--ignore-band background", "--rule hsnet", "--resume"],
+)
+def test_what_several_ways_cannot_follow_is_refused(photos, tmp_path, capsys, option):
+    flags = ["--root", str(photos), "--out", str(tmp_path / "x.json"), "--way", "2", *option.split()]
+    assert cli.main(["evaluate", "folder", *flags]) == 2
+    assert option.split()[0] in capsys.readouterr().err and not (tmp_path / "x.json").exists()
+
+
 def test_the_command_line_takes_the_number_of_ways(photos, tmp_path):
     out = tmp_path / "two.json"
     flags = ["--way", "2", "--episodes", "3", "--seeds", "0", "--size", "64", "--device", "cpu"]
     assert cli.main(["evaluate", "folder", "--root", str(photos), "--out", str(out), *flags]) == 0
-    assert {"miou", "exact_ratio", "way"} <= json.loads(out.read_text()).keys()
+    found = json.loads(out.read_text())
+    assert {"miou", "exact_ratio", "way"} <= found.keys()
+    assert n_way.FIXED.items() <= found["protocol"].items()

@@ -13,7 +13,7 @@ from shotseg.cli import main
 from shotseg.data import image_labels
 from shotseg.data.annotations import read
 from shotseg.data.images import read_mask
-from shotseg.errors import UsageError
+from shotseg.errors import InputError, UsageError
 from shotseg.evaluation import pseudo_quality
 from shotseg.labeller import Labeller
 from shotseg.priors import label_files, pseudo_masks
@@ -287,6 +287,30 @@ def test_a_labeller_serves_without_the_command_line(photos, tmp_path):
     labeller.save(tmp_path / "labeller.json")
     again = Labeller.load(tmp_path / "labeller.json", device="cpu")
     assert again.classes == labeller.classes and again.settings == labeller.settings
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"mode": "x"}, "mode 'x'"),
+        ({"layout": "x"}, "layout 'x'"),
+        ({"cut": {"refine": "bogus"}}, "refine 'bogus'"),
+        ({"cut": {"hihg": 0.5}}, "'hihg'"),
+        ({"wordz": "w.yaml"}, "'wordz'"),
+        ({"classes": ["../evil"]}, "class name '../evil'"),
+    ],
+)
+def test_a_wrong_choice_for_a_labeller_is_named(options, says):
+    with pytest.raises(UsageError, match=says) as caught:
+        Labeller(**{"classes": ["red"], "generator": "objectness", "device": "cpu", **options})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "3", "{}"])
+def test_a_broken_file_of_a_labeller_is_named(tmp_path, content):
+    (tmp_path / "labeller.json").write_text(content)
+    with pytest.raises(InputError, match=r"labeller\.json: not what Labeller\.save writes"):
+        Labeller.load(tmp_path / "labeller.json")
 
 
 def test_a_photo_of_a_large_folder_is_never_kept(photos, tmp_path, monkeypatch):

@@ -1,8 +1,12 @@
 """The Segmenter: add once, predict many."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 import shotseg
 from shotseg import segmenter as module
@@ -141,6 +145,7 @@ def test_save_writes_masks_and_a_label_map(red, tmp_path):
         (lambda s: shotseg.Segmenter(encoder="no-such-encoder"), "efficientnet-lite0"),
         (lambda s: shotseg.Segmenter(device="no-such-device"), "--device cpu"),
         (lambda s: shotseg.Segmenter(no_such_option=1), "no_such_option"),
+        (lambda s: shotseg.Segmenter("simformer"), "--checkpoint"),
         (lambda s: shotseg.Segmenter(size=64).predict(np.zeros((9, 9, 3), np.uint8)), "knows no class"),
     ],
 )
@@ -155,6 +160,35 @@ def test_a_file_that_is_no_support_is_named(tmp_path):
     (tmp_path / "x.safetensors").write_text("no")
     with pytest.raises(InputError, match=r"x\.safetensors"):
         shotseg.load(tmp_path / "x.safetensors")
+
+
+OUTSIDE = ["../../evil", "a/b", "a\\b", "..", "", ".hidden", "a\0"]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_class_that_would_be_written_outside_its_folder_is_refused(red, name, tmp_path):
+    image, mask = picture(RED, (30, 90, 40, 110))
+    with pytest.raises(UsageError, match="class name"):
+        red.add(name, [image], [mask])
+    assert red.classes == ("red",)
+    red.save(tmp_path / "red.safetensors")
+    with safe_open(str(tmp_path / "red.safetensors"), "pt") as stored:
+        about = json.loads(stored.metadata()["shotseg"])
+        tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
+    header = {"shotseg": json.dumps({**about, "classes": [name]})}
+    save_file(tensors, str(tmp_path / "evil.safetensors"), header)
+    with pytest.raises(InputError, match=r"evil\.safetensors: class name"):
+        shotseg.load(tmp_path / "evil.safetensors", device="cpu")
+
+
+def test_more_classes_than_a_label_map_holds_are_refused(red):
+    image, mask = picture(RED, (30, 90, 40, 110), size=(100, 120))
+    full = shotseg.Segmenter(size=32, device="cpu")
+    full._supports = {f"c{i}": red._supports["red"] for i in range(module.MOST_CLASSES)}
+    with pytest.raises(UsageError, match="255 classes"):
+        full.add("one more", [image], [mask])
+    full.add("c0", [image], [mask])
+    assert len(full.classes) == 254
 
 
 def test_a_support_is_refused_by_another_encoder(red, tmp_path):

@@ -90,6 +90,18 @@ def test_a_trained_model_segments_a_folder(trained, folder):
     assert "pfenet" in (folder / "out" / "report.html").read_text()
 
 
+def test_a_checkpoint_trained_anew_is_another_setting(trained, folder, capsys):
+    own = folder / "best.safetensors"
+    own.write_bytes(trained.read_bytes())
+    flags = ["--query", str(folder / "photos"), "--out", str(folder / "out"), "--device", "cpu", "--resume"]
+    command = ["segment", "--support", str(folder / "examples"), "--checkpoint", str(own), *flags]
+    assert cli.main(command) == 0
+    tensors, about = checkpoint.read(own)
+    checkpoint.write(own, {name: tensor + 1 for name, tensor in tensors.items()}, about)
+    assert cli.main(command) == 2
+    assert "another checkpoint" in capsys.readouterr().err
+
+
 def test_a_wrong_checkpoint_is_one_clear_error(trained, tmp_path):
     def refused(path, error, words, **options):
         with pytest.raises(error, match=words) as caught:
@@ -129,6 +141,48 @@ def test_the_priors_of_clip_take_masks_and_names(clip_is_tiny):
     assert segmenter.predict(PHOTO).labels.shape == PHOTO.shape[:2]
     with pytest.raises(UsageError, match="no photo"):
         segmenter.add("dog")
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("pi-clip-zero-shot", {"vtp_input": "photo"}),
+        ("pi-clip-priors", {"vtp_input": "photo"}),
+        ("pi-clip-zero-shot", {"vtp_input": "photo", "text_context": "known", "known": ("cat", "dog")}),
+    ],
+)
+def test_a_method_is_told_the_name_and_the_size_of_the_photo_that_it_asks_for(
+    clip_is_tiny, method, options, monkeypatch
+):
+    segmenter = shotseg.Segmenter(method, device="cpu", size=64, **options)
+    for name in ("cat", "dog"):
+        segmenter.add(name, [PHOTO], [MASK])
+    heard, forward = [], segmenter.model.forward
+    monkeypatch.setattr(segmenter.model, "forward", lambda *a, **told: heard.append(told) or forward(*a, **told))
+    assert segmenter.predict(PHOTO).labels.shape == PHOTO.shape[:2]
+    assert heard == [{"class_name": [name], "sizes": [(48, 80)]} for name in ("cat", "dog")]
+
+
+def test_clip_that_competes_with_a_photos_true_classes_is_for_evaluation_alone(clip_is_tiny):
+    with pytest.raises(UsageError, match=r"'oracle' .* only `evaluate` knows"):
+        shotseg.Segmenter("pi-clip-zero-shot", device="cpu", size=64, text_context="oracle")
+
+
+def test_a_file_of_classes_says_method_and_size_itself(folder, capsys):
+    segmenter = shotseg.Segmenter(size=64, device="cpu")
+    segmenter.add("thing", [PHOTO], [MASK])
+    segmenter.save(folder / "thing.safetensors")
+    flags = ["segment", "--support", str(folder / "thing.safetensors"), "--query", str(folder / "photos")]
+    for option in (["--size", "96"], ["--method", "hsnet"]):
+        assert cli.main([*flags, "--out", str(folder / "out"), *option]) == 2
+        assert "leave --method and --size out" in capsys.readouterr().err
+
+
+def test_a_name_of_the_command_line_writes_nothing_outside(clip_is_tiny, folder, capsys):
+    flags = ["segment", "--query", str(folder / "photos"), "--out", str(folder / "out"), "--name", "../../evil"]
+    assert cli.main([*flags, "--method", "pi-clip-zero-shot", "--size", "64", "--device", "cpu"]) == 2
+    assert "class name '../../evil'" in capsys.readouterr().err
+    assert not list(folder.parent.rglob("evil"))
 
 
 def test_the_command_line_takes_names_where_they_are_enough(clip_is_tiny, folder, capsys):

@@ -219,11 +219,13 @@ def check_output(out: Path) -> None:
 
 
 def write_errors(out: Path, failed: Sequence[tuple[str, str]], tag: str = "") -> None:
-    """``errors.csv`` with the columns file and error, where there are any."""
+    """``errors.csv`` with the columns file and error; without any, an earlier one goes."""
+    path = out / f"errors{tag}.csv"
+    path.unlink(missing_ok=True)
     if failed:
         table = io.StringIO()
         csv.writer(table, lineterminator="\n").writerows([("file", "error"), *failed])
-        files.write_bytes(out / f"errors{tag}.csv", table.getvalue().encode())
+        files.write_bytes(path, table.getvalue().encode())
 
 
 def _full(out: Path, error: OSError | InputError) -> OutputError:

@@ -7,18 +7,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 
 from shotseg.data import images as files
 from shotseg.data.samples import Sample
-from shotseg.errors import UsageError
+from shotseg.errors import InputError, UsageError
 from shotseg.overlay import PALETTE
 from shotseg.priors import label_files, pseudo_masks
 from shotseg.priors.cut import Labels
-from shotseg.segmenter import Photo, Result, pick_device, read_photo
+from shotseg.segmenter import Photo, Result, check_classes, pick_device, read_photo
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +76,11 @@ class Labeller:
         layout: label_files.Layout | None = None,
         **options: Any,
     ):
-        if not 1 <= len(classes) <= 254:
-            raise UsageError(f"{len(classes)} classes: a label map holds 1 to 254; label them in parts")
+        check_classes(classes, "Labeller")
+        if mode not in get_args(Labels):
+            raise UsageError(f"mode {mode!r}: choose one of {', '.join(get_args(Labels))}")
+        if layout not in (None, *get_args(label_files.Layout)):
+            raise UsageError(f"layout {layout!r}: choose one of {', '.join(get_args(label_files.Layout))}, or None")
         self.classes, self.mode, self.layout, self.device = tuple(classes), mode, layout, pick_device(device)
         self.settings = {"generator": generator, "mode": mode, "layout": layout, **options}
         self.thumbnails: dict[str, list[np.ndarray]] = {}
@@ -113,5 +116,10 @@ class Labeller:
 
     @classmethod
     def load(cls, path: str | Path, device: str | torch.device = "auto") -> Labeller:
-        """The Labeller that ``save`` kept."""
-        return cls(**json.loads(files.read_bytes(path)), device=device)
+        """The Labeller that ``save`` kept. Raises InputError for another file."""
+        try:
+            kept = json.loads(files.read_bytes(path))
+            classes = kept.pop("classes")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise InputError(f"{path}: not what Labeller.save writes; make it again") from None
+        return cls(classes, device=device, **kept)

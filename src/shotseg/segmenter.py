@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,17 +18,18 @@ from safetensors.torch import save as serialise
 from torch import Tensor
 
 from shotseg import encoders, models
+from shotseg.data import image_labels, transforms
 from shotseg.data import images as files
-from shotseg.data import transforms
 from shotseg.data.samples import IGNORE, Sample, Support
 from shotseg.encoders.features import Features
-from shotseg.errors import InputError, UsageError
+from shotseg.errors import InputError, ShotsegError, UsageError
 from shotseg.overlay import PALETTE, draw
 from shotseg.priors import pseudo_masks
 from shotseg.training import checkpoint as trained
 
 Photo = str | Path | np.ndarray | Image.Image | Sample
 FORMAT = "shotseg-support-1"
+MOST_CLASSES = 254  # a label map holds 0 = background and 255 = ignore beside them
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +133,10 @@ class Segmenter:
         self.options = options
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         if self.checkpoint is None:
+            if method in models.SEMANTIC:
+                raise UsageError(
+                    f"method {method!r} knows only the classes of its training; give --checkpoint of a run"
+                )
             self.method, self.encoder = method, models.encoder_for(method) if encoder == "auto" else encoder
             self.model = models.load(method, encoders.load(self.encoder, device=str(self.device)), **options)
             self._untrained = models.warn_untrained(self.method, self.model)
@@ -141,6 +146,10 @@ class Segmenter:
             if wrong := options.keys() - {"size"}:
                 raise UsageError(f"{checkpoint}: {wrong.pop()!r} was fixed in training; only size can be chosen")
             self.model = trained.load_model(self.checkpoint, str(self.device), **options)
+        if "present" in getattr(self.model, "asks", ()):
+            raise UsageError(
+                "text_context 'oracle' reads the true classes of a photo, which only `evaluate` knows; choose 'target' or 'known'"
+            )
         self.model.to(self.device).eval()
         self._supports: dict[str, Support] = {}
         self.thumbnails: dict[str, list[np.ndarray]] = {}
@@ -165,6 +174,7 @@ class Segmenter:
                 is none (for all, or for one), a method that needs masks gets one made from the class name.
         Raises InputError for a photo or mask that cannot be used, UsageError for a wrong call.
         """
+        check_classes({*self.classes, name}, "add")
         if self.needs == "name":
             self._supports[name] = self.model.encode_support(None, None, class_names=(name,))
             self.thumbnails.setdefault(name, [])
@@ -220,8 +230,10 @@ class Segmenter:
     def _result(self, image: np.ndarray, resized: Tensor, features: Features) -> Result:
         """Foreground-minus-background logits of all classes, beside a background at 0, at the photo's own size."""
         evidence = []
-        for support in self._supports.values():
-            found = self.model(features, support, resized[None])
+        for name, support in self._supports.items():
+            told = {"class_name": [name], "sizes": [image.shape[:2]]}
+            asked = {key: told[key] for key in getattr(self.model, "asks", ())}
+            found = self.model(features, support, resized[None], **asked)
             known = found.extra.get("pseudo_mask") if self._untrained else None
             evidence.append(
                 found.logits[:, 1] - found.logits[:, 0] if known is None else torch.logit(known.float(), eps=1e-3)
@@ -245,7 +257,7 @@ class Segmenter:
             raise UsageError("nothing to save: call add(name, images, masks) first")
         about = {"format": FORMAT, "method": self.method, "encoder": self.encoder, "options": self.options}
         if self.checkpoint is not None:
-            about["checkpoint"] = {"file": str(self.checkpoint.absolute()), "sha256": _sha256(self.checkpoint)}
+            about["checkpoint"] = {"file": str(self.checkpoint.absolute()), "sha256": sha256(self.checkpoint)}
         tensors = {
             f"{i}/{key}": tensor.contiguous().cpu()
             for i, support in enumerate(self._supports.values())
@@ -282,8 +294,9 @@ class Segmenter:
         if encoder not in (None, "auto", about["encoder"]):
             raise UsageError(f"{path}: encoded with {about['encoder']!r}, not {encoder!r}; leave the encoder out")
         checkpoint = checkpoint or about.get("checkpoint", {}).get("file")
-        if checkpoint is not None and about.get("checkpoint", {}).get("sha256") != _sha256(checkpoint):
+        if checkpoint is not None and about.get("checkpoint", {}).get("sha256") != sha256(checkpoint):
             raise UsageError(f"{path}: not encoded with {checkpoint}; give the checkpoint that it was made with")
+        check_classes(about["classes"], path, InputError)
         segmenter = cls(about["method"], about["encoder"], device, checkpoint, **about["options"])
         for i, name in enumerate(about["classes"]):
             own = {key.split("/", 1)[1]: t for key, t in tensors.items() if key.startswith(f"{i}/")}
@@ -350,7 +363,16 @@ def winners(scores: Tensor) -> Tensor:
     return labels
 
 
-def _sha256(path: str | Path) -> str:
+def check_classes(names: Collection[str], where: object, error: type[ShotsegError] = UsageError) -> None:
+    """Raise ``error`` for more names than a label map holds, or for one that cannot be a folder's name."""
+    if not 1 <= len(names) <= MOST_CLASSES:
+        raise error(f"{where}: {len(names)} classes, but a label map holds 1 to {MOST_CLASSES}; take them in parts")
+    for name in names:
+        image_labels.check_name(name, where, error)
+
+
+def sha256(path: str | Path) -> str:
+    """The digest of a file, in hexadecimal."""
     return hashlib.sha256(files.read_bytes(path)).hexdigest()
 
 

@@ -12,8 +12,9 @@ import torch
 
 from shotseg.data import images as files
 from shotseg.data.weak_shot import BACKGROUND
+from shotseg.errors import InputError
 from shotseg.models.maskformer import Inference
-from shotseg.segmenter import Photo, Result, pick_device, read_photo, winners
+from shotseg.segmenter import Photo, Result, check_classes, pick_device, read_photo, winners
 from shotseg.training import checkpoint as trained
 
 
@@ -53,6 +54,7 @@ class SemanticSegmenter:
         self.method, self.encoder = trained.names(checkpoint)
         self._names = names
         self.classes = tuple(name for name in names if name != BACKGROUND)
+        check_classes(self.classes, checkpoint, InputError)
         self.thumbnails: dict[str, list[np.ndarray]] = {name: [] for name in self.classes}
 
     def predict(self, photo: Photo) -> LabelMap:
@@ -78,6 +80,11 @@ class SemanticSegmenter:
 
     @classmethod
     def load(cls, path: str | Path, device: str | torch.device = "auto") -> SemanticSegmenter:
-        about = json.loads(files.read_bytes(path))
-        how = Inference(**{**about["inference"], "scales": tuple(about["inference"]["scales"])})
-        return cls(about["checkpoint"], device, about["size"], how, about["soft"])
+        """The SemanticSegmenter that ``save`` kept. Raises InputError for another file."""
+        try:
+            about = json.loads(files.read_bytes(path))
+            how = Inference(**{**about["inference"], "scales": tuple(about["inference"]["scales"])})
+            checkpoint, size, soft = about["checkpoint"], about["size"], about["soft"]
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{path}: not what SemanticSegmenter.save writes; make it again") from None
+        return cls(checkpoint, device, size, how, soft)

@@ -52,9 +52,13 @@ class Benchmark:
     """Also write the numbers to this JSON file."""
 
     def run(self) -> int:
-        for name in ("repeats", "photos", "batch"):
-            if getattr(self, name) < 1:
+        for name in ("size", "repeats", "photos", "batch"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"--{name} {getattr(self, name)}: must be 1 or more")
+        from shotseg.models import SEMANTIC
+
+        if self.method in SEMANTIC:
+            raise UsageError(f"--method {self.method}: it knows only the classes of its training; choose another")
         if self.episode:
             return self._episode()
         import torch

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,7 +42,7 @@ class Evaluate:
     shot: int = 1
     """Support photos in each episode."""
     way: int = 1
-    """Classes asked for at once, of which a query may show none; above 1 the episodes are CST's."""
+    """Classes asked for at once, of which a query may show none; above 1 episodes and scores are CST's."""
     classes: tuple[str, ...] = ()
     """Test only these classes."""
     kind: str | None = None
@@ -91,15 +92,35 @@ class Evaluate:
         for name in ("shot", "way", "batch", "cache_mb"):
             if getattr(self, name) < 1:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be 1 or more")
+        if self.size is not None and self.size < 1:
+            raise UsageError(f"--size {self.size}: must be 1 or more")
+        if self.workers < 0:
+            raise UsageError(f"--workers {self.workers}: must be 0 or more")
+        if self.way > 1:
+            self._refuse(("score_at", "fusion", "ignore_band", "rule", "resume"), "--way above 1")
         if self.out.suffix != ".json":
             raise UsageError(f"--out {self.out}: name a file that ends in .json")
-        return self._evaluate(self.root, self.out)
+        from shotseg.models import SEMANTIC
+
+        if self._names()[0] not in SEMANTIC:
+            return self._evaluate(self.root, self.out)
+        if self.checkpoint is None:
+            raise UsageError(f"--method {self.method}: it knows only the classes of its training; give --checkpoint")
+        read = ("dataset", "root", "out", "method", "encoder", "checkpoint", "size", "device")
+        self._refuse([f.name for f in fields(self) if f.name not in read], "the checkpoint of a semantic model")
+        return self._semantic(self.root, self.out)
+
+    def _refuse(self, names: Sequence[str], why: str) -> None:
+        """Raise UsageError for the first of these options that is not as it was left."""
+        for name in names:
+            if getattr(self, name) != getattr(Evaluate, name):
+                raise UsageError(f"--{name.replace('_', '-')} changes nothing with {why}; leave it out")
 
     def _semantic(self, root: Path, out: Path) -> int:
         """Base, novel and harmonic mIoU of a semantic model, on the test photos or those that training held out."""
         from shotseg.data.images import write_bytes
         from shotseg.evaluation import semantic
-        from shotseg.segmenter import pick_device
+        from shotseg.segmenter import pick_device, sha256
         from shotseg.training import checkpoint, weak_shot
         from shotseg.training.recipe import build, plain
 
@@ -115,7 +136,7 @@ class Evaluate:
         with progress("evaluating", len(photos)) as advance:
             predict = lambda image: model.segment(image).argmax(0).cpu().numpy()  # noqa: E731
             counts = semantic.measure(predict, photos, advance)
-        content = {**semantic.result(counts, photos), "recipe": plain(recipe), "checkpoint": _hash(self.checkpoint)}
+        content = {**semantic.result(counts, photos), "recipe": plain(recipe), "checkpoint": sha256(self.checkpoint)}
         write_bytes(out, json.dumps(content, ensure_ascii=False).encode())
         rows = [
             (name, f"{content[name]:.1f}", "{} .. {}".format(*content["interval"][name]))
@@ -128,17 +149,13 @@ class Evaluate:
         return 0
 
     def _evaluate(self, root: Path, out: Path) -> int:
-        if self.checkpoint is not None:
-            from shotseg.models import SEMANTIC
-
-            if self._names()[0] in SEMANTIC:
-                return self._semantic(root, out)
         import torch
 
         from shotseg.data.images import write_bytes
         from shotseg.evaluation import report, results
         from shotseg.evaluation.protocols import Pool, draw_episodes, list_hash
         from shotseg.evaluation.run import Evaluator, evaluate, partial_files
+        from shotseg.segmenter import sha256
 
         workers = self.workers or torch.get_num_threads()
         protocol = self._protocol()
@@ -155,7 +172,7 @@ class Evaluate:
             "encoder": encoder,
             "checkpoint": None
             if self.checkpoint is None
-            else {"file": str(self.checkpoint), "sha256": _hash(self.checkpoint)},
+            else {"file": str(self.checkpoint), "sha256": sha256(self.checkpoint)},
             "dataset": self.dataset,
             "fold": int(self.fold) if self.fold and self.fold.isdecimal() else self.fold,
             "shot": self.shot,
@@ -200,7 +217,7 @@ class Evaluate:
         from shotseg.data.images import write_bytes
         from shotseg.evaluation import n_way
 
-        protocol, scores = evaluator.protocol, {}
+        protocol, scores = replace(evaluator.protocol, **n_way.FIXED), {}
         for seed in protocol.seeds:
             episodes = n_way.draw(evaluator.pool, self.way, self.shot, seed, protocol.episodes)
             scores[seed] = n_way.evaluate(evaluator, episodes)
@@ -313,11 +330,3 @@ def _areas(dataset: Any, min_pixels: int) -> list[int] | None:
     if hasattr(dataset, "areas"):
         return list(dataset.areas)
     return [int((dataset.sample(i).mask == 1).sum()) for i in range(len(dataset.items))]
-
-
-def _hash(path: Path) -> str:
-    import hashlib
-
-    from shotseg.data.images import read_bytes
-
-    return hashlib.sha256(read_bytes(path)).hexdigest()

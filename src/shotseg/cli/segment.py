@@ -67,6 +67,13 @@ class Segment:
         for name in ("size", "batch"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"--{name} {getattr(self, name)}: must be 1 or more")
+        if self.window < 0:
+            raise UsageError(f"--window {self.window}: must be 0 or more")
+        if self.scales and min(self.scales) < 1:
+            raise UsageError(f"--scales {min(self.scales)}: must be 1 or more")
+        saved = self.support is not None and self.support.suffix == ".safetensors"
+        if saved and (self.size is not None or self.method != Segment.method):
+            raise UsageError(f"{self.support}: says method and size itself; leave --method and --size out")
 
         semantic = self._is_semantic()
         if semantic and (self.support is not None or self.name):
@@ -132,7 +139,7 @@ class Segment:
         assert self.checkpoint is not None
         how = Inference(self.window, self.scales, self.flip)
         segmenter = SemanticSegmenter(self.checkpoint, self.device, self.size, how, self.soft)
-        settings = {"method": segmenter.method, "encoder": segmenter.encoder, "checkpoint": str(self.checkpoint)}
+        settings = {"method": segmenter.method, "encoder": segmenter.encoder, "checkpoint": _identity(self.checkpoint)}
         return segmenter, {**settings, "size": self.size, "inference": str(how), "soft": self.soft}, []
 
     def _segmenter(self) -> tuple[Segmenter, dict, list[tuple[str, str]]]:
@@ -142,7 +149,7 @@ class Segment:
 
         if self.support is not None and self.support.suffix == ".safetensors":
             segmenter = Segmenter.load(self.support, self.encoder, self.device, self.checkpoint)
-            made_of = {"method": segmenter.method, "encoder": segmenter.encoder, "support": str(self.support)}
+            made_of = {"method": segmenter.method, "encoder": segmenter.encoder, "support": _identity(self.support)}
             return segmenter, made_of, []
         options: dict[str, Any] = {} if self.size is None else {"size": self.size}
         segmenter = Segmenter(self.method, self.encoder, self.device, self.checkpoint, **options)
@@ -156,7 +163,7 @@ class Segment:
             used, failed = _learn(segmenter, FolderDataset(self.support))
         settings = {"method": segmenter.method, "encoder": segmenter.encoder, **options, "examples": used}
         if self.checkpoint is not None:
-            settings["checkpoint"] = str(self.checkpoint)
+            settings["checkpoint"] = _identity(self.checkpoint)
         return segmenter, settings, failed
 
 
@@ -169,7 +176,15 @@ def _learn(segmenter: Segmenter, examples: FolderDataset) -> tuple[list[str], li
             own = item.class_value is None
             photo, mask = (item.image_path, item.mask_path) if own else (examples.sample(index), None)
             segmenter.add(item.class_name, [photo], [mask])
-            used.append(f"{item.id} {item.content[:16]}")
+            drawn = "no mask" if item.mask_path is None else _identity(item.mask_path)
+            used.append(f"{item.id} {item.content[:16]} {drawn}")
         except InputError as error:
             failed.append((str(item.image_path), str(error)))
     return used, failed
+
+
+def _identity(path: Path) -> str:
+    """A file by its name and its content."""
+    from shotseg.segmenter import sha256
+
+    return f"{path.name} {sha256(path)[:16]}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from shotseg.data.images import read_bytes
-from shotseg.errors import InputError, UsageError
+from shotseg.errors import InputError, ShotsegError, UsageError
 
 IMAGE = ("image", "file", "filename", "path", "photo")
 CLASS = ("class", "classes", "label", "labels", "name", "names", "tags")
@@ -115,12 +115,17 @@ def _placed(image: str, root: Path, beside: Path) -> tuple[str, Path]:
     return relative.as_posix(), where
 
 
+def check_name(name: str, where: object, error: type[ShotsegError] = InputError) -> None:
+    """Raise ``error`` for a class name that cannot be a folder's name; ``where``: what gives the name, for the message."""
+    if not name or name[0] == "." or any(mark in name for mark in '/\\:*?"<>\0\n'):
+        raise error(f"{where}: class name {name!r} cannot be a folder's name; use letters, digits and spaces")
+
+
 def _check(image: str, names: Sequence[str], classes: Sequence[str]) -> None:
     if not names:
         raise InputError(f"{image}: no class name; say what it shows, or leave the row out")
     for name in names:
-        if name[0] == "." or any(mark in name for mark in '/\\:*?"<>'):
-            raise InputError(f"{image}: class name {name!r} cannot be a folder's name; use letters, digits and spaces")
+        check_name(name, image)
         if classes and name not in classes:
             raise InputError(f"{image}: class {name!r} is not among the given classes; add it, or mend the row")
 

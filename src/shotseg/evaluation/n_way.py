@@ -14,12 +14,23 @@ import torch
 from torch import Tensor
 
 from shotseg.data import transforms
+from shotseg.data.episodes import EpisodeIndex
 from shotseg.data.samples import Support
 from shotseg.errors import UsageError
 from shotseg.evaluation import counts as reduce
 from shotseg.evaluation.counts import Counts, count
-from shotseg.evaluation.protocols import Pool, supports_of
+from shotseg.evaluation.protocols import Pool, supports_of, without_padding
 from shotseg.evaluation.run import Evaluator
+
+# what a protocol does not choose here
+FIXED: dict[str, Any] = {
+    "rule": "cst",
+    "score_at": "original",
+    "align_corners": True,
+    "ignore_band": "exclude",
+    "fusion": "model",
+    "absent": "skip",
+}
 
 
 @dataclass(frozen=True)
@@ -61,8 +72,13 @@ def evaluate(evaluator: Evaluator, episodes: Sequence[Ways]) -> dict[str, float]
             truth = torch.where(label == 1, way, torch.where((label == 255) & (truth == 0), 255, truth))
             with torch.no_grad():
                 support = getattr(evaluator.model, "merge", Support.join)([evaluator.support(i) for i in own])
-                found = evaluator.model(query.features, support, query.image)
-            soft.append(transforms.resize_logits(found.logits[0], label.shape, True).softmax(0)[1].cpu())  # type: ignore[arg-type]
+                told = evaluator.told(EpisodeIndex(episode.query, own, class_id))
+                found = evaluator.model(query.features, support, query.image, **told)
+            height, width = label.shape
+            logits = found.logits[0]
+            if evaluator.geometry == "pad":
+                logits = without_padding(logits, (height, width), evaluator.size, align_corners=True)
+            soft.append(transforms.resize_logits(logits, (height, width), align_corners=True).softmax(0)[1].cpu())
             says = found.extra.get("presence")
             present.append(None if says is None else int(says[0, 1] > says[0, 0]))
         assert truth is not None

@@ -375,13 +375,17 @@ def decide(
     original: (H, W) of the photo; with padding and ``score_at="original"`` the valid region is cut out first.
     """
     if geometry == "pad" and protocol.score_at == "original":
-        height, width = padded_size(original, size)
-        full = [transforms.resize_logits(x, (size, size), protocol.align_corners) for x in shots]
-        shots = [x[:, :height, :width] for x in full]
+        shots = [without_padding(x, original, size, protocol.align_corners) for x in shots]
     sized = torch.stack([transforms.resize_logits(x.float(), scored, protocol.align_corners) for x in shots])
     if protocol.fusion == "vote":
         return vote(sized)
     return foreground(sized.softmax(1).mean(0) if protocol.fusion == "mean" else sized[0])
+
+
+def without_padding(logits: Tensor, original: tuple[int, int], size: int, align_corners: bool) -> Tensor:
+    """Logits (C, h, w) of a padded square of side ``size`` -> those of the photo in it, of (H, W) ``original``."""
+    height, width = padded_size(original, size)
+    return transforms.resize_logits(logits, (size, size), align_corners)[:, :height, :width]
 
 
 def foreground(logits: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ found = generator(photo, ["dog", "sofa"], labels="image")     # found.labels, fo
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from shotseg import encoders
 from shotseg.errors import UsageError
 from shotseg.priors import generators, words
+from shotseg.priors.cut import REFINE, Cut
 from shotseg.priors.generators import Generator
 
 
@@ -44,14 +46,25 @@ class Options:
 def load(name: str = "imagenet-text", device: torch.device | str = "cpu", **options: Any) -> Generator:
     """The generator ``name``, one of ``GENERATORS``; ``options``: fields of :class:`Options`.
 
-    Raises UsageError (one line) for an unknown name, or for weights that are neither here nor can be downloaded.
+    Raises UsageError (one line) for an unknown name, option or field of the cut, or for weights that are neither here nor
+    can be downloaded.
     """
     if name not in GENERATORS:
         raise UsageError(f"unknown generator {name!r}; choose one of {', '.join(GENERATORS)}")
+    _check_fields("a generator", options, Options)
     chosen = Options(**options)
+    _check_fields("the cut", chosen.cut, Cut)
+    if (refine := chosen.cut.get("refine", "none")) not in (*REFINE, "none"):
+        raise UsageError(f"cut: refine {refine!r}; choose one of {', '.join(REFINE)}, none")
     generator = GENERATORS[name](chosen, str(device))
     generator.cut = replace(generator.cut, **chosen.cut)
     return generator
+
+
+def _check_fields(what: str, given: Mapping[str, Any], kind: type) -> None:
+    known = [f.name for f in fields(kind)]
+    if unknown := given.keys() - known:
+        raise UsageError(f"{what} has no option {min(unknown)!r}; choose from {', '.join(known)}")
 
 
 @torch.no_grad()
