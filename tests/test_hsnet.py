@@ -10,8 +10,9 @@ import golden
 from shotseg import encoders, models
 from shotseg.data.samples import Episode, Support
 from shotseg.errors import UsageError
+from shotseg.models.blocks import conv4d as conv4d_module
 from shotseg.models.blocks.conv4d import Conv4d, NormReLU
-from shotseg.models.blocks.correlation import Level, correlate, levels, unit
+from shotseg.models.blocks.correlation import Level, correlate, levels, swapped, unit
 from shotseg.models.blocks.pyramid import Pyramid, strides
 from shotseg.models.hsnet import HSNet
 from test_hosts import answer, task
@@ -88,7 +89,33 @@ def test_the_pyramid_is_the_released_one_stage_by_stage(path):
             golden.assert_close(f"{tag}.{name}", value, known[f"{tag}.{name}"], atol=1e-5 * scale)
 
 
-def test_the_norm_of_a_block_is_torchs_with_its_gradients():
+@pytest.mark.parametrize("stride, kernel, side", [(2, 3, 5), (4, 5, 7), (1, 3, 4)])
+@pytest.mark.parametrize("turned", [False, True])
+def test_in_parts_the_4d_convolution_is_two_plain_ones_with_their_gradients(stride, kernel, side, turned, monkeypatch):
+    conv = Conv4d(2, 3, kernel, stride).double()
+    x = torch.randn(2, 2, 4, side, side, 6, dtype=torch.double, requires_grad=True)
+    x = swapped(x.transpose(3, 4)) if turned else x
+    b, c, h, w, hs, ws = x.shape
+    support = conv.support(x.permute(0, 2, 3, 1, 4, 5).reshape(-1, c, hs, ws))
+    support = support.unflatten(0, (b, h, w)).permute(0, 3, 1, 2, 4, 5)
+    pivots = x[..., ::stride, ::stride]
+    query = conv.query(pivots.permute(0, 4, 5, 1, 2, 3).reshape(-1, c, h, w))
+    expected = support + query.unflatten(0, (b, *pivots.shape[4:])).permute(0, 3, 4, 5, 1, 2)
+    wanted = [x, *conv.parameters()]
+    above = torch.randn_like(expected)
+    for cache in (1, 300, 2**20):
+        monkeypatch.setattr(conv4d_module, "CACHE", cache)
+        found = conv(x)
+        golden.assert_close("value", found, expected, atol=1e-12)
+        gradients = torch.autograd.grad(expected, wanted, above, retain_graph=True)
+        for i, (ours, theirs) in enumerate(zip(torch.autograd.grad(found, wanted, above), gradients)):
+            golden.assert_close(f"gradient {i}", ours, theirs, atol=1e-11)
+        alone = torch.autograd.grad(conv(x.detach()), wanted[1:], above)
+        golden.assert_close("gradient of a kernel alone", alone[0], gradients[1])
+
+
+def test_the_norm_of_a_block_is_torchs_with_its_gradients(monkeypatch):
+    monkeypatch.setattr(conv4d_module, "CACHE", 50)
     x = torch.randn(2, 30, 8, dtype=torch.double, requires_grad=True)
     weight, bias = (torch.randn(8, dtype=torch.double, requires_grad=True) for _ in range(2))
     expected = torch.nn.functional.group_norm(x.mT, 4, weight, bias).relu().mT

@@ -51,29 +51,20 @@ def unit(maps: Tensor, eps: float = 1e-5) -> Tensor:
 def correlate(query: Sequence[Tensor], support: Sequence[Tensor], part: int = 25) -> Tensor:
     """Cosines above 0 of every query position to every support position, one channel a map.
 
-    query: n maps (B, C_i, h, w), support: n maps (B, C_i, h', w'), all of unit length -> (B, n, h, w, h', w'), in memory
-    (B, h, w, n, h', w'): a photo a query position, as the first convolution reads it.
+    query: n maps (B, C_i, h, w), support: n maps (B, C_i, h', w'), all of unit length -> (B, n, h, w, h', w'), channels last.
     part: rows of the query that are compared at a time, so that what is copied is still in the cache.
     """
     (b, _, h, w), n = query[0].shape, len(query)
-    found = query[0].new_empty(b, h, w, n, *support[0].shape[2:])
+    found = query[0].new_empty(b, h, w, *support[0].shape[2:], n)
     for i, maps in enumerate(zip(query, support)):
         for episode, (q, s) in enumerate(zip(*maps)):
             others = s.flatten(1).T.contiguous()
             for at, rows in enumerate(q.permute(1, 2, 0).contiguous().split(part)):
                 cosines = product(rows, others).relu_().unflatten(2, s.shape[1:])
-                found[episode, at * part : (at + 1) * part, :, i] = cosines
-    return found.permute(0, 3, 1, 2, 4, 5)
+                found[episode, at * part : (at + 1) * part, ..., i] = cosines
+    return found.permute(0, 5, 1, 2, 3, 4)
 
 
-def swapped(found: Tensor, part: int = 64) -> Tensor:
-    """A correlation as its support sees it: (B, n, h, w, h', w') -> (B, n, h', w', h, w), in memory (B, h', w', n, h, w).
-
-    part: query positions that are written at a time: the rows of all of them would miss the cache.
-    """
-    b, n, h, w, hs, ws = found.shape
-    rows = found.permute(0, 2, 3, 1, 4, 5).reshape(b, h * w, n, hs * ws)
-    turned = found.new_empty(b, hs * ws, n, h * w)
-    for ours, theirs in zip(turned.split(part, 3), rows.split(part, 1)):
-        ours.copy_(theirs.permute(0, 3, 2, 1))
-    return turned.view(b, hs, ws, n, h, w).permute(0, 3, 1, 2, 4, 5)
+def swapped(found: Tensor) -> Tensor:
+    """A correlation as its support sees it: (B, n, h, w, h', w') -> (B, n, h', w', h, w), a view."""
+    return found.permute(0, 1, 4, 5, 2, 3)
