@@ -158,7 +158,14 @@ def test_what_cannot_be_used_is_one_line_each_and_the_rest_is_done(photos, tmp_p
     assert label(mine, tmp_path / "labels.csv", tmp_path / "out") == 1
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 6
-    for part in ("absent.jpg", "broken.jpg", "b.png: no class name", "names no photo", "'../../red'", "a row"):
+    for part in (
+        "absent.jpg",
+        "broken.jpg",
+        "b.png: no class name",
+        "names no photo",
+        "'../../red'",
+        "line 7 of labels.csv",
+    ):
         assert any(part in line for line in said), part
     assert len((tmp_path / "out/errors.csv").read_text(encoding="utf-8").splitlines()) == 7
     assert (tmp_path / "out/masks/red/a.png").exists() and {path.name for path in tmp_path.iterdir()} == {

@@ -76,6 +76,13 @@ def test_a_recipe_survives_being_written_and_read():
     assert recipes.build(recipes.plain(recipe)) == recipe
 
 
+@pytest.mark.parametrize("said", [True, False])
+def test_a_flag_is_known_in_both_senses_whatever_the_recipe_says(said):
+    flags = ["--cache-features", "--weak-shot.retrain"] if said else ["--no-cache-features", "--weak-shot.no-retrain"]
+    settings = _parsed(["train", "simformer/tiny", "--root", "a", "--out", "b", *flags]).settings
+    assert settings.cache_features is said and settings.weak_shot.retrain is said
+
+
 def test_any_field_is_a_flag_and_the_rest_stays_the_recipe():
     arguments = ["pfenet/tiny", "--root", "a", "--out", "b", "--optimiser.lr", "0.5", "--model.options.width", "32"]
     settings = _parsed(["train", *arguments, "--data.test-classes", "cat", "dog"]).settings

@@ -19,7 +19,7 @@ Verb = TypeVar("Verb")
 def parse(verb: type[Verb], arguments: Sequence[str], program: str, default: Any = None) -> Verb:
     """An instance of ``verb`` from its arguments. Raises UsageError (one line); ``--help`` prints and exits with 0.
 
-    default: gives the fields that the arguments leave out.
+    default: gives the fields that the arguments leave out. As its flags may be on or off, both --x and --no-x are known then.
     """
     said = io.StringIO()
     try:
@@ -30,7 +30,7 @@ def parse(verb: type[Verb], arguments: Sequence[str], program: str, default: Any
                 default=default,
                 prog=program,
                 description=inspect.getdoc(verb),
-                config=(tyro.conf.FlagCreatePairsOff,),
+                config=() if default is not None else (tyro.conf.FlagCreatePairsOff,),
             )
     except SystemExit as stop:
         if not stop.code:

@@ -49,12 +49,14 @@ def read(path: str | Path, images: str | Path, classes: Sequence[str] = ()) -> I
     paths: dict[str, Path] = {}
     numbers: dict[str, int] = {}
     failed = []
-    for image, names, number in _rows(path):
+    for line, image, names, number in _rows(path):
         try:
+            if not image:
+                raise InputError(f"line {line} of {path.name}: names no photo; write rows as: photo.jpg,dog")
             file, place = _placed(image, root, path.parent)
             _check(image, names, classes)
         except InputError as error:
-            failed.append((image, str(error)))
+            failed.append((image or f"line {line}", str(error)))
             continue
         said.setdefault(file, set()).update(names)
         paths[file] = place
@@ -79,25 +81,26 @@ def read_classes(path: str | Path) -> list[str]:
     return names
 
 
-def _rows(path: Path) -> list[tuple[str, list[str], str]]:
-    """(image, names, class id or "") of every row."""
+def _rows(path: Path) -> list[tuple[int, str, list[str], str]]:
+    """(line, image, names, class id or "") of every row."""
     text = _text(path)
     first = text.partition("\n")[0]
     delimiter = next((mark for mark in (",", "\t", ";") if mark in first), ",")
     try:
-        table = [row for row in csv.reader(text.splitlines(), delimiter=delimiter, strict=True) if any(row)]
+        reader = csv.reader(text.splitlines(), delimiter=delimiter, strict=True)
+        table = [(reader.line_num, row) for row in reader if any(row)]
     except csv.Error as error:
         raise UsageError(f"{path}: cannot be read as CSV ({error}); save it as comma-separated UTF-8") from error
-    head = [cell.strip().casefold() for cell in table[0]] if table else []
+    head = [cell.strip().casefold() for cell in table[0][1]] if table else []
     image = next((head.index(name) for name in IMAGE if name in head), None)
     named = next((head.index(name) for name in CLASS if name in head), None)
     if image is not None and named is None:
         raise UsageError(f"{path}: a header without a column of class names; call it 'class'")
     if image is None:
-        return [(row[0].strip(), _names(row[1:]), "") for row in table]
+        return [(line, row[0].strip(), _names(row[1:]), "") for line, row in table]
     number = head.index("class_id") if "class_id" in head else len(head)
-    padded = ([*row, *[""] * (len(head) + 1 - len(row))] for row in table[1:])
-    return [(row[image].strip(), _names([row[named or 0]]), row[number].strip()) for row in padded]
+    padded = ((line, [*row, *[""] * (len(head) + 1 - len(row))]) for line, row in table[1:])
+    return [(line, row[image].strip(), _names([row[named or 0]]), row[number].strip()) for line, row in padded]
 
 
 def _names(cells: Sequence[str]) -> list[str]:
@@ -108,10 +111,10 @@ def _names(cells: Sequence[str]) -> list[str]:
 
 def _placed(image: str, root: Path, beside: Path) -> tuple[str, Path]:
     """The photo relative to ``root`` and where it lies; it may be named from ``root`` or from the CSV's own folder."""
-    where = next((base / image for base in (root, beside) if image and (base / image).is_file()), root / image)
+    where = next((base / image for base in (root, beside) if (base / image).is_file()), root / image)
     relative = PurePosixPath(os.path.relpath(where, root).replace(os.sep, "/"))
-    if not image or relative.is_absolute() or ".." in relative.parts or not relative.name:
-        raise InputError(f"{image or 'a row'}: names no photo below {root}; give a path relative to that folder")
+    if relative.is_absolute() or ".." in relative.parts or not relative.name:
+        raise InputError(f"{image}: names no photo below {root}; give a path relative to that folder")
     return relative.as_posix(), where
 
 
