@@ -74,6 +74,7 @@ class Work:
         torch.manual_seed(0)
         self.images = torch.rand(2, 3, size, size)
         self.model = tlg.TLG(encoders.load(encoder, weights="random"), reference=True)
+        self.optimiser = torch.optim.AdamW([p for p in self.model.parameters() if p.requires_grad], 4e-4)
         self.text, self.mask = torch.rand(1, 3, self.model.rows.width), torch.ones(1, 1, size, size)
         self.passes()
 
@@ -89,13 +90,12 @@ class Work:
         """A whole training step: passes, head, loss, gradients and AdamW."""
         self.passes()
         model = self.model.train()
-        optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 4e-4)
         sides = model.compare(self.query, self.support, self.text, self.mask, self.mask)
         target = torch.ones(1, *self.images.shape[2:], dtype=torch.long)
         losses = (1.4 * tlg.cross_entropy(sides.query, target), 0.6 * tlg.cross_entropy(sides.support, target))
         sum(losses).backward()  # type: ignore[union-attr]
-        optimiser.step()
-        optimiser.zero_grad()
+        self.optimiser.step()
+        self.optimiser.zero_grad()
 
     def plain_head(self) -> Tensor:
         with plainly():

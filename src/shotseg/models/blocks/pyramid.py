@@ -58,8 +58,8 @@ def _resized(x: Tensor, size: Sequence[int]) -> Tensor:
         x = resize(maps, size[2:]).unflatten(0, (b, h, w)).permute(0, 3, 1, 2, 4, 5)
     if (h, w) == tuple(size[:2]):
         return x
-    maps = x.permute(0, 4, 5, 1, 2, 3).flatten(1, 3)  # (B, h' w' C, h, w), channels last
-    return resize(maps, size[:2]).unflatten(1, (*size[2:], c)).permute(0, 3, 4, 5, 1, 2)
+    maps = x.permute(0, 2, 3, 4, 5, 1).flatten(3).permute(0, 3, 1, 2)  # (B, h' w' C, h, w), channels last
+    return resize(maps, size[:2]).permute(0, 2, 3, 1).unflatten(3, (*size[2:], c)).permute(0, 5, 1, 2, 3, 4)
 
 
 class Decoder(nn.Module):
