@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 
 import numpy as np
 import pytest
@@ -128,3 +129,14 @@ def test_only_batch_norms_that_learn_are_shared_among_devices():
     shared = [m for m in model.modules() if isinstance(m, torch.nn.SyncBatchNorm)]
     assert len(shared) == 3 + 3 * 3 + 2  # of the decoder: where priors join, a level's convolutions, the classifier
     assert model.state_dict().keys() == before
+
+
+@pytest.mark.parametrize("system", ["pfenet", "hsnet", "tlg", "cst", "corenet", "simformer", "pi-clip"])
+def test_each_system_trains_in_mixed_precision_and_validates_in_full(system, photos, tmp_path, clip_is_tiny):
+    small = {"steps": 2, "epochs": 0.0, "batch": 2, "workers": 0, "base": "", "validation": {"every": 0, "episodes": 2}}
+    recipe = recipes.load(f"{system}/tiny", precision="bf16", cache_features=False, model={"size": 64}, **small)
+    novel = ("bee",) if system == "simformer" else ()
+    data = dataclasses.replace(recipe.data, held_out=0.3, fold="", test_classes=novel)
+    run(dataclasses.replace(recipe, data=data), photos, tmp_path / "run")
+    (line, *_) = (json.loads(text) for text in (tmp_path / "run/metrics.jsonl").read_text().splitlines())
+    assert np.isfinite(line["loss"])

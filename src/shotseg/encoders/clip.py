@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from shotseg.encoders import vit
 from shotseg.encoders import weights as table
-from shotseg.encoders.features import Encoder, Features
+from shotseg.encoders.features import Encoder, Features, full_precision
 from shotseg.errors import InputError, UsageError
 
 
@@ -95,6 +95,7 @@ class VisionLanguage(Encoder):
         tokens = self.tokenize([template.format(name) for name in class_names for template in templates])
         return self.text_of_tokens(tokens.unflatten(0, (len(class_names), len(templates))))
 
+    @full_precision()
     @torch.no_grad()
     def text_of_tokens(self, tokens: Tensor) -> Tensor:
         """The same for token ids (N, templates, L)."""

