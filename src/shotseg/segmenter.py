@@ -135,7 +135,7 @@ class Segmenter:
         if self.checkpoint is None:
             if method in models.SEMANTIC:
                 raise UsageError(
-                    f"method {method!r} knows only the classes of its training; give the checkpoint of a run (segment --checkpoint)"
+                    f"method {method!r} knows only the classes of its training; give that of a run (segment --checkpoint)"
                 )
             self.method, self.encoder = method, models.encoder_for(method) if encoder == "auto" else encoder
             self.model = models.load(method, encoders.load(self.encoder, device=str(self.device)), **options)
