@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shotseg.encoders.cnn import EveryBlockResNet
-from shotseg.encoders.features import Encoder
+from shotseg.encoders.features import Encoder, full_precision
 from shotseg.models.blocks.prior_guided import project
 from shotseg.priors.visual import correspondence, max_cosine, min_max
 
@@ -90,7 +90,7 @@ class PriorRegion(nn.Module):
 
         In float32 throughout: the ranges of flat maps are near its noise. The gradient reaches the two convolutions.
         """
-        with torch.autocast(query.device.type, enabled=False):
+        with full_precision():
             query, prior = query.float(), prior.float()
             if self.source == "bank":
                 cosine = torch.einsum("bchw,nc->bnhw", F.normalize(prior, dim=1), self.bank).relu()

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from shotseg.data.samples import IGNORE
+from shotseg.encoders.features import full_precision
 
 FOCAL, DICE = 20.0, 1.0  # weights of the two mask losses, in the cost as in the loss
 NO_OBJECT = 0.1  # weight of the null class in the cross-entropy
@@ -149,7 +150,7 @@ def classification(classes: Tensor, targets: Targets, matched: Tensor) -> Tensor
 
 def cross_entropy_of(p: Tensor, wanted: Tensor) -> Tensor:
     """Binary cross-entropy of probabilities, not reduced, in float32: autocast refuses it at a lower precision."""
-    with torch.autocast(p.device.type, enabled=False):
+    with full_precision():
         return F.binary_cross_entropy(p.float(), wanted.float(), reduction="none")
 
 
