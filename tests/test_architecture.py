@@ -11,6 +11,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "shotseg"
 ORDER = [
     "errors",
+    "device",
     "data",
     "overlay",
     "encoders",
@@ -19,6 +20,8 @@ ORDER = [
     "reference",
     "training",
     "evaluation",
+    "photo",
+    "result",
     "segmenter",
     "semantic",
     "labeller",

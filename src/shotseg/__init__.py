@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Segmenter": "shotseg.segmenter",
-    "Result": "shotseg.segmenter",
+    "Result": "shotseg.result",
     "Labeller": "shotseg.labeller",
     "load": "shotseg.segmenter",
     "list_models": "shotseg.models",
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from shotseg.encoders import list_encoders
     from shotseg.labeller import Labeller
     from shotseg.models import list_models
-    from shotseg.segmenter import Result, Segmenter, load
+    from shotseg.result import Result
+    from shotseg.segmenter import Segmenter, load
 
 
 def __getattr__(name: str) -> Any:

@@ -11,3 +11,8 @@ class InputError(ShotsegError):
 
 class UsageError(ShotsegError):
     """The call itself is wrong (a missing folder, an unknown name); nothing was done."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, in one line of at most 200 characters."""
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -36,7 +36,7 @@ from shotseg.data.annotations import Labelled, write
 from shotseg.data.folder import find_images
 from shotseg.data.samples import Sample
 from shotseg.errors import InputError, ShotsegError, UsageError
-from shotseg.segmenter import Result
+from shotseg.result import Result
 
 if TYPE_CHECKING:
     import torch

@@ -14,11 +14,13 @@ import torch
 
 from shotseg.data import images as files
 from shotseg.data.samples import Sample
+from shotseg.device import pick_device
 from shotseg.errors import InputError, UsageError
 from shotseg.overlay import PALETTE
+from shotseg.photo import Photo, check_classes, read_photo
 from shotseg.priors import label_files, pseudo_masks
 from shotseg.priors.cut import Labels
-from shotseg.segmenter import Photo, Result, check_classes, pick_device, read_photo
+from shotseg.result import Result
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from shotseg.data import images as files
 from shotseg.overlay import PALETTE, draw
 
 if TYPE_CHECKING:
-    from shotseg.segmenter import Result
+    from shotseg.result import Result
 
 SHOWN = 400  # photos in the page, the doubtful ones first: more would make it slow to open
 PANEL = (300, 195)  # largest width and height of one picture

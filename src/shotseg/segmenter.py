@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,93 +15,19 @@ from safetensors.torch import save as serialise
 from torch import Tensor
 
 from shotseg import encoders, models
-from shotseg.data import image_labels, transforms
 from shotseg.data import images as files
-from shotseg.data.samples import IGNORE, Sample, Support
+from shotseg.data import transforms
+from shotseg.data.samples import Sample, Support
+from shotseg.device import pick_device
 from shotseg.encoders.features import Features
-from shotseg.errors import InputError, ShotsegError, UsageError
-from shotseg.overlay import PALETTE, draw
+from shotseg.errors import InputError, UsageError, first_line
+from shotseg.overlay import draw
+from shotseg.photo import Photo, check_classes, read_photo, read_shot, title
 from shotseg.priors import pseudo_masks
+from shotseg.result import Result, winners
 from shotseg.training import checkpoint as trained
 
-Photo = str | Path | np.ndarray | Image.Image | Sample
 FORMAT = "shotseg-support-1"
-MOST_CLASSES = 254  # a label map holds 0 = background and 255 = ignore beside them
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """What was found in one photo.
-
-    image: (H, W, 3) uint8 RGB.                  labels: (H, W) uint8, 0 = background, i + 1 = ``classes[i]``.
-    probabilities: class name -> (H, W) float32 in [0, 1]; with the background's they sum to 1.
-    """
-
-    image: np.ndarray
-    classes: tuple[str, ...]
-    labels: np.ndarray
-    probabilities: Mapping[str, np.ndarray]
-
-    @cached_property
-    def masks(self) -> dict[str, np.ndarray]:
-        """Class name -> (H, W) bool; no pixel belongs to two classes."""
-        return {name: self.labels == i + 1 for i, name in enumerate(self.classes)}
-
-    @cached_property
-    def areas(self) -> dict[str, float]:
-        """Class name -> part of the photo that it covers, in [0, 1]."""
-        return {name: float(mask.mean()) for name, mask in self.masks.items()}
-
-    @cached_property
-    def confidences(self) -> dict[str, float]:
-        """Class name -> the IoU that the mask is expected to have if the probabilities hold, in [0, 1].
-
-        Expected intersection over expected union: sum of p inside the mask / (mask's area + sum of p outside it). For a
-        class that was not found: the probability that it is not there, 1 - max p.
-        """
-        return {name: _expected_iou(self.probabilities[name], self.masks[name]) for name in self.classes}
-
-    @property
-    def confidence(self) -> float:
-        """The lowest confidence of any class: sort by it to see the doubtful photos first."""
-        return min(self.confidences.values())
-
-    def overlay(self) -> np.ndarray:
-        """(H, W, 3) uint8: the photo with every class tinted and outlined in its palette colour."""
-        return draw(self.image, self.labels)
-
-    def save(self, folder: str | Path, name: str) -> None:
-        """Write ``masks/<class>/<name>.png`` (0/255) and ``labels/<name>.png`` (palette) under ``folder``."""
-        for class_name, mask in self.masks.items():
-            files.write_png(Path(folder, "masks", class_name, f"{name}.png"), mask.astype(np.uint8) * 255)
-        files.write_png(Path(folder, "labels", f"{name}.png"), self.labels, palette=PALETTE)
-
-    def save_soft(self, folder: str | Path, name: str) -> None:
-        """Write ``soft/<class>/<name>.png`` under ``folder``: each class's probability times 255."""
-        for class_name, probability in self.probabilities.items():
-            soft = (probability * 255).round().astype(np.uint8)
-            files.write_png(Path(folder, "soft", class_name, f"{name}.png"), soft)
-
-    def plot(self) -> Any:
-        """A matplotlib figure: photo, overlay and one probability map a class."""
-        import matplotlib.pyplot as plt
-
-        panels = [("photo", self.image), ("result", self.overlay()), *self.probabilities.items()]
-        figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 4), squeeze=False)
-        for axis, (title, picture) in zip(axes[0], panels):
-            axis.imshow(picture, **({} if picture.ndim == 3 else {"vmin": 0, "vmax": 1, "cmap": "magma"}))
-            axis.set_title(title)
-            axis.axis("off")
-        figure.tight_layout()
-        return figure
-
-
-def _expected_iou(probability: np.ndarray, mask: np.ndarray) -> float:
-    if not mask.any():
-        return float(1 - probability.max())
-    inside = float(probability[mask].sum(dtype=np.float64))
-    everywhere = float(probability.sum(dtype=np.float64))
-    return inside / (float(mask.sum()) + everywhere - inside)
 
 
 class Segmenter:
@@ -199,7 +122,7 @@ class Segmenter:
         resized, target = self._fit(image, known)
         if target is not None and not bool((target == 1).any()):
             raise InputError(
-                f"{_title(photo)}: the mask of {name!r} has no foreground pixel; mark the object, or leave it out"
+                f"{title(photo)}: the mask of {name!r} has no foreground pixel; mark the object, or leave it out"
             )
         features = self.model.encode(resized[None])
         masks = None if target is None else target[None, None]
@@ -257,7 +180,7 @@ class Segmenter:
             raise UsageError("nothing to save: call add(name, images, masks) first")
         about = {"format": FORMAT, "method": self.method, "encoder": self.encoder, "options": self.options}
         if self.checkpoint is not None:
-            about["checkpoint"] = {"file": str(self.checkpoint.absolute()), "sha256": sha256(self.checkpoint)}
+            about["checkpoint"] = {"file": str(self.checkpoint.absolute()), "sha256": files.sha256(self.checkpoint)}
         tensors = {
             f"{i}/{key}": tensor.contiguous().cpu()
             for i, support in enumerate(self._supports.values())
@@ -285,7 +208,7 @@ class Segmenter:
                 tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
         except Exception as error:
             raise InputError(
-                f"{path}: not a readable support file ({_line(error)}); make one with Segmenter.save"
+                f"{path}: not a readable support file ({first_line(error)}); make one with Segmenter.save"
             ) from None
         if "recipe" in about:
             raise InputError(f"{path}: a trained model, no encoded classes; give it as --checkpoint, beside --support")
@@ -294,7 +217,7 @@ class Segmenter:
         if encoder not in (None, "auto", about["encoder"]):
             raise UsageError(f"{path}: encoded with {about['encoder']!r}, not {encoder!r}; leave the encoder out")
         checkpoint = checkpoint or about.get("checkpoint", {}).get("file")
-        if checkpoint is not None and about.get("checkpoint", {}).get("sha256") != sha256(checkpoint):
+        if checkpoint is not None and about.get("checkpoint", {}).get("sha256") != files.sha256(checkpoint):
             raise UsageError(f"{path}: not encoded with {checkpoint}; give the checkpoint that it was made with")
         check_classes(about["classes"], path, InputError)
         segmenter = cls(about["method"], about["encoder"], device, checkpoint, **about["options"])
@@ -310,82 +233,6 @@ def load(path: str | Path, device: str | torch.device = "auto") -> Segmenter:
     return Segmenter.load(path, device=device)
 
 
-def pick_device(device: str | torch.device) -> torch.device:
-    """ "auto" is CUDA, else MPS, else CPU; anything else is taken by its word."""
-    if device == "auto":
-        found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        return torch.device(found)
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device {str(device)!r} does not work here ({_line(error)}); try --device cpu") from None
-
-
-def read_photo(photo: Photo) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a path, array, PIL image or Sample."""
-    if isinstance(photo, Sample):
-        return photo.image
-    if isinstance(photo, Image.Image):
-        return np.array(photo.convert("RGB"))
-    if isinstance(photo, np.ndarray):
-        if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or not photo.size:
-            raise InputError(f"photo array {photo.shape} {photo.dtype}: give (H, W, 3) uint8 RGB")
-        return photo
-    return files.read_image(photo)
-
-
-def read_shot(photo: Photo, mask: Any = None) -> tuple[np.ndarray, np.ndarray | None]:
-    """A support photo, (H, W, 3) uint8, and its mask, (H, W) uint8 in {0, 1, 255}, or None where there is none."""
-    if isinstance(photo, (str, Path)) and isinstance(mask, (str, Path)):
-        return files.read_pair(photo, mask)
-    image = read_photo(photo)
-    if mask is None and isinstance(photo, Sample):
-        mask = photo.mask
-    if mask is None:
-        return image, None
-    if isinstance(mask, (str, Path)):
-        return image, files.one_class(files.read_mask(mask, like=image.shape[:2]))
-    known = np.asarray(mask)
-    if known.shape != image.shape[:2]:
-        raise InputError(
-            f"{_title(photo)}: the mask array is {known.shape} but the photo is {image.shape[:2]}; make them the same size"
-        )
-    binary = known.dtype == bool or not np.isin(known, (0, IGNORE), invert=True).any()
-    return image, (known != 0).astype(np.uint8) if binary else files.one_class(known)
-
-
-def winners(scores: Tensor) -> Tensor:
-    """(H, W) uint8: the highest of (N, H, W) scores, the first on ties; ten times faster than ``argmax(0)`` on a CPU."""
-    best, labels = scores[0], torch.zeros_like(scores[0], dtype=torch.uint8)
-    for i in range(1, len(scores)):
-        labels = labels.masked_fill(scores[i] > best, i)
-        best = torch.maximum(best, scores[i])
-    return labels
-
-
-def check_classes(names: Collection[str], where: object, error: type[ShotsegError] = UsageError) -> None:
-    """Raise ``error`` for more names than a label map holds, or for one that cannot be a folder's name."""
-    if not 1 <= len(names) <= MOST_CLASSES:
-        raise error(f"{where}: {len(names)} classes, but a label map holds 1 to {MOST_CLASSES}; take them in parts")
-    for name in names:
-        image_labels.check_name(name, where, error)
-
-
-def sha256(path: str | Path) -> str:
-    """The digest of a file, in hexadecimal."""
-    return hashlib.sha256(files.read_bytes(path)).hexdigest()
-
-
-def _title(photo: Photo) -> str:
-    if isinstance(photo, Sample):
-        return photo.id or str(photo.path or "sample")
-    return str(photo) if isinstance(photo, (str, Path)) else "photo"
-
-
 def _small(image: np.ndarray, mask: np.ndarray, label: int, longest: int = 320) -> tuple[np.ndarray, np.ndarray]:
     step = max(1, -(-max(image.shape[:2]) // longest))
     return image[::step, ::step], np.where(mask == 1, label, 0).astype(np.uint8)[::step, ::step]
-
-
-def _line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -12,9 +12,11 @@ import torch
 
 from shotseg.data import images as files
 from shotseg.data.weak_shot import BACKGROUND
+from shotseg.device import pick_device
 from shotseg.errors import InputError
 from shotseg.models.maskformer import Inference
-from shotseg.segmenter import Photo, Result, check_classes, pick_device, read_photo, winners
+from shotseg.photo import Photo, check_classes, read_photo
+from shotseg.result import Result, winners
 from shotseg.training import checkpoint as trained
 
 

@@ -105,9 +105,9 @@ class Benchmark:
         import torch
 
         from shotseg import encoders, models
+        from shotseg.device import pick_device
         from shotseg.encoders.vit import ViT
         from shotseg.evaluation.speed import episode_times
-        from shotseg.segmenter import pick_device
 
         device = pick_device(self.device)
         name = models.encoder_for(self.method) if self.encoder == "auto" else self.encoder

@@ -118,9 +118,9 @@ class Evaluate:
 
     def _semantic(self, root: Path, out: Path) -> int:
         """Base, novel and harmonic mIoU of a semantic model, on the test photos or those that training held out."""
-        from shotseg.data.images import write_bytes
+        from shotseg.data.images import sha256, write_bytes
+        from shotseg.device import pick_device
         from shotseg.evaluation import semantic
-        from shotseg.segmenter import pick_device, sha256
         from shotseg.training import checkpoint, weak_shot
         from shotseg.training.recipe import build, plain
 
@@ -151,11 +151,10 @@ class Evaluate:
     def _evaluate(self, root: Path, out: Path) -> int:
         import torch
 
-        from shotseg.data.images import write_bytes
+        from shotseg.data.images import sha256, write_bytes
         from shotseg.evaluation import report, results
         from shotseg.evaluation.protocols import Pool, draw_episodes, list_hash
         from shotseg.evaluation.run import Evaluator, evaluate, partial_files
-        from shotseg.segmenter import sha256
 
         workers = self.workers or torch.get_num_threads()
         protocol = self._protocol()
@@ -277,7 +276,7 @@ class Evaluate:
         import os
 
         from shotseg import encoders, models
-        from shotseg.segmenter import pick_device
+        from shotseg.device import pick_device
 
         local = os.environ.get("LOCAL_RANK")
         device = pick_device(self.device)

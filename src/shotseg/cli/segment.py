@@ -185,6 +185,6 @@ def _learn(segmenter: Segmenter, examples: FolderDataset) -> tuple[list[str], li
 
 def _identity(path: Path) -> str:
     """A file by its name and its content."""
-    from shotseg.segmenter import sha256
+    from shotseg.data.images import sha256
 
     return f"{path.name} {sha256(path)[:16]}"

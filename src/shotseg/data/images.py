@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import threading
 import uuid
@@ -128,6 +129,11 @@ def read_bytes(path: str | Path) -> bytes:
     if not data:
         raise InputError(f"{path}: the file is empty (0 bytes); copy it again or leave it out")
     return data
+
+
+def sha256(path: str | Path) -> str:
+    """The digest of a file, in hexadecimal."""
+    return hashlib.sha256(read_bytes(path)).hexdigest()
 
 
 def _decoded(path: Path, convert: Callable[[Image.Image], np.ndarray]) -> np.ndarray:

@@ -65,7 +65,8 @@ def _build(row: Weights, weights: str) -> Encoder:
     from shotseg.encoders import cnn
 
     own = {
-        "efficientnet-lite0": cnn.EfficientNetLite0,
+        "efficientnet-lite0": cnn.EfficientNetLite,
+        "efficientnet-lite2": cnn.EfficientNetLite,
         "efficientnet-lite0-blocks": cnn.EveryBlockEfficientNetLite0,
         "resnet50": cnn.EveryBlockResNet,
         "resnet101": cnn.EveryBlockResNet,

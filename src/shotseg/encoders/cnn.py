@@ -72,10 +72,11 @@ class TimmCNN(Encoder):
         return tap
 
 
-class EfficientNetLite0(TimmCNN):
-    """ImageNet EfficientNet-Lite0 (Tan and Le 2019, no squeeze-excitation) with its classifier; the offline default.
+class EfficientNetLite(TimmCNN):
+    """ImageNet EfficientNet-Lite (Tan and Le 2019, no squeeze-excitation) with its classifier; the offline encoders.
 
-    Maps: the block stages at strides 2, 4, 8, 16, 32 with 16, 24, 40, 112, 320 channels.
+    Maps: the block stages at strides 2, 4, 8, 16, 32; of Lite0 with 16, 24, 40, 112, 320 channels, of Lite2 with 16, 24, 48,
+    120, 352.
     """
 
     def _own_names(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -93,7 +94,7 @@ class EfficientNetLite0(TimmCNN):
         return F.conv2d(head, self.net.classifier.weight[:, :, None, None], self.net.classifier.bias)
 
 
-class EveryBlockEfficientNetLite0(EfficientNetLite0):
+class EveryBlockEfficientNetLite0(EfficientNetLite):
     """EfficientNet-Lite0 with a map for every block from stride 8 on, as HSNet and TLG compare them.
 
     Maps: 2 of 40 channels at stride 8, 3 of 80 and 3 of 112 at 16, 4 of 192 and 1 of 320 at 32.

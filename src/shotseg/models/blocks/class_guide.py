@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shotseg import encoders
-from shotseg.encoders.cnn import EfficientNetLite0
+from shotseg.encoders.cnn import EfficientNetLite
 from shotseg.encoders.features import Encoder, Features
 from shotseg.encoders.imagenet_text import ImageNetText
 from shotseg.encoders.vit import ViT
@@ -101,7 +101,7 @@ class ImageNetGuide(Guide):
     """Class activation of the ImageNet labels nearest to a name; fine: the steps of
     :class:`shotseg.priors.generators.ImageNetMaps`, on features that are there already.
 
-    encoder: the model's own; if it is EfficientNet-Lite0 its maps are read, else one of our own looks at each image too.
+    encoder: the model's own; if it is an EfficientNet-Lite its maps are read, else one of our own looks at each image too.
     """
 
     cut = ImageNetMaps.cut.high
@@ -109,7 +109,7 @@ class ImageNetGuide(Guide):
     def __init__(self, encoder: Encoder, refine: Refine = "guided"):
         super().__init__()
         self.refine = refine
-        self.encoder: Any = encoder if isinstance(encoder, EfficientNetLite0) else encoders.load("efficientnet-lite0")
+        self.encoder: Any = encoder if isinstance(encoder, EfficientNetLite) else encoders.load("efficientnet-lite0")
         self.extra_maps = 0 if self.encoder is encoder else 2
 
     @torch.no_grad()
