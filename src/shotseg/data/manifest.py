@@ -28,6 +28,7 @@ class Photo:
 
     ``pixels``: class id -> number of mask pixels, at original size, of every class in the photo.
     ``lists``: the image lists of the data set that name this photo, such as ``train`` and ``val``.
+    ``change``: what was done to the official mask to make it fit; empty for most.
     """
 
     id: str
@@ -37,10 +38,12 @@ class Photo:
     width: int
     pixels: dict[int, int]
     lists: tuple[str, ...]
+    change: str = ""
 
     def line(self) -> str:
         """This photo as one line of ``items.jsonl``."""
-        return json.dumps(asdict(self), ensure_ascii=False)
+        row = asdict(self)
+        return json.dumps(row if self.change else {k: v for k, v in row.items() if k != "change"}, ensure_ascii=False)
 
     @staticmethod
     def parse(line: str) -> Photo:
