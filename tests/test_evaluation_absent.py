@@ -11,6 +11,7 @@ from shotseg.evaluation import counts as reduce
 from shotseg.evaluation.counts import Counts
 from shotseg.evaluation.protocols import Pool, draw_episodes, preset
 from shotseg.evaluation.results import compare, lines, result, unmet
+from shotseg.evaluation.semantic import _taken
 from test_evaluation_numbers import Listed
 
 # Photos of three classes of which the episodes ask for two, each always as well met: class "a" 0.8, class "b" 0.6.
@@ -121,3 +122,14 @@ def test_the_bootstrap_of_5000_episodes_and_240_classes_takes_a_tenth_of_product
     theirs = 20 * (time.process_time() - start)
     assert (found.of("union", ids, weights) == plain).all()
     assert ours <= theirs / 10
+
+
+def test_resampled_sums_of_a_semantic_model_are_those_of_products_of_integers():
+    stream = np.random.default_rng(0)
+    union = stream.integers(0, 1000, (30, 5)) * (stream.random((30, 5)) < 0.5)
+    found = Counts(np.tile(np.arange(4), (30, 1)), union // 2, union, union, stream.integers(0, 9, 30))
+    weights = reduce.resamples(30, 7)
+    assert (weights.sum(1) == 30).all() and (weights == reduce.resamples(30, 7)).all()
+    for taken, own in zip(_taken(found, weights), weights, strict=True):
+        assert (taken.union == own @ union).all() and (taken.intersection == own @ (union // 2)).all()
+        assert taken.ignored.tolist() == [own @ found.ignored]

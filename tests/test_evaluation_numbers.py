@@ -1,7 +1,6 @@
 """Counts, their reductions, votes, and the released episode streams, against golden values."""
 
 from collections import defaultdict
-from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,14 +9,11 @@ import torch
 from torch.nn import functional as F
 
 import golden
-from shotseg.data.sets import spec
-from shotseg.encoders import list_encoders
 from shotseg.errors import UsageError
 from shotseg.evaluation import counts as reduce
 from shotseg.evaluation import protocols
 from shotseg.evaluation.counts import Counts, count
 from shotseg.evaluation.protocols import Pool, draw_episodes, preset
-from shotseg.evaluation.results import all_published, lines, published, published_beside
 
 
 def counts_of(prediction, target, class_ids) -> Counts:
@@ -361,80 +357,3 @@ def test_a_released_list_is_walked_as_it_stands():
     assert pool.walk == pool.listed == list(range(len(PAIRS)))
     assert [e.query for e in draw_episodes(preset("hsnet").override(episodes=30), pool, 1, 0)][:24] == list(range(24))
     assert preset("hsnet", "fss1000").episodes == 2400  # all ten photos of 240 classes, as the release walks them
-
-
-# --- published numbers ------------------------------------------------------------------------------------------------
-
-
-def test_published_means_are_the_means_of_their_folds_and_every_row_names_its_source():
-    for row in all_published():
-        assert row["source"] and row["dataset"] and 0 < row["miou"] < 100
-        if row["folds"]:
-            assert abs(np.mean(row["folds"]) - row["miou"]) < 0.13, row
-    assert {r["backbone"] for r in published("tlg", "pascal5i", 1)} == {"resnet50", "vgg16"}
-    assert published("matching", "pascal5i", 1) == []
-
-
-def test_published_rows_name_protocols_encoders_and_folds_that_exist():
-    for row in all_published():
-        if row["protocol"]:
-            assert row["protocol"] in protocols.PRESETS and row["encoder"] in list_encoders()
-            assert row["fold_definition"] in spec(row["dataset"])["folds"]
-
-
-def measured(**changes):
-    """What a result of HDMNet on fold 1 of COCO-20i says of itself."""
-    about = {"method": "hdmnet", "dataset": "coco20i", "shot": 1, "encoder": "resnet50-v2", "fold": 1}
-    data = {"folds": changes.pop("folds", "interleaved"), "year": changes.pop("year", "2014")}
-    protocol = preset(changes.pop("protocol", "hdmnet"), "coco20i").override(**changes.pop("override", {}))
-    return {**about, "data": data, "protocol": asdict(protocol), **changes}
-
-
-def test_a_published_number_stands_beside_the_same_fold_encoder_and_protocol_with_its_source():
-    content = measured(miou=1.0, fb_iou=1.0, ci95=None, controls={})
-    content["published"] = published_beside(content, all_classes=True)
-    first, second = lines(content)[1:]
-    assert first == ("published: resnet50, fold 1; HDMNet, Peng et al., CVPR 2023; not checked", "55.3", "", "")
-    assert second[0].startswith("published: resnet50, fold 1; without the base learner; ") and second[1] == "53.1"
-    assert not second[0].endswith("not checked")
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"folds": "contiguous"},
-        {"year": "2017"},
-        {"fold": None},
-        {"fold": "s1"},
-        {"encoder": "resnet50"},
-        {"encoder": "efficientnet-lite0"},
-        {"protocol": "shotseg"},
-        {"protocol": "hsnet"},
-        {"override": {"episodes": 10}},
-        {"override": {"size": 473}},
-        {"method": "matching"},
-        {"shot": 2},
-    ],
-)
-def test_no_published_number_stands_beside_another_measurement(changes):
-    assert published_beside(measured(), all_classes=True)
-    assert published_beside(measured(**changes), all_classes=True) == []
-    assert published_beside(measured(), all_classes=False) == []
-
-
-def test_pi_clip_is_compared_in_its_own_host_and_pfenet_at_its_own_size():
-    def of(method, **same):
-        return [(r["backbone"], r["miou"]) for r in published(method, "coco20i", 1, **same)]
-
-    assert of("pi-clip", encoder="resnet50-v2", host="pfenet") == [("resnet50, in pfenet", 38.4)]
-    assert of("pfenet", encoder="resnet101-v2", size=641) == [("resnet101", 38.5)]
-
-
-def test_every_row_that_was_not_checked_says_so_in_the_table():
-    for row in all_published():
-        if row["folds"] and row["protocol"]:
-            content = {**measured(miou=1.0, fb_iou=1.0, ci95=None, controls={}), "fold": 0, "published": [row]}
-            label = lines(content)[1][0]
-            assert row["source"] in label
-            sure = row["checked"] and "folds" not in row.get("unchecked", ())
-            assert label.endswith("not checked") != sure

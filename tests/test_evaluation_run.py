@@ -19,7 +19,6 @@ from torch.nn import functional as F
 import golden
 import tiny_clip
 from shotseg import models
-from shotseg.cli.benchmark import Benchmark
 from shotseg.cli.evaluate import Evaluate
 from shotseg.data.folder import FolderDataset
 from shotseg.data.samples import Prediction, Support
@@ -429,33 +428,6 @@ def test_wrong_usage_is_one_line_with_the_mend(root, tmp_path, stand_in, flags, 
     with pytest.raises(UsageError, match=re.escape(said)) as caught:
         Evaluate(**settings).run()
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("flags", [{}, {"way": 2}, {"method": "simformer", "checkpoint": Path("x.safetensors")}])
-def test_a_place_that_cannot_be_written_is_known_before_the_work(root, tmp_path, monkeypatch, flags):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setattr(Evaluate, "_data", lambda *_: pytest.fail("the work began"))
-    monkeypatch.setattr(Evaluate, "_names", lambda _: (flags.get("method", "matching"), "none"))
-    for out, said in (
-        (tmp_path / "file/x.json", "cannot be written (a file stands above it)"),
-        (tmp_path, "ends in .json"),
-    ):
-        with pytest.raises(UsageError, match=re.escape(said)):
-            Evaluate("folder", root=root, out=out, **flags).run()
-    (tmp_path / "folder.json").mkdir()
-    with pytest.raises(UsageError, match=r"--out .*folder\.json: a folder; name a file in it"):
-        Evaluate("folder", root=root, out=tmp_path / "folder.json", **flags).run()
-
-
-def test_comparison_and_benchmark_know_it_too(tmp_path):
-    (tmp_path / "file").write_text("")
-    missing = tmp_path / "missing.json"
-    for verb in (
-        Evaluate(compare=(missing, missing), out=tmp_path / "file/x.json"),
-        Benchmark(out=tmp_path / "file/x"),
-    ):
-        with pytest.raises(UsageError, match=r"--out .*cannot be written"):
-            verb.run()
 
 
 def test_a_folder_is_walked_in_turn_of_its_classes_and_unmet_ones_are_named(root, tmp_path, stand_in, capsys):

@@ -62,6 +62,7 @@ def prepare(
     with _progress(quiet) as progress:
         found, archives = gather(facts, root, download, progress)
         plan = planner(name)(found, facts)
+        _check_share(plan.left_out, plan.records or len(plan.sources) + len(plan.left_out), root)
         if not plan.sources:
             raise InputError(f"{root}: the files of {name} hold no annotated photo; unpack the official archives again")
         photos, left_out = _convert(plan, root, folder, workers, progress)
@@ -81,15 +82,14 @@ def _convert(
     folder.mkdir(parents=True, exist_ok=True)
     final, partial = folder / "items.jsonl", folder / "items.jsonl.part"
     done = _kept(folder, final) | _kept(folder, partial)
-    wanted, twice = _once(plan.sources)
-    left_out, total = [*plan.left_out, *twice], len(plan.sources) + len(plan.left_out)
+    wanted, left_out = _once(plan.sources)
     waiting = iter([source for source in wanted if _key(source, root) not in done])
     task = progress.add_task("converting masks", total=len(wanted), completed=len(wanted) - length_hint(waiting))
     size_of = lru_cache(256)(lambda path: read_image(path).shape[:2])
     with partial.open("ab") as lines, ThreadPoolExecutor(max(1, workers)) as pool:
         lines.truncate(_whole_lines(partial))
         while batch := list(islice(waiting, BATCH)):
-            _check_share(left_out, total, root)
+            _check_share(left_out, len(plan.sources), root)
             made = pool.map(lambda source: _photo(source, root, folder, plan, size_of), batch)
             for source, photo in zip(batch, made):
                 if isinstance(photo, LeftOut):
@@ -99,17 +99,17 @@ def _convert(
                     lines.write(f"{photo.line()}\n".encode())
                 progress.advance(task)
             lines.flush()
-    _check_share(left_out, total, root)
+    _check_share(left_out, len(plan.sources), root)
     photos = [done[key] for source in wanted if (key := _key(source, root)) in done]
     write_bytes(final, "".join(f"{photo.line()}\n" for photo in photos).encode())
     partial.unlink()
-    return photos, left_out
+    return photos, [*plan.left_out, *left_out]
 
 
 def _check_share(left_out: Sequence[LeftOut], total: int, root: Path) -> None:
     if len(left_out) > MOST_LEFT_OUT * total:
         raise InputError(
-            f"{root}: {len(left_out)} of {total} pairs of photo and mask cannot be used, more than "
+            f"{root}: {len(left_out)} of {total} photos, masks or annotations cannot be used, more than "
             f"{MOST_LEFT_OUT:.0%}; the first: {left_out[0].reason}"
         )
 

@@ -55,7 +55,8 @@ class Plan:
     """What a data set is made of: ``sources`` in the order of the manifest, sorted by id within a list.
 
     ``notes``: choices made while reading, for the manifest; ``warnings``: what a user must know, one line each;
-    ``left_out``: what the files hold and cannot be used, as far as it is known before a mask is read.
+    ``left_out``: what the files hold and cannot be used, as far as it is known before a mask is read, of ``records`` that
+    were looked at (0: of the sources and these).
     """
 
     classes: dict[int, str]
@@ -64,6 +65,7 @@ class Plan:
     notes: dict[str, Any] = field(default_factory=dict)
     warnings: Sequence[str] = ()
     left_out: Sequence[LeftOut] = ()
+    records: int = 0
 
     @property
     def binary(self) -> bool:

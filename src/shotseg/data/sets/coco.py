@@ -25,9 +25,11 @@ def coco20i(found: dict[str, Any], facts: dict[str, Any]) -> Plan:
     class_of = {category: i for i, category in enumerate(facts["category_ids"], start=1)}
     sources: list[Source] = []
     left_out: list[LeftOut] = []
+    records = 0
     for part in ("train", "val"):
         path = next(iter(sorted(found["annotations"].glob(f"instances_{part}{found['variant']}.json"))))
-        photos, objects, _ = instances.read(path, left_out, set(class_of))
+        photos, objects, _, looked_at = instances.read(path, left_out, set(class_of))
+        records += looked_at
         by_photo = defaultdict(list)
         for one in objects:
             by_photo[one["image_id"]].append(one)
@@ -39,7 +41,8 @@ def coco20i(found: dict[str, Any], facts: dict[str, Any]) -> Plan:
     notes = {"year": found["variant"], "overlap": "smaller object on top, crowds at the bottom"}
     not_2014 = "made from COCO 2017: published COCO-20i numbers use 2014 and are not comparable"
     warnings = (not_2014,) if found["variant"] == "2017" else ()
-    return Plan(dict(enumerate(facts["classes"], start=1)), facts["folds"], sources, notes, warnings, left_out)
+    classes = dict(enumerate(facts["classes"], start=1))
+    return Plan(classes, facts["folds"], sources, notes, warnings, left_out, records)
 
 
 def lvis92i(found: dict[str, Any], facts: dict[str, Any]) -> Plan:
@@ -47,7 +50,7 @@ def lvis92i(found: dict[str, Any], facts: dict[str, Any]) -> Plan:
     val = found["annotations"] / f"lvis_{version}_val.json"
     train = val.with_name(f"lvis_{version}_train.json")
     left_out: list[LeftOut] = []
-    photos, objects, names = instances.read(val, left_out)
+    photos, objects, names, records = instances.read(val, left_out)
     images_of = defaultdict(set)
     for one in objects:
         images_of[one["category_id"]].add(one["image_id"])
@@ -58,11 +61,13 @@ def lvis92i(found: dict[str, Any], facts: dict[str, Any]) -> Plan:
     if version != "v1":
         warnings.append(f"made from LVIS {version}: published LVIS-92i numbers use v1 and are not comparable")
     if train.is_file():
-        sources = _lvis_sources(*instances.read(train, left_out)[:2], set(kept), found, "train") + sources
+        photos, objects, _, looked_at = instances.read(train, left_out)
+        sources = _lvis_sources(photos, objects, set(kept), found, "train") + sources
+        records += looked_at
     else:
         warnings.append(f"{train} is absent: the train list is empty, so this set is for testing only")
     notes = {"year": version, "classes": f"categories with at least {facts['min_images']} photos in {val.name}"}
-    return Plan({c: names[c] for c in kept}, folds, sources, notes, warnings, left_out)
+    return Plan({c: names[c] for c in kept}, folds, sources, notes, warnings, left_out, records)
 
 
 def _lvis_sources(

@@ -19,8 +19,8 @@ UNUSABLE = (KeyError, TypeError, ValueError, AttributeError, OverflowError)  # w
 
 def read(
     path: Path, left_out: list[LeftOut], wanted: Collection[int] | None = None
-) -> tuple[dict[int, dict], list[dict], dict[int, str]]:
-    """Photos by id, objects that can be drawn, and the names of the categories.
+) -> tuple[dict[int, dict], list[dict], dict[int, str], int]:
+    """Photos by id, objects that can be drawn, the names of the categories, and how many records there were in all.
 
     What cannot be used is added to ``left_out``: photos without name or size; objects of no photo, or of a category
     that is not in ``wanted`` (default: the file's own); shapes that are none, while the object's other shapes stay.
@@ -55,7 +55,7 @@ def read(
         left_out += [LeftOut(name, f"{path}: {name}: {flaw}") for flaw in flaws]
         if record.get("segmentation"):
             objects.append(record)
-    return photos, objects, names
+    return photos, objects, names, len(images) + len(annotations)
 
 
 def _photo(record: dict) -> dict:
