@@ -131,11 +131,11 @@ def _key(source: Source, root: Path) -> Key:
 
 
 def _kept(folder: Path, path: Path) -> dict[Key, Photo]:
-    """The photos in a file of an earlier run, up to a torn line, whose masks are still there."""
+    """The photos in a file of an earlier run, up to a torn line, whose masks are still there and not empty."""
     found = {}
     try:
         for photo in read_photos(path):
-            if (folder / photo.mask).is_file():
+            if all(photo.pixels.values()) and (folder / photo.mask).is_file():
                 found[photo.id, photo.image, photo.mask, photo.lists] = photo
     except (OSError, ValueError, KeyError, TypeError):
         pass  # absent, or torn by a kill
