@@ -6,6 +6,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import h5py
 import numpy as np
 from PIL import Image
 from scipy.io import savemat
@@ -158,7 +159,33 @@ def fss(root: Path, classes: int = 10, lists: bool = True) -> Path:
     return root
 
 
-def coco_stuff(root: Path, version: str = "v1.0") -> Path:
+def matlab_7_3(path: Path, **variables: np.ndarray) -> None:
+    """A file as MATLAB's ``save -v7.3`` writes it: HDF5 behind a header of 512 bytes, each array with its columns first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w", userblock_size=512) as file:
+        cells = file.create_group("#refs#")
+        for name, value in variables.items():
+            if value.dtype == object:  # a cell array: references to its texts, which are columns of 16-bit letters
+                texts = [cells.create_dataset(f"{name}{i}", data=letters(t)) for i, t in enumerate(value.ravel())]
+                stored = np.array([text.ref for text in texts], dtype=h5py.ref_dtype).reshape(value.T.shape)
+                file.create_dataset(name, data=stored).attrs["MATLAB_class"] = np.bytes_("cell")
+            else:
+                file.create_dataset(name, data=value.T, compression="gzip")
+                file[name].attrs["MATLAB_class"] = np.bytes_(value.dtype.name)
+    head = b"MATLAB 7.3 MAT-file, Platform: GLNXA64, HDF5 schema 1.00 .".ljust(124) + bytes([0, 2]) + b"IM"
+    with path.open("r+b") as file:
+        file.write(head)
+
+
+def letters(text: str) -> np.ndarray:
+    return np.array([ord(letter) for letter in text], dtype=np.uint16)[:, None]
+
+
+def level_5(path: Path, **variables: np.ndarray) -> None:
+    savemat(path, variables)
+
+
+def coco_stuff(root: Path, version: str = "v1.0", save=level_5) -> Path:
     folder = root / f"cocostuff-10k-{version}"
     (folder / "imageLists").mkdir(parents=True)
     (folder / "annotations").mkdir()
@@ -172,7 +199,7 @@ def coco_stuff(root: Path, version: str = "v1.0") -> Path:
             # v1.0: 1 = unlabelled, 2 = person, 172 = wood; v1.1: 0 = unlabelled, 1 = person, 182 = wood
             array = labels(1, 2, 172) if version == "v1.0" else labels(0, 1, 182)
             named = np.array([f"name {n}" for n in range(count_of_names)], dtype=object)[:, None]
-            savemat(folder / f"annotations/{stem}.mat", {"S": array, "names": named, "captions": "a photo"})
+            save(folder / f"annotations/{stem}.mat", S=array, names=named, captions=letters("a photo"))
     return root
 
 

@@ -14,7 +14,6 @@ from shotseg.evaluation import counts as reduce
 from shotseg.evaluation import protocols
 from shotseg.evaluation.counts import Counts, count
 from shotseg.evaluation.protocols import Pool, draw_episodes, preset
-from shotseg.evaluation.results import all_published, published
 
 
 def counts_of(prediction, target, class_ids) -> Counts:
@@ -342,10 +341,19 @@ def test_a_class_with_too_few_photos_is_a_clear_error():
         Pool(Listed([("a", 0), ("b", 0)]), ["0"], 2)
 
 
-def test_published_means_are_the_means_of_their_folds_and_every_row_names_its_source():
-    for row in all_published():
-        assert row["source"] and row["dataset"] and 0 < row["miou"] < 100
-        if row["folds"]:
-            assert abs(np.mean(row["folds"]) - row["miou"]) < 0.13, row
-    assert {r["backbone"] for r in published("tlg", "pascal5i", 1)} == {"resnet50", "vgg16"}
-    assert published("matching", "pascal5i", 1) == []
+def test_items_that_stand_class_by_class_are_walked_in_turn_of_the_classes():
+    listed = Listed([(f"{c}-{i}", c) for c in range(6) for i in range(4)])
+    listed.by_class = True
+    pool = Pool(listed, [str(c) for c in range(6)], 1)
+    for protocol in ("hsnet", "tlg", "pfenet", "cst"):
+        drawn = draw_episodes(preset(protocol).override(episodes=12), pool, 1, seed=0)
+        met = [pool.items[e.query].class_id for e in drawn]
+        assert met == 2 * [0, 1, 2, 3, 4, 5], protocol
+    assert len({e.query for e in draw_episodes(preset("hsnet").override(episodes=24), pool, 1, 0)}) == 24
+
+
+def test_a_released_list_is_walked_as_it_stands():
+    pool = Pool(Listed(PAIRS), ["0", "1", "2"], 1)
+    assert pool.walk == pool.listed == list(range(len(PAIRS)))
+    assert [e.query for e in draw_episodes(preset("hsnet").override(episodes=30), pool, 1, 0)][:24] == list(range(24))
+    assert preset("hsnet", "fss1000").episodes == 2400  # all ten photos of 240 classes, as the release walks them

@@ -417,9 +417,9 @@ def test_chosen_classes_are_tested_alone(root, tmp_path, stand_in):
         ({"workers": -1}, "--workers -1"),
         ({"method": "maskformer"}, "give --checkpoint"),
         ({"out": Path("x.txt")}, "ends in .json"),
-        ({"fold": "7"}, "no fold '7'"),
-        ({"classes": ("purple",)}, "no class 'purple'"),
-        ({"shot": 30}, "no class has the 31 photos"),
+        ({"fold": "7"}, "--fold: no fold '7'"),
+        ({"classes": ("purple",)}, "--classes: no class 'purple'"),
+        ({"shot": 30}, "--shot 30: no class of"),
         ({"dataset": "pascal6i"}, "pascal6i"),
     ],
 )
@@ -428,6 +428,15 @@ def test_wrong_usage_is_one_line_with_the_mend(root, tmp_path, stand_in, flags, 
     with pytest.raises(UsageError, match=re.escape(said)) as caught:
         Evaluate(**settings).run()
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_is_walked_in_turn_of_its_classes_and_unmet_ones_are_named(root, tmp_path, stand_in, capsys):
+    content = run(root, tmp_path / "x.json", protocol="hsnet", episodes=3, seeds=(0,))
+    assert sorted(content["counts"]["per_episode"]["class"]) == ["blue", "green", "red"]
+    assert "no episode asks" not in capsys.readouterr().err
+    run(root, tmp_path / "x.json", protocol="hsnet", episodes=2, seeds=(0,))
+    assert "no episode asks for 1 of 3 classes, which count as zero: red" in capsys.readouterr().err
+    assert "no episode asks for 1 of 3 classes" in (tmp_path / "x.report.html").read_text()
 
 
 def test_two_processes_give_the_counts_of_one(root, tmp_path):

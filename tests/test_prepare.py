@@ -411,24 +411,6 @@ def test_a_finished_data_set_is_not_converted_again(tmp_path, monkeypatch):
     assert tree(first.folder) == before
 
 
-def test_a_truncated_annotation_or_photo_is_named(tmp_path):
-    root = miniatures.pascal(tmp_path)
-    broken = root / "benchmark_RELEASE/dataset/cls/2009_001000.mat"
-    broken.write_bytes(broken.read_bytes()[:100])
-    with pytest.raises(InputError, match=r"2009_001000\.mat"):
-        prepare("pascal5i", root, quiet=True)
-    broken.unlink()
-    with pytest.raises(InputError, match=r"2009_001000\.mat"):
-        prepare("pascal5i", root, quiet=True)
-
-
-def test_a_photo_of_another_size_than_its_annotation_is_named(tmp_path):
-    root = miniatures.ade(tmp_path)
-    miniatures.photo(root / "ADEChallengeData2016/images/training/ADE_train_00000002.jpg", size=(30, 30))
-    with pytest.raises(InputError, match=r"ADE_train_00000002\.jpg: 30 x 30 pixels but its annotation has 80 x 60"):
-        prepare("ade20k150", root, quiet=True)
-
-
 def test_the_prepared_folder_can_be_moved_with_its_root(tmp_path):
     root = miniatures.suim(tmp_path / "a")
     prepare("suim", root, quiet=True)

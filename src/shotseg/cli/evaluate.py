@@ -12,6 +12,7 @@ from typing import Any, Literal
 import tyro
 
 from shotseg.cli.console import progress, say, table
+from shotseg.cli.output import check_out
 from shotseg.errors import UsageError
 
 
@@ -100,6 +101,7 @@ class Evaluate:
             self._refuse(("score_at", "fusion", "ignore_band", "rule", "resume"), "--way above 1")
         if self.out.suffix != ".json":
             raise UsageError(f"--out {self.out}: name a file that ends in .json")
+        check_out(self.out)
         from shotseg.models import SEMANTIC
 
         if self._names()[0] not in SEMANTIC:
@@ -153,7 +155,8 @@ class Evaluate:
 
         from shotseg.data.images import sha256, write_bytes
         from shotseg.evaluation import report, results
-        from shotseg.evaluation.protocols import Pool, draw_episodes, list_hash
+        from shotseg.evaluation.pool import Pool
+        from shotseg.evaluation.protocols import draw_episodes, list_hash
         from shotseg.evaluation.run import Evaluator, evaluate, partial_files
 
         workers = self.workers or torch.get_num_threads()
@@ -198,8 +201,9 @@ class Evaluate:
             **results.result(about, protocol, pool, lists, rows),
             "seconds_per_episode": round(seconds, 5),
             "environment": results.environment(device),
-            "published": results.published(method, self.dataset, self.shot),
         }
+        host = type(model.host).__name__.lower() if hasattr(model, "host") else None
+        content["published"] = results.published_beside(content, len(classes) == len(dataset.classes), host)
         page = report.page(content, report.best_and_worst(evaluator, content, episodes))
         write_bytes(out.with_suffix(".report.html"), page.encode())
         write_bytes(out, json.dumps(content, ensure_ascii=False).encode())
@@ -207,6 +211,10 @@ class Evaluate:
             path.unlink()
         title = f"{self.dataset}, {len(classes)} classes, {self.shot}-shot, {len(episodes)} episodes, {protocol.name}"
         table(title, ("percent", "mIoU", "95 % interval", "FB-IoU"), results.lines(content), ("mIoU", "FB-IoU"))
+        if unmet := results.unmet(content):
+            say(unmet)
+        if results.published(method, self.dataset, self.shot) and not content["published"]:
+            say(f"published numbers of {method}: not shown, they have other folds, another encoder or another protocol")
         if protocol.overridden:
             say(f"not the preset {protocol.name}: changed {', '.join(protocol.overridden)}")
         print(f"result: {out}, report: {out.with_suffix('.report.html')}")
@@ -252,7 +260,8 @@ class Evaluate:
             if self.fold is not None:
                 found = {str(fold): names for fold, names in dataset.folds.items()}
                 if self.fold not in found:
-                    raise UsageError(f"{root}: no fold {self.fold!r}; index.csv has {', '.join(found) or 'none'}")
+                    known = f"choose from: {', '.join(found)}" if found else "its index.csv names none, leave it out"
+                    raise UsageError(f"--fold: no fold {self.fold!r} in {root}; {known}")
                 wanted = found[self.fold]
         else:
             family = "pfenet" if self.protocol in ("pfenet", "bam", "hdmnet", "pi-clip") else "hsnet"
@@ -262,14 +271,16 @@ class Evaluate:
             dataset = data.load(self.dataset, root, **view)
             wanted = dataset.classes
         if unknown := set(self.classes) - set(wanted):
-            raise UsageError(f"no class {sorted(unknown)[0]!r} to test; there is {', '.join(wanted)}")
+            raise UsageError(f"--classes: no class {sorted(unknown)[0]!r} to test; choose from: {', '.join(wanted)}")
         if self.classes:
             return dataset, [name for name in wanted if name in self.classes]
         enough = _with_enough_photos(dataset, wanted, self.shot)
         if left_out := [name for name in wanted if name not in enough]:
             say(f"left out, fewer than {self.shot + 1} photos: {', '.join(left_out)}")
         if not enough:
-            raise UsageError(f"{root}: no class has the {self.shot + 1} photos with masks that {self.shot} shots need")
+            raise UsageError(
+                f"--shot {self.shot}: no class of {root} has the {self.shot + 1} photos with masks that this needs"
+            )
         return dataset, enough
 
     def _model(self) -> tuple[Any, Any]:
@@ -305,6 +316,8 @@ class Evaluate:
         from shotseg.data.images import write_bytes
         from shotseg.evaluation.results import compare
 
+        if self.out is not None:
+            check_out(self.out)
         found = compare(first, second)
         row = (f"{found['difference']:+.2f}", f"{found['low']:+.2f} .. {found['high']:+.2f}", f"{found['p']:.3f}")
         title = f"mIoU {found['miou'][0]:.1f} and {found['miou'][1]:.1f} on the same {found['episodes']} episodes"

@@ -8,7 +8,10 @@ from typing import Annotated
 
 import tyro
 
+from shotseg.cli.output import check_out
 from shotseg.errors import UsageError
+
+SHOWN = 20  # of what is left out; the manifest names all
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,8 @@ class Prepare:
         shotseg prepare pascal5i --root data/pascal
         shotseg prepare coco20i --root data/coco --download
 
-    A missing archive is named with its address. Run it again after an interruption: it goes on where it stopped.
+    A missing archive is named with its address. Photos and masks that cannot be used are left out and named.
+    Run it again after an interruption: it goes on where it stopped.
     `shotseg list datasets` names the data sets.
     """
 
@@ -43,6 +47,10 @@ class Prepare:
 
         if self.workers < 1:
             raise UsageError(f"--workers {self.workers}: give at least 1")
+        if self.out is not None:
+            check_out(self.out, folder=True)
+        elif self.download or self.root.is_dir():
+            check_out(self.root, folder=True, flag="--root")
         manifest = prepare(self.dataset, self.root, self.out, self.download, self.workers)
         console = Console(soft_wrap=True, highlight=False)
         lists = ", ".join(f"{name} {count}" for name, count in manifest.facts["photos_by_list"].items())
@@ -51,5 +59,10 @@ class Prepare:
         )
         for warning in manifest.facts["warnings"]:
             console.print(f"warning: {warning}", markup=False)
+        left_out = manifest.facts["left_out"]
+        for each in left_out[:SHOWN]:
+            console.print(f"left out: {each['id']}: {each['reason']}", markup=False)
+        if len(left_out) > SHOWN:
+            console.print(f"left out: {len(left_out) - SHOWN} more", markup=False)
         console.print(f"{manifest.folder / 'manifest.json'}", markup=False)
         return 0

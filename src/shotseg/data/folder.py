@@ -55,9 +55,12 @@ class FolderDataset:
     masks:    leave out photos without a mask.
 
     ``classes``: names, sorted (label maps: in the order of classes.csv).       ``items``: list of :class:`Item`.
+    ``by_class``: its items stand class by class.
     ``folds``: class names by fold number, from the columns ``class`` and ``fold`` of index.csv; empty without them.
     Raises UsageError (one line) where the folder is missing, empty, or laid out in another way.
     """
+
+    by_class = True
 
     def __init__(
         self,

@@ -28,6 +28,7 @@ class Photo:
 
     ``pixels``: class id -> number of mask pixels, at original size, of every class in the photo.
     ``lists``: the image lists of the data set that name this photo, such as ``train`` and ``val``.
+    ``change``: what was done to the official mask to make it fit; empty for most.
     """
 
     id: str
@@ -37,10 +38,12 @@ class Photo:
     width: int
     pixels: dict[int, int]
     lists: tuple[str, ...]
+    change: str = ""
 
     def line(self) -> str:
         """This photo as one line of ``items.jsonl``."""
-        return json.dumps(asdict(self), ensure_ascii=False)
+        row = asdict(self)
+        return json.dumps(row if self.change else {k: v for k, v in row.items() if k != "change"}, ensure_ascii=False)
 
     @staticmethod
     def parse(line: str) -> Photo:
@@ -103,7 +106,8 @@ class Manifest:
         if folds is None:
             return next(iter(self.folds), None)
         if folds not in self.folds:
-            raise UsageError(f"{self.name} has no folds {folds!r}; choose from: {', '.join(self.folds) or 'none'}")
+            known = f"choose from: {', '.join(self.folds)}" if self.folds else "it has none, leave folds out"
+            raise UsageError(f"{self.name} has no folds {folds!r} (--folds); {known}")
         return folds
 
     def novel_ids(self, fold: int | str | None, folds: str | None = None) -> tuple[int, ...]:
@@ -113,9 +117,8 @@ class Manifest:
             return tuple(self.classes)
         known = self.folds.get(definition or "", {})
         if str(fold) not in known:
-            raise UsageError(
-                f"{self.name} has no fold {fold!r}; choose from: {', '.join(known) or 'none, leave it out'}"
-            )
+            mend = f"choose from: {', '.join(known)}" if known else "it has none, leave fold out"
+            raise UsageError(f"{self.name} has no fold {fold!r} (--fold); {mend}")
         return tuple(known[str(fold)])
 
     def family(self, family: str | None = None) -> tuple[str, dict[str, Any]]:
@@ -175,7 +178,7 @@ class ManifestDataset:
         self.novel_ids = manifest.novel_ids("test" if by_split else fold, folds)
         if by_split:
             if fold is not None:
-                raise UsageError(f"{manifest.name} has class splits, not folds; leave the fold out")
+                raise UsageError(f"{manifest.name} has class splits, not folds; leave fold (--fold) out")
             self.class_ids = manifest.novel_ids(split, folds)
         elif split == "train" and fold is not None:
             self.class_ids = tuple(i for i in manifest.classes if i not in set(self.novel_ids))
@@ -229,6 +232,8 @@ class ManifestDataset:
             "list": self.list,
             "novel": self.novel,
             "min_pixels": self.min_pixels,
+            "year": self.manifest.facts.get("choices", {}).get("year"),
+            "left_out": len(self.manifest.facts.get("left_out", ())),
             "photos": len(self.photos),
             "pairs": len(self.items),
             "pairs_sha256": pairs_hash(self.pairs()),

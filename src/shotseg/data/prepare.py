@@ -1,5 +1,6 @@
 """Official archives to a checked manifest: found or downloaded, unpacked, converted once, counted, hashed.
 
+A photo or mask that cannot be used is left out and named in the manifest, up to the share ``MOST_LEFT_OUT``.
 Everything is written whole or not at all, and in one fixed order, so that a run that was killed goes on where it
 stopped and ends in the same files.
 """
@@ -9,12 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tarfile
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from itertools import islice
+from operator import length_hint
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import shotseg
-from shotseg.data.images import write_bytes, write_png
+from shotseg.data.archives import gather
+from shotseg.data.images import read_image, write_bytes, write_png
 from shotseg.data.manifest import VERSION, Manifest, Photo, pairs, pairs_hash, read_photos
 from shotseg.data.samples import IGNORE
-from shotseg.data.sets import PLANS, Plan, Source, planner, spec
+from shotseg.data.sets import PLANS, LeftOut, Plan, Source, planner, spec
 from shotseg.errors import InputError, UsageError
 
 BATCH = 64  # photos converted between two looks at the disk
+MOST_LEFT_OUT = 1 / 3  # share of pairs that may be unusable; beyond it the archives themselves must be wrong
 
 
 def prepare(
@@ -45,7 +47,8 @@ def prepare(
 
     root:     where the official archives lie, packed or unpacked.
     download: fetch missing archives from hosts that allow it.      workers: threads that convert masks.
-    Raises UsageError for a missing archive (which, from where, to where), InputError for a broken one.
+    Raises UsageError for a missing archive (which, from where, to where), InputError for a broken one or one of which
+    more than ``MOST_LEFT_OUT`` cannot be used.
     """
     root = Path(root)
     if name not in PLANS:
@@ -59,169 +62,130 @@ def prepare(
     with _progress(quiet) as progress:
         found, archives = gather(facts, root, download, progress)
         plan = planner(name)(found, facts)
+        _check_share(plan.left_out, plan.records or len(plan.sources) + len(plan.left_out), root)
         if not plan.sources:
             raise InputError(f"{root}: the files of {name} hold no annotated photo; unpack the official archives again")
-        items = _convert(plan, root, folder, workers, progress)
-    return _finish(name, facts, plan, root, folder, items, archives)
-
-
-# --- archives ---------------------------------------------------------------------------------------------------------
-
-
-def gather(
-    facts: dict[str, Any], root: Path, download: bool, progress: Progress
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Where each part of a data set lies, unpacking and downloading as needed, and what was found, for the manifest.
-
-    The parts come with ``root`` and ``variant`` (such as COCO's year: the first that is complete).
-    """
-    variants = facts["archives"]
-    complete = (v for v, parts in variants.items() if not _missing(root, parts))
-    variant = next(complete, next(iter(variants)))
-    parts = variants[variant]
-    if download:
-        for part in _missing(root, parts):
-            if part.get("direct"):
-                _download(root, part)
-    if missing := _missing(root, parts):
-        wanted = "; ".join(f"{part['file']} from {part['url']}" for part in missing)
-        by_us = " or add --download" if all(part.get("direct") for part in missing) and not download else ""
-        raise UsageError(f"{facts['title']}: missing in {root}: {wanted}; download by hand and put it there{by_us}")
-    found: dict[str, Any] = {"root": root, "variant": variant}
-    archives = []
-    for key, part in parts.items():
-        if not _place(root, part):
-            _unpack(root, part, progress)
-        place = _place(root, part)
-        if place is None:
-            inside = f"{part['folders'][0]} with {', '.join(part['needs']) or 'photos'}"
-            raise InputError(f"{root / part['file']}: has no folder {inside}; download it again from {part['url']}")
-        found[key] = place
-        hashed = _hash_file(root, part)
-        md5 = hashed.read_text(encoding="ascii") if hashed.is_file() else None
-        archives.append({"file": part["file"], "url": part["url"], "md5": md5, "official_md5": part.get("md5")})
-    return found, archives
-
-
-def _place(root: Path, part: dict[str, Any]) -> Path | None:
-    """The unpacked folder of an archive; None while it is absent or was unpacked only in part."""
-    if _half(root, part).exists():
-        return None
-    places = [root / folder for folder in part["folders"]]
-    return next((p for p in places if p.is_dir() and all(any(p.glob(need)) for need in part["needs"])), None)
-
-
-def _missing(root: Path, parts: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    return [part for part in parts.values() if not _place(root, part) and not (root / part["file"]).is_file()]
-
-
-def _half(root: Path, part: dict[str, Any]) -> Path:
-    return root / f".{part['file']}.part"
-
-
-def _hash_file(root: Path, part: dict[str, Any]) -> Path:
-    return root / f".{part['file']}.md5"  # what was unpacked stays known when the archive itself is deleted
-
-
-def _download(root: Path, part: dict[str, Any]) -> None:
-    from torchvision.datasets.utils import download_url
-
-    try:
-        download_url(part["url"], root, f"{part['file']}.download", part.get("md5"))
-        (root / f"{part['file']}.download").replace(root / part["file"])
-    except (OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"{part['url']}: cannot be downloaded ({reason}); fetch it by hand into {root}") from error
-
-
-def _unpack(root: Path, part: dict[str, Any], progress: Progress) -> None:
-    """Unpack beside the final place, then move: a folder that is there is whole."""
-    archive, half = root / part["file"], _half(root, part)
-    task = progress.add_task(f"checking {archive.name}", total=None)
-    if part.get("md5"):
-        with archive.open("rb") as file:
-            _hash_file(root, part).write_text(hashlib.file_digest(file, "md5").hexdigest(), encoding="ascii")
-    progress.update(task, description=f"unpacking {archive.name}")
-    shutil.rmtree(half, ignore_errors=True)
-    half.mkdir()
-    try:
-        if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as zipped:
-                zipped.extractall(half)
-        else:
-            with tarfile.open(archive) as tar:
-                tar.extractall(half, filter="data")
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
-        raise InputError(f"{archive}: cannot be unpacked ({error}); download {part['url']} again") from error
-    for source in sorted(path for path in half.rglob("*") if path.is_file()):
-        target = root / source.relative_to(half)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        source.replace(target)
-    shutil.rmtree(half)
-    progress.remove_task(task)
+        photos, left_out = _convert(plan, root, folder, workers, progress)
+    return _finish(name, facts, plan, root, folder, photos, left_out, archives)
 
 
 # --- masks ------------------------------------------------------------------------------------------------------------
 
 
-def _convert(plan: Plan, root: Path, folder: Path, workers: int, progress: Progress) -> Path:
-    """Write the masks and one line a photo to ``items.jsonl``, going on after the lines that an earlier run left."""
+def _convert(
+    plan: Plan, root: Path, folder: Path, workers: int, progress: Progress
+) -> tuple[list[Photo], list[LeftOut]]:
+    """Write the masks and ``items.jsonl``, a line a photo in the order of the plan; give its photos and what is left out.
+
+    What an earlier run finished is kept, what it left out is tried again.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     final, partial = folder / "items.jsonl", folder / "items.jsonl.part"
-    if final.is_file() and not partial.is_file():
-        shutil.copyfile(final, partial)
-    kept, size = _kept(plan, root, folder, partial)
-    task = progress.add_task("converting masks", total=len(plan.sources), completed=kept)
+    done = _kept(folder, final) | _kept(folder, partial)
+    wanted, left_out = _once(plan.sources)
+    waiting = iter([source for source in wanted if _key(source, root) not in done])
+    task = progress.add_task("converting masks", total=len(wanted), completed=len(wanted) - length_hint(waiting))
+    size_of = lru_cache(256)(lambda path: read_image(path).shape[:2])
     with partial.open("ab") as lines, ThreadPoolExecutor(max(1, workers)) as pool:
-        lines.truncate(size)
-        rest = iter(islice(plan.sources, kept, None))
-        while batch := list(islice(rest, BATCH)):
-            for photo in pool.map(lambda source: _photo(source, root, folder, plan), batch):
-                lines.write(f"{photo.line()}\n".encode())
+        lines.truncate(_whole_lines(partial))
+        while batch := list(islice(waiting, BATCH)):
+            _check_share(left_out, len(plan.sources), root)
+            made = pool.map(lambda source: _photo(source, root, folder, plan, size_of), batch)
+            for source, photo in zip(batch, made):
+                if isinstance(photo, LeftOut):
+                    left_out.append(photo)
+                else:
+                    done[_key(source, root)] = photo
+                    lines.write(f"{photo.line()}\n".encode())
                 progress.advance(task)
             lines.flush()
-    partial.replace(final)
-    return final
+    _check_share(left_out, len(plan.sources), root)
+    photos = [done[key] for source in wanted if (key := _key(source, root)) in done]
+    write_bytes(final, "".join(f"{photo.line()}\n" for photo in photos).encode())
+    partial.unlink()
+    return photos, [*plan.left_out, *left_out]
 
 
-def _kept(plan: Plan, root: Path, folder: Path, partial: Path) -> tuple[int, int]:
-    """How many photos an earlier run finished, in order, and the bytes that their lines take."""
-    kept = size = 0
-    if not partial.is_file():
-        return 0, 0
-    with partial.open("rb") as lines:
-        for source, line in zip(plan.sources, lines):
-            try:
-                photo = Photo.parse(line.decode())
-            except (ValueError, KeyError, TypeError):
-                break
-            same = (photo.id, photo.image, photo.mask, photo.lists) == (
-                source.id, _relative(source.image, root), _mask_name(source), source.lists
-            )  # fmt: skip
-            if not same or not line.endswith(b"\n") or not (folder / photo.mask).is_file():
-                break
-            kept, size = kept + 1, size + len(line)
-    return kept, size
-
-
-def _photo(source: Source, root: Path, folder: Path, plan: Plan) -> Photo:
-    mask = source.mask()
-    height, width = mask.shape
-    if (width, height) != (shown := _upright_size(source.image)):
+def _check_share(left_out: Sequence[LeftOut], total: int, root: Path) -> None:
+    if len(left_out) > MOST_LEFT_OUT * total:
         raise InputError(
-            f"{source.image}: {shown[0]} x {shown[1]} pixels but its annotation has {width} x {height}; unpack it again"
+            f"{root}: {len(left_out)} of {total} photos, masks or annotations cannot be used, more than "
+            f"{MOST_LEFT_OUT:.0%}; the first: {left_out[0].reason}"
         )
-    values, counts = np.unique(mask, return_counts=True)
-    if source.class_id is not None:
-        pixels = {source.class_id: int(counts[values == 1].sum())}
-    else:
-        pixels = {int(v): int(n) for v, n in zip(values, counts) if v in plan.classes}
-        unknown = [int(v) for v in values if v not in plan.classes and v not in (0, IGNORE)]
-        if unknown:
-            raise InputError(f"{source.image}: its annotation has class {unknown[0]}, which the data set does not have")
+
+
+def _once(sources: Sequence[Source]) -> tuple[list[Source], list[LeftOut]]:
+    """The sources, and apart from them those whose mask would overwrite that of an earlier one."""
+    first: dict[str, Source] = {}
+    for source in sources:
+        first.setdefault(_mask_name(source), source)
+    twice = [source for source in sources if first[_mask_name(source)] is not source]
+    return list(first.values()), [LeftOut(s.id, f"{s.image}: a second photo named {s.id}; rename one") for s in twice]
+
+
+Key = tuple[str, str, str, tuple[str, ...]]
+
+
+def _key(source: Source, root: Path) -> Key:
+    return source.id, _relative(source.image, root), _mask_name(source), source.lists
+
+
+def _kept(folder: Path, path: Path) -> dict[Key, Photo]:
+    """The photos in a file of an earlier run, up to a torn line, whose masks are still there and not empty."""
+    found = {}
+    try:
+        for photo in read_photos(path):
+            if all(photo.pixels.values()) and (folder / photo.mask).is_file():
+                found[photo.id, photo.image, photo.mask, photo.lists] = photo
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # absent, or torn by a kill
+    return found
+
+
+def _whole_lines(path: Path) -> int:
+    """How many bytes of a file are whole lines."""
+    return path.read_bytes().rfind(b"\n") + 1
+
+
+def _photo(source: Source, root: Path, folder: Path, plan: Plan, size_of: Callable) -> Photo | LeftOut:
+    """The photo with its mask written, or why it cannot be used."""
+    try:
+        mask, change = _fitted(source.mask(), size_of(source.image), source)
+        pixels = _pixels(mask, source, plan)
+    except InputError as error:
+        return LeftOut(source.id, str(error))
     name = _mask_name(source)
     write_png(folder / name, mask)
-    return Photo(source.id, _relative(source.image, root), name, height, width, pixels, source.lists)
+    height, width = mask.shape
+    return Photo(source.id, _relative(source.image, root), name, height, width, pixels, source.lists, change)
+
+
+def _fitted(mask: np.ndarray, size: tuple[int, int], source: Source) -> tuple[np.ndarray, str]:
+    """A mask of the photo's shape at the photo's (H, W) size, and what was changed; InputError for one of another shape."""
+    (height, width), (rows, columns) = size, mask.shape
+    if (height, width) == (rows, columns):
+        return mask, ""
+    if abs(rows * width - columns * height) > max(height + width, rows + columns):  # more than rounding
+        sizes = f"{width} x {height} pixels but its annotation has {columns} x {rows}"
+        raise InputError(f"{source.image}: {sizes}; unpack it again")
+    small = Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST)
+    return np.asarray(small), f"mask of {columns} x {rows} resized to the photo's {width} x {height}"
+
+
+def _pixels(mask: np.ndarray, source: Source, plan: Plan) -> dict[int, int]:
+    """Class id -> pixels of a mask. InputError for an id that the data set does not have, or a class without a pixel."""
+    values, counts = np.unique(mask, return_counts=True)
+    found = {int(value): int(count) for value, count in zip(values, counts)}
+    if source.class_id is not None:
+        if not found.get(1):
+            raise InputError(
+                f"{source.image}: no pixel of {plan.classes[source.class_id]!r} in its mask; draw it again"
+            )
+        return {source.class_id: found[1]}
+    unknown = [value for value in found if value not in plan.classes and value not in (0, IGNORE)]
+    if unknown:
+        raise InputError(f"{source.image}: its annotation has class {unknown[0]}, which the data set does not have")
+    return {value: count for value, count in found.items() if value in plan.classes}
 
 
 def _mask_name(source: Source) -> str:
@@ -233,24 +197,19 @@ def _relative(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix()
 
 
-def _upright_size(path: Path) -> tuple[int, int]:
-    try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(0x0112, 1) >= 5
-            return (image.size[1], image.size[0]) if turned else image.size
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; unpack the official archive again") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read as an image; unpack the official archive again") from error
-
-
 # --- manifest ---------------------------------------------------------------------------------------------------------
 
 
 def _finish(
-    name: str, facts: dict[str, Any], plan: Plan, root: Path, folder: Path, items: Path, archives: list[dict[str, Any]]
+    name: str,
+    facts: dict[str, Any],
+    plan: Plan,
+    root: Path,
+    folder: Path,
+    photos: list[Photo],
+    left_out: list[LeftOut],
+    archives: list[dict[str, Any]],
 ) -> Manifest:
-    photos = list(read_photos(items))
     lists = {
         each: sum(each in photo.lists for photo in photos) for each in sorted({x for p in photos for x in p.lists})
     }
@@ -262,7 +221,16 @@ def _finish(
         if a["md5"] not in (None, a["official_md5"])
     ]
     different = [f"{c['what']}: {c['found']} instead of {c['expected']}" for c in checks if not c["ok"]]
-    with items.open("rb") as file:
+    changed = [{"id": photo.id, "change": photo.change} for photo in photos if photo.change]
+    odd = [
+        f"{len(names)} {what}, named under {key!r} in manifest.json"
+        for key, what, names in (
+            ("left_out", "that cannot be used are left out", left_out),
+            ("changed", "masks were made to fit their photos", changed),
+        )
+        if names
+    ]
+    with (folder / "items.jsonl").open("rb") as file:
         items_hash = hashlib.file_digest(file, "sha256").hexdigest()
     written = {
         "title": facts["title"],
@@ -273,7 +241,9 @@ def _finish(
         "photos_by_list": lists,
         "pairs": views,
         "checks": checks,
-        "warnings": [*repacked, *plan.warnings, *different],
+        "left_out": [{"id": each.id, "reason": each.reason.replace(f"{root}{os.sep}", "")} for each in left_out],
+        "changed": changed,
+        "warnings": [*odd, *repacked, *plan.warnings, *different],
         "items_sha256": items_hash,
     }
     head = {

@@ -67,7 +67,17 @@ class Counts:
         amounts, own = getattr(self, name)[:, 1:], self.classes
         member = own[:, :, None] == np.asarray(class_ids)  # (E, N, C)
         spread = (amounts[:, :, None] * member).sum(1)  # (E, C)
-        return spread.sum(0) if weights is None else weights @ spread
+        return spread.sum(0) if weights is None else weighted(weights, spread)
+
+
+def weighted(weights: Array, amounts: Array) -> Array:
+    """weights (R, E) times amounts (E, C), both int64: (R, C) int64, exact.
+
+    An episode has few of the classes: multiplied as sparse, and numpy has no fast product of integers.
+    """
+    from scipy.sparse import csr_array
+
+    return (csr_array(amounts).T @ weights.T).T
 
 
 def class_iou(counts: Counts, class_ids: Array, weights: Array | None = None) -> Array:
@@ -82,13 +92,24 @@ def class_iou(counts: Counts, class_ids: Array, weights: Array | None = None) ->
 
 
 def miou(counts: Counts, class_ids: Array, absent: str = "skip", weights: Array | None = None) -> Array:
-    """Mean of :func:`class_iou`. ``absent``: classes that never occur are left out ("skip") or count 0 ("zero", as
-    released by the HSNet and PFENet families). A number, or (R,) with ``weights``."""
+    """Mean of :func:`class_iou`. A number, or (R,) with ``weights``.
+
+    ``absent``: classes that occur in none of the episodes are left out ("skip") or count 0 ("zero", as released by the
+    HSNet and PFENet families). A class that occurs, but in no episode of a resample, is left out of that resample alone.
+    """
     iou = class_iou(counts, class_ids, weights)
-    if absent == "zero":
-        return np.nan_to_num(iou).mean(-1)
     known = ~np.isnan(iou)
-    return np.nan_to_num(iou).sum(-1) / np.maximum(known.sum(-1), 1)
+    mean = np.nan_to_num(iou).sum(-1) / np.maximum(known.sum(-1), 1)
+    return mean * (counts.of("union", class_ids) > 0).mean() if absent == "zero" else mean
+
+
+def score(counts: Counts, class_ids: Array, absent: str = "skip", runs: Array | None = None) -> float:
+    """The mIoU of a result, in [0, 1]: of each run (E,) of episodes alone, then the mean of the runs."""
+    return float(np.mean([miou(run, class_ids, absent) for run in _by_run(counts, runs)]))
+
+
+def _by_run(counts: Counts, runs: Array | None) -> list[Counts]:
+    return [counts] if runs is None else [counts[runs == run] for run in np.unique(runs)]
 
 
 def fb_iou(counts: Counts, weights: Array | None = None) -> Array:
@@ -144,15 +165,21 @@ def weak_shot(counts: Counts, base: Array, novel: Array) -> dict[str, float]:
 def resamples(episodes: int, times: int = 1000, seed: int = 0) -> Array:
     """(times, episodes) int64: how often a bootstrap resample takes each episode; the same for the same arguments."""
     draw = np.random.default_rng(seed)
-    return draw.multinomial(episodes, np.full(episodes, 1 / episodes), size=times)
+    return np.stack([np.bincount(draw.integers(episodes, size=episodes), minlength=episodes) for _ in range(times)])
+
+
+def _resampled(counts: Counts, class_ids: Array, absent: str, times: int, runs: Array | None) -> Array:
+    """(times,) values of :func:`score`, the episodes of each run resampled among themselves."""
+    each = enumerate(_by_run(counts, runs))
+    return np.mean([miou(run, class_ids, absent, resamples(len(run), times, seed=i)) for i, run in each], axis=0)
 
 
 def bootstrap_interval(
-    counts: Counts, class_ids: Array, absent: str = "skip", times: int = 1000
+    counts: Counts, class_ids: Array, absent: str = "skip", times: int = 1000, runs: Array | None = None
 ) -> tuple[float, float]:
-    """95 % interval of the mIoU (in [0, 1]) over resampled episodes: the luck of the draw of episodes, not of
+    """95 % interval of :func:`score` (in [0, 1]) over resampled episodes: the luck of the draw of episodes, not of
     photos."""
-    low, high = np.percentile(miou(counts, class_ids, absent, resamples(len(counts), times)), (2.5, 97.5))
+    low, high = np.percentile(_resampled(counts, class_ids, absent, times, runs), (2.5, 97.5))
     return float(low), float(high)
 
 
@@ -167,15 +194,22 @@ def seed_interval(values: list[float]) -> tuple[float, float] | None:
     return mean - reach, mean + reach
 
 
-def paired_bootstrap(ours: Counts, theirs: Counts, class_ids: Array, times: int = 2000) -> dict[str, float]:
-    """mIoU of ``ours`` minus ``theirs`` over the same episodes in the same order, both resampled together.
+def paired_bootstrap(
+    ours: Counts,
+    theirs: Counts,
+    class_ids: Array,
+    times: int = 2000,
+    absent: str = "skip",
+    runs: Array | None = None,
+) -> dict[str, float]:
+    """:func:`score` of ``ours`` minus ``theirs`` over the same episodes in the same order, both resampled together.
 
     ``difference`` with its 95 % interval ``low``..``high`` (in [0, 1]) and ``p``, two-sided: twice the part of the
     resamples on the other side of zero.
     """
-    weights = resamples(len(ours), times)
-    drawn = miou(ours, class_ids, weights=weights) - miou(theirs, class_ids, weights=weights)
+    first, second = (_resampled(x, class_ids, absent, times, runs) for x in (ours, theirs))
+    drawn = first - second
     low, high = np.percentile(drawn, (2.5, 97.5))
     other_side = min((drawn <= 0).mean(), (drawn >= 0).mean())
-    difference = float(miou(ours, class_ids) - miou(theirs, class_ids))
+    difference = score(ours, class_ids, absent, runs) - score(theirs, class_ids, absent, runs)
     return {"difference": difference, "low": float(low), "high": float(high), "p": float(min(1.0, 2 * other_side))}

@@ -22,6 +22,7 @@ from shotseg.data import transforms
 from shotseg.data.episodes import EpisodeIndex, EpisodeSampler
 from shotseg.data.samples import IGNORE
 from shotseg.errors import UsageError
+from shotseg.evaluation.pool import Pool
 
 CHOICES: dict[str, tuple[Any, ...]] = {
     "geometry": (None, "fit", "squash", "pad"),
@@ -119,6 +120,7 @@ PRESETS = {
 # what the same release does otherwise on another data set
 ELSEWHERE: dict[tuple[str, str], dict[str, Any]] = {
     ("hsnet", "coco20i"): {"rule": "hsnet-coco"},
+    ("hsnet", "fss1000"): {"episodes": 2400},  # every photo of the test classes once
     ("hsnet", "lvis92i"): {"rule": "hsnet-coco", "episodes": 2300},
     ("tlg", "coco20i"): {"rule": "hsnet-coco", "episodes": 5000},
     ("pfenet", "coco20i"): {"episodes": 20000, "size": 641},
@@ -136,65 +138,6 @@ def preset(name: str, dataset: str = "") -> Protocol:
 
 
 # --- which photos ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One photo under one class; ``class_id`` is the position among the tested classes, ``content`` tells photos
-    apart."""
-
-    id: str
-    content: str
-    class_id: int
-    class_name: str
-
-
-class Pool:
-    """The items of a data set that a run draws from.
-
-    dataset: anything with ``items`` (FolderDataset, a prepared data set).      classes: names to test, in this order.
-    areas:   foreground pixels by position in ``dataset.items``, needed where the protocol has ``min_pixels``.
-
-    ``items[i]`` is the data set's item ``positions[i]``. Raises UsageError for a class without enough photos.
-    """
-
-    def __init__(self, dataset: Any, classes: Sequence[str], shots: int, min_pixels: int = 0, areas: Any = None):
-        self.classes = list(classes)
-        number = {name: i for i, name in enumerate(self.classes)}
-        self.positions = [
-            i for i, item in enumerate(dataset.items) if item.class_name in number and item.mask_path is not None
-        ]
-        own = [dataset.items[i] for i in self.positions]
-        self.items = [Entry(x.id, x.content, number[x.class_name], x.class_name) for x in own]
-        large = [not min_pixels or areas[i] >= min_pixels for i in self.positions]
-        self.listed = [i for i in range(len(self.items)) if large[i]]
-        self.lists: list[list[int]] = [[] for _ in self.classes]
-        for i in self.listed:
-            self.lists[self.items[i].class_id].append(i)
-        for name, listed in zip(self.classes, self.lists):
-            photos = len({self.items[i].content for i in listed})
-            if photos <= shots:
-                raise UsageError(
-                    f"class {name!r} has {photos} photos with a mask; "
-                    f"{shots} shots and a query need {shots + 1}, leave it out"
-                )
-
-    def by_photo(self) -> list[list[int]]:
-        """The photos in list order, each with all its test classes (also those too small to be listed)."""
-        labels: dict[str, list[int]] = {}
-        for i, item in enumerate(self.items):
-            labels.setdefault(item.content, []).append(i)
-        return [labels[content] for content in dict.fromkeys(self.items[i].content for i in self.listed)]
-
-    def same_photo(self, a: int, b: int) -> bool:
-        return self.items[a].content == self.items[b].content
-
-    def labelled(self, query: int, class_id: int) -> int | None:
-        """The item that shows ``class_id`` in the photo of ``query``, None where that photo has nothing of it."""
-        if self.items[query].class_id == class_id:
-            return query
-        own = (i for i, x in enumerate(self.items) if x.content == self.items[query].content and x.class_id == class_id)
-        return next(own, None)
 
 
 def draw_episodes(protocol: Protocol, pool: Pool, shots: int, seed: int) -> list[EpisodeIndex]:
@@ -240,7 +183,7 @@ def _hsnet(pool: Pool, shots: int, seed: int, episodes: int) -> list[EpisodeInde
     stream = np.random.RandomState(seed)
     picks = []
     for i in range(episodes):
-        query = pool.listed[i % len(pool.listed)]
+        query = pool.walk[i % len(pool.walk)]
         class_id = pool.items[query].class_id
         picks.append(EpisodeIndex(query, supports_of(pool, stream, query, class_id, shots), class_id))
     return picks
@@ -282,7 +225,7 @@ def _cst(pool: Pool, shots: int, seed: int, episodes: int) -> list[EpisodeIndex]
     picks = []
     for i in range(episodes):
         stream = np.random.RandomState(seed + i)
-        query = pool.listed[i % len(pool.listed)]
+        query = pool.walk[i % len(pool.walk)]
         own = pool.items[query].class_id
         others = 0.5 / max(1, len(pool.classes) - 1)
         chances = [0.5 if c == own else others for c in range(len(pool.classes))]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from shotseg.data.episodes import EpisodeIndex
 from shotseg.data.samples import IGNORE
-from shotseg.evaluation.results import lines
+from shotseg.evaluation.results import lines, unmet
 from shotseg.evaluation.run import Evaluator, one_thread_each
 from shotseg.overlay import draw
 
@@ -37,6 +37,7 @@ def page(content: dict[str, Any], pictures: dict[str, list[tuple[str, list[np.nd
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{e(title)}</title><style>{STYLE}</style>'
         f"<h1>{e(title)}</h1><table><tr><th>percent</th><th>mIoU</th><th>95 % interval</th><th>FB-IoU</th></tr>{rows}</table>"
+        f"<p>{e(unmet(content))}</p>"
         f"<h2>IoU of each class</h2>{bars(content['per_class'])}{shown}<h2>How it was measured</h2><dl>{about}</dl></html>\n"
     )
 

@@ -20,7 +20,8 @@ from shotseg.data.episodes import EpisodeIndex
 from shotseg.errors import InputError, UsageError
 from shotseg.evaluation import counts as reduce
 from shotseg.evaluation.counts import Counts
-from shotseg.evaluation.protocols import Pool, Protocol, list_hash
+from shotseg.evaluation.pool import Pool
+from shotseg.evaluation.protocols import Protocol, list_hash
 from shotseg.evaluation.run import Row
 
 FORMAT = "shotseg-evaluation-1"
@@ -105,8 +106,8 @@ def _scores(counts: Counts, content: dict[str, Any]) -> dict[str, Any]:
 
 def _control_scores(content: dict[str, Any], control: str, seeds: list[int]) -> dict[str, Any]:
     per_seed = [_scores(_counts(content, seed, control), content) for seed in seeds]
-    episodes = reduce.bootstrap_interval(_counts(content, control=control), np.arange(len(content["classes"])))
-    return {**{k: v for k, v in _mean_of(per_seed).items() if k != "exact_ratio"}, "ci95": [100 * x for x in episodes]}
+    scores = {k: v for k, v in _mean_of(per_seed).items() if k != "exact_ratio"}
+    return {**scores, "ci95": _of_episodes(content, control)}
 
 
 def _mean_of(per_seed: list[dict[str, Any]]) -> dict[str, float]:
@@ -119,10 +120,24 @@ def _mean(values: list[float | None]) -> float | None:
 
 
 def _intervals(content: dict[str, Any], of_seeds: list[float]) -> dict[str, list[float] | None]:
-    ids = np.arange(len(content["classes"]))
     seeds = reduce.seed_interval(of_seeds)
-    episodes = reduce.bootstrap_interval(_counts(content), ids, content["protocol"]["absent"])
-    return {"seeds": None if seeds is None else list(seeds), "episodes": [100 * x for x in episodes]}
+    return {"seeds": None if seeds is None else list(seeds), "episodes": _of_episodes(content)}
+
+
+def _of_episodes(content: dict[str, Any], control: str | None = None) -> list[float]:
+    """The interval over resampled episodes, by the rules of the score itself."""
+    ids, runs = np.arange(len(content["classes"])), np.array(content["counts"]["per_episode"]["seed"])
+    counts, absent = _counts(content, control=control), content["protocol"]["absent"]
+    return [100 * x for x in reduce.bootstrap_interval(counts, ids, absent, runs=runs)]
+
+
+def unmet(content: dict[str, Any]) -> str:
+    """One line that names the tested classes for which no episode asks, and how they count; empty without any."""
+    per_class = content["counts"]["per_class"]
+    names = [name for name, sums in per_class.items() if not sums["episodes"]]
+    how = "count as zero" if content["protocol"]["absent"] == "zero" else "are left out of the mean"
+    what = f"no episode asks for {len(names)} of {len(per_class)} classes, which {how}"
+    return f"{what}: {', '.join(names)}; take more --episodes" if names else ""
 
 
 def _class_sums(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -165,14 +180,39 @@ def environment(device: str | torch.device) -> dict[str, Any]:
 
 @cache
 def all_published() -> list[dict[str, Any]]:
-    """Every row of ``published.json``: method, backbone, dataset, shot, folds (4 numbers or null), miou, fb_iou, source."""
+    """Every row of ``published.json``, which says what its keys are."""
     return json.loads(files("shotseg.evaluation").joinpath("published.json").read_text(encoding="utf-8"))["rows"]
 
 
-def published(method: str, dataset: str, shot: int) -> list[dict[str, Any]]:
-    """What was published for a method on a data set with that many shots; empty where nothing is known."""
-    wanted = method.lower().replace("_", "-")
-    return [r for r in all_published() if (r["method"], r["dataset"], r["shot"]) == (wanted, dataset, shot)]
+def published(method: str, dataset: str, shot: int, **measured: Any) -> list[dict[str, Any]]:
+    """What was published for a method on a data set with that many shots; empty where nothing is known.
+
+    measured: what else must be the same, of ``protocol``, ``encoder``, ``fold_definition``, ``year``, ``size``, ``host``.
+    """
+    same = {"method": method.lower().replace("_", "-"), "dataset": dataset, "shot": shot, **measured}
+    return [row for row in all_published() if all(row.get(key, value) == value for key, value in same.items())]
+
+
+def published_beside(content: dict[str, Any], all_classes: bool, host: str | None = None) -> list[dict[str, Any]]:
+    """The rows with a number for just this fold, by this encoder (in this ``host``) under this very protocol.
+
+    content: a result.      all_classes: whether every class of the fold was tested.
+    """
+    protocol, data, fold = content["protocol"], content["data"], content["fold"]
+    if not all_classes or protocol["overridden"] or not isinstance(fold, int):
+        return []
+    found = published(
+        content["method"],
+        content["dataset"],
+        content["shot"],
+        protocol=protocol["name"],
+        encoder=content["encoder"],
+        fold_definition=data.get("folds"),
+        year=data.get("year"),
+        size=protocol["size"],
+        host=host,
+    )
+    return [row for row in found if row["folds"]]
 
 
 # --- comparison -------------------------------------------------------------------------------------------------------
@@ -192,7 +232,7 @@ def read_result(path: Path) -> dict[str, Any]:
 def compare(first: Path, second: Path) -> dict[str, Any]:
     """Paired bootstrap of two results on the same episodes: mIoU of the first minus the second, in percent points.
 
-    Raises UsageError where the episodes are not the same.
+    Raises UsageError where the episodes or the rules for classes that never occur are not the same.
     """
     a, b = read_result(first), read_result(second)
     names = ("seed", "episode", "class", "query", "support")
@@ -200,15 +240,19 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
         raise UsageError(
             f"{first} and {second} were not measured on the same episodes; use one protocol, seeds and classes"
         )
-    ids = np.arange(len(a["classes"]))
-    found = reduce.paired_bootstrap(_counts(a), _counts(b), ids)
-    per_class = 100 * (reduce.class_iou(_counts(a), ids) - reduce.class_iou(_counts(b), ids))
+    absent, theirs = a["protocol"]["absent"], b["protocol"]["absent"]
+    if absent != theirs:
+        rules = f"classes that never occur count by the rule {absent!r} in the one and {theirs!r} in the other"
+        raise UsageError(f"{first} and {second}: {rules}; measure both with one protocol")
+    ids, runs = np.arange(len(a["classes"])), np.array(a["counts"]["per_episode"]["seed"])
+    found = reduce.paired_bootstrap(_counts(a), _counts(b), ids, absent=absent, runs=runs)
+    both = ((name, a["per_class"][name], b["per_class"][name]) for name in a["classes"])
     return {
         "first": str(first),
         "second": str(second),
         "miou": [a["miou"], b["miou"]],
         **{name: 100 * value if name != "p" else value for name, value in found.items()},
-        "per_class": {n: None if np.isnan(v) else float(v) for n, v in zip(a["classes"], per_class)},
+        "per_class": {name: None if x is None or y is None else x - y for name, x, y in both},
         "episodes": len(a["counts"]["per_episode"]["seed"]),
     }
 
@@ -226,9 +270,17 @@ def lines(content: dict[str, Any]) -> list[tuple[str, ...]]:
         label = f"control: {name.replace('_', ' ')}"
         rows.append((label, f"{scores['miou']:.1f}", interval(scores["ci95"]), f"{scores['fb_iou']:.1f}"))
     for row in content["published"]:
-        fold = content["fold"]
-        value = row["folds"][fold] if row["folds"] and isinstance(fold, int) else row["miou"]
-        which = "" if fold is None else (f", fold {fold}" if row["folds"] else ", mean of folds")
-        numbers = ("" if value is None else f"{value:.1f}", "", "" if row["fb_iou"] is None else f"{row['fb_iou']:.1f}")
-        rows.append((f"published: {row['backbone']}{which}", *numbers))
+        rows.append((_label(row, content["fold"]), f"{row['folds'][content['fold']]:.1f}", "", ""))
     return rows
+
+
+def _label(row: dict[str, Any], fold: int) -> str:
+    """A published row's name in the table: what it is of, its source, and whether that was looked up."""
+    checked = row["checked"] and "folds" not in row.get("unchecked", ())
+    parts = (
+        f"published: {row['backbone']}, fold {fold}",
+        row.get("note"),
+        row["source"],
+        None if checked else "not checked",
+    )
+    return "; ".join(part for part in parts if part)

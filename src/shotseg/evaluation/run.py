@@ -33,7 +33,8 @@ from shotseg.encoders.features import Features
 from shotseg.errors import UsageError
 from shotseg.evaluation import controls, protocols
 from shotseg.evaluation.counts import count
-from shotseg.evaluation.protocols import Pool, Protocol
+from shotseg.evaluation.pool import Pool
+from shotseg.evaluation.protocols import Protocol
 
 Row = dict[str, Any]  # the counts of one episode, as they are written to the file of partial results
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 
 from shotseg.data.samples import IGNORE
 from shotseg.data.weak_shot import WeakShotData
-from shotseg.evaluation.counts import Counts, count, resamples, weak_shot
+from shotseg.evaluation.counts import Counts, count, resamples, weak_shot, weighted
 
 Array = np.ndarray
 
@@ -39,7 +39,7 @@ def result(counts: Counts, data: WeakShotData, times: int = 1000) -> dict[str, A
     """Scores in percent, each with its 95 % interval over resampled photos, and the IoU of every class."""
     base, novel = np.array(data.base, int), np.array(data.novel, int)
     scores = weak_shot(counts, base, novel)
-    drawn = [weak_shot(_taken(counts, weights), base, novel) for weights in resamples(len(counts), times)]
+    drawn = [weak_shot(taken, base, novel) for taken in _taken(counts, resamples(len(counts), times))]
     interval = {name: np.percentile([d[name] for d in drawn], (2.5, 97.5)) for name in scores}
     inter, union, target = (counts.of(x, np.arange(len(data.classes))) for x in ("intersection", "union", "target"))
     return {
@@ -58,28 +58,24 @@ def paired(ours: Counts, theirs: Counts, data: WeakShotData, times: int = 2000) 
     """Scores of ``ours`` minus ``theirs`` in percent with 95 % intervals, the same photos resampled together."""
     base, novel = np.array(data.base, int), np.array(data.novel, int)
 
-    def difference(weights: Array | None) -> dict[str, float]:
-        a, b = ((x if weights is None else _taken(x, weights)) for x in (ours, theirs))
+    def difference(a: Counts, b: Counts) -> dict[str, float]:
         first, second = weak_shot(a, base, novel), weak_shot(b, base, novel)
         return {name: 100 * (first[name] - second[name]) for name in first}
 
-    drawn = [difference(weights) for weights in resamples(len(ours), times)]
+    weights = resamples(len(ours), times)
+    drawn = [difference(a, b) for a, b in zip(_taken(ours, weights), _taken(theirs, weights))]
     found = {}
-    for name, value in difference(None).items():
+    for name, value in difference(ours, theirs).items():
         low, high = np.percentile([d[name] for d in drawn], (2.5, 97.5))
         found[name] = {"difference": round(value, 3), "low": round(float(low), 3), "high": round(float(high), 3)}
     return found
 
 
-def _taken(counts: Counts, weights: Array) -> Counts:
-    """One row with the sums of a resample."""
-
-    def total(x: Array) -> Array:
-        return (weights @ x)[None]
-
-    return Counts(
-        counts.classes[:1], total(counts.intersection), total(counts.union), total(counts.target), total(counts.ignored)
-    )
+def _taken(counts: Counts, weights: Array) -> Iterator[Counts]:
+    """Of each resample, one row with its sums; ``weights`` (R, E)."""
+    sums = [weighted(weights, x) for x in (counts.intersection, counts.union, counts.target, counts.ignored[:, None])]
+    for intersection, union, target, ignored in zip(*sums):
+        yield Counts(counts.classes[:1], intersection[None], union[None], target[None], ignored)
 
 
 def confusion(predicted: Array, truth: Array, classes: int, ignore: int = IGNORE) -> Array:

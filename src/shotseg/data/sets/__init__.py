@@ -43,10 +43,20 @@ class Source:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """What cannot be used: the id of a photo, annotation or class, and in one line why."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a data set is made of: ``sources`` in the order of the manifest, sorted by id within a list.
 
-    ``notes``: choices made while reading, for the manifest; ``warnings``: what a user must know, one line each.
+    ``notes``: choices made while reading, for the manifest; ``warnings``: what a user must know, one line each;
+    ``left_out``: what the files hold and cannot be used, as far as it is known before a mask is read, of ``records`` that
+    were looked at (0: of the sources and these).
     """
 
     classes: dict[int, str]
@@ -54,6 +64,8 @@ class Plan:
     sources: Sequence[Source]
     notes: dict[str, Any] = field(default_factory=dict)
     warnings: Sequence[str] = ()
+    left_out: Sequence[LeftOut] = ()
+    records: int = 0
 
     @property
     def binary(self) -> bool:

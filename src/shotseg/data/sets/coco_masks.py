@@ -13,22 +13,70 @@ def decode(segmentation: Any, height: int, width: int) -> np.ndarray:
     """(H, W) bool of a ``segmentation``: a list of polygons [x0, y0, x1, y1, ...], or a dict with run lengths.
 
     Run lengths are in column order and begin with background; they may be a list or COCO's compressed string.
-    ValueError where they do not fill the image.
+    ValueError where there is no shape, or one that is none: see :func:`corners` and :func:`run_lengths`.
     """
-    if not isinstance(segmentation, dict):
-        mask = np.zeros((height, width), dtype=bool)
-        for points in segmentation:
-            mask |= polygon(np.asarray(points, dtype=np.float64).reshape(-1, 2), height, width)
-        return mask
-    counts = segmentation["counts"]
-    runs = np.asarray(expand(counts) if isinstance(counts, str | bytes) else counts, dtype=np.int64)
+    if isinstance(segmentation, dict):
+        runs = run_lengths(segmentation, height, width)
+        return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
+    if not isinstance(segmentation, list) or not segmentation:
+        raise ValueError("no segmentation")
+    mask = np.zeros((height, width), dtype=bool)
+    for points in segmentation:
+        mask |= polygon(corners(points), height, width)
+    return mask
+
+
+def usable(segmentation: Any, height: int, width: int) -> tuple[Any, list[str]]:
+    """What of a ``segmentation`` :func:`decode` can draw, None where that is nothing, and what is wrong with the rest."""
+    if not isinstance(segmentation, dict | list) or not segmentation:
+        return None, ["no segmentation"]
+    kept, flaws = [], []
+    for part in [segmentation] if isinstance(segmentation, dict) else segmentation:
+        try:
+            if isinstance(part, dict):
+                run_lengths(part, height, width)
+            else:
+                _check_reach(corners(part), height, width)
+            kept.append(part)
+        except ValueError as error:
+            flaws.append(str(error))
+    return (None if not kept else segmentation if isinstance(segmentation, dict) else kept), flaws
+
+
+def corners(points: Any) -> np.ndarray:
+    """(N, 2) float64 of a polygon [x0, y0, x1, y1, ...]. ValueError for an odd number of numbers or fewer than six."""
+    try:
+        values = np.asarray(points, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError("a polygon that is no list of numbers") from None
+    if values.ndim != 1 or values.size % 2 or values.size < 6:
+        raise ValueError(f"a polygon of {values.size} numbers")
+    return values.reshape(-1, 2)
+
+
+def run_lengths(segmentation: dict[str, Any], height: int, width: int) -> np.ndarray:
+    """(N,) int64 of a dict with ``counts``. ValueError where they are none, or do not fill an image of that size."""
+    counts = segmentation.get("counts")
+    try:
+        runs = np.asarray(expand(counts) if isinstance(counts, str | bytes) else counts, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError("run lengths that are no numbers") from None
+    size = segmentation.get("size", [height, width])
+    if size not in ([height, width], (height, width)):
+        raise ValueError(f"run lengths of a mask of size {size} for an image of {width} x {height}")
+    if runs.ndim != 1 or not np.isfinite(runs).all() or (runs < 0).any() or (runs % 1).any():
+        raise ValueError("run lengths that are not whole numbers")
     if runs.sum() != height * width:
-        raise ValueError(f"run lengths of {runs.sum()} pixels for an image of {width} x {height}")
-    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
+        raise ValueError(f"run lengths of {runs.sum():.0f} pixels for an image of {width} x {height}")
+    return runs.astype(np.int64)
 
 
 def polygon(points: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(H, W) bool of one closed polygon (N, 2) of x, y. The rule of rleFrPoly in COCO's maskApi.c."""
+    """(H, W) bool of one closed polygon (N, 2) of x, y. The rule of rleFrPoly in COCO's maskApi.c.
+
+    ValueError for coordinates that are not finite, or so far out that drawing them would fill the memory.
+    """
+    _check_reach(points, height, width)
     outline = _outline(np.trunc(UPSCALE * points + 0.5).astype(np.int64))
     before, after = outline[:-1], outline[1:]
     crosses = before[:, 0] != after[:, 0]
@@ -66,6 +114,15 @@ def expand(text: str | bytes) -> list[int]:
         runs.append(value + (runs[-2] if len(runs) > 2 else 0))
         value = shift = 0
     return runs
+
+
+def _check_reach(points: np.ndarray, height: int, width: int) -> None:
+    if not np.isfinite(points).all():
+        raise ValueError("coordinates that are not numbers")
+    around = np.abs(points - np.roll(points, -1, axis=0)).max(axis=1).sum()
+    # an outline along every border between two pixels is half as long as the first term
+    if max(np.abs(points).max(), around) > 4 * height * width + 10_000:
+        raise ValueError(f"coordinates far outside the image of {width} x {height}")
 
 
 def _outline(corners: np.ndarray) -> np.ndarray:

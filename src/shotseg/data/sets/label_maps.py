@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from shotseg.data.sets import Plan, Source, names
-from shotseg.data.sets.files import by_stem, indices, lines, matched
-from shotseg.errors import InputError
+from shotseg.data.sets import LeftOut, Plan, Source, names
+from shotseg.data.sets.files import by_stem, indices, label_map, lines, matched, matlab, without_photo
 
 NO_MASK_IN_COCO = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)  # COCO's thing ids that no object has
 
@@ -28,14 +27,17 @@ def coco_stuff10k(found: dict[str, Path], facts: dict[str, Any]) -> Plan:
 
 
 def ade20k150(found: dict[str, Path], facts: dict[str, Any]) -> Plan:
-    sources = []
+    sources: list[Source] = []
+    left_out: list[LeftOut] = []
     for official, part in (("training", "train"), ("validation", "test")):
         images = by_stem(found["data"] / "images" / official)
         masks = by_stem(found["data"] / "annotations" / official)
+        left_out += without_photo(masks, images)
         for stem in sorted(images.keys() - set(facts["excluded"])):
             mask = matched(found["data"] / "annotations" / official, stem, masks)
             sources.append(Source(stem, images[stem], partial(_ade, mask), (part,)))
-    return Plan(names(facts), facts["folds"], sources, {"left out of train": facts["excluded"]})
+    notes = {"left out of train": facts["excluded"]}
+    return Plan(names(facts), facts["folds"], sources, notes, left_out=left_out)
 
 
 def _ade(path: Path) -> np.ndarray:
@@ -43,14 +45,8 @@ def _ade(path: Path) -> np.ndarray:
 
 
 def _stuff(path: Path) -> np.ndarray:
-    from scipy.io import loadmat
-
-    try:
-        content = loadmat(path, variable_names=["S", "names"])
-        labels = content["S"].astype(np.int64)
-    except (OSError, KeyError, ValueError, TypeError, NotImplementedError) as error:
-        raise InputError(f"{path}: not a COCO-Stuff annotation ({type(error).__name__}); unpack it again") from error
-    if len(content.get("names", ())) > 172:  # v1.1 keeps COCO's 182 ids, 0 = unlabelled
+    labels, named = label_map(path, "S", 182), matlab(path, "names")
+    if labels.max() > 172 or (named is not None and named.size > 172):  # v1.1 keeps COCO's 182 ids, 0 = unlabelled
         table = np.full(256, 255, dtype=np.uint8)
         kept = [i for i in range(1, 183) if i not in NO_MASK_IN_COCO]
         table[kept] = np.arange(len(kept))

@@ -11,21 +11,28 @@ import numpy as np
 
 from shotseg.data.folder import FolderDataset, Item
 from shotseg.data.images import read_image, read_pair
-from shotseg.data.sets import Plan, Source, names
-from shotseg.data.sets.files import by_stem, lines, matched
+from shotseg.data.sets import LeftOut, Plan, Source, names
+from shotseg.data.sets.files import by_stem, lines, matched, stems, without_photo
 from shotseg.errors import InputError
 
 
 def fss1000(found: dict[str, Path], facts: dict[str, Any]) -> Plan:
     """Classes sorted by name, ids from 1; the splits of ``trn.txt``, ``val.txt``, ``test.txt`` where those are."""
     data = found["data"]
-    folders = sorted(path for path in data.iterdir() if path.is_dir() and any(path.glob("*.png")))
+    folders = {path: _fss_class(path) for path in sorted(data.iterdir()) if path.is_dir() and path.name[0] != "."}
+    folders = {path: own for path, own in folders.items() if any(own)}
     classes = {i: path.name for i, path in enumerate(folders, start=1)}
     lists = {part: _first(found["root"], data, name) for part, name in _FSS_LISTS.items()}
-    warnings = []
+    warnings, left_out = [], []
     if all(lists.values()):
         ids = {name: i for i, name in classes.items()}
-        definition = {"official": {part: _known(path, ids) for part, path in lists.items() if path}}
+        listed = {part: set(lines(path)) for part, path in lists.items() if path}
+        definition = {"official": {part: sorted(ids[n] for n in own & ids.keys()) for part, own in listed.items()}}
+        absent = sorted((name, part) for part, own in listed.items() for name in own - ids.keys())
+        left_out += [LeftOut(name, f"{lists[part]}: class {name} has no folder in the data") for name, part in absent]
+        unlisted = sorted(ids.keys() - set().union(*listed.values()))
+        if unlisted:
+            warnings.append(f"classes in no list, and so in no split: {', '.join(unlisted)}")
     else:
         cycle = ["train", "test", "train", "val"] * 6 + ["train"]  # 13, 6 and 6 of 25 are 520, 240 and 240 of 1000
         definition = {"by-name": {part: [i for i in classes if cycle[(i - 1) % 25] == part] for part in _FSS_LISTS}}
@@ -33,12 +40,18 @@ def fss1000(found: dict[str, Path], facts: dict[str, Any]) -> Plan:
             f"no trn.txt, val.txt and test.txt in {found['root']}: classes are split by name (folds 'by-name'), not as "
             "published; copy the lists from splits/fss of github.com/juhongm999/hsnet there and prepare again"
         )
-    sources = [
-        Source(f"{path.name}/{photo.stem}", photo, partial(_white, photo.with_suffix(".png")), ("all",), class_id)
-        for class_id, path in enumerate(folders, start=1)
-        for photo in sorted(path.glob("*.jpg"), key=lambda photo: (len(photo.stem), photo.stem))
-    ]
-    return Plan(classes, definition, sources, {}, warnings)
+    sources = []
+    for class_id, (path, (photos, masks)) in enumerate(folders.items(), start=1):
+        left_out += without_photo(masks, photos)
+        for stem in sorted(photos, key=lambda stem: (len(stem), stem)):
+            read = partial(_white, matched(path, stem, masks))
+            sources.append(Source(f"{path.name}/{stem}", photos[stem], read, ("all",), class_id))
+    return Plan(classes, definition, sources, {}, warnings, left_out)
+
+
+def _fss_class(folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+    """The photos (JPEG) and the masks (PNG) of one class by stem."""
+    return stems(folder.iterdir(), (".jpg", ".jpeg")), stems(folder.iterdir(), (".png",))
 
 
 _FSS_LISTS = {"train": "trn.txt", "val": "val.txt", "test": "test.txt"}
@@ -46,28 +59,46 @@ _FSS_LISTS = {"train": "trn.txt", "val": "val.txt", "test": "test.txt"}
 
 def isic(found: dict[str, Path], facts: dict[str, Any]) -> Plan:
     """Three classes where the tables of the 2017 challenge (``*Part3*GroundTruth.csv``) are, else one."""
-    images, masks = by_stem(found["images"]), by_stem(found["masks"], "*_segmentation.png")
-    diagnosis = {}
+    everything, masks = by_stem(found["images"]), by_stem(found["masks"], "*_segmentation.png")
+    images = {stem: path for stem, path in everything.items() if not stem.endswith("_superpixels")}
+    diagnosis: dict[str, int] = {}
     for table in sorted(found["root"].glob("**/ISIC-2017*Part3*GroundTruth.csv")):
-        with table.open(newline="", encoding="utf-8") as rows:
-            for row in csv.DictReader(rows):
-                seborrheic, melanoma = float(row["seborrheic_keratosis"]), float(row["melanoma"])
-                diagnosis[row["image_id"]] = 3 if seborrheic else 2 if melanoma else 1
+        diagnosis |= _diagnoses(table)
     classes = names(facts) if diagnosis else dict(enumerate(facts["without_diagnosis"], start=1))
-    sources, unknown = [], 0
-    for stem, image in images.items():
-        if diagnosis and stem not in diagnosis:
-            unknown += 1
-            continue
+    known = [stem for stem in images if not diagnosis or stem in diagnosis]
+    sources = []
+    for stem in known:
         mask = matched(found["masks"], f"{stem}_segmentation", masks)
-        sources.append(Source(stem, image, partial(_white, mask), ("all",), diagnosis.get(stem, 1)))
-    warnings = (f"{unknown} photos have no diagnosis in the tables and are left out",) if unknown else ()
+        sources.append(Source(stem, images[stem], partial(_white, mask), ("all",), diagnosis.get(stem, 1)))
+    unknown = sorted(images.keys() - set(known))
+    warnings = [f"{len(unknown)} photos have no diagnosis in the tables and are left out"] if unknown else []
     if not diagnosis:
-        warnings = (
+        warnings = [
             "no ISIC-2017_*_Part3_GroundTruth.csv: one class, skin lesion; with the tables of "
             "https://challenge.isic-archive.com/data/#2017 in the root there are the three published classes",
-        )
-    return Plan(classes, {}, sources, {"classes": "diagnosis" if diagnosis else "one"}, warnings)
+        ]
+    if found["variant"] == "2017":
+        warnings.append("made from ISIC 2017: published numbers use ISIC 2018 and are not comparable")
+    notes = {
+        "year": found["variant"],
+        "classes": "diagnosis" if diagnosis else "one",
+        "superpixel files": len(everything) - len(images),
+        "photos without a diagnosis": unknown,
+    }
+    return Plan(classes, {}, sources, notes, warnings, without_photo(masks, images, "_segmentation"))
+
+
+def _diagnoses(table: Path) -> dict[str, int]:
+    """photo -> class id: 3 = seborrheic keratosis, 2 = melanoma, 1 = neither."""
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as rows:
+            return {
+                row["image_id"]: 3 if float(row["seborrheic_keratosis"]) else 2 if float(row["melanoma"]) else 1
+                for row in csv.DictReader(rows)
+            }
+    except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
+        reason = f"no column {error}" if isinstance(error, KeyError) else str(error)
+        raise InputError(f"{table}: not a table of diagnoses ({reason}); download it again") from error
 
 
 def chest_xray(found: dict[str, Path], facts: dict[str, Any]) -> Plan:
@@ -77,29 +108,33 @@ def chest_xray(found: dict[str, Path], facts: dict[str, Any]) -> Plan:
     for stem, image in images.items():
         if mask := masks.get(f"{stem}_mask") or masks.get(stem):
             sources.append(Source(stem, image, partial(_white, mask), ("all",), 1))
-    return Plan(names(facts), {}, sources, {"photos without a mask": len(images) - len(sources)})
+    notes = {"photos without a mask": len(images) - len(sources)}
+    return Plan(names(facts), {}, sources, notes, left_out=without_photo(masks, images, "_mask"))
 
 
 def deepglobe(found: dict[str, Path], facts: dict[str, Any]) -> Plan:
     """Whole photos of 2448 x 2448; unknown land (black) is background."""
-    images, masks = by_stem(found["data"], "*_sat.*"), by_stem(found["data"], "*_mask.png")
+    masks = by_stem(found["data"], "*_mask.png")
+    images = {stem.removesuffix("_sat"): path for stem, path in by_stem(found["data"], "*_sat.*").items()}
     sources = []
-    for stem, image in images.items():
-        number = stem.removesuffix("_sat")
+    for number, image in images.items():
         mask = matched(found["data"], f"{number}_mask", masks)
         sources.append(Source(number, image, partial(_coloured, mask, facts["colours"]), ("all",)))
-    return Plan(names(facts), {}, sources, {"photos": "whole, not cut into pieces"})
+    notes = {"photos": "whole, not cut into pieces"}
+    return Plan(names(facts), {}, sources, notes, left_out=without_photo(masks, images, "_mask"))
 
 
 def suim(found: dict[str, Path], facts: dict[str, Any]) -> Plan:
     """Water and anything unnamed (black) is background."""
-    sources = []
+    sources: list[Source] = []
+    left_out: list[LeftOut] = []
     for part in ("train", "test"):
-        images, masks = by_stem(found[part] / "images"), by_stem(found[part] / "masks", "*.bmp")
+        images, masks = by_stem(found[part] / "images"), by_stem(found[part] / "masks")
+        left_out += without_photo(masks, images)
         for stem, image in images.items():
             mask = matched(found[part] / "masks", stem, masks)
             sources.append(Source(stem, image, partial(_coloured, mask, facts["colours"]), (part,)))
-    return Plan(names(facts), {}, sources)
+    return Plan(names(facts), {}, sources, left_out=left_out)
 
 
 def folder(found: dict[str, Any], facts: dict[str, Any]) -> Plan:
@@ -119,7 +154,10 @@ def _own(item: Item) -> np.ndarray:
 
 def _white(path: Path) -> np.ndarray:
     """Foreground of a black and white picture, stored in grey, colours or a palette."""
-    return (read_image(path).max(axis=2) >= 128).astype(np.uint8)
+    values = read_image(path).max(axis=2)
+    if (lightest := values.max()) < 128:
+        raise InputError(f"{path}: no white pixel, the lightest is {lightest}; the class is white (128 to 255)")
+    return (values >= 128).astype(np.uint8)
 
 
 def _coloured(path: Path, colours: list[list[int]]) -> np.ndarray:
@@ -134,10 +172,3 @@ def _coloured(path: Path, colours: list[list[int]]) -> np.ndarray:
 def _first(root: Path, data: Path, name: str) -> Path | None:
     places = (root / name, root / "splits" / "fss" / name, data / name, data.parent / name)
     return next((path for path in places if path.is_file()), None)
-
-
-def _known(path: Path, ids: dict[str, int]) -> list[int]:
-    unknown = [name for name in lines(path) if name not in ids]
-    if unknown:
-        raise InputError(f"{path}: class {unknown[0]} has no folder in the data; unpack the official archive again")
-    return sorted(ids[name] for name in lines(path))

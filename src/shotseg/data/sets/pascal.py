@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 
 from shotseg.data.sets import Plan, Source, names
-from shotseg.data.sets.files import indices, lines
-from shotseg.errors import InputError
+from shotseg.data.sets.files import indices, label_map, lines
 
 
 def plan(found: dict[str, Path], facts: dict[str, Any]) -> Plan:
@@ -40,13 +39,4 @@ def plan(found: dict[str, Path], facts: dict[str, Any]) -> Plan:
 
 
 def _sbd(folder: Path, stem: str) -> np.ndarray:
-    from scipy.io import loadmat
-
-    path = folder / "cls" / f"{stem}.mat"
-    try:
-        labels = loadmat(path, variable_names=["GTcls"])["GTcls"]["Segmentation"][0, 0]
-    except (OSError, KeyError, ValueError, IndexError, TypeError, NotImplementedError) as error:
-        raise InputError(
-            f"{path}: not an SBD annotation ({type(error).__name__}); unpack benchmark.tgz again"
-        ) from error
-    return np.asarray(labels, dtype=np.uint8)
+    return label_map(folder / "cls" / f"{stem}.mat", "GTcls.Segmentation", 255).astype(np.uint8)
