@@ -40,7 +40,7 @@ def draw(pool: Pool, ways: int, shots: int, queries: int, seed: int) -> list[Que
 
     Each class has an order of its photos of its own, a function of (seed, its name): its examples come first in it, then its
     queries. So neither other classes nor the number of queries change what is drawn, but for photos that show several classes.
-    Raises UsageError for more ways than classes, and where photos of several classes leave one without K examples.
+    Raises UsageError for more ways than classes, and where photos of several classes leave too few examples or no query.
     """
     if not 1 <= ways <= min(len(pool.classes), MOST):
         raise UsageError(
@@ -58,7 +58,12 @@ def draw(pool: Pool, ways: int, shots: int, queries: int, seed: int) -> list[Que
                 f"{shots} shots need more; leave it out"
             )
     given = Draw(seed, tuple(classes), tuple(supports[c] for c in classes))
-    return [Query(i, given) for c in classes for i in _unused(pool, orders[c], queries, used)]
+    asked = [Query(i, given) for c in classes for i in _unused(pool, orders[c], queries, used)]
+    if not asked:
+        raise UsageError(
+            f"--shot {shots}: all photos of the classes are examples, no photo is left to ask for; take fewer"
+        )
+    return asked
 
 
 def _shuffled(pool: Pool, class_id: int, seed: int) -> list[int]:

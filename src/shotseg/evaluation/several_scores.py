@@ -22,6 +22,7 @@ from shotseg.evaluation.several import KEEP
 FORMAT = "shotseg-several-1"
 ALARM = 0.01  # part of a photo from which a mask of a class that is not there is a false alarm
 THIRDS = ("small", "medium", "large")
+CHOICES = ("name", "seeds", "size", "geometry", "score_at", "align_corners", "ignore_band", "fusion", "overridden")
 RULES = {
     "rule": "K examples of each class and queries, no photo twice in a draw, by content",
     "truth": "label map of all classes that are labelled in the photo; where masks overlap, the smaller lies on top",
@@ -236,7 +237,7 @@ def result(
         **about,
         "classes": pool.classes,
         "protocol": {
-            **{name: getattr(protocol, name) for name in ("seeds", "size", "geometry", "score_at", "ignore_band")},
+            **{name: getattr(protocol, name) for name in CHOICES},
             "present": threshold,
             "cut": cut,
             "cut_keeps": KEEP,
