@@ -134,15 +134,20 @@ def test_classes_that_share_all_their_photos_cannot_be_asked_for_together(tmp_pa
         draws.draw(evaluator(tmp_path, shots).pool, 2, shots, 5, seed=0)
 
 
-def test_a_class_without_a_query_of_its_own_is_told(tmp_path):
+def test_a_class_without_a_query_of_its_own_is_named(tmp_path, by_colour):
     for i in range(6):
         add(tmp_path, "green", f"{i}", picture(("green", slice(5), slice(5)), shade=i))
     for i in range(2):  # both photos of blue are examples: one of blue, one of red
         both = picture(("blue", slice(5), slice(5)), ("red", slice(8, 9), slice(5)), shade=i)
         for name in ("blue", "red"):
             add(tmp_path, name, f"{i}", both)
-    own = evaluator(tmp_path)
-    assert several_run.without_query(own, several_run.queries_of(own, 3, 1, 5)) == ["blue", "red"]
+    content = whole(tmp_path, tmp_path / "x.json", seeds=(0,))
+    assert content["without_query"] == ["blue", "red"] and content["per_class"]["blue"] == {
+        "iou": None,
+        "known_iou": None,
+        "photos": 0,
+    }
+    assert "blue, red" in several_run.unasked(content) and "blue, red" in (tmp_path / "x.report.html").read_text()
 
 
 # --- what is true ------------------------------------------------------------------------------------------------------

@@ -249,8 +249,6 @@ class Evaluate:
         from shotseg.evaluation import several_run, several_scores
 
         lists = several_run.queries_of(several, self.way, self.shot, self.queries)
-        if unasked := several_run.without_query(several, lists):
-            say(f"no photo is left to ask for where other classes use it: {', '.join(unasked)}")
         total = sum(map(len, lists.values()))
         about = {**about, "way": self.way, "queries": self.queries}
         with progress("evaluating", 2 * total) as advance:
@@ -264,6 +262,8 @@ class Evaluate:
             return 0
         title = f"{self.dataset}, {self.way}-way {self.shot}-shot, {total} queries in {len(lists)} draws"
         table(title, ("percent", "value", "95 % interval"), several_scores.lines(content), ("value",))
+        if unasked := several_run.unasked(content):
+            say(unasked)
         print(f"result: {out}, report: {out.with_suffix('.report.html')}")
         return 0
 

@@ -49,8 +49,9 @@ def document(
     rows: Sequence[Sequence[str]],
     per_class: dict[str, float | None],
     pictures: Pictures,
+    note: str = "",
 ) -> str:
-    """A page with one table, a bar a class, pictures, and how it was measured."""
+    """A page with one table, a note below it, a bar a class, pictures, and how it was measured."""
     e = html.escape
     head = "".join(f"<th>{e(column)}</th>" for column in columns)
     body = "".join("<tr>" + "".join(f"<td>{e(cell)}</td>" for cell in row) + "</tr>" for row in rows)
@@ -63,7 +64,7 @@ def document(
     title = f"{content['method']} on {content['dataset']}"
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{e(title)}</title><style>{STYLE}</style>'
-        f"<h1>{e(title)}</h1><table><tr>{head}</tr>{body}</table>"
+        f"<h1>{e(title)}</h1><table><tr>{head}</tr>{body}</table><p>{e(note)}</p>"
         f"<h2>IoU of each class</h2>{bars(per_class)}{shown}<h2>How it was measured</h2><dl>{about}</dl></html>\n"
     )
 

@@ -32,6 +32,16 @@ def without_query(several: Several, lists: dict[int, list[Query]]) -> list[str]:
     return sorted({several.pool.classes[c] for _, c in given - asked})
 
 
+def unasked(content: dict[str, Any]) -> str:
+    """One line that names them; empty without any."""
+    names = ", ".join(content["without_query"])
+    return (
+        f"no photo is left to ask for in some draw, all serve other classes: {names}; take fewer --shot"
+        if names
+        else ""
+    )
+
+
 def evaluate(
     several: Several,
     lists: dict[int, list[Query]],
@@ -65,12 +75,13 @@ def evaluate(
     seconds = 2 * (time.perf_counter() - start) / max(1, counted[0])
     content = {
         **several_scores.result(about, several.protocol, several.pool, lists, rows, several.threshold, cut),
+        "without_query": without_query(several, lists),
         "seconds_per_query": round(seconds, 5),
         "environment": results.environment(several.device),
     }
     bars = {name: own["iou"] for name, own in content["per_class"].items()}
     columns, lines = ("percent", "value", "95 % interval"), several_scores.lines(content)
-    page = report.document(content, columns, lines, bars, best_and_worst(several, content, queries))
+    page = report.document(content, columns, lines, bars, best_and_worst(several, content, queries), unasked(content))
     write_bytes(out.with_suffix(".report.html"), page.encode())
     write_bytes(out, json.dumps(content, ensure_ascii=False).encode())
     for path in (*partial_files(partial), *partial_files(second(partial))):
