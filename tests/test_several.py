@@ -301,7 +301,7 @@ def test_a_resample_counts_a_query_as_often_as_it_takes_it(name):
     assert value(name, np.array([[2.0, 0, 3]])) == pytest.approx(value(name, np.ones((1, 5)), twice), nan_ok=True)
 
 
-def test_auroc_is_that_of_scikit_learns_definition():
+def test_auroc_counts_pairs_in_the_right_order_and_ties_half():
     values, positive = np.array([0.1, 0.4, 0.4, 0.8]), np.array([False, True, False, True])
     assert auroc(values, positive, np.ones((1, 4)))[0] == 3.5 / 4
     assert np.isnan(auroc(values, np.ones(4, bool), np.ones((1, 4)))[0])

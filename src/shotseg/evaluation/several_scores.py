@@ -134,21 +134,22 @@ def false_alarms(t: Table, weights: Array) -> Array:
 def auroc(values: Array, positive: Array, weights: Array) -> Array:
     """(R,) probability that a positive has the higher value than a negative, ties half; NaN without either.
 
-    values, positive: (P,).     weights: (R, P).
+    values, positive: (E,) or (E, N).     weights: (R, E).
     """
-    order = np.argsort(values, kind="stable")
-    starts = np.flatnonzero(np.diff(values[order], prepend=np.nan) != 0)  # of each run of equal values
-    positive, found = positive[order], np.empty(len(weights))
+    each = values.ravel()
+    order = np.argsort(each, kind="stable")
+    starts = np.flatnonzero(np.diff(each[order], prepend=np.nan) != 0)  # of each run of equal values
+    positive, query = positive.ravel()[order], order // (values.size // len(values))
+    found = np.empty(len(weights))
     for r, row in enumerate(weights):  # one after the other: all at once would fill the memory
-        drawn = row[order]
-        good, bad = (np.add.reduceat(drawn * side, starts) for side in (positive, ~positive))
+        good, bad = (np.add.reduceat(row[query] * side, starts) for side in (positive, ~positive))
         below = np.cumsum(bad) - bad
         found[r] = _ratio((good * (below + bad / 2)).sum(), good.sum() * bad.sum())
     return found
 
 
 def _presence_auroc(t: Table, weights: Array) -> Array:
-    return auroc(t.present.ravel(), t.there.ravel(), np.repeat(weights, t.present.shape[1], axis=1))
+    return auroc(t.present, t.there, weights)
 
 
 def _confidence_auroc(t: Table, weights: Array) -> Array:
@@ -226,7 +227,7 @@ def result(
     tables = {seed: table(lists[seed], parts[seed], pool) for seed in lists}
     areas = np.concatenate([t.share[t.there] for t in tables.values()])
     sizes = np.quantile(areas, (1 / 3, 2 / 3)).tolist() if len(areas) else [0.0, 0.0]
-    every = scores(threshold, cut, sizes, not np.isnan(tables[next(iter(lists))].confidence).any())
+    every = scores(threshold, cut, sizes, not any(np.isnan(t.confidence).any() for t in tables.values()))
     controls = {
         control: _summary(SCORES, {seed: under(control, t, parts[seed]) for seed, t in tables.items()})
         for control in rows[0]["controls"]
