@@ -1,4 +1,4 @@
-"""Several classes asked for at once, and a model's own word on whether a class is there."""
+"""CST's episodes of several classes asked for at once, and a model's own word on whether a class is there."""
 
 import json
 from types import SimpleNamespace
@@ -118,14 +118,24 @@ def test_several_ways_tell_a_model_what_it_asks(photos, monkeypatch):
     ["--score-at working", "--fusion vote", "--ignore-band background", "--rule hsnet", "--resume"],
 )
 def test_what_several_ways_cannot_follow_is_refused(photos, tmp_path, capsys, option):
-    flags = ["--root", str(photos), "--out", str(tmp_path / "x.json"), "--way", "2", *option.split()]
+    flags = [
+        "--root",
+        str(photos),
+        "--out",
+        str(tmp_path / "x.json"),
+        "--way",
+        "2",
+        "--protocol",
+        "cst",
+        *option.split(),
+    ]
     assert cli.main(["evaluate", "folder", *flags]) == 2
     assert option.split()[0] in capsys.readouterr().err and not (tmp_path / "x.json").exists()
 
 
-def test_the_command_line_takes_the_number_of_ways(photos, tmp_path):
+def test_the_command_line_scores_csts_episodes_with_several_ways(photos, tmp_path):
     out = tmp_path / "two.json"
-    flags = ["--way", "2", "--episodes", "3", "--seeds", "0", "--size", "64", "--device", "cpu"]
+    flags = ["--way", "2", "--protocol", "cst", "--episodes", "3", "--seeds", "0", "--size", "64", "--device", "cpu"]
     assert cli.main(["evaluate", "folder", "--root", str(photos), "--out", str(out), *flags]) == 0
     found = json.loads(out.read_text())
     assert {"miou", "exact_ratio", "way"} <= found.keys()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,7 +43,11 @@ class Evaluate:
     shot: int = 1
     """Support photos in each episode."""
     way: int = 1
-    """Classes asked for at once, of which a query may show none; above 1 episodes and scores are CST's."""
+    """Classes asked for at once, of which a query shows few; with --protocol cst, CST's own episodes and scores."""
+    queries: int = 10
+    """With --way: photos of each class that are asked for all of them, for each seed's draw of the examples."""
+    present: float = 0.5
+    """With --way: presence from which a class is said to be in a photo."""
     classes: tuple[str, ...] = ()
     """Test only these classes."""
     kind: str | None = None
@@ -90,15 +94,14 @@ class Evaluate:
             raise UsageError(
                 "give a data set, --root and --out, as: shotseg evaluate folder --root photos --out x.json"
             )
-        for name in ("shot", "way", "batch", "cache_mb"):
+        for name in ("shot", "way", "queries", "batch", "cache_mb"):
             if getattr(self, name) < 1:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be 1 or more")
         if self.size is not None and self.size < 1:
             raise UsageError(f"--size {self.size}: must be 1 or more")
         if self.workers < 0:
             raise UsageError(f"--workers {self.workers}: must be 0 or more")
-        if self.way > 1:
-            self._refuse(("score_at", "fusion", "ignore_band", "rule", "resume"), "--way above 1")
+        self._check_ways()
         if self.out.suffix != ".json":
             raise UsageError(f"--out {self.out}: name a file that ends in .json")
         check_out(self.out)
@@ -111,6 +114,19 @@ class Evaluate:
         read = ("dataset", "root", "out", "method", "encoder", "checkpoint", "size", "device")
         self._refuse([f.name for f in fields(self) if f.name not in read], "the checkpoint of a semantic model")
         return self._semantic(self.root, self.out)
+
+    def _check_ways(self) -> None:
+        if not 0 <= self.present <= 1:
+            raise UsageError(f"--present {self.present}: must be from 0 to 1")
+        if self.way == 1 or self.protocol == "cst":
+            self._refuse(("queries", "present"), "--way 1" if self.way == 1 else "--protocol cst")
+        if self.way > 1:
+            if self.protocol not in ("shotseg", "cst"):
+                raise UsageError(
+                    f"--protocol {self.protocol} asks for one class; with --way {self.way}: shotseg or cst"
+                )
+            other = ("resume",) if self.protocol == "cst" else ("episodes",)
+            self._refuse(("score_at", "fusion", "ignore_band", "rule", *other), "--way above 1")
 
     def _refuse(self, names: Sequence[str], why: str) -> None:
         """Raise UsageError for the first of these options that is not as it was left."""
@@ -158,16 +174,14 @@ class Evaluate:
         from shotseg.evaluation.pool import Pool
         from shotseg.evaluation.protocols import draw_episodes, list_hash
         from shotseg.evaluation.run import Evaluator, evaluate, partial_files
+        from shotseg.evaluation.several import Several
 
         workers = self.workers or torch.get_num_threads()
         protocol = self._protocol()
         dataset, classes = self._data(root)
         pool = Pool(dataset, classes, self.shot, protocol.min_pixels, _areas(dataset, protocol.min_pixels))
-        lists = {seed: draw_episodes(protocol, pool, self.shot, seed) for seed in protocol.seeds}
-        episodes = [episode for listed in lists.values() for episode in listed]
         model, device = self._model()
-        evaluator = Evaluator(model, dataset, pool, protocol, device, self.cache_mb)
-        protocol = evaluator.protocol
+        parts = (model, dataset, pool, protocol, device, self.cache_mb)
         method, encoder = self._names()
         about: dict[str, Any] = {
             "method": method,
@@ -180,8 +194,15 @@ class Evaluate:
             "shot": self.shot,
             "data": getattr(dataset, "choices", {"root": str(root), "kind": self.kind, "min_area": self.min_area}),
         }
+        if self.way > 1 and self.protocol == "cst":
+            return self._ways(Evaluator(*parts), about, out)
         if self.way > 1:
-            return self._ways(evaluator, about, out)
+            several = Several(*parts, threshold=self.present, confidence=_confidence)
+            return self._several(several, about, out, workers)
+        lists = {seed: draw_episodes(protocol, pool, self.shot, seed) for seed in protocol.seeds}
+        episodes = [episode for listed in lists.values() for episode in listed]
+        evaluator = Evaluator(*parts)
+        protocol = evaluator.protocol
         hashes = [list_hash(pool, listed) for listed in lists.values()]
         fingerprint = json.dumps([about, asdict(protocol), hashes, str(device)], sort_keys=True, default=str)
         partial = out.with_suffix(".partial.jsonl")
@@ -224,16 +245,34 @@ class Evaluate:
         from shotseg.data.images import write_bytes
         from shotseg.evaluation import n_way
 
-        protocol, scores = replace(evaluator.protocol, **n_way.FIXED), {}
-        for seed in protocol.seeds:
-            episodes = n_way.draw(evaluator.pool, self.way, self.shot, seed, protocol.episodes)
-            scores[seed] = n_way.evaluate(evaluator, episodes)
-        means = {name: sum(s[name] for s in scores.values()) / len(scores) for name in ("miou", "exact_ratio")}
-        content = {**about, "way": self.way, "protocol": asdict(protocol), **means, "per_seed": scores}
+        content = n_way.result(evaluator, about, self.way, self.shot)
         write_bytes(out, json.dumps(content, ensure_ascii=False, default=str).encode())
-        title = f"{self.dataset}, {self.way}-way {self.shot}-shot, {protocol.episodes} episodes a seed"
-        table(title, ("percent", "value"), [(name, f"{value:.1f}") for name, value in means.items()], ("value",))
+        title = f"{self.dataset}, {self.way}-way {self.shot}-shot, {content['protocol']['episodes']} episodes a seed"
+        rows = [(name, f"{content[name]:.1f}") for name in ("miou", "exact_ratio")]
+        table(title, ("percent", "value"), rows, ("value",))
         print(f"result: {out}")
+        return 0
+
+    def _several(self, several: Any, about: dict[str, Any], out: Path, workers: int) -> int:
+        from shotseg.evaluation import several_run, several_scores
+
+        lists = several_run.queries_of(several, self.way, self.shot, self.queries)
+        total = sum(map(len, lists.values()))
+        about = {**about, "way": self.way, "queries": self.queries}
+        with progress("evaluating", 2 * total) as advance:
+
+            def on_rows(count: int) -> None:
+                for _ in range(count):
+                    advance()
+
+            content = several_run.evaluate(several, lists, about, out, self.resume, workers, self.batch, on_rows)
+        if content is None:  # another process of this run writes the result
+            return 0
+        title = f"{self.dataset}, {self.way}-way {self.shot}-shot, {total} queries in {len(lists)} draws"
+        table(title, ("percent", "value", "95 % interval"), several_scores.lines(content), ("value",))
+        if unasked := several_run.unasked(content):
+            say(unasked)
+        print(f"result: {out}, report: {out.with_suffix('.report.html')}")
         return 0
 
     def _protocol(self) -> Any:
@@ -325,6 +364,14 @@ class Evaluate:
         if self.out is not None:
             write_bytes(self.out, json.dumps(found, ensure_ascii=False).encode())
         return 0
+
+
+def _confidence(image: Any, labels: Any, probabilities: Any, present: Any) -> float:
+    """What :class:`shotseg.result.Result` says of the whole photo."""
+    from shotseg.result import Result
+
+    names = tuple(f"{i}" for i in range(len(probabilities)))
+    return Result(image, names, labels, dict(zip(names, probabilities))).confidence
 
 
 def _with_enough_photos(dataset: Any, names: list[str], shots: int) -> list[str]:

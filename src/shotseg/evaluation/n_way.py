@@ -6,7 +6,7 @@ Kang and Cho (CVPR 2022), Kang et al. (CVPR 2023). Episodes as CST draws them; s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,16 @@ def draw(pool: Pool, ways: int, shots: int = 1, seed: int = 0, episodes: int = 1
         drawn = tuple(int(c) for c in stream.choice(len(pool.classes), ways, replace=False, p=chances))
         found.append(Ways(query, drawn, tuple(supports_of(pool, stream, query, c, shots) for c in drawn)))
     return found
+
+
+def result(evaluator: Evaluator, about: dict[str, Any], ways: int, shots: int) -> dict[str, Any]:
+    """The content of a result file: the means over the seeds of :func:`evaluate`, each seed's, and the protocol."""
+    protocol = replace(evaluator.protocol, **FIXED)
+    scores = {
+        seed: evaluate(evaluator, draw(evaluator.pool, ways, shots, seed, protocol.episodes)) for seed in protocol.seeds
+    }
+    means = {name: sum(s[name] for s in scores.values()) / len(scores) for name in ("miou", "exact_ratio")}
+    return {**about, "way": ways, "protocol": asdict(protocol), **means, "per_seed": scores}
 
 
 def evaluate(evaluator: Evaluator, episodes: Sequence[Ways]) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,40 @@ table{border-collapse:collapse}td,th{padding:.2em 1em .2em 0;text-align:right}td
 tr{border-bottom:1px solid #ddd}figure{display:inline-block;margin:.5em 1em .5em 0}figcaption{font-size:13px;color:#555}
 img{height:170px;margin-right:4px}svg text{font-size:13px}dt{float:left;clear:left;width:10em;color:#555}dd{margin-left:10em}"""
 
+FACTS = (
+    "dataset",
+    "fold",
+    "way",
+    "shot",
+    "queries",
+    "encoder",
+    "checkpoint",
+    "seconds_per_episode",
+    "seconds_per_query",
+)
 
-def page(content: dict[str, Any], pictures: dict[str, list[tuple[str, list[np.ndarray]]]]) -> str:
-    """The page of a result. ``pictures``: heading -> (caption, photos (H, W, 3) uint8 side by side)."""
+Pictures = dict[str, list[tuple[str, list[np.ndarray]]]]  # heading -> (caption, photos (H, W, 3) uint8 side by side)
+
+
+def page(content: dict[str, Any], pictures: Pictures) -> str:
+    """The page of a result of one class at a time."""
+    columns = ("percent", "mIoU", "95 % interval", "FB-IoU")
+    return document(content, columns, lines(content), content["per_class"], pictures, unmet(content))
+
+
+def document(
+    content: dict[str, Any],
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    per_class: dict[str, float | None],
+    pictures: Pictures,
+    note: str = "",
+) -> str:
+    """A page with one table, a note below it, a bar a class, pictures, and how it was measured."""
     e = html.escape
-    rows = "".join("<tr>" + "".join(f"<td>{e(cell)}</td>" for cell in row) + "</tr>" for row in lines(content))
-    what = {k: content[k] for k in ("dataset", "fold", "shot", "encoder", "checkpoint", "seconds_per_episode")}
-    facts = {**what, **content["protocol"], **content["environment"]}
+    head = "".join(f"<th>{e(column)}</th>" for column in columns)
+    body = "".join("<tr>" + "".join(f"<td>{e(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    facts = {**{k: content[k] for k in FACTS if k in content}, **content["protocol"], **content["environment"]}
     shown = "".join(
         f"<h2>{e(heading)}</h2>" + "".join(_figure(caption, photos) for caption, photos in entries)
         for heading, entries in pictures.items()
@@ -36,9 +64,8 @@ def page(content: dict[str, Any], pictures: dict[str, list[tuple[str, list[np.nd
     title = f"{content['method']} on {content['dataset']}"
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{e(title)}</title><style>{STYLE}</style>'
-        f"<h1>{e(title)}</h1><table><tr><th>percent</th><th>mIoU</th><th>95 % interval</th><th>FB-IoU</th></tr>{rows}</table>"
-        f"<p>{e(unmet(content))}</p>"
-        f"<h2>IoU of each class</h2>{bars(content['per_class'])}{shown}<h2>How it was measured</h2><dl>{about}</dl></html>\n"
+        f"<h1>{e(title)}</h1><table><tr>{head}</tr>{body}</table><p>{e(note)}</p>"
+        f"<h2>IoU of each class</h2>{bars(per_class)}{shown}<h2>How it was measured</h2><dl>{about}</dl></html>\n"
     )
 
 
@@ -63,12 +90,13 @@ def best_and_worst(
     order = sorted(range(len(iou)), key=lambda i: iou[i])
     with one_thread_each():
         return {
-            heading: [_drawn(evaluator, episodes[i], iou[i]) for i in _distinct(ranked, stored["query"], count)]
+            heading: [_drawn(evaluator, episodes[i], iou[i]) for i in distinct(ranked, stored["query"], count)]
             for heading, ranked in (("Worst episodes", order), ("Best episodes", order[::-1]))
         }
 
 
-def _distinct(ranked: list[int], queries: list[str], count: int) -> list[int]:
+def distinct(ranked: list[int], queries: list[str], count: int) -> list[int]:
+    """The first ``count`` of the ranked whose queries differ."""
     first: dict[str, int] = {}
     for i in ranked:
         if len(first) == count:
@@ -81,9 +109,9 @@ def _drawn(evaluator: Evaluator, episode: EpisodeIndex, iou: float) -> tuple[str
     prediction, target = evaluator.predict(episode)
     items = evaluator.pool.items
     photo = evaluator.sample(episode.query)[0]
-    support = draw(*_without_ignored(evaluator.sample(episode.supports[0])))
+    support = draw(*without_ignored(evaluator.sample(episode.supports[0])))
     canvas = _on_canvas(photo, evaluator, (target.shape[0], target.shape[1]))
-    overlays = [draw(*_without_ignored((canvas, x.numpy().astype(np.uint8)))) for x in (target, prediction)]
+    overlays = [draw(*without_ignored((canvas, x.numpy().astype(np.uint8)))) for x in (target, prediction)]
     caption = f"{100 * iou:.1f} {evaluator.pool.classes[episode.class_id]}: {items[episode.query].id}"
     return f"{caption}; support, truth, prediction", [support, *overlays]
 
@@ -101,7 +129,8 @@ def _on_canvas(photo: np.ndarray, evaluator: Evaluator, size: tuple[int, int]) -
     return np.asarray(square)
 
 
-def _without_ignored(pair: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def without_ignored(pair: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Photo and labels, the ignored pixels as background."""
     return pair[0], np.where(pair[1] == IGNORE, 0, pair[1]).astype(np.uint8)
 
 

@@ -13,7 +13,7 @@ import json
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -131,6 +131,10 @@ class Evaluator:
             shared = {id(tensor): tensor for tensor in (*self._model.parameters(), *self._model.buffers())}
             self._of_thread.model = copy.deepcopy(self._model, shared)
 
+    def group(self, episode: EpisodeIndex) -> Any:
+        """Episodes of one group share photos: one after the other they need a small cache."""
+        return episode.class_id
+
     def row(self, episode: EpisodeIndex) -> Row:
         """The counts of one episode: [background, foreground] of the method and of every control."""
         prediction, target, pseudo, present = self._predict(episode)
@@ -198,15 +202,20 @@ class Evaluator:
         return self.cache.get(("support", i), lambda: self._encode_support(i))
 
     def _encode_support(self, i: int) -> Support:
-        photo, masks = self.photo(i), None
-        if getattr(self.model, "needs", "masks") == "masks":  # others must not see them
-            pixels, mask = self.sample(i)
-            _, resized = protocols.working_pair(pixels, mask, self.geometry, self.size, self.model.encoder.patch)
-            assert resized is not None
-            masks = resized[None, None].to(self.device)
+        photo, mask = self.photo(i), self.working_mask(i)
+        masks = None if mask is None else mask[None]
         names = (self.pool.items[i].class_name,)
         with torch.no_grad():
             return self.model.encode_support(photo.image[None], masks, photo.features, class_names=names)
+
+    def working_mask(self, i: int) -> Tensor | None:
+        """(1, h, w) int64: the mask of item ``i`` at the working size, None where the model must not see it."""
+        if getattr(self.model, "needs", "masks") != "masks":
+            return None
+        pixels, mask = self.sample(i)
+        _, resized = protocols.working_pair(pixels, mask, self.geometry, self.size, self.model.encoder.patch)
+        assert resized is not None
+        return resized[None].to(self.device)
 
     def label(self, i: int, class_id: int) -> np.ndarray:
         """(H, W) uint8 in {0, 1, 255}: where the photo of item ``i`` shows the class, nowhere without that label."""
@@ -224,9 +233,14 @@ class Evaluator:
         return self.cache.get(("sample", i), read)
 
     def _controls(self, query: int, target: Tensor) -> dict[str, Row]:
+        masks = self.control_masks(query, (target.shape[0], target.shape[1]))
+        return {name: _overlap(mask, target) for name, mask in masks.items()}
+
+    def control_masks(self, query: int, canvas: tuple[int, ...]) -> dict[str, Tensor]:
+        """(h, w) int64 in {0, 1} on a canvas of that size: what each control says of the photo of item ``query``."""
         height, width = self.sample(query)[1].shape
         features = self.photo(query).features
-        inside = (height, width) if self.protocol.score_at != "working" else (target.shape[0], target.shape[1])
+        inside = (height, width) if self.protocol.score_at != "working" else (canvas[0], canvas[1])
         if self.geometry == "pad":  # nothing but the photo itself is looked at, and drawn on
             valid = protocols.padded_size((height, width), self.size)
             inside = valid if self.protocol.score_at == "working" else inside
@@ -236,8 +250,8 @@ class Evaluator:
             "centre": controls.centre_disc(inside),
             "saliency": controls.salient(features, inside),
         }
-        margins = (0, target.shape[1] - inside[1], 0, target.shape[0] - inside[0])
-        return {name: _overlap(F.pad(mask, margins), target) for name, mask in drawn.items()}
+        margins = (0, canvas[1] - inside[1], 0, canvas[0] - inside[0])
+        return {name: F.pad(mask, margins) for name, mask in drawn.items()}
 
 
 def _cropped(features: Features, height: float, width: float) -> Features:
@@ -258,8 +272,8 @@ def _overlap(prediction: Tensor, target: Tensor) -> Row:
 
 
 def evaluate(
-    evaluator: Evaluator,
-    episodes: list[EpisodeIndex],
+    evaluator: Any,
+    episodes: Sequence[Any],
     partial: Path | None = None,
     fingerprint: str = "",
     resume: bool = True,
@@ -269,6 +283,7 @@ def evaluate(
 ) -> list[Row] | None:
     """The row of every episode, in order; under ``torchrun`` None on all processes but the first.
 
+    evaluator: counts an episode (``row``), says which share photos (``group``), and gives a thread its model (``own_model``).
     partial: file that counts are appended to as they come; with ``resume`` a later call with the same ``fingerprint``
              goes on from it, without it a file that is left there is an error.
     workers: threads that read, encode and decide.     batch: episodes that a worker takes at a time.
@@ -279,8 +294,7 @@ def evaluate(
     done = _resume(partial, fingerprint, resume) if partial else {}
     if world > 1:
         torch.distributed.barrier()  # all have read what was done before any goes on writing
-    # episodes of a class share its photos: one after the other they need a small cache
-    left = sorted((i for i in range(len(episodes)) if i not in done), key=lambda i: (episodes[i].class_id, i))
+    left = sorted((i for i in range(len(episodes)) if i not in done), key=lambda i: (evaluator.group(episodes[i]), i))
     own = left[len(left) * rank // world : len(left) * (rank + 1) // world]
     chunks = [own[i : i + batch] for i in range(0, len(own), batch)]
     with _appending(partial, fingerprint, rank) as append, one_thread_each():
@@ -333,6 +347,15 @@ def _processes() -> tuple[int, int]:
         torch.distributed.init_process_group("gloo")
         atexit.register(torch.distributed.destroy_process_group)  # its threads must not outlive Python
     return (torch.distributed.get_rank(), world) if world > 1 else (0, 1)
+
+
+def told_by_first(value: Any) -> Any:
+    """The value that the first of the processes of this run has."""
+    if _processes()[1] == 1:
+        return value
+    shared = [value]
+    torch.distributed.broadcast_object_list(shared, src=0)
+    return shared[0]
 
 
 # --- partial results: a line with the fingerprint, then one line an episode -------------------------------------------
