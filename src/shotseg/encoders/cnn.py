@@ -85,13 +85,20 @@ class EfficientNetLite(TimmCNN):
             return state
         return dict(zip(self.net.state_dict(), state.values()))
 
+    def embedding(self, last: Tensor) -> Tensor:
+        """The 1280 maps (B, 1280, h, w) before the classifier, of the stride-32 map; their mean over a region is its embedding."""
+        return self.net.bn2(self.net.conv_head(last))
+
+    def labels(self, embedding: Tensor) -> Tensor:
+        """ImageNet logits (N, 1000) of embeddings (N, 1280)."""
+        return F.linear(embedding, self.net.classifier.weight, self.net.classifier.bias)
+
     def classifier(self, last: Tensor) -> Tensor:
         """ImageNet class activation maps (B, 1000, h, w) of the stride-32 map (Zhou et al. 2016).
 
         Their spatial mean is the logit.
         """
-        head = self.net.bn2(self.net.conv_head(last))
-        return F.conv2d(head, self.net.classifier.weight[:, :, None, None], self.net.classifier.bias)
+        return F.conv2d(self.embedding(last), self.net.classifier.weight[:, :, None, None], self.net.classifier.bias)
 
 
 class EveryBlockEfficientNetLite0(EfficientNetLite):

@@ -34,6 +34,10 @@ WEIGHTS = {
     "border_deep": 1.6,
 }
 LEVEL = 8.6
+# The same for three shots and more, fitted on pascal_coseg15 (5 shots) and clothing_ccp (3): the more shots, the more the
+# classifiers are worth. Two shots lie half-way. SIZE moves the level by the object's share of its photos (a log).
+MANY_WEIGHTS = dict(zip(WEIGHTS, (0.6, 3.8, 6.6, 4.9, 0.2, 2.0)))
+MANY_LEVEL, MANY_SIZE, TYPICAL_SHARE = 12.3, 0.5, 0.135
 
 
 class Matching(nn.Module):
@@ -51,7 +55,7 @@ class Matching(nn.Module):
     def __init__(
         self,
         encoder: Encoder,
-        size: int = 384,
+        size: int = 512,
         contrast: bool = True,
         ridge: bool = True,
         border: bool = True,
@@ -65,8 +69,7 @@ class Matching(nn.Module):
         shallow, middle = (encoder.channels[level] for level in self.levels[:2])
         self.middle = slice(shallow, shallow + middle)  # its channels in a hypercolumn
         on = {"contrast": contrast, "ridge": ridge, "border": border}
-        self.weights = {cue: weight for cue, weight in WEIGHTS.items() if on[cue.split("_")[0]]}
-        self.level = LEVEL * sum(self.weights.values()) / sum(WEIGHTS.values())
+        self.cues = [cue for cue in WEIGHTS if on[cue.split("_")[0]]]
         self.self_support = self_support
         self.edges = edges
 
@@ -106,6 +109,16 @@ class Matching(nn.Module):
         fitted = {"ridge_all": ridge(x, fg, bg), "ridge_middle": ridge(middle, fg, bg)}  # (B, C + 1) each
         return Support({**support.tensors, **{k: v[:, None] for k, v in fitted.items()}})
 
+    def weights(self, support: Support) -> tuple[dict[str, float], Tensor]:
+        """The weight of each cue in use, and the level (B, 1, 1) that divides object from background."""
+        many = min(1.0, (support["all"].shape[1] - 1) / 2)
+        mixed = {cue: (1 - many) * WEIGHTS[cue] + many * MANY_WEIGHTS[cue] for cue in WEIGHTS}
+        used = {cue: mixed[cue] for cue in self.cues}
+        level = ((1 - many) * LEVEL + many * MANY_LEVEL) * sum(used.values()) / sum(mixed.values())
+        objects, all_of_it = (support[f"all_{side}"].sum((1, 2)) for side in ("foreground", "background"))
+        share = (objects / (objects + all_of_it).clamp(min=1e-6)).clamp(min=1e-3)
+        return used, (level - many * MANY_SIZE * (share / TYPICAL_SHARE).log())[:, None, None]
+
     def forward(self, query: Features, support: Support, images: Tensor) -> Prediction:
         """Logits (B, 2, h, w) of the query; a support of batch 1 serves any number of queries.
 
@@ -123,8 +136,9 @@ class Matching(nn.Module):
             "border_middle": lambda: border_contrast(query.maps[1]),
             "border_deep": lambda: border_contrast(query.maps[2]),
         }
-        scaled = [w * unit_range(resize(cues[cue](), grid)) for cue, w in self.weights.items()]
-        evidence = torch.stack(scaled).sum(0) - self.level
+        weights, level = self.weights(support)
+        scaled = [w * unit_range(resize(cues[cue](), grid)) for cue, w in weights.items()]
+        evidence = torch.stack(scaled).sum(0) - level
         if self.self_support:
             evidence = 0.3 * evidence + 0.7 * own_evidence(evidence, tokens)
         if self.edges:
@@ -173,15 +187,23 @@ def ridge(tokens: Tensor, foreground: Tensor, background: Tensor, strength: floa
     Gives (B, C + 1): the coefficients and the constant.
     """
     fg, bg = (w / w.sum(1, keepdim=True).clamp(min=1e-6) for w in (foreground, background))
-    centre = (((fg + bg) / 2)[..., None] * tokens).sum(1, keepdim=True)  # (B, 1, C)
-    x = tokens - centre
-    covariance = (x * (fg + bg)[..., None] / 2).mT @ x
-    scale = covariance.diagonal(dim1=1, dim2=2).mean(1).clamp(min=1e-8)
-    target = (x * (fg - bg)[..., None] / 2).sum(1)
-    eye = torch.eye(x.shape[-1], device=x.device, dtype=x.dtype)
-    factor = torch.linalg.cholesky(covariance + strength * scale[:, None, None] * eye)
-    weight = torch.cholesky_solve(target[..., None], factor)[..., 0]
+    mass = (fg + bg) / 2
+    centre = (mass[..., None] * tokens).sum(1, keepdim=True)  # (B, 1, C)
+    x = (tokens - centre) * mass[..., None].sqrt()
+    target = torch.where(mass > 0, (fg - bg) / (2 * mass.clamp(min=1e-12).sqrt()), 0)[..., None]  # (B, N, 1)
+    scale = strength * x.square().sum((1, 2)).div(x.shape[-1]).clamp(min=1e-8)[:, None, None]
+    if x.shape[1] < x.shape[2]:  # fewer tokens than channels: the same answer from the smaller matrix of their products
+        weight = x.mT @ _solved(x @ x.mT, scale, target)
+    else:
+        weight = _solved(x.mT @ x, scale, x.mT @ target)
+    weight = weight[..., 0]
     return torch.cat([weight, -(weight * centre[:, 0]).sum(1, keepdim=True)], 1)
+
+
+def _solved(products: Tensor, scale: Tensor, target: Tensor) -> Tensor:
+    """(B, n, 1): the solution of (products + scale I) x = target; products (B, n, n) symmetric, scale (B, 1, 1) > 0."""
+    eye = torch.eye(products.shape[-1], device=products.device, dtype=products.dtype)
+    return torch.cholesky_solve(target, torch.linalg.cholesky(products + scale * eye))
 
 
 def classify(tokens: Tensor, classifier: Tensor) -> Tensor:
