@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,7 @@ def read_photo(photo: Photo) -> np.ndarray:
     if isinstance(photo, Sample):
         photo = photo.image
     if isinstance(photo, str | os.PathLike):
-        return files.read_image(Path(photo) if isinstance(photo, os.PathLike) else photo)
+        return files.read_image(os.fspath(photo))
     return to_rgb(_pixels(photo, "photo"))
 
 
@@ -76,7 +75,7 @@ def _as_decoded(photo: Photo, mask: Any) -> np.ndarray | None:
 
 def _pixels(source: Any, name: object) -> Pixels:
     if isinstance(source, str | os.PathLike):
-        return decode(files.read_bytes(source), name)
+        return decode(files.read_bytes(os.fspath(source)), name)
     if isinstance(source, Image.Image):
         return from_image(source)
     if hasattr(source, "read"):

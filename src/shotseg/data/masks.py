@@ -6,8 +6,8 @@ A mask of one class is binary: what is not background (0) is the class. In order
    its colours where they are greys, or where black is not index 0. One or several plain colours on black are a mask.
 2. 255 means ignore in two forms alone, which ``pseudo-label`` writes: a palette whose entry 255 is the light grey of ours or
    of PASCAL VOC; and 0, 1 and 255 as the only values, 1 being at least a hundredth of what is marked.
-3. Soft masks are cut at half of their range: fractions; values that rise step by step; and greys between black and white
-   that form edges, not areas. JPEG too, which must be nearly black and white.
+3. Soft masks are cut at half of their range: fractions; values that rise step by step; and greys below white that form
+   edges or single pixels, not areas. JPEG too, which must be nearly black and white.
 4. Everything else that is above 0 is the class: 0/1, 0/255, any ids of any objects, in 1 to 64 bits.
 """
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 from PIL import Image
+from scipy import ndimage
 
 from shotseg.data.pixels import WHITES, Pixels, known_values
 from shotseg.data.samples import IGNORE
@@ -60,9 +61,10 @@ def class_ids(pixels: Pixels, name: object) -> np.ndarray:
     """
     values = pixels.values
     if values.ndim == 3:
-        values = _grey(values, pixels.lossy)
-        if values is None:
+        grey = _grey(values, pixels.lossy)
+        if grey is None:
             raise InputError(f"{name}: {COLOURS}")
+        values = grey
     if pixels.alpha is not None:
         values = np.where(pixels.alpha >= 128, values, 0)
     if values.dtype == np.uint8:
@@ -137,9 +139,10 @@ def _grey(values: np.ndarray, lossy: bool) -> np.ndarray | None:
 def _is_drawn(shown: np.ndarray) -> bool:
     """Whether visible pixels, (N,) or (N, C), are a mask: black and one colour."""
     values = shown if shown.ndim == 1 else _packed(shown)
-    few = len(np.unique(values[: 1 << 16])) <= 2  # a photo is told by a part of it
-    colours = np.unique(values) if few else []
-    return len(colours) == 2 and colours[0] == 0
+    if len(np.unique(values[: 1 << 16])) > 2:  # a photo is told by a part of it
+        return False
+    colours = np.unique(values)
+    return len(colours) == 2 and bool(colours[0] == 0)
 
 
 def _packed(values: np.ndarray) -> np.ndarray:
@@ -165,7 +168,7 @@ def _says_ignore(pixels: Pixels, present: np.ndarray, counts: np.ndarray, marked
 
 def _is_blurred(present: np.ndarray, counts: np.ndarray, name: object) -> bool:
     """Whether lossy values have somewhere to be cut: nearly all must be near black or near the highest."""
-    rim = max(1, present[-1] // 8)
+    rim = max(1, present[-1] // 4)
     if counts[(present <= rim) | (present >= present[-1] - rim)].sum() < 0.9 * counts.sum():
         raise InputError(f"{name}: JPEG or WebP blurs class ids; save the mask as PNG")
     return True
@@ -177,14 +180,14 @@ def _is_soft(values: np.ndarray, present: np.ndarray) -> bool:
         return False
     top, flat = int(present[-1]), _flat(values)
     between = (values > 0) & (values < top)
-    if top in WHITES and flat[between].mean() < 1 / 3:
-        return True
+    if flat[between].mean() < 1 / 3 and (top in WHITES or len(present) - 1 > ndimage.label(values > 0)[1]):
+        return True  # ids have areas, or at least an object each
     # Maps of probability or distance change little from pixel to pixel; ids leap, or lie in areas.
     middle = (values >= top / 8) & (values <= top * 7 / 8)
     whole = values.astype(np.int64)
     steps = np.concatenate([_steps(whole, between), _steps(whole.T, between.T)])
     rises = top >= 64 and steps.size > 0 and float(np.quantile(steps, 0.75)) <= top / 32
-    return rises and middle.any() and bool(flat[middle].mean() < 2 / 3)
+    return rises and bool(middle.any() and flat[middle].mean() < 2 / 3)
 
 
 def _flat(values: np.ndarray) -> np.ndarray:

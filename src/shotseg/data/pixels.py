@@ -110,7 +110,7 @@ def to_rgb(pixels: Pixels) -> np.ndarray:
     if pixels.alpha is not None and pixels.alpha.min() < 255:
         opacity = pixels.alpha[..., None].astype(np.float32) / 255
         values = (values * opacity + 255 * (1 - opacity)).round().astype(np.uint8)
-    return np.require(values, requirements="CW")
+    return np.require(values, requirements=["C", "W"])
 
 
 def shown_range(pixels: Pixels) -> tuple[float, float]:
@@ -262,7 +262,7 @@ def _scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """uint8, ``low`` -> 0 and ``high`` -> 255; what is no number becomes 0."""
     if values.dtype == np.uint16:  # a table saves the float copy of a large photo
         return _scaled(np.arange(65536, dtype=np.float32), low, high)[values]
-    wide = np.float32 if values.dtype.itemsize < 4 or values.dtype == np.float32 else np.float64
+    wide: Any = np.float32 if values.dtype.itemsize < 4 or values.dtype == np.float32 else np.float64
     with np.errstate(over="ignore", invalid="ignore"):
         part = (values.astype(wide) - wide(low)) / wide(max(high - low, 1e-12))
     part[~np.isfinite(part)] = 0
