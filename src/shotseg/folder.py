@@ -103,19 +103,23 @@ def find_photos(query: str | Path, out: Path | None = None) -> list[Photo]:
     base = Path(query)
     if (base / "images").is_dir() and (base / "masks").is_dir():
         base = base / "images"
-    found = find_images(base)
+    found = find_images(base, skip=_written(out, base))
     if not base.is_dir():
         base = Path(os.path.commonpath([path.parent for path in found]))
-    relative = {path.relative_to(base): path for path in found}
-    if out is not None:
-        # Where the results lie beside the photos, the photos themselves must stay in.
-        beside = out.resolve() == base.resolve()
-        written = {folder.resolve() for folder in ([out / "masks", out / "labels"] if beside else [out])}
-        relative = {file: path for file, path in relative.items() if written.isdisjoint(path.resolve().parents)}
+    written = _written(out, base)
+    relative = {path.relative_to(base): path for path in found if written.isdisjoint(path.resolve().parents)}
     relative = {file: path for file, path in relative.items() if not any(part.startswith(".") for part in file.parts)}
     if not relative:
         raise UsageError(f"{query}: holds results only; give --query a folder of photos")
     return named([(file.as_posix(), str(path)) for file, path in relative.items()])
+
+
+def _written(out: Path | None, base: Path) -> set[Path]:
+    """The folders of results; where they lie beside the photos, the photos themselves must stay in."""
+    if out is None:
+        return set()
+    beside = out.resolve() == base.resolve()
+    return {folder.resolve() for folder in ([out / "masks", out / "labels"] if beside else [out])}
 
 
 def named(paths: Sequence[tuple[str, str]]) -> list[Photo]:

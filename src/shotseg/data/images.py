@@ -127,8 +127,8 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 def read_bytes(path: str | Path) -> bytes:
     """The content of a file. Raises InputError (one line) where it is missing, a folder, empty or not readable."""
-    if url := re.match(r"(https?|ftp|s3|gs):/", str(path)):
-        raise InputError(f"{path}: an address, not a file; download it first ({url[1]} is not read here)")
+    if said := address(path):
+        raise InputError(said)
     path = Path(path)
     try:
         data = path.read_bytes()
@@ -140,6 +140,12 @@ def read_bytes(path: str | Path) -> bytes:
     if not data:
         raise InputError(f"{path}: the file is empty (0 bytes); copy it again or leave it out")
     return data
+
+
+def address(path: str | Path) -> str | None:
+    """What to say of an address on the web or in a store in place of a path; None for a path."""
+    known = re.match(r"(https?|ftp|s3|gs):/", str(path))
+    return f"{path}: an address, not a file; download it first and give the file" if known else None
 
 
 def sha256(path: str | Path) -> str:

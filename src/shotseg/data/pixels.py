@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from shotseg.data import tiff
-from shotseg.data.containers import colour_png, without_damage
+from shotseg.data.containers import deep_colours, pixels_only
 from shotseg.errors import InputError
 
 MAX_PIXELS = 1_000_000_000  # 3 GB as RGB
@@ -52,11 +52,12 @@ def decode(data: bytes, name: object, bands: Sequence[int] | None = None, page: 
             return chosen(from_array(np.load(io.BytesIO(data), allow_pickle=False), name), bands, name)
         if data[:4] in tiff.SIGNATURES:
             return _of_tiff(data, name, bands, page)
-        with _opened(without_damage(data), name) as image:
+        data = pixels_only(data)
+        with _opened(data, name) as image, _opened(data, name) as again:
             _check_size(image.size, name)
             _turn_to(image, page, name)
-            values = colour_png(data)
-            upright = from_image(image) if values is None else _split(_turned(values, _orientation(image)))
+            deep = deep_colours(image, again)
+            upright = from_image(image) if deep is None else _split(_turned(deep, _orientation(image)))
             return chosen(upright, bands, name)
     except InputError:
         raise
@@ -195,7 +196,7 @@ def _of_tiff(data: bytes, name: object, bands: Sequence[int] | None, page: int) 
         return Pixels(_turned(values, turn), None if alpha is None else _turned(_as_alpha(alpha), turn), nodata=nodata)
 
 
-def _opened(data: bytes, name: object) -> Image.Image:
+def _opened(data: bytes, name: object) -> ImageFile.ImageFile:
     if data[4:8] == b"ftyp" and data[8:12] in HEIC:
         try:
             from pillow_heif import register_heif_opener
