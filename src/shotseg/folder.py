@@ -60,12 +60,15 @@ class Photo:
     """A photo to segment. file: path below the query folder; name: of its masks, without suffix; both with "/".
 
     tags: the classes that it is known to show (numbers of the worker's ``classes``); empty where nothing is known.
+    bands, page: which to read of a file with more, see :func:`shotseg.data.images.read_image`.
     """
 
     path: str
     file: str
     name: str
     tags: tuple[int, ...] = ()
+    bands: tuple[int, ...] | None = None
+    page: int = 1
 
 
 class Worker(Protocol):
@@ -352,7 +355,7 @@ def _read(photo: Photo) -> _Step:
     start = time.perf_counter()
     value: np.ndarray | str
     try:
-        value = files.read_image(photo.path)
+        value = files.read_image(photo.path, photo.bands, photo.page)
     except InputError as error:
         value = str(error)
     return _Step(photo, value, time.perf_counter() - start)
@@ -463,7 +466,10 @@ class _Actor:
         self.segmenter, self.out = kind.load(support, device=device), Path(out)
 
     def __call__(self, rows: dict[str, Any], batch: int) -> dict[str, Any]:
-        photos = [Photo(**{**row, "tags": tuple(row["tags"])}) for row in map(json.loads, rows["photo"])]
+        photos = [
+            Photo(**{**row, "tags": tuple(row["tags"]), "bands": row.get("bands") and tuple(row["bands"])})
+            for row in map(json.loads, rows["photo"])
+        ]
         records = _run_here(self.segmenter, photos, self.out, batch)
         return {"record": [json.dumps(record, ensure_ascii=False) for record in records]}
 

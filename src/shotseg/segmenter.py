@@ -19,7 +19,7 @@ from shotseg.data import transforms
 from shotseg.data.samples import Support
 from shotseg.device import pick_device
 from shotseg.encoders.features import Features
-from shotseg.errors import InputError, UsageError, first_line
+from shotseg.errors import InputError, UsageError, first_line, note
 from shotseg.overlay import draw
 from shotseg.photo import Photo, check_classes, is_one, read_photo, read_shot, title
 from shotseg.priors import pseudo_masks
@@ -27,6 +27,7 @@ from shotseg.result import Result, winners
 from shotseg.training import checkpoint as trained
 
 FORMAT = "shotseg-support-1"
+COARSE = 4  # a photo so many times the working size gets contours that are off by several pixels
 
 
 class Segmenter:
@@ -143,6 +144,11 @@ class Segmenter:
         if not self._supports:
             raise UsageError("the Segmenter knows no class yet: call add(name, images, masks) first")
         images = [read_photo(photo) for photo in photos]
+        if any(max(image.shape[:2]) > COARSE * self.model.size for image in images):
+            note(
+                f"photos are more than {COARSE} times as large as the {self.model.size} pixels at which {self.method} works, so "
+                f"edges are coarse; --size {2 * self.model.size} draws them finer"
+            )
         inputs = [self._fit(image)[0] for image in images]
         results: dict[int, Result] = {}
         for shape in {tuple(x.shape) for x in inputs}:

@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from fnmatch import fnmatch
+from functools import lru_cache
 from pathlib import Path
 
 from shotseg.data.images import IMAGE_TYPES, MASK_TYPES, address
@@ -88,6 +89,24 @@ def photos_and_masks(photos: Path, masks: Path | None) -> list[tuple[str, Path, 
     if unused:
         note(f"{masks or photos}: left out, a mask of no photo: {some(unused)}")
     return pairs
+
+
+def mask_named(path: Path) -> Path | None:
+    """The mask at a path without its ending, whatever that is, with or without a word as in "a_mask.png"; None: there is none.
+
+    Raises UsageError where two have the name.
+    """
+    if not path.parent.is_dir():
+        return None
+    drawn = _drawn_in(path.parent, path.parent.stat().st_mtime_ns)
+    return drawn.get(_normal(path.name)) or drawn.get(_bare(path.name))
+
+
+@lru_cache(maxsize=8)
+def _drawn_in(folder: Path, changed: int) -> dict[str, Path]:
+    """Name, with and without the word of a mask -> file; kept until the folder changes, so that many are listed once."""
+    exact = _by_name(only_images(folder, files_in(folder), MASK_TYPES))
+    return {**{_bare(name): file for name, file in exact.items()}, **exact}
 
 
 def files_in(folder: Path) -> list[Path]:
