@@ -255,6 +255,15 @@ def test_jpeg_is_cut_at_half_and_refused_where_it_blurs_ids(read):
         read(lambda p: Image.fromarray(objects([60, 120, 200] * 60).astype("u1")).save(p), "ids.jpg")
 
 
+@pytest.mark.parametrize("quality", [30, 70, 90])
+def test_a_jpeg_that_was_saved_again_as_png_is_cut_at_half(read, quality):
+    lossy = io.BytesIO()
+    Image.fromarray(DISC.astype(np.uint8) * 255).save(lossy, "JPEG", quality=quality)
+    again = np.asarray(Image.open(lossy))
+    np.testing.assert_array_equal(read(png(again)), again >= 128)
+    np.testing.assert_array_equal(read(png(np.repeat(again[..., None], 3, axis=2))), again >= 128)
+
+
 def test_the_real_masks_of_a_data_set_read_the_same_after_every_common_treatment(tmp_path):
     root = golden.data("pascal_coseg15") / "masks"
     for path in sorted(root.rglob("*.png"))[::100]:

@@ -30,8 +30,8 @@ class Segment:
     out: Path
     """Folder of the results."""
     support: Path | None = None
-    """Examples: a folder with images/<class>/<name>.jpg and masks/<class>/<name>.png (no masks: the class name is used), or
-    a .safetensors file that Segmenter.save wrote."""
+    """Examples: a folder with images/<class>/<name>.jpg and masks/<class>/<name>.png (no masks: the class name is used; of
+    one class also images/ and masks/, or masks beside the photos), or a .safetensors file that Segmenter.save wrote."""
     name: tuple[str, ...] = ()
     """In place of examples: names of the classes, for a method that needs no more (pi-clip-zero-shot). Beside examples of
     one class: its name, where no folder is called by it."""

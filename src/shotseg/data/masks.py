@@ -7,7 +7,7 @@ A mask of one class is binary: what is not background (0) is the class. In order
 2. 255 means ignore in two forms alone, which ``pseudo-label`` writes: a palette whose entry 255 is the light grey of ours or
    of PASCAL VOC; and 0, 1 and 255 as the only values, 1 being at least a hundredth of what is marked.
 3. Soft masks are cut at half of their range: fractions; values that rise step by step; and greys below white that form
-   edges or single pixels, not areas. JPEG too, which must be nearly black and white.
+   edges or single pixels, not areas. JPEG too, also saved again as PNG, which must be nearly black and white.
 4. Everything else that is above 0 is the class: 0/1, 0/255, any ids of any objects, in 1 to 64 bits.
 """
 
@@ -49,7 +49,7 @@ def binary(pixels: Pixels, name: object) -> np.ndarray:
         if counts[-1] > marked / 2:
             note(f"{name}: 255 means ignore here, and is {100 * counts[-1] / marked:.0f} % of what is marked")
         return mask
-    soft = _is_blurred(present, counts, name) if pixels.lossy else _is_soft(values, present)
+    soft = _is_blurred(present, counts, name) if pixels.lossy else _is_soft(values, present, counts)
     least = max(1, -(-int(present[-1]) // 2)) if soft else 1
     return (values >= least).astype(np.uint8)
 
@@ -122,11 +122,13 @@ def _of_colours(values: np.ndarray, lossy: bool, name: object) -> np.ndarray:
         return peak
     strongest = values.reshape(-1, values.shape[2])[peak.argmax()].astype(np.int64)
     full = int(strongest.max())
-    if (np.abs(values * np.int64(full) - strongest * peak[..., None].astype(np.int64)) <= full).all():
+    marked = peak > 0
+    of_one_hue = strongest * peak[marked][:, None].astype(np.int64)
+    if (np.abs(values[marked] * np.int64(full) - of_one_hue) <= full).all():
         return (peak.astype(np.int64) * 255 // full).astype(np.uint8)
-    if _flat(_packed(values))[peak > 0].mean() < 1 / 3:
+    if _flat(_packed(values))[marked].mean() < 1 / 3:
         raise InputError(f"{name}: {COLOURS}")
-    return (peak > 0).astype(np.uint8)
+    return marked.astype(np.uint8)
 
 
 def _grey(values: np.ndarray, lossy: bool) -> np.ndarray | None:
@@ -174,20 +176,31 @@ def _is_blurred(present: np.ndarray, counts: np.ndarray, name: object) -> bool:
     return True
 
 
-def _is_soft(values: np.ndarray, present: np.ndarray) -> bool:
+def _is_soft(values: np.ndarray, present: np.ndarray, counts: np.ndarray) -> bool:
     """Whether whole values are shades, not ids: rule 3 of the module."""
     if len(present[present > 0]) < 2:
         return False
     top, flat = int(present[-1]), _flat(values)
+    if top >= 64 and _was_lossy(present, counts):
+        return True
     between = (values > 0) & (values < top)
     if flat[between].mean() < 1 / 3 and (top in WHITES or len(present) - 1 > ndimage.label(values > 0)[1]):
         return True  # ids have areas, or at least an object each
     # Maps of probability or distance change little from pixel to pixel; ids leap, or lie in areas.
     middle = (values >= top / 8) & (values <= top * 7 / 8)
+    if top < 64 or not middle.any() or flat[middle].mean() >= 2 / 3:
+        return False
     whole = values.astype(np.int64)
     steps = np.concatenate([_steps(whole, between), _steps(whole.T, between.T)])
-    rises = top >= 64 and steps.size > 0 and float(np.quantile(steps, 0.75)) <= top / 32
-    return rises and bool(middle.any() and flat[middle].mean() < 2 / 3)
+    return steps.size > 0 and float(np.quantile(steps, 0.75)) <= top / 32
+
+
+def _was_lossy(present: np.ndarray, counts: np.ndarray) -> bool:
+    """Whether black and white both waver, as in a JPEG that was saved again as PNG, and hardly anything lies between."""
+    rim = present[-1] // 8
+    dark, light = (present > 0) & (present <= rim), (present >= present[-1] - rim) & (present < present[-1])
+    ends = counts[dark].sum() + counts[light].sum() + counts[-1]
+    return dark.sum() > 1 and light.sum() > 1 and bool(ends >= 0.9 * counts[present > 0].sum())
 
 
 def _flat(values: np.ndarray) -> np.ndarray:
