@@ -141,6 +141,8 @@ def _class_folders(root: Path, name: str | None) -> Listing:
     found: Listing = {}
     for class_name, (photos, masks) in _layout(root, name).items():
         pairs = photos_and_masks(photos, masks)
+        if deeper := [label for label, folder in subfolders(photos).items() if folder != masks and has_photos(folder)]:
+            note(f"{photos}: left out, folders in the folder of a class: {some(deeper)}")
         if not pairs:
             raise UsageError(f"{photos}: no image in it; add photos of the class or remove the folder")
         found[class_name] = [(f"{class_name}/{stem}", photo, mask, None) for stem, photo, mask in pairs]
@@ -171,6 +173,8 @@ def _layout(root: Path, name: str | None) -> dict[str, tuple[Path, Path | None]]
         found = {label: (folder / "images", _if_there(folder / "masks")) for label, folder in nested.items()}
     elif has_photos(root):
         found = {_own_name(root): (root, _if_there(masks))}
+    elif masks.is_dir():
+        raise UsageError(f"{root}: masks/ but no images/ beside it; put the photos into images/, or images/<class>/")
     else:
         found = {label: (folder, _if_there(folder / "masks")) for label, folder in below.items() if has_photos(folder)}
     if not found:

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from shotseg.data.images import IMAGE_TYPES, read_bytes
-from shotseg.data.listing import find_images
+from shotseg.data.listing import images_below
 from shotseg.errors import InputError, ShotsegError, UsageError
 
 # Headers, without case, blanks and marks: "Image Name" is "imagename".
@@ -177,7 +177,7 @@ class Photos:
     def _by_spelling(self) -> dict[str, Path | None]:
         """Path below the root without case, with and without its ending; None where two files have it."""
         found: dict[str, Path | None] = {}
-        for path in find_images(self.root):
+        for path in images_below(self.root):
             whole = path.relative_to(self.root).as_posix().casefold()
             for spelling in (whole, whole.rpartition(".")[0] or whole):
                 found[spelling] = None if spelling in found else path

@@ -115,6 +115,12 @@ def files_in(folder: Path) -> list[Path]:
     return sorted(path for path in found if not path.is_dir() and not path.name.startswith("."))
 
 
+def images_below(root: Path) -> list[Path]:
+    """The images of a folder and all below it, as :func:`find_images` takes them, without a word on the others."""
+    below = [file for _, files in _walk(root, ()) for file in files]
+    return sorted(file for file in below if not file.name.startswith(".") and _is_image(file, IMAGE_TYPES))
+
+
 def has_photos(folder: Path) -> bool:
     return any(_is_image(file, IMAGE_TYPES) for file in files_in(folder))
 
