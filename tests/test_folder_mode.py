@@ -248,7 +248,7 @@ def test_reading_and_writing_stay_close_to_the_model(support, photos, tmp_path, 
     under_way, most = set(), []
     read_image, write = folder.files.read_image, folder._write
 
-    def reading(path):
+    def reading(path, *how):
         under_way.add(str(path))
         most.append(len(under_way))
         return read_image(path)

@@ -275,6 +275,21 @@ def test_truth_may_be_label_maps_and_one_of_another_size_is_left_out(photos, tab
     assert "no mask for any photo" in capsys.readouterr().err
 
 
+def test_truth_is_found_by_its_name_whatever_its_ending(photos, tmp_path, recwarn):
+    from shotseg.cli.pseudo_label import _true_mask
+
+    whole = np.zeros((40, 60), np.uint8)
+    whole[:, :20] = 255
+    (tmp_path / "red").mkdir()
+    for name in ("w.png", "x.PNG", "y.jpg", "z.tif", "v_mask.bmp"):
+        Image.fromarray(whole).save(tmp_path / "red" / name)
+    np.save(tmp_path / "red/u.npy", whole)
+    for stem in "wxyzvu":
+        assert (_true_mask(tmp_path, f"{stem}.jpg", "red", 0, (40, 60)) == whole // 255).mean() > 0.98, stem
+        assert _true_mask(tmp_path, f"red/{stem}.jpg", "red", 0, (40, 60)) is not None
+    assert _true_mask(tmp_path, "none.jpg", "red", 0, (40, 60)) is None
+
+
 def test_calibration_compares_what_is_said_with_what_is():
     held = pseudo_quality.calibration(np.array([0.95, 0.95, 0.25, 0.25]), np.array([1.0, 0.9, 0.2, 0.3]))
     assert held["error"] == pytest.approx(0, abs=1e-6) and held["correlation"] > 0.9 and len(held["bins"]) == 2
@@ -332,7 +347,7 @@ def test_a_photo_of_a_large_folder_is_never_kept(photos, tmp_path, monkeypatch):
     alive, most = set(), []
     read_image, write = folder.files.read_image, folder._write
     monkeypatch.setattr(
-        folder.files, "read_image", lambda p: alive.add(str(p)) or most.append(len(alive)) or read_image(p)
+        folder.files, "read_image", lambda p, *how: alive.add(str(p)) or most.append(len(alive)) or read_image(p)
     )
     monkeypatch.setattr(folder, "_write", lambda out, step: (write(out, step), alive.discard(step.photo.path))[0])
     assert label(many, tmp_path / "labels.csv", tmp_path / "out") == 0

@@ -139,7 +139,7 @@ def test_save_writes_masks_and_a_label_map(red, tmp_path):
         (lambda s: s.add("x", [np.zeros((9, 9, 3), np.uint8)], []), "1 photos but 0 masks"),
         (lambda s: s.add("x", [np.zeros((9, 9, 3), np.uint8)], [np.zeros((9, 9), np.uint8)]), "no foreground"),
         (lambda s: s.add("x", [np.zeros((9, 9, 3), np.uint8)], [np.zeros((9, 8), np.uint8)]), "same size"),
-        (lambda s: s.predict(np.zeros((9, 9), np.uint8)), "uint8 RGB"),
+        (lambda s: s.predict(np.zeros((9, 9, 7), np.uint8)), "(H, W, 3)"),
         (lambda s: s.predict("nowhere.jpg"), "nowhere.jpg"),
         (lambda s: shotseg.Segmenter("no-such-method"), "matching"),
         (lambda s: shotseg.Segmenter(encoder="no-such-encoder"), "efficientnet-lite0"),

@@ -60,12 +60,15 @@ class Photo:
     """A photo to segment. file: path below the query folder; name: of its masks, without suffix; both with "/".
 
     tags: the classes that it is known to show (numbers of the worker's ``classes``); empty where nothing is known.
+    bands, page: which to read of a file with more, see :func:`shotseg.data.images.read_image`.
     """
 
     path: str
     file: str
     name: str
     tags: tuple[int, ...] = ()
+    bands: tuple[int, ...] | None = None
+    page: int = 1
 
 
 class Worker(Protocol):
@@ -103,19 +106,23 @@ def find_photos(query: str | Path, out: Path | None = None) -> list[Photo]:
     base = Path(query)
     if (base / "images").is_dir() and (base / "masks").is_dir():
         base = base / "images"
-    found = find_images(base)
+    found = find_images(base, skip=_written(out, base))
     if not base.is_dir():
         base = Path(os.path.commonpath([path.parent for path in found]))
-    relative = {path.relative_to(base): path for path in found}
-    if out is not None:
-        # Where the results lie beside the photos, the photos themselves must stay in.
-        beside = out.resolve() == base.resolve()
-        written = {folder.resolve() for folder in ([out / "masks", out / "labels"] if beside else [out])}
-        relative = {file: path for file, path in relative.items() if written.isdisjoint(path.resolve().parents)}
+    written = _written(out, base)
+    relative = {path.relative_to(base): path for path in found if written.isdisjoint(path.resolve().parents)}
     relative = {file: path for file, path in relative.items() if not any(part.startswith(".") for part in file.parts)}
     if not relative:
         raise UsageError(f"{query}: holds results only; give --query a folder of photos")
     return named([(file.as_posix(), str(path)) for file, path in relative.items()])
+
+
+def _written(out: Path | None, base: Path) -> set[Path]:
+    """The folders of results; where they lie beside the photos, the photos themselves must stay in."""
+    if out is None:
+        return set()
+    beside = out.resolve() == base.resolve()
+    return {folder.resolve() for folder in ([out / "masks", out / "labels"] if beside else [out])}
 
 
 def named(paths: Sequence[tuple[str, str]]) -> list[Photo]:
@@ -348,7 +355,7 @@ def _read(photo: Photo) -> _Step:
     start = time.perf_counter()
     value: np.ndarray | str
     try:
-        value = files.read_image(photo.path)
+        value = files.read_image(photo.path, photo.bands, photo.page)
     except InputError as error:
         value = str(error)
     return _Step(photo, value, time.perf_counter() - start)
@@ -459,7 +466,10 @@ class _Actor:
         self.segmenter, self.out = kind.load(support, device=device), Path(out)
 
     def __call__(self, rows: dict[str, Any], batch: int) -> dict[str, Any]:
-        photos = [Photo(**{**row, "tags": tuple(row["tags"])}) for row in map(json.loads, rows["photo"])]
+        photos = [
+            Photo(**{**row, "tags": tuple(row["tags"]), "bands": row.get("bands") and tuple(row["bands"])})
+            for row in map(json.loads, rows["photo"])
+        ]
         records = _run_here(self.segmenter, photos, self.out, batch)
         return {"record": [json.dumps(record, ensure_ascii=False) for record in records]}
 

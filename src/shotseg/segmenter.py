@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor
@@ -17,17 +16,18 @@ from torch import Tensor
 from shotseg import encoders, models
 from shotseg.data import images as files
 from shotseg.data import transforms
-from shotseg.data.samples import Sample, Support
+from shotseg.data.samples import Support
 from shotseg.device import pick_device
 from shotseg.encoders.features import Features
-from shotseg.errors import InputError, UsageError, first_line
+from shotseg.errors import InputError, UsageError, first_line, note
 from shotseg.overlay import draw
-from shotseg.photo import Photo, check_classes, read_photo, read_shot, title
+from shotseg.photo import Photo, check_classes, is_one, read_photo, read_shot, title
 from shotseg.priors import pseudo_masks
 from shotseg.result import Result, winners
 from shotseg.training import checkpoint as trained
 
 FORMAT = "shotseg-support-1"
+COARSE = 4  # a photo so many times the working size gets contours that are off by several pixels
 
 
 class Segmenter:
@@ -91,10 +91,10 @@ class Segmenter:
     def add(self, name: str, images: Sequence[Photo] = (), masks: Sequence[Any] | None = None) -> None:
         """Learn a class from its photos; each is encoded here, once. A second call adds shots to the class.
 
-        images: paths, (H, W, 3) uint8 arrays, PIL images or Samples. A method that :attr:`needs` the name alone does not
-                look at them.
-        masks:  for each photo a path or an (H, W) array, non-zero = the class, 255 beside other values = ignore. Where there
-                is none (for all, or for one), a method that needs masks gets one made from the class name.
+        images: one or several of what :func:`shotseg.photo.read_photo` takes. A method that :attr:`needs` the name alone
+                does not look at them.
+        masks:  for each photo one of the same, read by the rule of :mod:`shotseg.data.masks`. Where there is none (for all,
+                or for one), a method that needs masks gets one made from the class name.
         Raises InputError for a photo or mask that cannot be used, UsageError for a wrong call.
         """
         check_classes({*self.classes, name}, "add")
@@ -102,13 +102,16 @@ class Segmenter:
             self._supports[name] = self.model.encode_support(None, None, class_names=(name,))
             self.thumbnails.setdefault(name, [])
             return
-        if isinstance(images, (str, Path, np.ndarray, Image.Image, Sample)):
+        if is_one(images):
             images, masks = [images], None if masks is None else [masks]
         if not len(images):
             raise UsageError(f"class {name!r} has no photo: give at least one")
         if masks is not None and len(masks) != len(images):
             raise UsageError(f"class {name!r}: {len(images)} photos but {len(masks)} masks; give one for each photo")
-        shots = [self._support_of(name, photo, mask) for photo, mask in zip(images, masks or [None] * len(images))]
+        shots = [
+            self._support_of(name, photo, mask)
+            for photo, mask in zip(images, [None] * len(images) if masks is None else masks)
+        ]
         known = [self._supports[name]] if name in self._supports else []
         merge = getattr(self.model, "merge", Support.join)
         self._supports[name] = merge(known + [support for support, _ in shots])
@@ -141,6 +144,11 @@ class Segmenter:
         if not self._supports:
             raise UsageError("the Segmenter knows no class yet: call add(name, images, masks) first")
         images = [read_photo(photo) for photo in photos]
+        if any(max(image.shape[:2]) > COARSE * self.model.size for image in images):
+            note(
+                f"photos are more than {COARSE} times as large as the {self.model.size} pixels at which {self.method} works, so "
+                f"edges are coarse; --size {2 * self.model.size} draws them finer"
+            )
         inputs = [self._fit(image)[0] for image in images]
         results: dict[int, Result] = {}
         for shape in {tuple(x.shape) for x in inputs}:

@@ -179,11 +179,12 @@ def _judged(out: Path, truth: Path, classes: tuple[str, ...]) -> Iterator[Judged
 def _true_mask(truth: Path, file: str, name: str, index: int, size: Any) -> Any:
     """(H, W) uint8 in {0, 1, 255}, or None where there is no file."""
     from shotseg.data.images import one_class, read_mask
+    from shotseg.data.listing import mask_named
 
     stem = Path(file).with_suffix("").as_posix()
     inside = stem.removeprefix(f"{name}/")
-    for own in dict.fromkeys((truth / name / f"{stem}.png", truth / name / f"{inside}.png")):
-        if own.is_file():
-            return one_class(read_mask(own, like=size))
-    shared = truth / f"{stem}.png"
-    return one_class(read_mask(shared, like=size, labels=True), index + 1) if shared.is_file() else None
+    for own in dict.fromkeys((truth / name / stem, truth / name / inside)):
+        if found := mask_named(own):
+            return one_class(read_mask(found, like=size))
+    shared = mask_named(truth / stem)
+    return one_class(read_mask(shared, like=size, labels=True), index + 1) if shared else None

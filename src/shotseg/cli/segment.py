@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,10 +30,11 @@ class Segment:
     out: Path
     """Folder of the results."""
     support: Path | None = None
-    """Examples: a folder with images/<class>/<name>.jpg and masks/<class>/<name>.png (no masks: the class name is used), or
-    a .safetensors file that Segmenter.save wrote."""
+    """Examples: a folder with images/<class>/<name>.jpg and masks/<class>/<name>.png (no masks: the class name is used; of
+    one class also images/ and masks/, or masks beside the photos), or a .safetensors file that Segmenter.save wrote."""
     name: tuple[str, ...] = ()
-    """In place of examples: names of the classes, for a method that needs no more (pi-clip-zero-shot)."""
+    """In place of examples: names of the classes, for a method that needs no more (pi-clip-zero-shot). Beside examples of
+    one class: its name, where no folder is called by it."""
     method: str = "matching"
     """See: shotseg list models."""
     encoder: str = "auto"
@@ -60,6 +61,10 @@ class Segment:
     """Of a semantic model: shorter sides to average over."""
     flip: bool = False
     """Of a semantic model: average with the mirrored photo."""
+    bands: str | None = None
+    """Of TIFFs with more than three bands: those for red, green and blue, from 1, as 4,3,2."""
+    page: int = 1
+    """Of files with several pages or frames: which, from 1."""
     soft: bool = False
     """Of a semantic model: also soft/<class>/<name>.png, the probability of each class times 255."""
 
@@ -82,14 +87,17 @@ class Segment:
             )
         if not semantic and (self.window or self.scales or self.flip or self.soft):
             raise UsageError("--window, --scales, --flip and --soft are of semantic models; give --checkpoint of one")
-        if not semantic and (self.support is None) == (not self.name):
+        if not semantic and self.support is None and not self.name:
             raise UsageError("give --support, a folder of examples, or --name for a method that needs names alone")
+        if self.support is not None and (len(self.name) > 1 or (saved and self.name)):
+            raise UsageError("--name beside --support: one name, of the one class that a folder of examples shows")
 
         from shotseg.data.images import write_bytes
         from shotseg.folder import check_output, find_photos, parse_shard, segment_folder, write_errors
 
         parse_shard(self.shard)
-        photos = find_photos(self.query, self.out)
+        bands = self._bands()
+        photos = [replace(photo, bands=bands, page=self.page) for photo in find_photos(self.query, self.out)]
         segmenter, settings, failed = self._semantic() if semantic else self._segmenter()
         check_output(self.out)
         if semantic:
@@ -123,6 +131,12 @@ class Segment:
         print(f"{done}, report: {summary.report}" + (f", failures: {summary.errors}" if summary.errors else ""))
         return 1 if summary.failed or failed else 0
 
+    def _bands(self) -> tuple[int, ...] | None:
+        bands = () if self.bands is None else tuple(self.bands.split(","))
+        if not all(band.strip().isdecimal() for band in bands) or len(bands) not in (0, 1, 3):
+            raise UsageError(f"--bands {self.bands}: give one or three numbers, from 1, as 4,3,2")
+        return tuple(int(band) for band in bands) or None
+
     def _is_semantic(self) -> bool:
         """Whether the checkpoint is of a model that labels every pixel without examples."""
         if self.checkpoint is None:
@@ -153,14 +167,20 @@ class Segment:
             return segmenter, made_of, []
         options: dict[str, Any] = {} if self.size is None else {"size": self.size}
         segmenter = Segmenter(self.method, self.encoder, self.device, self.checkpoint, **options)
-        used: list[str] = list(self.name)
+        used: list[str] = []
         failed: list[tuple[str, str]] = []
-        for name in self.name:
+        for name in self.name if self.support is None else ():
+            used.append(name)
             if segmenter.needs != "name":
                 raise UsageError(f"method {segmenter.method!r} needs examples: give --support in place of --name")
             segmenter.add(name)
         if self.support is not None:
-            used, failed = _learn(segmenter, FolderDataset(self.support))
+            called = self.name[0] if self.name else None
+            examples = FolderDataset(self.support, name=called, bands=self._bands(), page=self.page)
+            used, failed = _learn(segmenter, examples)
+            options |= _made_from_names(segmenter, examples)
+        if self.bands is not None or self.page > 1:
+            options |= {"bands": self.bands or "all", "page": self.page}
         settings = {"method": segmenter.method, "encoder": segmenter.encoder, **options, "examples": used}
         if self.checkpoint is not None:
             settings["checkpoint"] = _identity(self.checkpoint)
@@ -173,7 +193,7 @@ def _learn(segmenter: Segmenter, examples: FolderDataset) -> tuple[list[str], li
     for index, item in enumerate(examples.items):
         try:
             # By path where the mask is the class's own, so that an error names the file.
-            own = item.class_value is None
+            own = item.class_value is None and examples.bands is None and examples.page == 1
             photo, mask = (item.image_path, item.mask_path) if own else (examples.sample(index), None)
             segmenter.add(item.class_name, [photo], [mask])
             drawn = "no mask" if item.mask_path is None else _identity(item.mask_path)
@@ -181,6 +201,18 @@ def _learn(segmenter: Segmenter, examples: FolderDataset) -> tuple[list[str], li
         except InputError as error:
             failed.append((str(item.image_path), str(error)))
     return used, failed
+
+
+def _made_from_names(segmenter: Segmenter, examples: FolderDataset) -> dict[str, str]:
+    """Says which examples have no mask where the method needs one; the same for the report."""
+    bare = [item.id for item in examples.items if item.mask_path is None]
+    if not bare or segmenter.needs != "masks":
+        return {}
+    some = ", ".join(bare[:5]) + (", ..." if len(bare) > 5 else "")
+    say(
+        f"{examples.root}: {len(bare)} of {len(examples)} examples have no mask, theirs is made from the class name: {some}"
+    )
+    return {"masks made from the class name": f"{len(bare)} of {len(examples)} examples ({some})"}
 
 
 def _identity(path: Path) -> str:
