@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import arg
 
 from shotseg.cli.console import progress, say
+from shotseg.cli.formats import Source, Target, export_options
 from shotseg.errors import InputError, UsageError
 
 if TYPE_CHECKING:
+    from shotseg.data.annotations.opened import AnnotatedDataset
     from shotseg.data.folder import FolderDataset
     from shotseg.segmenter import Segmenter
 
@@ -30,8 +34,9 @@ class Segment:
     out: Path
     """Folder of the results."""
     support: Path | None = None
-    """Examples: a folder with images/<class>/<name>.jpg and masks/<class>/<name>.png (no masks: the class name is used), or
-    a .safetensors file that Segmenter.save wrote."""
+    """Examples: a folder with images/<class>/<name>.jpg and masks/<class>/<name>.png (no masks: the class name is used);
+    annotations of another tool (COCO, LabelMe, CVAT, YOLO, VOC, Label Studio); or a .safetensors file that Segmenter.save
+    wrote."""
     name: tuple[str, ...] = ()
     """In place of examples: names of the classes, for a method that needs no more (pi-clip-zero-shot)."""
     method: str = "matching"
@@ -40,8 +45,16 @@ class Segment:
     """See: shotseg list encoders. "auto" is the method's own, for most the one that needs no download."""
     checkpoint: Path | None = None
     """A trained model (best.safetensors of a run); its own recipe then says method and encoder."""
-    format: Literal["mask", "coco", "voc", "yolo", "labelstudio"] = "mask"
+    support_format: Annotated[Source | None, arg(name="from")] = None
+    """How the examples are stored, where two formats fit; told by looking otherwise."""
+    format: Target = "mask"
     """Annotations to write beside the masks, into OUT/<format>."""
+    min_object: int = 0
+    """Of --format: leave out objects of fewer pixels."""
+    one_a_class: bool = False
+    """Of --format: one annotation for each class of a photo, in place of one for each object."""
+    copy_images: bool = False
+    """Of --format: copy the photos beside the annotations, in place of links where the format needs them."""
     resume: bool = False
     """Go on where an interrupted run stopped."""
     engine: Literal["local", "ray"] = "local"
@@ -85,6 +98,8 @@ class Segment:
         if not semantic and (self.support is None) == (not self.name):
             raise UsageError("give --support, a folder of examples, or --name for a method that needs names alone")
 
+        export = export_options(self)
+        from shotseg.data.annotations.names import next_step
         from shotseg.data.images import write_bytes
         from shotseg.folder import check_output, find_photos, parse_shard, segment_folder, write_errors
 
@@ -115,12 +130,15 @@ class Segment:
                 engine=self.engine,
                 batch=self.batch,
                 annotations=self.format,
+                export=export,
                 failed_supports=failed,
                 settings=settings,
                 on_record=on_record,
             )
         done = f"{summary.photos - summary.failed} of {summary.photos} photos done"
         print(f"{done}, report: {summary.report}" + (f", failures: {summary.errors}" if summary.errors else ""))
+        if self.format != "mask":
+            print(next_step(self.format, self.out / self.format))
         return 1 if summary.failed or failed else 0
 
     def _is_semantic(self) -> bool:
@@ -144,7 +162,7 @@ class Segment:
 
     def _segmenter(self) -> tuple[Segmenter, dict, list[tuple[str, str]]]:
         """The segmenter with its classes, what makes it what it is, and (file, reason) of the examples that failed."""
-        from shotseg.data.folder import FolderDataset
+        from shotseg.data.annotations.opened import open_folder
         from shotseg.segmenter import Segmenter
 
         if self.support is not None and self.support.suffix == ".safetensors":
@@ -160,14 +178,14 @@ class Segment:
                 raise UsageError(f"method {segmenter.method!r} needs examples: give --support in place of --name")
             segmenter.add(name)
         if self.support is not None:
-            used, failed = _learn(segmenter, FolderDataset(self.support))
+            used, failed = _learn(segmenter, open_folder(self.support, self.support_format))
         settings = {"method": segmenter.method, "encoder": segmenter.encoder, **options, "examples": used}
         if self.checkpoint is not None:
             settings["checkpoint"] = _identity(self.checkpoint)
         return segmenter, settings, failed
 
 
-def _learn(segmenter: Segmenter, examples: FolderDataset) -> tuple[list[str], list[tuple[str, str]]]:
+def _learn(segmenter: Segmenter, examples: FolderDataset | AnnotatedDataset) -> tuple[list[str], list[tuple[str, str]]]:
     """Add every example; ids of those that were used, and (file, reason) of those that failed."""
     used, failed = [], []
     for index, item in enumerate(examples.items):
