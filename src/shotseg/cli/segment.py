@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -201,6 +202,7 @@ def _learn(segmenter: Segmenter, examples: FolderDataset | AnnotatedDataset) -> 
     return used, failed
 
 
+@cache  # annotation files hold many examples
 def _identity(path: Path) -> str:
     """A file by its name and its content."""
     from shotseg.data.images import sha256

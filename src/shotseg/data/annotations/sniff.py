@@ -34,7 +34,8 @@ def _kind(path: Path, changed: int, length: int) -> str:
         first = content[0] if listed and content else content
         keys = set(first) if isinstance(first, dict) else set()
     if listed:
-        return "labelstudio" if keys & {"data", "annotations", "predictions", "completions", "image"} else ""
+        known = keys & {"data", "annotations", "predictions", "completions"} or '"original_width"' in head
+        return "labelstudio" if known else ""
     if "shapes" in keys and keys & {"imagePath", "imageData", "version"}:
         return "labelme"
     if "images" in keys and keys & {"annotations", "categories"} and (content is None or "categories" in keys):
