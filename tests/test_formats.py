@@ -252,6 +252,29 @@ def test_absolute_names_are_found_by_their_last_part(name, tmp_path):
     assert open_folder(tmp_path).items[0].image_path == tmp_path / "images/a.jpg"
 
 
+def test_ids_and_order_of_photos_and_categories_survive(tmp_path):
+    images = [{"id": i, "file_name": f"{i}.jpg", "height": 60, "width": 80} for i in (70, 0, 5)]
+    categories = [{"id": 90, "name": "zebra"}, {"id": 3, "name": "ant"}, {"id": 0, "name": "mouse"}]
+    instances(tmp_path, [{"segmentation": SQUARE, "image_id": 5, "category_id": 90}], images, categories)
+    assert main(["convert", str(tmp_path), "--to", "coco", "--out", str(tmp_path / "out")]) == 0
+    content = json.loads((tmp_path / "out" / coco.FILE).read_text())
+    assert [(i["id"], i["file_name"]) for i in content["images"]] == [(70, "70.jpg"), (0, "0.jpg"), (5, "5.jpg")]
+    assert {c["name"]: c["id"] for c in content["categories"]} == {"mouse": 0, "ant": 3, "zebra": 90}
+    assert [(a["image_id"], a["category_id"]) for a in content["annotations"]] == [(5, 90)]
+
+
+def test_objects_that_touch_or_overlap_stay_apart(tmp_path):
+    other = [[20, 10, 40, 10, 40, 30, 20, 30]]
+    drawn = [{"segmentation": SQUARE}, {"segmentation": other}, {"segmentation": other, "category_id": 2}]
+    photos(instances(tmp_path, drawn), "a.jpg")
+    dataset = open_folder(tmp_path)
+    assert [int(dataset.sample(i).mask.sum()) for i in range(2)] == [600, 400]
+    for target in ("labelme", "cvat", "coco-polygons", "yolo"):
+        assert main(["convert", str(tmp_path / "instances.json"), "--to", target, "--out", str(tmp_path / target)]) == 0
+        (result,) = read(target, tmp_path / target)[1]
+        assert sorted(int(part.mask.sum()) for part in result.parts) == [400, 400, 400]
+
+
 # What is odd in the files of other tools.
 
 
@@ -273,6 +296,18 @@ def test_labelme_s_shapes_are_drawn_and_lines_are_named(tmp_path):
     assert "linestrip left out" in said and "broken.json" in said
     assert dataset.items[0].image_path.resolve() == (tmp_path / "images/a.jpg").resolve()
     assert dataset.sample(0).mask.sum() == 100
+
+
+def test_labelme_files_in_place_of_masks_are_read_and_a_mixture_is_refused(tmp_path):
+    square = {"label": "cat", "points": [[10, 10], [30, 10], [30, 30], [10, 30]]}
+    for name in ("cat", "dog"):
+        photos(tmp_path / "images" / name, "a.jpg")
+        labelme_file(tmp_path / "masks" / name / "a.json", {**square, "label": name})
+    dataset = open_folder(tmp_path)
+    assert [(i.class_name, i.image_path.parent.name) for i in dataset.items] == [("cat", "cat"), ("dog", "dog")]
+    Image.fromarray(two()).save(tmp_path / "masks/cat/b.png")
+    with pytest.raises(UsageError, match="mask and labelme both fit"):
+        open_folder(tmp_path)
 
 
 def test_cvat_s_shapes_are_drawn_in_their_order_and_lines_are_named(tmp_path):
@@ -313,7 +348,7 @@ def test_label_studio_s_brush_polygon_and_bitmask_are_read_from_both_exports(tmp
     name = "/data/upload/1/0a1b2c3d-my%20photo.jpg"
     full = {"data": {"picture": name}, "annotations": [{"result": [{**size, "value": value} for value in values]}]}
     small = {"picture": name, "label": [{**size, **value} for value in values]}
-    for task in (full, small):
+    for task in (full, small):  # JSON, JSON-MIN
         (tmp_path / "export.json").write_text(json.dumps([task]))
         photos(tmp_path, "my photo.jpg")
         with pytest.warns(UserWarning, match="left out"):

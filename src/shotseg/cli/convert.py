@@ -72,6 +72,7 @@ class Convert:
                 found.classes,
                 min_object=self.min_object,
                 one_a_class=self.one_a_class,
+                ids=found.ids,
                 photos="copy" if self.copy_images else photos_of(self.to),
             )
         print(f"{done[0]} of {len(found.photos) + found.left_out} photos converted from {format}: {self.out}")

@@ -40,6 +40,7 @@ FORMATS = {
     "labelme": Format(labelme.write, labelme.read, labelme.files),
     "cvat": Format(cvat.write, cvat.read, cvat.files),
 }
+WITH_IDS = ("coco", "coco-polygons")
 READERS = {name: form.read for name, form in FORMATS.items()} | {"pairs": masks.read_pairs}
 
 
@@ -52,12 +53,14 @@ def write(
     min_object: int = 0,
     one_a_class: bool = False,
     photos: str = "none",
+    ids: Sequence[int] | None = None,
 ) -> None:
     """Write label maps under the folder ``out``.
 
     min_object:  leave out objects of fewer pixels.
     one_a_class: one annotation for each class of a photo, in place of one for each object.
     photos:      of results that know theirs: "copy" or "link" them to where the format wants them (default ``out/images``).
+    ids:         of the classes, for COCO; default 1, 2, ...
     Raises UsageError for an unknown format or a class name that the format cannot hold, InputError on a full disk or for
     a photo whose name leads out of ``out``.
     """
@@ -68,7 +71,7 @@ def write(
         results = arranged(results, min_object, one_a_class)
     if photos != "none":
         results = placed(results, Path(out) / names.PHOTOS.get(format, "images"), photos, format in names.BY_STEM)
-    form.write(Path(out), results, classes)
+    form.write(Path(out), results, classes, **({"ids": ids} if ids and format in WITH_IDS else {}))
 
 
 def read(format: str, path: str | Path, images: str | Path | None = None) -> tuple[list[str], Iterator[Labelled]]:
@@ -98,10 +101,12 @@ def detect(path: str | Path) -> str:
     if (path / "images").is_dir() and (path / "classes.csv").is_file():
         return "mask"
     fits = [name for name, form in FORMATS.items() if form.files(path)]
+    if fits and masks.holds_masks(path):
+        fits.insert(0, "mask")
     if len(fits) > 1:
         raise UsageError(f"{path}: {' and '.join(fits)} both fit; say which with --from, or give the file itself")
     if not fits and path.is_file():
-        raise UsageError(f"{path}: no annotation file that is known; give a folder, or one of {', '.join(READERS)}")
+        raise UsageError(f"{path}: no annotation file that is known; unpack it, or give one of {', '.join(READERS)}")
     return fits[0] if fits else _pair_or_folder(path)
 
 

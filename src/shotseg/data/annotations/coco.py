@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -29,22 +30,31 @@ FILE = "annotations/instances_default.json"  # the place and name that other too
 ROBOFLOW = "_annotations.coco.json"
 
 
-def write(out: Path, results: Iterable[Labelled], classes: Sequence[str], polygons: bool = False) -> None:
+def write(
+    out: Path,
+    results: Iterable[Labelled],
+    classes: Sequence[str],
+    polygons: bool = False,
+    ids: Sequence[int] | None = None,
+) -> None:
+    """``ids``: of the categories; default 1, 2, ..."""
+    ids = ids or range(1, len(classes) + 1)
     (out / FILE).parent.mkdir(parents=True, exist_ok=True)
     with whole(out / FILE) as file, tempfile.TemporaryFile(dir=(out / FILE).parent) as later:
-        categories = [{"id": i, "name": name, "supercategory": ""} for i, name in enumerate(classes, start=1)]
+        categories = [{"id": i, "name": name, "supercategory": ""} for i, name in zip(ids, classes)]
         file.write(b'{"info":{},"licenses":[],"categories":' + dumped(categories) + b',"images":[\n')
         images, annotations = JsonItems(file), JsonItems(later)
         for result in results:
             height, width = result.labels.shape
-            images.add({"id": images.count + 1, "file_name": result.file, "width": width, "height": height})
+            number = images.count + 1 if result.number is None else result.number
+            images.add({"id": number, "file_name": result.file, "width": width, "height": height})
             for part in result.objects:
                 score = result.scores.get(classes[part.label - 1])
                 drawn = _polygon(part) if polygons else _run_lengths(part, height, width)
                 annotation = {
                     "id": annotations.count + 1,
-                    "image_id": images.count,
-                    "category_id": part.label,
+                    "image_id": number,
+                    "category_id": ids[part.label - 1],
                     "segmentation": drawn,
                     "area": int(part.mask.sum()),
                     "bbox": [part.left, part.top, part.mask.shape[1], part.mask.shape[0]],
@@ -77,7 +87,12 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     for file, categories, drawn, rows in contents:
         label_of = {id: number[name] for id, name in categories.items()}
         photos += _photos(path, images, file, label_of, drawn, rows)
-    return Annotations(classes, photos, sum(len(rows) for *_, rows in contents) - len(photos))
+    left_out = sum(len(rows) for *_, rows in contents) - len(photos)
+    if len(contents) > 1:  # each has ids of its own
+        return Annotations(classes, [replace(photo, number=None) for photo in photos], left_out)
+    ids = tuple(contents[0][1])
+    kept = len(ids) == len(classes) and all(isinstance(id, int) for id in ids)
+    return Annotations(classes, photos, left_out, ids if kept else None)
 
 
 def _checked(path: Path) -> tuple[Path, dict[Any, str], list[dict], list[dict]]:
@@ -107,11 +122,12 @@ def _photos(
     finder = Photos(images or base, *(() if images else places))
     below = folder.relative_to(base) if images is None and folder.is_relative_to(base) else Path()
     known = {row.get("id") for row in rows}
+    numbered_photos = len(known) == len(rows) and all(isinstance(id, int) for id in known)
     shapes, lost = _shapes(path, annotations, label_of, known)
     found = []
     for row in rows:
         try:
-            named = inside(row.get("file_name"), path)
+            named = inside(row.get("file_name") or row.get("coco_url"), path)
             frame = size(row.get("height"), row.get("width"))
         except (InputError, *BROKEN) as error:
             note(str(error) if isinstance(error, InputError) else f"{path}: photo {row.get('file_name')!r} ({error})")
@@ -121,7 +137,9 @@ def _photos(
             note(f"{path}: photo {named} has no size and is not found; put it beside the file")
             continue
         file = PurePosixPath(below.as_posix(), named).as_posix()
-        found.append(Annotated(file, path, frame, shapes[row.get("id")], photo, lost[row.get("id")]))
+        id = row.get("id")
+        number = id if numbered_photos else None
+        found.append(Annotated(file, path, frame, shapes[id], photo, lost[id], number=number))
     if not found:
         raise InputError(f"{path}: no photo in it that can be used; export it again")
     return found

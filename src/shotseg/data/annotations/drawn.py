@@ -44,6 +44,7 @@ class Annotated:
     source: the file that says so.                              size: (height, width) that it says, if it does.
     shapes: its objects, the later on top.                      lost: how many more cannot be used.
     map:    in place of shapes: gives the label map, (H, W) uint8, 255 = ignore.
+    number: its id in the file, where that has one.
     """
 
     file: str
@@ -53,6 +54,7 @@ class Annotated:
     photo: Path | None = None
     lost: int = 0
     map: Callable[[], np.ndarray] | None = None
+    number: int | None = None
 
     def shows(self) -> list[int]:
         """The numbers of its classes. Raises InputError where the label map cannot be read."""
@@ -72,7 +74,8 @@ class Annotated:
         if self.map is not None:
             return Labelled(self.file, self._fitted(self.map()), photo=self.photo)
         objects = tuple(cropped(label, mask) for label, mask in self._drawn(self.shapes) if mask.any())
-        return Labelled(self.file, label_map(self._target(), objects, classes), parts=objects, photo=self.photo)
+        labels = label_map(self._target(), objects, classes)
+        return Labelled(self.file, labels, parts=objects, photo=self.photo, number=self.number)
 
     def _drawn(self, shapes: Sequence[Shape]) -> Iterator[tuple[int, np.ndarray]]:
         drawn = 0
@@ -120,11 +123,15 @@ class Annotated:
 
 
 class Annotations(NamedTuple):
-    """Class names, and the photos: label i + 1 means ``classes[i]``. left_out: photos that were named and cannot be used."""
+    """Class names, and the photos: label i + 1 means ``classes[i]``.
+
+    left_out: photos that were named and cannot be used.        ids: the classes' ids in the file, where it has such.
+    """
 
     classes: list[str]
     photos: list[Annotated]
     left_out: int = 0
+    ids: tuple[int, ...] | None = None
 
     def labelled(self) -> Iterator[Labelled]:
         """The photos one at a time; one that cannot be drawn is named and left out. InputError where none can be."""

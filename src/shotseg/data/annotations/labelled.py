@@ -41,6 +41,7 @@ class Labelled:
     scores: class name -> confidence in [0, 1], where there is one.
     parts:  its objects, which may overlap; None: the connected parts of each class.
     photo:  where the photo lies, where that is known.
+    number: its id in the file that it was read from, where that has one.
     """
 
     file: str
@@ -49,6 +50,7 @@ class Labelled:
     scores: Mapping[str, float] = field(default_factory=dict)
     parts: tuple[Part, ...] | None = None
     photo: Path | None = None
+    number: int | None = None
 
     @property
     def stem(self) -> str:

@@ -85,7 +85,11 @@ def read(path: Path, images: Path | None = None) -> Annotations:
 def _photo(root: Path, finder: Photos, classes: list[str], file: Path, shapes: list[dict], content: dict) -> Annotated:
     named = str(content.get("imagePath") or file.with_suffix(".jpg").name).replace("\\", "/")
     beside = file.parent / named
-    photo = beside if beside.is_file() else finder.find(PurePosixPath(named).name)
+    photo = (
+        beside
+        if beside.is_file()
+        else finder.find(file.relative_to(root).with_name(PurePosixPath(named).name).as_posix())
+    )
     # Named after the .json: imagePath may lead to another folder, or to another machine.
     relative = file.relative_to(root).with_suffix(PurePosixPath(named).suffix or ".jpg")
     if PurePosixPath(named).stem != file.stem and PurePosixPath(named).name:

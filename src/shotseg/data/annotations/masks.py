@@ -14,7 +14,7 @@ from shotseg.data.annotations.drawn import Annotated, Annotations, Photos, Shape
 from shotseg.data.annotations.labelled import Labelled, malformed
 from shotseg.data.annotations.voc import palette
 from shotseg.data.folder import FolderDataset, Item
-from shotseg.data.images import read_bytes, read_mask, write_bytes, write_png
+from shotseg.data.images import IMAGE_TYPES, read_bytes, read_mask, write_bytes, write_png
 from shotseg.data.samples import IGNORE
 from shotseg.errors import InputError
 
@@ -33,6 +33,12 @@ def write(out: Path, results: Iterable[Labelled], classes: Sequence[str]) -> Non
 
 def files(path: Path) -> list[Path]:
     return []  # what no other format claims is read as a folder
+
+
+def holds_masks(path: Path) -> bool:
+    """Whether ``images/`` has masks beside it, of any layout."""
+    pair = (path / "images").is_dir() and (path / "masks").is_dir()
+    return pair and any(file.suffix.lower() in IMAGE_TYPES for file in (path / "masks").rglob("*"))
 
 
 def read(path: Path, images: Path | None = None) -> Annotations:
