@@ -13,6 +13,7 @@ from PIL import Image
 from skimage.draw import disk
 
 from shotseg.cli import main
+from shotseg.data import weak_shot
 from shotseg.data.annotations import FORMATS, Labelled, coco, detect, read, write
 from shotseg.data.annotations.opened import AnnotatedDataset, open_folder
 from shotseg.data.sets.coco_masks import decode
@@ -516,7 +517,24 @@ def test_pseudo_masks_are_judged_by_annotations(tmp_path):
     truth = AnnotatedDataset(folder, "cvat")
     np.testing.assert_array_equal(truth.truth("a.jpg", "cat"), two() == 1)
     np.testing.assert_array_equal(truth.truth("elsewhere/b.png", "dog"), two()[:, ::-1] == 2)
-    assert truth.truth("a.jpg", "bird") is None and truth.truth("none.jpg", "cat") is None
+    assert truth.truth("a.jpg", "bird") is None and truth.truth("unknown.jpg", "cat") is None
+    assert not truth.truth("none.jpg", "cat").any()
+    (folder / "images").rename(tmp_path / "photos")
+    (tmp_path / "labels.csv").write_text("a.jpg,cat\nnone.jpg,cat\n")
+    verb = [
+        "pseudo-label",
+        "--images",
+        tmp_path / "photos",
+        "--labels",
+        tmp_path / "labels.csv",
+        "--out",
+        tmp_path / "out",
+    ]
+    verb += ["--generator", "objectness", "--device", "cpu", "--truth", folder]
+    assert main(list(map(str, verb))) == 0
+    assert json.loads((tmp_path / "out/quality.json").read_text())["masks"] == 2
+    verb[-1] = tmp_path / "nothing"
+    assert main(list(map(str, verb))) == 2
 
 
 # The libraries of other tools as judges; most are no part of the test environment.
@@ -578,3 +596,22 @@ def test_labelformat_reads_our_coco_polygons(tmp_path):
     reader = formats.COCOInstanceSegmentationInput(input_file=tmp_path / coco.FILE)
     (label,) = reader.get_labels()
     assert [o.category.name for o in label.objects] == ["cat", "dog", "dog"]
+
+
+def test_train_and_weak_shot_take_annotations(tmp_path):
+    stream = np.random.default_rng(0)
+    found, names = [], ["left", "right", "middle"]
+    for number in range(24):
+        labels = np.zeros((48, 48), np.uint8)
+        labels[12:36, 4 + 14 * (number % 3) : 18 + 14 * (number % 3)] = number % 3 + 1
+        picture = stream.integers(0, 255, (48, 48, 3)).astype(np.uint8)
+        (tmp_path / "p").mkdir(exist_ok=True)
+        Image.fromarray(picture).save(tmp_path / f"p/{number}.png")
+        found.append(Labelled(f"{number}.png", labels, photo=tmp_path / f"p/{number}.png"))
+    write("coco", tmp_path / "coco", found, names, photos="link")
+    weak = weak_shot.load("folder", tmp_path / "coco", novel=["right"])
+    assert weak.classes == ["background", *names] and weak.novel == (2,) and len(weak) == 24
+    assert set(np.unique(weak.truth(0))) == {0, 1}
+    small = "--steps 2 --model.size 48 --model.options.width 8 --device cpu --data.held-out 0.3 --validation.every 2"
+    verb = ["train", "pfenet/tiny", "--root", tmp_path / "coco", "--out", tmp_path / "run", *small.split()]
+    assert main([*map(str, verb), "--validation.episodes", "2", "--data.test-classes", "middle"]) == 0

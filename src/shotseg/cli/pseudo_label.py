@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -93,12 +93,14 @@ class PseudoLabel:
 
         export = export_options(self)
         from shotseg.data import image_labels
+        from shotseg.data.annotations import detect
         from shotseg.data.annotations.names import next_step
         from shotseg.data.images import write_bytes
         from shotseg.folder import check_output, parse_shard, segment_folder
         from shotseg.labeller import Labeller
 
         parse_shard(self.shard)
+        truth_format = "" if self.truth is None else detect(self.truth)
         chosen = [] if self.classes is None else image_labels.read_classes(self.classes)
         found = image_labels.read(self.labels, self.images, chosen)
         options = {
@@ -143,14 +145,19 @@ class PseudoLabel:
         if self.format != "mask":
             print(next_step(self.format, self.out / self.format))
         if self.truth is not None and (self.out / "results.jsonl").exists():
-            self._judge(self.truth, found.classes)
+            self._judge(self.truth, truth_format, found.classes)
         return 1 if summary.failed or found.failed else 0
 
-    def _judge(self, truth: Path, classes: tuple[str, ...]) -> None:
+    def _judge(self, truth: Path, form: str, classes: tuple[str, ...]) -> None:
+        from shotseg.data.annotations.opened import AnnotatedDataset
         from shotseg.data.images import write_bytes
         from shotseg.evaluation import pseudo_quality
 
-        content = pseudo_quality.quality(_judged(self.out, truth, classes), classes)
+        if form == "mask":
+            known_by = partial(_true_mask, truth)
+        else:
+            known_by = partial(_annotated, AnnotatedDataset(truth, form, images=self.images))
+        content = pseudo_quality.quality(_judged(self.out, known_by, classes), classes)
         if not content["masks"]:
             raise InputError(f"{truth}: no mask for any photo; give <class>/<name>.png, or label maps <name>.png")
         title = f"Pseudo masks by {self.generator}, {content['masks']} masks"
@@ -172,15 +179,11 @@ def _photos(found: ImageLabels) -> list[Photo]:
     return [replace(photo, tags=found.photos[photo.file]) for photo in photos]
 
 
-def _judged(out: Path, truth: Path, classes: tuple[str, ...]) -> Iterator[Judged]:
+def _judged(out: Path, known_by: Callable[..., Any], classes: tuple[str, ...]) -> Iterator[Judged]:
     """Every pseudo mask of a finished run beside its true mask, one at a time; those without one are left out."""
-    from shotseg.data.annotations import detect
-    from shotseg.data.annotations.opened import AnnotatedDataset
     from shotseg.data.images import read_mask
     from shotseg.evaluation.pseudo_quality import judge
 
-    form = detect(truth)
-    known_by = partial(_true_mask, truth) if form == "mask" else partial(_annotated, AnnotatedDataset(truth, form))
     with (out / "results.jsonl").open(encoding="utf-8") as results:
         for record in map(json.loads, results):
             for name, about in record["classes"].items():

@@ -24,6 +24,7 @@ class AnnotatedDataset:
 
     path:     the file or folder.               format:  see ``shotseg.data.annotations.READERS``.
     classes:  keep these (names); default all.  min_area: leave out a class that covers less of its photo.
+    images:   where the photos lie, if not beside the annotations.
 
     ``classes``: names in the file's order, those without a photo left out.  ``items``: list of :class:`Item`, whose
     ``mask_path`` is the file that the annotation stands in.  ``folds``: empty.
@@ -32,12 +33,20 @@ class AnnotatedDataset:
 
     folds: dict[int, list[str]] = {}  # noqa: RUF012 (never filled)
 
-    def __init__(self, path: str | Path, format: str, classes: Collection[str] | None = None, min_area: float = 0.0):
+    def __init__(
+        self,
+        path: str | Path,
+        format: str,
+        classes: Collection[str] | None = None,
+        min_area: float = 0.0,
+        images: str | Path | None = None,
+    ):
         self.root = Path(path)
-        known, photos = index(format, path)[:2]
+        known, photos = index(format, path, images)[:2]
         if missing := [photo.file for photo in photos if photo.photo is None]:
             note(f"{path}: {len(missing)} photos not found, left out ({some(missing)}); put them beside the file")
-        photos = [photo for photo in photos if photo.photo is not None]
+        photos = self._every = [photo for photo in photos if photo.photo is not None]
+        self._labels = {name: label for label, name in enumerate(known, start=1)}
         shown = [(photo, label) for photo in photos for label in _shown(photo, min_area)]
         occurring = {label for _, label in shown}
         names = [name for label, name in enumerate(known, start=1) if label in occurring]
@@ -74,22 +83,22 @@ class AnnotatedDataset:
         return Sample(image, mask, self._tags[item.image_path], item.id, item.image_path)
 
     def truth(self, file: str, class_name: str) -> np.ndarray | None:
-        """(H, W) uint8 in {0, 1, 255} of a class in the photo of that name; None where the file does not know both."""
+        """(H, W) uint8 in {0, 1, 255} of a class in the photo of that name, its ending aside, or of its name's last part.
+
+        None where the annotations do not know that photo, or the class at all. Raises InputError as :meth:`sample`.
+        """
         stem = PurePosixPath(file).with_suffix("")
-        found = self._places.get((stem.as_posix(), class_name)) or self._places.get((stem.name, class_name))
-        return found[0].mask(found[1]) if found else None
+        photo = self._by_name.get(stem.as_posix()) or self._by_name.get(stem.name)
+        label = self._labels.get(class_name)
+        return None if photo is None or label is None else photo.mask(label)
 
     @cached_property
-    def _places(self) -> dict[tuple[str, str], tuple[Annotated, int]]:
-        """Photo and label by the photo's name without its ending, and class; by its last part where no other has that."""
-        named = [(PurePosixPath(photo.file).with_suffix(""), photo, label) for photo, label in self._photos]
-        same = Counter(stem.name for stem in {stem for stem, _, _ in named})
-        found = {}
-        for (stem, photo, label), item in zip(named, self.items):
-            if same[stem.name] == 1:
-                found[stem.name, item.class_name] = photo, label
-            found[stem.as_posix(), item.class_name] = photo, label
-        return found
+    def _by_name(self) -> dict[str, Annotated]:
+        """Photos by their name without its ending; by its last part where no other has that."""
+        named = [(PurePosixPath(photo.file).with_suffix(""), photo) for photo in self._every]
+        same = Counter(stem.name for stem, _ in named)
+        alone = {stem.name: photo for stem, photo in named if same[stem.name] == 1}
+        return alone | {stem.as_posix(): photo for stem, photo in named}
 
     @cached_property
     def _tags(self) -> dict[Path, frozenset[int]]:
