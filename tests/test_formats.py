@@ -198,6 +198,13 @@ def test_what_cannot_be_drawn_is_named_and_the_rest_is_read(tmp_path):
         ({"id": 99, "segmentation": {"size": [60, 80], "counts": "\x7f"}}, "left out"),
         ({"id": 89, "segmentation": "text"}, "left out"),
     ]
+    for content in ([], {"images": 3}, {"images": [], "annotations": [], "categories": [3]}, [1], "text"):
+        (tmp_path / "instances.json").write_text(json.dumps(content))
+        with pytest.raises(InputError, match=r"instances\.json"):
+            read("coco", tmp_path / "instances.json")
+    instances(tmp_path, [{"segmentation": SQUARE, "category_id": [1]}])
+    with pytest.raises(InputError, match=r"instances\.json: not COCO"):
+        read("coco", tmp_path)
     for annotation, why in bad:
         instances(tmp_path, [{"id": 1, "segmentation": SQUARE}, annotation])
         with pytest.warns(UserWarning, match=why) as caught:
@@ -222,6 +229,22 @@ def test_masks_of_another_size_are_fitted_where_the_sides_agree_and_named_where_
     photos(instances(tmp_path, [{"segmentation": {"size": [40, 30], "counts": [0, 1200]}}]), "a.jpg")
     with pytest.raises(InputError, match=r"a\.jpg: drawn on 30 x 40, but the photo is 80 x 60"):
         open_folder(tmp_path).sample(0)
+
+
+def test_files_of_any_length_and_order_of_keys_are_told_apart(tmp_path):
+    images = [{"id": i, "file_name": f"{i}.jpg", "height": 60, "width": 80} for i in range(20_000)]
+    folder = instances(tmp_path / "long", [{"segmentation": SQUARE}], images)
+    assert (folder / "instances.json").stat().st_size > 1_000_000 and detect(folder) == "coco"
+    content = json.loads((folder / "instances.json").read_text())
+    content = {"categories": content["categories"], "annotations": content["annotations"] * 20_000, "images": images}
+    (folder / "instances.json").write_text(json.dumps(content))
+    assert detect(folder) == "coco"
+    labelme_file(tmp_path / "a/a.json", {"label": "cat", "points": SQUARE}, imageData="x" * 2_000_000)
+    assert detect(tmp_path / "a") == "labelme"
+    write("labelstudio", tmp_path / "ls", Blobs(700), CLASSES)
+    assert (tmp_path / "ls/tasks.json").stat().st_size > 1_000_000 and detect(tmp_path / "ls") == "labelstudio"
+    with pytest.raises(UsageError, match="no annotation file"):
+        detect(tmp_path / "ls/config.xml")
 
 
 def test_a_crowd_is_a_mask_like_any_other(tmp_path):
@@ -371,6 +394,8 @@ def test_yolo_s_layouts_are_read_from_any_working_directory(tmp_path, monkeypatc
     assert [item.id for item in open_folder(tmp_path / "set").items] == ["dog/train/a", "dog/valid/a"]
     assert open_folder(tmp_path / "set/data.yaml").sample(0).mask.sum() == 20 * 15
     write("yolo", tmp_path / "out", [Labelled("a.jpg", two())], CLASSES)
+    (tmp_path / "set/data.yaml").write_text(yaml.safe_dump({**content, "names": {1: "dog", 7: "cat"}}))
+    assert open_folder(tmp_path / "set").classes == ["dog"]  # numbers with gaps
     assert "path" not in yaml.safe_load((tmp_path / "out/data.yaml").read_text())
 
 

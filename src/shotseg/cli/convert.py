@@ -33,8 +33,8 @@ class Convert:
     """Format to write."""
     out: Path
     """Folder to write it into."""
-    source_format: Annotated[Source | None, tyro.conf.arg(name="from")] = None
-    """Format to read, where two fit; told by looking otherwise."""
+    source_format: Annotated[Source, tyro.conf.arg(name="from")] = "auto"
+    """Format to read, where two fit; "auto" looks."""
     images: Path | None = None
     """Folder of the photos, where they do not lie beside the annotations."""
     min_object: int = 0
@@ -51,7 +51,7 @@ class Convert:
             raise UsageError(f"--images {self.images}: no such folder; give the folder of the photos")
         from shotseg.data.annotations import detect, index, names, write
 
-        format = self.source_format or detect(self.source)
+        format = detect(self.source) if self.source_format == "auto" else self.source_format
         if self.out.resolve() == self.source.resolve():
             raise UsageError(f"--out {self.out}: is the folder that is read; choose another")
         found = index(format, self.source, self.images)

@@ -30,8 +30,8 @@ class Evaluate:
     """ "folder", a prepared data set (see: shotseg list datasets), or in place of "folder --root PATH" the path itself."""
     root: Path | None = None
     """Folder of the data set; of "folder" images/<class>/ with masks/<class>/, or annotations of another tool."""
-    root_format: Annotated[Source | None, tyro.conf.arg(name="from")] = None
-    """How the masks of a folder are stored, where two formats fit; told by looking otherwise."""
+    root_format: Annotated[Source, tyro.conf.arg(name="from")] = "auto"
+    """How the masks of a folder are stored, where two formats fit; "auto" looks."""
     out: Path | None = None
     """Result file (.json); the report is written beside it as .report.html."""
     method: str = "matching"

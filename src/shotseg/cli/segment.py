@@ -46,8 +46,8 @@ class Segment:
     """See: shotseg list encoders. "auto" is the method's own, for most the one that needs no download."""
     checkpoint: Path | None = None
     """A trained model (best.safetensors of a run); its own recipe then says method and encoder."""
-    support_format: Annotated[Source | None, arg(name="from")] = None
-    """How the examples are stored, where two formats fit; told by looking otherwise."""
+    support_format: Annotated[Source, arg(name="from")] = "auto"
+    """How the examples are stored, where two formats fit; "auto" looks."""
     format: Target = "mask"
     """Annotations to write beside the masks, into OUT/<format>."""
     min_object: int = 0

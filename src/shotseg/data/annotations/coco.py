@@ -86,7 +86,10 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     photos: list[Annotated] = []
     for file, categories, drawn, rows in contents:
         label_of = {id: number[name] for id, name in categories.items()}
-        photos += _photos(path, images, file, label_of, drawn, rows)
+        try:
+            photos += _photos(path, images, file, label_of, drawn, rows)
+        except BROKEN as error:
+            raise malformed(file, error, "COCO instances") from error
     left_out = sum(len(rows) for *_, rows in contents) - len(photos)
     if len(contents) > 1:  # each has ids of its own
         return Annotations(classes, [replace(photo, number=None) for photo in photos], left_out)

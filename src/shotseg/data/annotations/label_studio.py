@@ -78,13 +78,18 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     found = ([path] if path.is_file() else files(path)) or [path / "tasks.json"]
     folder = path if path.is_dir() else path.parent
     tasks: list[tuple[Path, str, list[dict]]] = []
+    broken: list[InputError] = []
     for file in found:
         content = read_json(file)
-        try:
-            for task in content if isinstance(content, list) else [content]:
+        for number, task in enumerate(content if isinstance(content, list) else [content], start=1):
+            try:
                 tasks.append((file, _address(task), _latest(task)))
-        except BROKEN as error:
-            raise malformed(file, error, "an export of Label Studio") from error
+            except BROKEN as error:
+                broken.append(malformed(file, error, f"an export of Label Studio, task {number}"))
+    if broken and not tasks:
+        raise broken[0]
+    for reason in broken:
+        note(str(reason))
     classes = _configured(folder / "config.xml", {name for _, _, of in tasks for r in of for name in _names(r)})
     finder = Photos(images or folder, *(() if images else (folder / "images",)))
     photos = []
@@ -95,7 +100,9 @@ def read(path: Path, images: Path | None = None) -> Annotations:
             photos.append(_photo(file, named, regions, classes, photo))
         except (InputError, *BROKEN) as error:
             note(str(error) if isinstance(error, InputError) else f"{file}: {address[:80]!r} left out ({error})")
-    return Annotations(classes, [photo for photo in photos if photo is not None], len(tasks) - len(photos))
+    return Annotations(
+        classes, [photo for photo in photos if photo is not None], len(broken) + len(tasks) - len(photos)
+    )
 
 
 def _photo(path: Path, file: str, regions: list[dict], classes: list[str], photo: Path | None) -> Annotated | None:

@@ -23,7 +23,8 @@ NEXT = {
     "coco-polygons": "in CVAT: Upload annotations, COCO 1.0, {out}/annotations/instances_default.json",
     "voc": "datum convert -i {out} -if voc_segmentation -f coco_instances -o converted",
     "yolo": "yolo segment train data={out}/data.yaml model=yolo11n-seg.pt",
-    "labelstudio": "in Label Studio: Labelling interface, Code, paste {out}/config.xml; then Import, {out}/tasks.json",
+    "labelstudio": "in Label Studio: Cloud storage, add the photos' folder as local files; Labelling interface, Code, paste "
+    "{out}/config.xml; Import {out}/tasks.json",
     "labelme": "labelme PHOTOS --output {out} --labels {out}/labels.txt",
     "cvat": "in CVAT: Upload annotations, CVAT 1.1, {out}/annotations.xml",
 }

@@ -109,15 +109,15 @@ class AnnotatedDataset:
 
 
 def open_folder(
-    root: str | Path, format: str | None = None, classes: Collection[str] | None = None, **view: Any
+    root: str | Path, format: str = "auto", classes: Collection[str] | None = None, **view: Any
 ) -> FolderDataset | AnnotatedDataset:
     """Photos with masks, however they are stored: a folder of photos by class, or annotations of another tool.
 
-    root:   the folder, or the annotation file.     format: one of ``shotseg.data.annotations.READERS``; default by looking.
+    root:   the folder, or the annotation file.     format: one of ``shotseg.data.annotations.READERS``; "auto" looks.
     view:   further keywords of :class:`FolderDataset`; of annotations, min_area alone has a meaning.
     Raises UsageError where nothing fits, or two formats do.
     """
-    format = format or detect(root)
+    format = detect(root) if format == "auto" else format
     if format == "mask":
         return FolderDataset(root, classes, **view)
     view.pop("masks", None)  # every item has one

@@ -36,8 +36,10 @@ def _kind(path: Path, changed: int, length: int) -> str:
     if listed:
         known = keys & {"data", "annotations", "predictions", "completions"} or '"original_width"' in head
         return "labelstudio" if known else ""
-    if "shapes" in keys and keys & {"imagePath", "imageData", "version"}:
+    if content is None and keys & {"images", "annotations", "categories"} and keys & {"file_name", "segmentation"}:
+        return "coco"
+    if ("shapes" in keys and keys & {"imagePath", "imageData", "version"}) or (content is None and "imageData" in keys):
         return "labelme"
-    if "images" in keys and keys & {"annotations", "categories"} and (content is None or "categories" in keys):
+    if {"images", "categories"} <= keys:
         return "coco"
     return "labelstudio" if "data" in keys and keys & {"annotations", "predictions"} else ""

@@ -56,10 +56,14 @@ def read(path: Path, images: Path | None = None) -> Annotations:
             content: Any = {"names": [n for n in read_bytes(table).decode("utf-8-sig").splitlines() if n.strip()]}
         else:
             content = yaml.safe_load(read_bytes(table))
-        names = content["names"]
-        classes = [str(names[i]) for i in range(len(names))]  # a list, or numbers to names
+        listed = content["names"]  # a list, or numbers to names
+        names = {int(i): str(name) for i, name in (listed.items() if isinstance(listed, dict) else enumerate(listed))}
+        names = dict(sorted(names.items()))
+        if not names or isinstance(listed, str):
+            raise ValueError("no names")
     except (yaml.YAMLError, UnicodeDecodeError, *BROKEN) as error:
         raise malformed(table, error, "a data.yaml with names from 0 on") from error
+    label_of = {number: label for label, number in enumerate(names, start=1)}
     root = table.parent
     folders = [images] if images else list(dict.fromkeys(_image_folders(root, content)))
     photos, seen = [], set()
@@ -67,10 +71,10 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         for photo in find_images(folder):
             if photo not in seen:
                 seen.add(photo)
-                photos.append(_photo(photo, folder, root, len(classes)))
+                photos.append(_photo(photo, folder, root, label_of))
     if not photos:
         raise InputError(f"{root}: no photo beside labels/; put the photos into {root / 'images'}")
-    return Annotations(classes, photos)
+    return Annotations(list(names.values()), photos)
 
 
 def _image_folders(root: Path, content: dict) -> Iterator[Path]:
@@ -92,7 +96,7 @@ def _listed(entry: Any) -> list[str]:
     return [str(e) for e in entry] if isinstance(entry, list) else [str(entry)] if entry else []
 
 
-def _photo(photo: Path, folder: Path, root: Path, classes: int) -> Annotated:
+def _photo(photo: Path, folder: Path, root: Path, label_of: dict[int, int]) -> Annotated:
     relative = photo.relative_to(root) if photo.is_relative_to(root) else photo.relative_to(folder)
     places = [i for i, part in enumerate(relative.parts) if part == "images"]
     file = Path(*(part for i, part in enumerate(relative.parts) if i not in places[:1])).as_posix()
@@ -108,24 +112,24 @@ def _photo(photo: Path, folder: Path, root: Path, classes: int) -> Annotated:
     for line in table.read_text(errors="replace").splitlines() if table.is_file() else ():
         if line.strip():
             try:
-                shapes.append(_shape(line, classes))
+                shapes.append(_shape(line, label_of))
             except ValueError as error:
                 note(f"{table}: line {line[:40]!r} is no outline ({error}); export it as segmentation")
                 lost += 1
     return Annotated(file, table, None, shapes, photo, lost)
 
 
-def _shape(line: str, classes: int) -> Shape:
+def _shape(line: str, label_of: dict[int, int]) -> Shape:
     label, *values = line.split()
     number = float(label)
     if len(values) == 4:
         raise ValueError("a box")
-    if len(values) < 6 or len(values) % 2 or number % 1 or not 0 <= number < classes:
+    if len(values) < 6 or len(values) % 2 or number not in label_of:
         raise ValueError("want a known class and at least three points")
     points = np.array(values, np.float64).reshape(-1, 2)
     if not np.isfinite(points).all() or np.abs(points).max() > 2:
         raise ValueError("want parts of the photo's sides")
-    return Shape(int(number) + 1, partial(_draw, points))
+    return Shape(label_of[int(number)], partial(_draw, points))
 
 
 def _draw(points: np.ndarray, height: int, width: int) -> np.ndarray:
