@@ -189,20 +189,20 @@ class Segment:
 def _learn(segmenter: Segmenter, examples: FolderDataset | AnnotatedDataset) -> tuple[list[str], list[tuple[str, str]]]:
     """Add every example; ids of those that were used, and (file, reason) of those that failed."""
     used, failed = [], []
+    identity = cache(_identity)  # one annotation file holds many examples
     for index, item in enumerate(examples.items):
         try:
             # By path where the mask is the class's own, so that an error names the file.
             own = item.class_value is None
             photo, mask = (item.image_path, item.mask_path) if own else (examples.sample(index), None)
             segmenter.add(item.class_name, [photo], [mask])
-            drawn = "no mask" if item.mask_path is None else _identity(item.mask_path)
+            drawn = "no mask" if item.mask_path is None else identity(item.mask_path)
             used.append(f"{item.id} {item.content[:16]} {drawn}")
         except InputError as error:
             failed.append((str(item.image_path), str(error)))
     return used, failed
 
 
-@cache  # annotation files hold many examples
 def _identity(path: Path) -> str:
     """A file by its name and its content."""
     from shotseg.data.images import sha256
