@@ -84,6 +84,9 @@ def test_a_pair_of_folders_holds_label_maps_by_equal_or_marked_stems(tmp_path):
     (tmp_path / "classes.txt").write_text("background\ncat\ndog\n")
     assert detect(tmp_path) == "pairs" and open_folder(tmp_path).classes == CLASSES
     np.testing.assert_array_equal(open_folder(tmp_path).sample(0).mask, two() == 1)
+    for path in (tmp_path / "masks").iterdir():
+        Image.fromarray((two() == 1).astype(np.uint8) * 255).save(path)
+    assert open_folder(tmp_path).classes == ["cat"] and open_folder(tmp_path).sample(2).mask.max() == 1
 
 
 def test_where_two_formats_fit_from_decides(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -54,7 +54,9 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     except (ValueError, KeyError, TypeError, IndexError, csv.Error) as error:
         raise malformed(table, error, "a table with class_id and class") from error
     label_of[IGNORE] = IGNORE
-    return Annotations(list(names.values()), _label_maps(path, images, label_of, ("",)))
+    return Annotations(
+        list(names.values()), _label_maps(path, images, label_of, partial(read_mask, labels=True), ("",))
+    )
 
 
 def read_pairs(path: Path, images: Path | None = None) -> Annotations:
@@ -73,16 +75,22 @@ def read_pairs(path: Path, images: Path | None = None) -> Annotations:
             names = {value + 1: name for value, name in names.items()}
         names.pop(0, None)
     else:
-        found = np.unique(np.concatenate([np.unique(read_mask(mask, labels=True)) for mask in masks.rglob("*.png")]))
-        names = {int(value): str(value) for value in found if value not in (0, IGNORE)}
+        found = sorted({int(value) for mask in masks.rglob("*.png") for value in np.unique(_pair_values(mask))})
+        names = {value: str(value) for value in found if value not in (0, IGNORE)}
     if not names or max(names) > 254:
         raise InputError(f"{masks}: no class in it, or more than 254; name them in {path / NAMES[0]}, one a line")
     label_of = np.full(256, IGNORE, np.uint8)
     label_of[[0, *names]] = np.arange(len(names) + 1)
-    return Annotations(list(names.values()), _label_maps(path, images, label_of, ("", "_mask", "-mask")))
+    return Annotations(list(names.values()), _label_maps(path, images, label_of, _pair_values, ("", "_mask", "-mask")))
 
 
-def _label_maps(root: Path, images: Path | None, label_of: np.ndarray, endings: Sequence[str]) -> list[Annotated]:
+def _label_maps(
+    root: Path,
+    images: Path | None,
+    label_of: np.ndarray,
+    values: Callable[[Path], np.ndarray],
+    endings: Sequence[str],
+) -> list[Annotated]:
     folder = root / "masks"
     finder = Photos(root, images or root / "images")
     photos = []
@@ -91,12 +99,18 @@ def _label_maps(root: Path, images: Path | None, label_of: np.ndarray, endings: 
         stems = [stem.removesuffix(ending) for ending in endings if stem.endswith(ending)]
         named = next(((name, found) for name in stems if (found := finder.stem(name))), None)
         file, photo = (f"{named[0]}{named[1].suffix}", named[1]) if named else (f"{stem}.png", None)
-        photos.append(Annotated(file, path, photo=photo, map=partial(_mapped, path, label_of)))
+        photos.append(Annotated(file, path, photo=photo, map=partial(_mapped, path, label_of, values)))
     return photos
 
 
-def _mapped(path: Path, label_of: np.ndarray) -> np.ndarray:
-    return label_of[read_mask(path, labels=True)]
+def _mapped(path: Path, label_of: np.ndarray, values: Callable[[Path], np.ndarray]) -> np.ndarray:
+    return label_of[values(path)]
+
+
+def _pair_values(path: Path) -> np.ndarray:
+    """(H, W) uint8 ids of a mask, 255 = ignore; of one with 0 and 255 alone, 255 is the class 1."""
+    values = read_mask(path, labels=True)
+    return values // IGNORE if np.isin(values, (0, IGNORE)).all() else values
 
 
 def _class_folders(root: Path) -> Annotations:
