@@ -32,7 +32,7 @@ import numpy as np
 
 from shotseg import report
 from shotseg.data import images as files
-from shotseg.data.annotations import Labelled, write
+from shotseg.data.annotations import Labelled, names, write
 from shotseg.data.folder import find_images
 from shotseg.data.samples import Sample
 from shotseg.errors import InputError, ShotsegError, UsageError
@@ -167,6 +167,7 @@ def segment_folder(
     engine: str = "local",
     batch: int = 1,
     annotations: str = "mask",
+    export: Mapping[str, Any] | None = None,
     failed_supports: Sequence[tuple[str, str]] = (),
     settings: Record | None = None,
     on_record: Callable[[Record], None] = lambda record: None,
@@ -177,6 +178,7 @@ def segment_folder(
     engine:      "local", or "ray" (every node must see the photos and ``out`` under the same paths).
     batch:       photos that go through the encoder together.
     annotations: "mask", or a format of ``shotseg.data.annotations`` to write beside the masks, into ``out/<format>``.
+    export:      further keywords of :func:`shotseg.data.annotations.write`.
     failed_supports: (file, reason) of supports that could not be used, for ``errors.csv``.
     on_record:   is told of every photo, also of those done earlier.
     Raises UsageError for a wrong call, OutputError where ``out`` takes no more.
@@ -186,6 +188,9 @@ def segment_folder(
     out = Path(out)
     part, count = parse_shard(shard)
     tag = "" if count == 1 else f".shard-{part + 1}-of-{count}"
+    if annotations != "mask":
+        names.check(annotations, segmenter.classes, [photo.file for photo in photos], apart=True)
+    places = {photo.name: Path(photo.path) for photo in photos}
     photos = photos[part::count]
     settings = {**(settings or {}), "classes": list(segmenter.classes)}
     known = {photo.name: {segmenter.classes[i] for i in photo.tags} for photo in photos if photo.tags}
@@ -206,7 +211,7 @@ def segment_folder(
         tag, joined = _join_shards(out, tag, count, mine, failed_supports)
         page = report.write(out / f"report{tag}.html", joined, out / STATE, segmenter.thumbnails, settings)
         if annotations != "mask" and not tag:
-            write(annotations, out / annotations, _labelled(joined, out), segmenter.classes)
+            write(annotations, out / annotations, _labelled(joined, out, places), segmenter.classes, **(export or {}))
     except (OSError, InputError) as error:
         raise _full(out, error) from error
     failed = sum(json.loads(line)["error"] is not None for line in mine)
@@ -316,12 +321,12 @@ def _join_shards(
     return "", joined
 
 
-def _labelled(lines: Iterable[str], out: Path) -> Iterator[Labelled]:
+def _labelled(lines: Iterable[str], out: Path, places: Mapping[str, Path]) -> Iterator[Labelled]:
     for record in map(json.loads, lines):
         if record["error"] is None:
             labels = files.read_mask(out / "labels" / f"{record['name']}.png", labels=True)
             scores = {name: found["confidence"] for name, found in record["classes"].items()}
-            yield Labelled(record["file"], labels, record["name"], scores)
+            yield Labelled(record["file"], labels, record["name"], scores, photo=places.get(record["name"]))
 
 
 def _run_here(segmenter: Worker, photos: Sequence[Photo], out: Path, batch: int) -> Iterator[Record]:

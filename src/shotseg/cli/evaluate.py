@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from shotseg.cli.console import progress, say, table
+from shotseg.cli.formats import Source
 from shotseg.cli.output import check_out
 from shotseg.errors import UsageError
 
@@ -27,9 +28,11 @@ class Evaluate:
     """
 
     dataset: tyro.conf.Positional[str] = ""
-    """ "folder" (images/<class>/, masks/<class>/) or a prepared data set; see: shotseg list datasets."""
+    """ "folder", a prepared data set (see: shotseg list datasets), or in place of "folder --root PATH" the path itself."""
     root: Path | None = None
-    """Folder of the data set."""
+    """Folder of the data set; of "folder" images/<class>/ with masks/<class>/, or annotations of another tool."""
+    root_format: Annotated[Source, tyro.conf.arg(name="from")] = "auto"
+    """How the masks of a folder are stored, where two formats fit; "auto" looks."""
     out: Path | None = None
     """Result file (.json); the report is written beside it as .report.html."""
     method: str = "matching"
@@ -90,6 +93,8 @@ class Evaluate:
     def run(self) -> int:
         if self.compare:
             return self._compare(*self.compare)
+        if self.root is None and self.dataset != "folder" and Path(self.dataset).exists() and self.dataset:
+            return replace(self, dataset="folder", root=Path(self.dataset)).run()
         if not self.dataset or self.root is None or self.out is None:
             raise UsageError(
                 "give a data set, --root and --out, as: shotseg evaluate folder --root photos --out x.json"
@@ -294,7 +299,7 @@ class Evaluate:
         from shotseg import data
 
         if self.dataset == "folder":
-            dataset: Any = data.load("folder", root, kind=self.kind, min_area=self.min_area)
+            dataset: Any = data.load("folder", root, kind=self.kind, min_area=self.min_area, format=self.root_format)
             wanted = dataset.classes
             if self.fold is not None:
                 found = {str(fold): names for fold, names in dataset.folds.items()}

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from shotseg.cli.console import progress, say, table
+from shotseg.cli.formats import Target, export_options
 from shotseg.errors import InputError, UsageError
 
 if TYPE_CHECKING:
+    from shotseg.data.annotations.opened import AnnotatedDataset
     from shotseg.data.image_labels import ImageLabels
     from shotseg.evaluation.pseudo_quality import Judged
     from shotseg.folder import Photo
@@ -42,7 +45,8 @@ class PseudoLabel:
     classes: Path | None = None
     """Text file of all class names, one a line: their order is that of the values in the label maps."""
     truth: Path | None = None
-    """True masks, for the quality report: <class>/<name>.png, or label maps <name>.png with the values of ours."""
+    """True masks, for the quality report: <class>/<name>.png, label maps <name>.png with the values of ours, or annotations
+    of another tool (COCO, LabelMe, CVAT, YOLO, VOC, Label Studio)."""
     layout: Literal["pascal", "coco"] | None = None
     """Also write out/tlg/, the files that the released code of TLG reads."""
     words: Path | None = None
@@ -63,8 +67,14 @@ class PseudoLabel:
     """Drawing the maps along the photo's edges before the cut."""
     reference: bool = False
     """The slips of the released code of CLIP-ES and IMR-HSNet."""
-    format: Literal["mask", "coco", "voc", "yolo", "labelstudio"] = "mask"
+    format: Target = "mask"
     """Annotations to write beside the masks, into OUT/<format>."""
+    min_object: int = 0
+    """Of --format: leave out objects of fewer pixels."""
+    one_a_class: bool = False
+    """Of --format: one annotation for each class of a photo, in place of one for each object."""
+    copy_images: bool = False
+    """Of --format: copy the photos beside the annotations, in place of links where the format needs them."""
     resume: bool = False
     """Go on where an interrupted run stopped."""
     engine: Literal["local", "ray"] = "local"
@@ -81,12 +91,16 @@ class PseudoLabel:
             if not 0 <= cut.get(name, 0) <= 1:
                 raise UsageError(f"--{name} {cut[name]}: must lie between 0 and 1")
 
+        export = export_options(self)
         from shotseg.data import image_labels
+        from shotseg.data.annotations import detect
+        from shotseg.data.annotations.names import next_step
         from shotseg.data.images import write_bytes
         from shotseg.folder import check_output, parse_shard, segment_folder
         from shotseg.labeller import Labeller
 
         parse_shard(self.shard)
+        truth_format = "" if self.truth is None else detect(self.truth)
         chosen = [] if self.classes is None else image_labels.read_classes(self.classes)
         found = image_labels.read(self.labels, self.images, chosen)
         options = {
@@ -121,21 +135,29 @@ class PseudoLabel:
                 shard=self.shard,
                 engine=self.engine,
                 annotations=self.format,
+                export=export,
                 failed_supports=found.failed,
                 settings={name: value for name, value in labeller.settings.items() if value not in (None, {}, False)},
                 on_record=on_record,
             )
         done = f"{summary.photos - summary.failed} of {summary.photos} photos done"
         print(f"{done}, report: {summary.report}" + (f", failures: {summary.errors}" if summary.errors else ""))
+        if self.format != "mask":
+            print(next_step(self.format, self.out / self.format))
         if self.truth is not None and (self.out / "results.jsonl").exists():
-            self._judge(self.truth, found.classes)
+            self._judge(self.truth, truth_format, found.classes)
         return 1 if summary.failed or found.failed else 0
 
-    def _judge(self, truth: Path, classes: tuple[str, ...]) -> None:
+    def _judge(self, truth: Path, form: str, classes: tuple[str, ...]) -> None:
+        from shotseg.data.annotations.opened import AnnotatedDataset
         from shotseg.data.images import write_bytes
         from shotseg.evaluation import pseudo_quality
 
-        content = pseudo_quality.quality(_judged(self.out, truth, classes), classes)
+        if form == "mask":
+            known_by = partial(_true_mask, truth)
+        else:
+            known_by = partial(_annotated, AnnotatedDataset(truth, form, images=self.images))
+        content = pseudo_quality.quality(_judged(self.out, known_by, classes), classes)
         if not content["masks"]:
             raise InputError(f"{truth}: no mask for any photo; give <class>/<name>.png, or label maps <name>.png")
         title = f"Pseudo masks by {self.generator}, {content['masks']} masks"
@@ -157,7 +179,7 @@ def _photos(found: ImageLabels) -> list[Photo]:
     return [replace(photo, tags=found.photos[photo.file]) for photo in photos]
 
 
-def _judged(out: Path, truth: Path, classes: tuple[str, ...]) -> Iterator[Judged]:
+def _judged(out: Path, known_by: Callable[..., Any], classes: tuple[str, ...]) -> Iterator[Judged]:
     """Every pseudo mask of a finished run beside its true mask, one at a time; those without one are left out."""
     from shotseg.data.images import read_mask
     from shotseg.evaluation.pseudo_quality import judge
@@ -168,12 +190,20 @@ def _judged(out: Path, truth: Path, classes: tuple[str, ...]) -> Iterator[Judged
                 index = classes.index(name)
                 mask = read_mask(out / "masks" / name / f"{record['name']}.png", labels=True)
                 try:
-                    known = _true_mask(truth, record["file"], name, index, mask.shape)
+                    known = known_by(record["file"], name, index, mask.shape)
                 except InputError as error:
                     say(str(error))
                     continue
                 if known is not None:
                     yield judge(mask, known, index, about["confidence"])
+
+
+def _annotated(truth: AnnotatedDataset, file: str, name: str, index: int, size: Any) -> Any:
+    """The same of annotations of another tool."""
+    known = truth.truth(file, name)
+    if known is not None and known.shape != size:
+        raise InputError(f"{truth.root}: {file} has another size than its photo; export it again")
+    return known
 
 
 def _true_mask(truth: Path, file: str, name: str, index: int, size: Any) -> Any:

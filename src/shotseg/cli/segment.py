@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import arg
 
 from shotseg.cli.console import progress, say
+from shotseg.cli.formats import Source, Target, export_options
 from shotseg.errors import InputError, UsageError
 
 if TYPE_CHECKING:
+    from shotseg.data.annotations.opened import AnnotatedDataset
     from shotseg.data.folder import FolderDataset
     from shotseg.segmenter import Segmenter
 
@@ -31,7 +36,8 @@ class Segment:
     """Folder of the results."""
     support: Path | None = None
     """Examples: a folder with images/<class>/<name>.jpg and masks/<class>/<name>.png (no masks: the class name is used; of
-    one class also images/ and masks/, or masks beside the photos), or a .safetensors file that Segmenter.save wrote."""
+    one class also images/ and masks/, or masks beside the photos); annotations of another tool (COCO, LabelMe, CVAT, YOLO,
+    VOC, Label Studio); or a .safetensors file that Segmenter.save wrote."""
     name: tuple[str, ...] = ()
     """In place of examples: names of the classes, for a method that needs no more (pi-clip-zero-shot). Beside examples of
     one class: its name, where no folder is called by it."""
@@ -41,8 +47,16 @@ class Segment:
     """See: shotseg list encoders. "auto" is the method's own, for most the one that needs no download."""
     checkpoint: Path | None = None
     """A trained model (best.safetensors of a run); its own recipe then says method and encoder."""
-    format: Literal["mask", "coco", "voc", "yolo", "labelstudio"] = "mask"
+    support_format: Annotated[Source, arg(name="from")] = "auto"
+    """How the examples are stored, where two formats fit; "auto" looks."""
+    format: Target = "mask"
     """Annotations to write beside the masks, into OUT/<format>."""
+    min_object: int = 0
+    """Of --format: leave out objects of fewer pixels."""
+    one_a_class: bool = False
+    """Of --format: one annotation for each class of a photo, in place of one for each object."""
+    copy_images: bool = False
+    """Of --format: copy the photos beside the annotations, in place of links where the format needs them."""
     resume: bool = False
     """Go on where an interrupted run stopped."""
     engine: Literal["local", "ray"] = "local"
@@ -92,6 +106,8 @@ class Segment:
         if self.support is not None and (len(self.name) > 1 or (saved and self.name)):
             raise UsageError("--name beside --support: one name, of the one class that a folder of examples shows")
 
+        export = export_options(self)
+        from shotseg.data.annotations.names import next_step
         from shotseg.data.images import write_bytes
         from shotseg.folder import check_output, find_photos, parse_shard, segment_folder, write_errors
 
@@ -123,12 +139,15 @@ class Segment:
                 engine=self.engine,
                 batch=self.batch,
                 annotations=self.format,
+                export=export,
                 failed_supports=failed,
                 settings=settings,
                 on_record=on_record,
             )
         done = f"{summary.photos - summary.failed} of {summary.photos} photos done"
         print(f"{done}, report: {summary.report}" + (f", failures: {summary.errors}" if summary.errors else ""))
+        if self.format != "mask":
+            print(next_step(self.format, self.out / self.format))
         return 1 if summary.failed or failed else 0
 
     def _bands(self) -> tuple[int, ...] | None:
@@ -158,7 +177,7 @@ class Segment:
 
     def _segmenter(self) -> tuple[Segmenter, dict, list[tuple[str, str]]]:
         """The segmenter with its classes, what makes it what it is, and (file, reason) of the examples that failed."""
-        from shotseg.data.folder import FolderDataset
+        from shotseg.data.annotations.opened import open_folder
         from shotseg.segmenter import Segmenter
 
         if self.support is not None and self.support.suffix == ".safetensors":
@@ -176,7 +195,7 @@ class Segment:
             segmenter.add(name)
         if self.support is not None:
             called = self.name[0] if self.name else None
-            examples = FolderDataset(self.support, name=called, bands=self._bands(), page=self.page)
+            examples = open_folder(self.support, self.support_format, name=called, bands=self._bands(), page=self.page)
             used, failed = _learn(segmenter, examples)
             options |= _made_from_names(segmenter, examples)
         if self.bands is not None or self.page > 1:
@@ -187,23 +206,24 @@ class Segment:
         return segmenter, settings, failed
 
 
-def _learn(segmenter: Segmenter, examples: FolderDataset) -> tuple[list[str], list[tuple[str, str]]]:
+def _learn(segmenter: Segmenter, examples: FolderDataset | AnnotatedDataset) -> tuple[list[str], list[tuple[str, str]]]:
     """Add every example; ids of those that were used, and (file, reason) of those that failed."""
     used, failed = [], []
+    identity = cache(_identity)  # one annotation file holds many examples
     for index, item in enumerate(examples.items):
         try:
             # By path where the mask is the class's own, so that an error names the file.
             own = item.class_value is None and examples.bands is None and examples.page == 1
             photo, mask = (item.image_path, item.mask_path) if own else (examples.sample(index), None)
             segmenter.add(item.class_name, [photo], [mask])
-            drawn = "no mask" if item.mask_path is None else _identity(item.mask_path)
+            drawn = "no mask" if item.mask_path is None else identity(item.mask_path)
             used.append(f"{item.id} {item.content[:16]} {drawn}")
         except InputError as error:
             failed.append((str(item.image_path), str(error)))
     return used, failed
 
 
-def _made_from_names(segmenter: Segmenter, examples: FolderDataset) -> dict[str, str]:
+def _made_from_names(segmenter: Segmenter, examples: FolderDataset | AnnotatedDataset) -> dict[str, str]:
     """Says which examples have no mask where the method needs one; the same for the report."""
     bare = [item.id for item in examples.items if item.mask_path is None]
     if not bare or segmenter.needs != "masks":

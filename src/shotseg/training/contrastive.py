@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shotseg.data import transforms
-from shotseg.data.folder import FolderDataset, find_images
+from shotseg.data.annotations.opened import open_folder
+from shotseg.data.folder import find_images
 from shotseg.data.images import read_bytes, read_image
 from shotseg.errors import UsageError
 from shotseg.priors.objectness import border_contrast
@@ -64,7 +65,7 @@ def collect(recipe: Recipe, root: Path) -> Photos:
         if recipe.unlabelled:
             out = [*_distinct(held).values()]
             if recipe.data.novel == "drop" and recipe.data.name == "folder" and choice.test:
-                test = FolderDataset(root, classes=choice.test).items
+                test = open_folder(root, classes=choice.test).items
                 out = [*out, *_distinct([item.image_path for item in test]).values()]
             found = _distinct(find_images(recipe.unlabelled))
             train = [path for path, content in found.items() if content not in set(out)]
