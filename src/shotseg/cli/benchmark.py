@@ -162,7 +162,7 @@ def _seconds(work: Callable[[], Any]) -> float:
 
 def _folder(segmenter: Any, paths: list[Path], count: int, batch: int) -> dict[str, float]:
     """Photos a second through a folder, and the peak memory after a tenth of it and at its end."""
-    from shotseg.folder import Photo, segment_folder
+    from shotseg.runs import Photo, segment_folder
 
     photos = [Photo(str(paths[i % len(paths)]), f"{i:06d}.jpg", f"{i:06d}") for i in range(count)]
     peaks = []

@@ -36,7 +36,7 @@ class Demo:
 
     def run(self) -> int:
         start = time.perf_counter()
-        from shotseg.folder import Photo, check_output, segment_folder
+        from shotseg.runs import Photo, check_output, segment_folder
         from shotseg.segmenter import Segmenter
 
         check_output(self.out)

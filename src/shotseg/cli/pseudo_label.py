@@ -14,7 +14,7 @@ from shotseg.errors import InputError, UsageError
 if TYPE_CHECKING:
     from shotseg.data.image_labels import ImageLabels
     from shotseg.evaluation.pseudo_quality import Judged
-    from shotseg.folder import Photo
+    from shotseg.runs import Photo
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ class PseudoLabel:
 
         from shotseg.data import image_labels
         from shotseg.data.images import write_bytes
-        from shotseg.folder import check_output, parse_shard, segment_folder
         from shotseg.labeller import Labeller
+        from shotseg.runs import check_output, parse_shard, segment_folder
 
         parse_shard(self.shard)
         chosen = [] if self.classes is None else image_labels.read_classes(self.classes)
@@ -151,7 +151,7 @@ class PseudoLabel:
 
 
 def _photos(found: ImageLabels) -> list[Photo]:
-    from shotseg.folder import named
+    from shotseg.runs import named
 
     photos = named([(file, str(path)) for file, path in found.paths.items()])
     return [replace(photo, tags=found.photos[photo.file]) for photo in photos]

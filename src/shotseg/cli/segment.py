@@ -86,7 +86,7 @@ class Segment:
             raise UsageError("give --support, a folder of examples, or --name for a method that needs names alone")
 
         from shotseg.data.images import write_bytes
-        from shotseg.folder import check_output, find_photos, parse_shard, segment_folder, write_errors
+        from shotseg.runs import check_output, find_photos, parse_shard, segment_folder, write_errors
 
         parse_shard(self.shard)
         photos = find_photos(self.query, self.out)

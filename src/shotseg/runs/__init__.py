@@ -1,0 +1,115 @@
+"""A folder in, masks out: one pass, constant memory, resumable anywhere, sharded or spread with Ray.
+
+Reading and writing run in threads beside the model. What a run leaves under ``out``:
+
+- ``masks/<class>/<name>.png`` (0/255) and ``labels/<name>.png`` (palette; 0 = background, i + 1 = class i);
+- ``results.jsonl``, one line a photo in the order of the photos; ``errors.csv`` where something failed; ``report.html``;
+- with ``annotations="coco"`` and the like, ``coco/`` with the annotations in that format;
+- ``.shotseg/``: the journal that ``resume`` reads, and the report's thumbnails.
+
+A shard writes ``results.shard-1-of-4.jsonl`` and so on; the last one to finish joins them under the plain names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from shotseg import report
+from shotseg.data import images as files
+from shotseg.data.annotations import Labelled, write
+from shotseg.errors import InputError, UsageError
+from shotseg.runs import journal
+from shotseg.runs.engines import ENGINES, Worker
+from shotseg.runs.journal import STATE, OutputError, Record, check_output, write_errors
+from shotseg.runs.photos import Photo, find_photos, named, parse_shard
+
+__all__ = [
+    "OutputError",
+    "Photo",
+    "Summary",
+    "check_output",
+    "find_photos",
+    "named",
+    "parse_shard",
+    "segment_folder",
+    "write_errors",
+]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did: counts of this run's photos, and where the results lie."""
+
+    photos: int
+    failed: int
+    results: Path
+    report: Path
+    errors: Path | None
+
+
+def segment_folder(
+    segmenter: Worker,
+    photos: Sequence[Photo],
+    out: str | Path,
+    *,
+    resume: bool = False,
+    shard: str = "1/1",
+    engine: str = "local",
+    batch: int = 1,
+    annotations: str = "mask",
+    failed_supports: Sequence[tuple[str, str]] = (),
+    settings: Record | None = None,
+    on_record: Callable[[Record], None] = lambda record: None,
+) -> Summary:
+    """Segment ``photos`` into ``out``; a photo that fails is a record with its reason, and the rest is done.
+
+    resume:      keep what an earlier run of the same ``settings`` finished; photos that failed are tried again.
+    engine:      "local", or "ray" (every node must see the photos and ``out`` under the same paths).
+    batch:       photos that go through the encoder together.
+    annotations: "mask", or a format of ``shotseg.data.annotations`` to write beside the masks, into ``out/<format>``.
+    failed_supports: (file, reason) of supports that could not be used, for ``errors.csv``.
+    on_record:   is told of every photo, also of those done earlier.
+    Raises UsageError for a wrong call, OutputError where ``out`` takes no more.
+    """
+    if engine not in ENGINES:
+        raise UsageError(f"--engine {engine}: choose one of {', '.join(ENGINES)}")
+    out = Path(out)
+    part, count = parse_shard(shard)
+    tag = "" if count == 1 else f".shard-{part + 1}-of-{count}"
+    photos = photos[part::count]
+    settings = {**(settings or {}), "classes": list(segmenter.classes)}
+    known = {photo.name: {segmenter.classes[i] for i in photo.tags} for photo in photos if photo.tags}
+    lines = journal.start(out, tag, settings, resume, known)
+    for line in lines.values():
+        on_record(json.loads(line))
+    todo = [photo for photo in photos if photo.name not in lines]
+    try:
+        with journal.journal_path(out, tag).open("a", encoding="utf-8") as written:
+            for record in ENGINES[engine](segmenter, todo, out, batch):
+                line = json.dumps(record, ensure_ascii=False)
+                written.write(line + "\n")
+                written.flush()
+                lines[record["name"]] = line
+                on_record(record)
+        mine = [lines[photo.name] for photo in photos]
+        journal.write_results(out, tag, mine, failed_supports)
+        tag, joined = journal.join_shards(out, tag, count, mine, failed_supports)
+        page = report.write(out / f"report{tag}.html", joined, out / STATE, segmenter.thumbnails, settings)
+        if annotations != "mask" and not tag:
+            write(annotations, out / annotations, _labelled(joined, out), segmenter.classes)
+    except (OSError, InputError) as error:
+        raise journal.full(out, error) from error
+    failed = sum(json.loads(line)["error"] is not None for line in mine)
+    errors = out / f"errors{tag}.csv"
+    return Summary(len(mine), failed, out / f"results{tag}.jsonl", page, errors if errors.exists() else None)
+
+
+def _labelled(lines: Iterable[str], out: Path) -> Iterator[Labelled]:
+    for record in map(json.loads, lines):
+        if record["error"] is None:
+            labels = files.read_mask(out / "labels" / f"{record['name']}.png", labels=True)
+            scores = {name: found["confidence"] for name, found in record["classes"].items()}
+            yield Labelled(record["file"], labels, record["name"], scores)
