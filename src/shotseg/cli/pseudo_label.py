@@ -14,7 +14,7 @@ from shotseg.errors import InputError, UsageError
 if TYPE_CHECKING:
     from shotseg.data.image_labels import ImageLabels
     from shotseg.evaluation.pseudo_quality import Judged
-    from shotseg.runs import Photo
+    from shotseg.runs import PhotoFile
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class PseudoLabel:
         )
 
 
-def _photos(found: ImageLabels) -> list[Photo]:
+def _photos(found: ImageLabels) -> list[PhotoFile]:
     from shotseg.runs import named
 
     photos = named([(file, str(path)) for file, path in found.paths.items()])

@@ -24,11 +24,11 @@ from shotseg.errors import InputError, UsageError
 from shotseg.runs import journal
 from shotseg.runs.engines import ENGINES, Worker
 from shotseg.runs.journal import STATE, OutputError, Record, check_output, write_errors
-from shotseg.runs.photos import Photo, find_photos, named, parse_shard
+from shotseg.runs.photos import PhotoFile, find_photos, named, parse_shard
 
 __all__ = [
     "OutputError",
-    "Photo",
+    "PhotoFile",
     "Summary",
     "check_output",
     "find_photos",
@@ -52,7 +52,7 @@ class Summary:
 
 def segment_folder(
     segmenter: Worker,
-    photos: Sequence[Photo],
+    photos: Sequence[PhotoFile],
     out: str | Path,
     *,
     resume: bool = False,

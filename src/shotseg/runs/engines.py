@@ -21,7 +21,7 @@ from shotseg.data.samples import Sample
 from shotseg.errors import InputError, UsageError
 from shotseg.result import Result
 from shotseg.runs.journal import FATAL, STATE, Record, full
-from shotseg.runs.photos import Photo
+from shotseg.runs.photos import PhotoFile
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +47,7 @@ class Worker(Protocol):
     def save(self, path: str | Path) -> None: ...
 
 
-def run_here(segmenter: Worker, photos: Sequence[Photo], out: Path, batch: int) -> Iterator[Record]:
+def run_here(segmenter: Worker, photos: Sequence[PhotoFile], out: Path, batch: int) -> Iterator[Record]:
     """Records in the order of the photos: threads read ahead and write behind while this thread runs the model."""
     with ThreadPoolExecutor(2) as readers, ThreadPoolExecutor(2) as writers:
         steps = _segmented(segmenter, _ahead(readers, _read, photos, READ_AHEAD), batch)
@@ -69,12 +69,12 @@ def _ahead(pool: ThreadPoolExecutor, function: Callable[[In], Out], items: Itera
 class _Step:
     """A photo on its way: its pixels, then its result, or the reason why it has none."""
 
-    photo: Photo
+    photo: PhotoFile
     value: np.ndarray | Result | str
     seconds: float
 
 
-def _read(photo: Photo) -> _Step:
+def _read(photo: PhotoFile) -> _Step:
     start = time.perf_counter()
     value: np.ndarray | str
     try:
@@ -141,7 +141,7 @@ def write(out: Path, step: _Step) -> Record:
     return {**record, "seconds": seconds, "error": None if isinstance(value, Result) else value}
 
 
-def run_on_ray(segmenter: Worker, photos: Sequence[Photo], out: Path, batch: int) -> Iterator[Record]:
+def run_on_ray(segmenter: Worker, photos: Sequence[PhotoFile], out: Path, batch: int) -> Iterator[Record]:
     """Records in any order, from one copy of the segmenter for each GPU, or for every two CPUs."""
     try:
         import ray
@@ -189,7 +189,7 @@ class Actor:
         self.segmenter, self.out = kind.load(support, device=device), Path(out)
 
     def __call__(self, rows: dict[str, Any], batch: int) -> dict[str, Any]:
-        photos = [Photo(**{**row, "tags": tuple(row["tags"])}) for row in map(json.loads, rows["photo"])]
+        photos = [PhotoFile(**{**row, "tags": tuple(row["tags"])}) for row in map(json.loads, rows["photo"])]
         records = run_here(self.segmenter, photos, self.out, batch)
         return {"record": [json.dumps(record, ensure_ascii=False) for record in records]}
 

@@ -13,7 +13,7 @@ from shotseg.errors import UsageError
 
 
 @dataclass(frozen=True)
-class Photo:
+class PhotoFile:
     """A photo to segment. file: path below the query folder; name: of its masks, without suffix; both with "/".
 
     tags: the classes that it is known to show (numbers of the worker's ``classes``); empty where nothing is known.
@@ -25,7 +25,7 @@ class Photo:
     tags: tuple[int, ...] = ()
 
 
-def find_photos(query: str | Path, out: Path | None = None) -> list[Photo]:
+def find_photos(query: str | Path, out: Path | None = None) -> list[PhotoFile]:
     """The photos of a file, a folder (with its sub-folders) or a glob, in the order of their names below it.
 
     Of a folder with ``images/`` and ``masks/`` only the images are taken; what lies under ``out`` never is. Photos that
@@ -50,7 +50,7 @@ def find_photos(query: str | Path, out: Path | None = None) -> list[Photo]:
     return named([(file.as_posix(), str(path)) for file, path in relative.items()])
 
 
-def named(paths: Sequence[tuple[str, str]]) -> list[Photo]:
+def named(paths: Sequence[tuple[str, str]]) -> list[PhotoFile]:
     """The photos of (file, path) pairs, sorted by file, each with a name that no other has."""
     # Names are compared without case: macOS and Windows cannot keep "A.png" beside "a.png".
     stems = Counter(_stem(file).casefold() for file, _ in paths)
@@ -63,7 +63,7 @@ def named(paths: Sequence[tuple[str, str]]) -> list[Photo]:
             while name.casefold() in taken:
                 name += "_"
             taken.add(name.casefold())
-        photos.append(Photo(path, file, name))
+        photos.append(PhotoFile(path, file, name))
     return photos
 
 
