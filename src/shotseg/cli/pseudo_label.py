@@ -101,7 +101,7 @@ class PseudoLabel:
         labeller = Labeller(found.classes, self.generator, self.mode, self.device, self.layout, **options)
         if labeller.cut.low > labeller.cut.high:
             raise UsageError(f"--low {labeller.cut.low} lies above --high {labeller.cut.high}; give low, then high")
-        check_output(self.out)
+        check_output(self.out, self.format)
         write_bytes(self.out / "classes.txt", "".join(f"{name}\n" for name in found.classes).encode())
         for _, reason in found.failed:
             say(reason)
@@ -128,14 +128,14 @@ class PseudoLabel:
         done = f"{summary.photos - summary.failed} of {summary.photos} photos done"
         print(f"{done}, report: {summary.report}" + (f", failures: {summary.errors}" if summary.errors else ""))
         if self.truth is not None and (self.out / "results.jsonl").exists():
-            self._judge(self.truth, found.classes)
+            self._judge(self.truth, found)
         return 1 if summary.failed or found.failed else 0
 
-    def _judge(self, truth: Path, classes: tuple[str, ...]) -> None:
+    def _judge(self, truth: Path, found: ImageLabels) -> None:
         from shotseg.data.images import write_bytes
         from shotseg.evaluation import pseudo_quality
 
-        content = pseudo_quality.quality(_judged(self.out, truth, classes), classes)
+        content = pseudo_quality.quality(_judged(self.out, truth, found), found.classes)
         if not content["masks"]:
             raise InputError(f"{truth}: no mask for any photo; give <class>/<name>.png, or label maps <name>.png")
         title = f"Pseudo masks by {self.generator}, {content['masks']} masks"
@@ -157,15 +157,18 @@ def _photos(found: ImageLabels) -> list[PhotoFile]:
     return [replace(photo, tags=found.photos[photo.file]) for photo in photos]
 
 
-def _judged(out: Path, truth: Path, classes: tuple[str, ...]) -> Iterator[Judged]:
-    """Every pseudo mask of a finished run beside its true mask, one at a time; those without one are left out."""
+def _judged(out: Path, truth: Path, labels: ImageLabels) -> Iterator[Judged]:
+    """Every pseudo mask of a finished run beside its true mask, one at a time; those without one are left out.
+
+    A class in which nothing was found is a mask too: an empty one, in which there is no confidence.
+    """
     from shotseg.data.images import read_mask
     from shotseg.evaluation.pseudo_quality import judge
 
     with (out / "results.jsonl").open(encoding="utf-8") as results:
         for record in map(json.loads, results):
-            for name, about in record["classes"].items():
-                index = classes.index(name)
+            for index in () if record["error"] else labels.photos[record["file"]]:
+                name = labels.classes[index]
                 mask = read_mask(out / "masks" / name / f"{record['name']}.png", labels=True)
                 try:
                     known = _true_mask(truth, record["file"], name, index, mask.shape)
@@ -173,7 +176,7 @@ def _judged(out: Path, truth: Path, classes: tuple[str, ...]) -> Iterator[Judged
                     say(str(error))
                     continue
                 if known is not None:
-                    yield judge(mask, known, index, about["confidence"])
+                    yield judge(mask, known, index, record["classes"].get(name, {"confidence": 0.0})["confidence"])
 
 
 def _true_mask(truth: Path, file: str, name: str, index: int, size: Any) -> Any:

@@ -90,8 +90,8 @@ class Segment:
 
         parse_shard(self.shard)
         photos = find_photos(self.query, self.out)
+        check_output(self.out, self.format)
         segmenter, settings, failed = self._semantic() if semantic else self._segmenter()
-        check_output(self.out)
         if semantic:
             write_bytes(self.out / "classes.txt", "".join(f"{name}\n" for name in segmenter.classes).encode())
         for _, reason in failed:

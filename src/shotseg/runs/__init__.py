@@ -7,13 +7,16 @@ Reading and writing run in threads beside the model. What a run leaves under ``o
 - with ``annotations="coco"`` and the like, ``coco/`` with the annotations in that format;
 - ``.shotseg/``: the journal that ``resume`` reads, and the report's thumbnails.
 
-A shard writes ``results.shard-1-of-4.jsonl`` and so on; the last one to finish joins them under the plain names.
+A run takes the place of the one before it: what that one wrote goes, unless ``resume`` keeps it. A shard
+writes ``results.shard-1-of-4.jsonl`` and so on; the last one to finish joins them under the plain names.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +24,11 @@ from shotseg import report
 from shotseg.data import images as files
 from shotseg.data.annotations import Labelled, write
 from shotseg.errors import InputError, UsageError
+from shotseg.photo import filed_as
 from shotseg.runs import journal
 from shotseg.runs.engines import ENGINES, Worker
-from shotseg.runs.journal import STATE, OutputError, Record, check_output, write_errors
+from shotseg.runs.journal import Record
+from shotseg.runs.output import STATE, OutputError, check_output, full, write_annotations, write_errors, write_results
 from shotseg.runs.photos import PhotoFile, find_photos, named, parse_shard
 
 __all__ = [
@@ -77,34 +82,50 @@ def segment_folder(
     if engine not in ENGINES:
         raise UsageError(f"--engine {engine}: choose one of {', '.join(ENGINES)}")
     out = Path(out)
-    part, count = parse_shard(shard)
-    tag = "" if count == 1 else f".shard-{part + 1}-of-{count}"
-    photos = photos[part::count]
-    settings = {**(settings or {}), "classes": list(segmenter.classes)}
-    known = {photo.name: {segmenter.classes[i] for i in photo.tags} for photo in photos if photo.tags}
-    lines = journal.start(out, tag, settings, resume, known)
+    run = _run(photos, {**(settings or {}), "classes": list(segmenter.classes)}, shard)
+    lines = journal.start(out, run, photos, resume)
     for line in lines.values():
         on_record(json.loads(line))
-    todo = [photo for photo in photos if photo.name not in lines]
+    todo = [photo for photo in photos[run.part :: run.count] if photo.name not in lines]
     try:
-        with journal.journal_path(out, tag).open("a", encoding="utf-8") as written:
-            for record in ENGINES[engine](segmenter, todo, out, batch):
-                line = json.dumps(record, ensure_ascii=False)
-                written.write(line + "\n")
+        with journal.opened(out, run) as written:
+            for entry in ENGINES[engine](segmenter, todo, out, batch):
+                written.write(journal.line_of(entry) + "\n")
                 written.flush()
-                lines[record["name"]] = line
+                record = entry["record"]
+                lines[record["name"]] = journal.line_of(record)
                 on_record(record)
-        mine = [lines[photo.name] for photo in photos]
-        journal.write_results(out, tag, mine, failed_supports)
-        tag, joined = journal.join_shards(out, tag, count, mine, failed_supports)
-        page = report.write(out / f"report{tag}.html", joined, out / STATE, segmenter.thumbnails, settings)
+        mine = [lines[name] for name in run.own]
+        write_results(out, run.tag, mine, failed_supports)
+        tag, joined = journal.join_shards(out, run, mine, failed_supports)
+        page = _report(out, tag, joined, segmenter, run, len(joined))
         if annotations != "mask" and not tag:
-            write(annotations, out / annotations, _labelled(joined, out), segmenter.classes)
+            write_annotations(
+                out, annotations, lambda folder: write(annotations, folder, _labelled(joined, out), segmenter.classes)
+            )
+    except KeyboardInterrupt:
+        with suppress(OSError, InputError):  # the interrupt is what is said
+            _report(out, run.tag, list(lines.values()), segmenter, run, len(run.own))
+        raise
     except (OSError, InputError) as error:
-        raise journal.full(out, error) from error
+        raise full(out, error) from error
     failed = sum(json.loads(line)["error"] is not None for line in mine)
     errors = out / f"errors{tag}.csv"
     return Summary(len(mine), failed, out / f"results{tag}.jsonl", page, errors if errors.exists() else None)
+
+
+def _run(photos: Sequence[PhotoFile], settings: Record, shard: str) -> journal.Run:
+    """Raises UsageError where two photos would write the same masks."""
+    names = tuple(photo.name for photo in photos)
+    if len(set(map(filed_as, names))) < len(names):
+        raise UsageError(f"{len(names)} photos with {len(set(map(filed_as, names)))} names; use shotseg.runs.named")
+    folder = os.path.commonpath([os.path.dirname(photo.absolute) for photo in photos]) if photos else ""  # noqa: PTH120
+    part, count = parse_shard(shard)
+    return journal.Run(json.loads(json.dumps(settings)), folder, names, part, count)
+
+
+def _report(out: Path, tag: str, lines: Sequence[str], segmenter: Worker, run: journal.Run, total: int) -> Path:
+    return report.write(out / f"report{tag}.html", lines, out / STATE, segmenter.thumbnails, run.settings, total)
 
 
 def _labelled(lines: Iterable[str], out: Path) -> Iterator[Labelled]:

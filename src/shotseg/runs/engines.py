@@ -20,8 +20,10 @@ from shotseg.data import images as files
 from shotseg.data.samples import Sample
 from shotseg.errors import InputError, UsageError
 from shotseg.result import Result
-from shotseg.runs.journal import FATAL, STATE, Record, full
-from shotseg.runs.photos import PhotoFile
+from shotseg.runs.journal import Entry
+from shotseg.runs.output import FATAL, STATE, full
+from shotseg.runs.photos import PhotoFile, seen
+from shotseg.runs.records import record_of
 
 if TYPE_CHECKING:
     import torch
@@ -47,8 +49,8 @@ class Worker(Protocol):
     def save(self, path: str | Path) -> None: ...
 
 
-def run_here(segmenter: Worker, photos: Sequence[PhotoFile], out: Path, batch: int) -> Iterator[Record]:
-    """Records in the order of the photos: threads read ahead and write behind while this thread runs the model."""
+def run_here(segmenter: Worker, photos: Sequence[PhotoFile], out: Path, batch: int) -> Iterator[Entry]:
+    """Entries in the order of the photos: threads read ahead and write behind while this thread runs the model."""
     with ThreadPoolExecutor(2) as readers, ThreadPoolExecutor(2) as writers:
         steps = _segmented(segmenter, _ahead(readers, _read, photos, READ_AHEAD), batch)
         yield from _ahead(writers, lambda step: write(out, step), steps, WRITE_BEHIND)
@@ -70,6 +72,7 @@ class _Step:
     """A photo on its way: its pixels, then its result, or the reason why it has none."""
 
     photo: PhotoFile
+    seen: dict[str, Any]
     value: np.ndarray | Result | str
     seconds: float
 
@@ -77,41 +80,43 @@ class _Step:
 def _read(photo: PhotoFile) -> _Step:
     start = time.perf_counter()
     value: np.ndarray | str
+    about: dict[str, Any] = {}
     try:
+        about = seen(photo)
         value = files.read_image(photo.path)
     except InputError as error:
         value = str(error)
-    return _Step(photo, value, time.perf_counter() - start)
+    return _Step(photo, about, value, time.perf_counter() - start)
 
 
 def _segmented(segmenter: Worker, steps: Iterator[_Step], batch: int) -> Iterator[_Step]:
     while group := list(islice(steps, batch)):
         start = time.perf_counter()
         readable = {
-            step.photo.path: Sample(step.value, tags=frozenset(step.photo.tags), id=step.photo.file)
-            for step in group
+            place: Sample(step.value, tags=frozenset(step.photo.tags), id=step.photo.file)
+            for place, step in enumerate(group)
             if isinstance(step.value, np.ndarray)
         }
         results = _predict(segmenter, readable)
         share = (time.perf_counter() - start) / max(len(readable), 1)
-        for step in group:
-            path = step.photo.path
-            yield _Step(step.photo, results[path], step.seconds + share) if path in results else step
+        for place, step in enumerate(group):
+            yield replace(step, value=results[place], seconds=step.seconds + share) if place in results else step
 
 
-def _predict(segmenter: Worker, images: dict[str, Sample]) -> dict[str, Result | str]:
-    """A result or a reason for each path; a photo that the model cannot take does not take its batch with it."""
+def _predict(segmenter: Worker, images: dict[int, Sample]) -> dict[int, Result | str]:
+    """A result or a reason for each place; a photo that the model cannot take does not take its batch with it."""
     try:
         return dict(zip(images, segmenter.predict_batch(list(images.values()))))
     except Exception as error:  # out of memory, or a fault: the other photos are still done
         if len(images) > 1:
-            return {path: _predict(segmenter, {path: image})[path] for path, image in images.items()}
+            return {place: _predict(segmenter, {place: image})[place] for place, image in images.items()}
         what = " ".join(str(error).split())[:200] or "no memory left"
-        path = next(iter(images))
-        return {path: f"{path}: cannot be segmented ({type(error).__name__}: {what}); try a smaller --size"}
+        ((place, image),) = images.items()
+        return {place: f"{image.id}: cannot be segmented ({type(error).__name__}: {what}); try a smaller --size"}
 
 
-def write(out: Path, step: _Step) -> Record:
+def write(out: Path, step: _Step) -> Entry:
+    """Write the files of one photo."""
     start = time.perf_counter()
     value = step.value
     if isinstance(value, Result):
@@ -122,34 +127,23 @@ def write(out: Path, step: _Step) -> Record:
             if getattr(error.__cause__, "errno", None) in FATAL:
                 raise full(out, error) from error
             value = str(error)
-    record: Record = {"file": step.photo.file, "name": step.photo.name}
-    if isinstance(value, Result):
-        main = max(value.classes, key=value.areas.__getitem__)
-        found = {
-            name: {"area": round(value.areas[name], 6), "confidence": round(value.confidences[name], 6)}
-            for name in value.classes
-        }
-        record |= {
-            "class": main,
-            "area": found[main]["area"],
-            "confidence": round(value.confidence, 6),
-            "classes": found,
-        }
-    else:
-        record |= {"class": None, "area": None, "confidence": None, "classes": {}}
+    assert not isinstance(value, np.ndarray)
     seconds = round(step.seconds + time.perf_counter() - start, 3)
-    return {**record, "seconds": seconds, "error": None if isinstance(value, Result) else value}
+    about = {"file": step.photo.file, "name": step.photo.name}
+    found = record_of(value if isinstance(value, Result) else None)
+    reason = value if isinstance(value, str) else None
+    return {"photo": step.seen, "record": {**about, **found, "seconds": seconds, "error": reason}}
 
 
-def run_on_ray(segmenter: Worker, photos: Sequence[PhotoFile], out: Path, batch: int) -> Iterator[Record]:
-    """Records in any order, from one copy of the segmenter for each GPU, or for every two CPUs."""
+def run_on_ray(segmenter: Worker, photos: Sequence[PhotoFile], out: Path, batch: int) -> Iterator[Entry]:
+    """Entries in any order, from one copy of the segmenter for each GPU, or for every two CPUs."""
     try:
         import ray
     except ImportError:
         raise UsageError("--engine ray needs Ray: pip install 'shotseg[ray]', or use --engine local") from None
     support = out.resolve() / STATE / "support.safetensors"
     segmenter.save(support)
-    absolute = (replace(photo, path=str(Path(photo.path).absolute())) for photo in photos)
+    absolute = (replace(photo, path=photo.absolute) for photo in photos)
     rows = [{"photo": json.dumps(asdict(photo))} for photo in absolute]
     if not rows:
         return
@@ -176,7 +170,7 @@ def run_on_ray(segmenter: Worker, photos: Sequence[PhotoFile], out: Path, batch:
             num_gpus=1 if on_gpu else 0,
         )
         for row in done.iter_rows():
-            yield json.loads(row["record"])
+            yield json.loads(row["entry"])
     finally:
         if started:
             ray.shutdown()
@@ -190,8 +184,7 @@ class Actor:
 
     def __call__(self, rows: dict[str, Any], batch: int) -> dict[str, Any]:
         photos = [PhotoFile(**{**row, "tags": tuple(row["tags"])}) for row in map(json.loads, rows["photo"])]
-        records = run_here(self.segmenter, photos, self.out, batch)
-        return {"record": [json.dumps(record, ensure_ascii=False) for record in records]}
+        return {"entry": [json.dumps(entry) for entry in run_here(self.segmenter, photos, self.out, batch)]}
 
 
 ENGINES = {"local": run_here, "ray": run_on_ray}

@@ -1,15 +1,19 @@
-"""The photos of a run: which files a query means, how their masks are named, and which of them a shard takes."""
+"""The photos of a run: which files a query means, how their masks are named, and whether one is still the same."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from shotseg.data import images as files
 from shotseg.data.folder import find_images
-from shotseg.errors import UsageError
+from shotseg.errors import InputError, UsageError
+from shotseg.photo import filed_as
+from shotseg.runs.output import FOLDERS, STATE, annotation_files
 
 
 @dataclass(frozen=True)
@@ -24,26 +28,39 @@ class PhotoFile:
     name: str
     tags: tuple[int, ...] = ()
 
+    @property
+    def absolute(self) -> str:
+        """The path from the root; links stay as they are."""
+        return os.path.abspath(self.path)  # noqa: PTH100 (Path.absolute keeps "..")
+
 
 def find_photos(query: str | Path, out: Path | None = None) -> list[PhotoFile]:
     """The photos of a file, a folder (with its sub-folders) or a glob, in the order of their names below it.
 
-    Of a folder with ``images/`` and ``masks/`` only the images are taken; what lies under ``out`` never is. Photos that
+    Of a folder with ``images/`` and ``masks/`` only the images are taken; what a run wrote to ``out`` never is. Photos that
     differ only in their suffix keep it in their name: "a.jpg" and "a.png" become "a_jpg" and "a_png".
     Raises UsageError where there is none.
     """
     base = Path(query)
-    if (base / "images").is_dir() and (base / "masks").is_dir():
+    own = out is not None and out.resolve() == base.resolve() and (out / STATE).is_dir()
+    if (base / "images").is_dir() and (base / "masks").is_dir() and not own:
         base = base / "images"
     found = find_images(base)
     if not base.is_dir():
         base = Path(os.path.commonpath([path.parent for path in found]))
     relative = {path.relative_to(base): path for path in found}
     if out is not None:
-        # Where the results lie beside the photos, the photos themselves must stay in.
-        beside = out.resolve() == base.resolve()
-        written = {folder.resolve() for folder in ([out / "masks", out / "labels"] if beside else [out])}
-        relative = {file: path for file, path in relative.items() if written.isdisjoint(path.resolve().parents)}
+        # Where the photos lie in the folder of the results, they themselves must stay in.
+        within = out.resolve() in (base.resolve(), *base.resolve().parents)
+        written = [out / name for name in FOLDERS] + annotation_files(out) if within else [out]
+        results = {path.resolve() for path in written}
+        relative = {
+            file: path
+            for file, path in relative.items()
+            if results.isdisjoint(
+                (path.parent.resolve() / path.name, *path.parent.resolve().parents, path.parent.resolve())
+            )
+        }
     relative = {file: path for file, path in relative.items() if not any(part.startswith(".") for part in file.parts)}
     if not relative:
         raise UsageError(f"{query}: holds results only; give --query a folder of photos")
@@ -52,17 +69,16 @@ def find_photos(query: str | Path, out: Path | None = None) -> list[PhotoFile]:
 
 def named(paths: Sequence[tuple[str, str]]) -> list[PhotoFile]:
     """The photos of (file, path) pairs, sorted by file, each with a name that no other has."""
-    # Names are compared without case: macOS and Windows cannot keep "A.png" beside "a.png".
-    stems = Counter(_stem(file).casefold() for file, _ in paths)
+    stems = Counter(filed_as(_stem(file)) for file, _ in paths)
     taken = {stem for stem, count in stems.items() if count == 1}
     photos = []
     for file, path in sorted(paths):
         name = _stem(file)
-        if stems[name.casefold()] > 1:
+        if stems[filed_as(name)] > 1:
             name = f"{name}_{Path(file).suffix[1:]}"
-            while name.casefold() in taken:
+            while filed_as(name) in taken:
                 name += "_"
-            taken.add(name.casefold())
+            taken.add(filed_as(name))
         photos.append(PhotoFile(path, file, name))
     return photos
 
@@ -80,3 +96,32 @@ def parse_shard(shard: str) -> tuple[int, int]:
     if not 0 <= part <= count or count < 1:
         raise UsageError(f"--shard {shard}: write i/n with i from 1 to n, as 2/4 for the second of four")
     return (part - 1) % count, count
+
+
+def seen(photo: PhotoFile) -> dict[str, Any]:
+    """What a photo is now, for the journal: where it lies, what the system says of its file, its digest, its tags.
+
+    Raises InputError where it cannot be read.
+    """
+    stat = _stat(photo.absolute)  # before the content is read: a photo replaced meanwhile counts as another
+    return {"path": photo.absolute, "stat": stat, "sha256": files.sha256(photo.path), "tags": list(photo.tags)}
+
+
+def is_unchanged(photo: PhotoFile, before: Mapping[str, Any]) -> bool:
+    """Whether a photo is the one of :func:`seen`: its file was not touched, or holds the same bytes."""
+    if before["tags"] != list(photo.tags):
+        return False
+    try:
+        untouched = before["path"] == photo.absolute and before["stat"] == _stat(photo.absolute)
+        return untouched or before["sha256"] == files.sha256(photo.path)
+    except InputError:
+        return False
+
+
+def _stat(path: str) -> list[int]:
+    """Size, time of the content, and time of the file's own entry, which no copying tool sets; [] where there is no file."""
+    try:
+        stat = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return []
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
