@@ -197,7 +197,7 @@ def test_an_interrupted_run_goes_on_to_the_same_files(support, photos, tmp_path)
     restore = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True, preexec_fn=restore)
     journal = out / ".shotseg/journal.jsonl"
-    while process.poll() is None and not (journal.exists() and journal.stat().st_size):
+    while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") > 2):
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=120)[1]

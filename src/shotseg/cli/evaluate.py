@@ -12,6 +12,7 @@ from typing import Any, Literal
 import tyro
 
 from shotseg.cli.console import progress, say, table
+from shotseg.cli.parsing import must_exist
 from shotseg.errors import UsageError
 
 
@@ -100,6 +101,7 @@ class Evaluate:
             self._refuse(("score_at", "fusion", "ignore_band", "rule", "resume"), "--way above 1")
         if self.out.suffix != ".json":
             raise UsageError(f"--out {self.out}: name a file that ends in .json")
+        must_exist(root=self.root, checkpoint=self.checkpoint)
         from shotseg.models import SEMANTIC
 
         if self._names()[0] not in SEMANTIC:

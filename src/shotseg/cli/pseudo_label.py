@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from shotseg.cli.console import progress, say, table
+from shotseg.cli.parsing import must_exist
 from shotseg.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class PseudoLabel:
         from shotseg.labeller import Labeller
         from shotseg.runs import check_output, parse_shard, segment_folder
 
+        must_exist(images=self.images, labels=self.labels, classes=self.classes, truth=self.truth, words=self.words)
         parse_shard(self.shard)
         chosen = [] if self.classes is None else image_labels.read_classes(self.classes)
         found = image_labels.read(self.labels, self.images, chosen)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from shotseg.cli.console import progress, say
+from shotseg.cli.parsing import must_exist
 from shotseg.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class Segment:
     """A trained model (best.safetensors of a run); its own recipe then says method and encoder."""
     format: Literal["mask", "coco", "voc", "yolo", "labelstudio"] = "mask"
     """Annotations to write beside the masks, into OUT/<format>."""
+    untrained: bool = False
+    """Use a method that must be trained without a --checkpoint, although its masks mean nothing."""
     resume: bool = False
     """Go on where an interrupted run stopped."""
     engine: Literal["local", "ray"] = "local"
@@ -71,6 +74,7 @@ class Segment:
             raise UsageError(f"--window {self.window}: must be 0 or more")
         if self.scales and min(self.scales) < 1:
             raise UsageError(f"--scales {min(self.scales)}: must be 1 or more")
+        must_exist(checkpoint=self.checkpoint)
         saved = self.support is not None and self.support.suffix == ".safetensors"
         if saved and (self.size is not None or self.method != Segment.method):
             raise UsageError(f"{self.support}: says method and size itself; leave --method and --size out")
@@ -90,6 +94,7 @@ class Segment:
 
         parse_shard(self.shard)
         photos = find_photos(self.query, self.out)
+        must_exist(support=self.support)
         check_output(self.out, self.format)
         segmenter, settings, failed = self._semantic() if semantic else self._segmenter()
         if semantic:
@@ -149,9 +154,11 @@ class Segment:
 
         if self.support is not None and self.support.suffix == ".safetensors":
             segmenter = Segmenter.load(self.support, self.encoder, self.device, self.checkpoint)
+            self._check_trained(segmenter.method, segmenter.checkpoint)
             made_of = {"method": segmenter.method, "encoder": segmenter.encoder, "support": _identity(self.support)}
             return segmenter, made_of, []
         options: dict[str, Any] = {} if self.size is None else {"size": self.size}
+        self._check_trained(self.method, self.checkpoint)
         segmenter = Segmenter(self.method, self.encoder, self.device, self.checkpoint, **options)
         used: list[str] = list(self.name)
         failed: list[tuple[str, str]] = []
@@ -166,6 +173,16 @@ class Segment:
             settings["checkpoint"] = _identity(self.checkpoint)
         return segmenter, settings, failed
 
+    def _check_trained(self, method: str, checkpoint: Path | None) -> None:
+        """Raise UsageError for a method whose masks would mean nothing."""
+        from shotseg.models import list_models, must_learn
+
+        if checkpoint is None and not self.untrained and method in list_models() and must_learn(method, alone=True):
+            raise UsageError(
+                f"method {method!r} has learnt nothing yet, its masks would mean nothing; give the --checkpoint of a "
+                "`shotseg train` run, choose --method matching, or add --untrained"
+            )
+
 
 def _learn(segmenter: Segmenter, examples: FolderDataset) -> tuple[list[str], list[tuple[str, str]]]:
     """Add every example; ids of those that were used, and (file, reason) of those that failed."""
@@ -177,7 +194,8 @@ def _learn(segmenter: Segmenter, examples: FolderDataset) -> tuple[list[str], li
             photo, mask = (item.image_path, item.mask_path) if own else (examples.sample(index), None)
             segmenter.add(item.class_name, [photo], [mask])
             drawn = "no mask" if item.mask_path is None else _identity(item.mask_path)
-            used.append(f"{item.id} {item.content[:16]} {drawn}")
+            value = "" if own else f" {item.class_value}"
+            used.append(f"{item.id} {item.content[:16]} {drawn}{value}")
         except InputError as error:
             failed.append((str(item.image_path), str(error)))
     return used, failed
