@@ -337,3 +337,14 @@ def test_a_photo_of_a_large_folder_is_never_kept(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(engines, "write", lambda out, step: (write(out, step), alive.discard(step.photo.path))[0])
     assert label(many, tmp_path / "labels.csv", tmp_path / "out") == 0
     assert max(most) <= engines.READ_AHEAD + engines.WRITE_BEHIND + 1
+
+
+def test_words_that_were_changed_are_another_setting(tmp_path):
+    from shotseg.cli.pseudo_label import _settings
+
+    words = tmp_path / "words.yaml"
+    words.write_text("a: 1")
+    before = _settings({"words": str(words), "weights": "default", "encoder": None})
+    words.write_text("a: 2")
+    assert before != _settings({"words": str(words), "weights": "default", "encoder": None})
+    assert before["weights"] == "default" and "encoder" not in before

@@ -46,6 +46,13 @@ def must_exist(**paths: Path | None) -> None:
             raise UsageError(f"--{flag} {path}: no such file or folder; check the path")
 
 
+def identity(path: Path) -> str:
+    """A file by its name and its content, for the settings of a run."""
+    from shotseg.data.images import sha256
+
+    return f"{path.name} {sha256(path)[:16]}"
+
+
 def _one_line(box: str) -> str:
     """What tyro's box says between its title and its rule, and the option that it suggests below."""
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip("│╭╮╰╯").rstrip() for line in box.splitlines()[1:]]

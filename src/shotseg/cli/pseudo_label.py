@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from shotseg.cli.console import progress, say, table
-from shotseg.cli.parsing import must_exist
+from shotseg.cli.parsing import identity, must_exist
 from shotseg.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class PseudoLabel:
                 engine=self.engine,
                 annotations=self.format,
                 failed_supports=found.failed,
-                settings={name: value for name, value in labeller.settings.items() if value not in (None, {}, False)},
+                settings=_settings(labeller.settings),
                 on_record=on_record,
             )
         done = f"{summary.photos - summary.failed} of {summary.photos} photos done"
@@ -150,6 +150,13 @@ class PseudoLabel:
             f"confidence {held['confidence']}, IoU {held['iou']}, calibration error {held['error']}; "
             f"quality: {self.out / 'quality.html'}"
         )
+
+
+def _settings(options: dict[str, Any]) -> dict[str, Any]:
+    """What decides the masks; a file by its content."""
+    given = {name: value for name, value in options.items() if value not in (None, {}, False)}
+    files = {name: Path(given[name]) for name in ("words", "weights", "dino_weights") if name in given}
+    return given | {name: identity(path) for name, path in files.items() if path.is_file()}
 
 
 def _photos(found: ImageLabels) -> list[PhotoFile]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from shotseg.cli.console import progress, say
-from shotseg.cli.parsing import must_exist
+from shotseg.cli.parsing import identity, must_exist
 from shotseg.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class Segment:
         assert self.checkpoint is not None
         how = Inference(self.window, self.scales, self.flip)
         segmenter = SemanticSegmenter(self.checkpoint, self.device, self.size, how, self.soft)
-        settings = {"method": segmenter.method, "encoder": segmenter.encoder, "checkpoint": _identity(self.checkpoint)}
+        settings = {"method": segmenter.method, "encoder": segmenter.encoder, "checkpoint": identity(self.checkpoint)}
         return segmenter, {**settings, "size": self.size, "inference": str(how), "soft": self.soft}, []
 
     def _segmenter(self) -> tuple[Segmenter, dict, list[tuple[str, str]]]:
@@ -155,7 +155,7 @@ class Segment:
         if self.support is not None and self.support.suffix == ".safetensors":
             segmenter = Segmenter.load(self.support, self.encoder, self.device, self.checkpoint)
             self._check_trained(segmenter.method, segmenter.checkpoint)
-            made_of = {"method": segmenter.method, "encoder": segmenter.encoder, "support": _identity(self.support)}
+            made_of = {"method": segmenter.method, "encoder": segmenter.encoder, "support": identity(self.support)}
             return segmenter, made_of, []
         options: dict[str, Any] = {} if self.size is None else {"size": self.size}
         self._check_trained(self.method, self.checkpoint)
@@ -170,7 +170,7 @@ class Segment:
             used, failed = _learn(segmenter, FolderDataset(self.support))
         settings = {"method": segmenter.method, "encoder": segmenter.encoder, **options, "examples": used}
         if self.checkpoint is not None:
-            settings["checkpoint"] = _identity(self.checkpoint)
+            settings["checkpoint"] = identity(self.checkpoint)
         return segmenter, settings, failed
 
     def _check_trained(self, method: str, checkpoint: Path | None) -> None:
@@ -193,16 +193,9 @@ def _learn(segmenter: Segmenter, examples: FolderDataset) -> tuple[list[str], li
             own = item.class_value is None
             photo, mask = (item.image_path, item.mask_path) if own else (examples.sample(index), None)
             segmenter.add(item.class_name, [photo], [mask])
-            drawn = "no mask" if item.mask_path is None else _identity(item.mask_path)
+            drawn = "no mask" if item.mask_path is None else identity(item.mask_path)
             value = "" if own else f" {item.class_value}"
             used.append(f"{item.id} {item.content[:16]} {drawn}{value}")
         except InputError as error:
             failed.append((str(item.image_path), str(error)))
     return used, failed
-
-
-def _identity(path: Path) -> str:
-    """A file by its name and its content."""
-    from shotseg.data.images import sha256
-
-    return f"{path.name} {sha256(path)[:16]}"
