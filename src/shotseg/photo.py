@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Collection
 from typing import Any
 
@@ -98,11 +99,23 @@ def _pixels(source: Any, name: object) -> Pixels:
 
 
 def check_classes(names: Collection[str], where: object, error: type[ShotsegError] = UsageError) -> None:
-    """Raise ``error`` for more names than a label map holds, or for one that cannot be a folder's name."""
+    """Raise ``error`` for more names than a label map holds, for one that cannot be a folder's name, or for two that are one
+    folder on Windows and macOS."""
     if not 1 <= len(names) <= MOST_CLASSES:
         raise error(f"{where}: {len(names)} classes, but a label map holds 1 to {MOST_CLASSES}; take them in parts")
+    filed: dict[str, str] = {}
     for name in names:
         image_labels.check_name(name, where, error)
+        other = filed.setdefault(filed_as(name), name)
+        if other != name:
+            first, second = sorted((name, other))
+            raise error(f"{where}: classes {first!r} and {second!r} are one folder on Windows and macOS; rename one")
+
+
+def filed_as(name: str) -> str:
+    """What two names have in common that Windows or macOS keep as one file: letter case and spelling of accents make no
+    difference there, nor do dots and blanks at the end."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).rstrip(". ")
 
 
 def title(photo: Photo) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,13 +13,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from shotseg.data import images as files
 from shotseg.overlay import PALETTE, draw
 
+SHOWN = 640  # longer side of the picture in a notebook
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """What was found in one photo.
 
@@ -57,7 +63,25 @@ class Result:
         """(H, W, 3) uint8: the photo with every class tinted and outlined in its palette colour."""
         return draw(self.image, self.labels)
 
-    def save(self, folder: str | Path, name: str) -> None:
+    def __repr__(self) -> str:
+        height, width = self.labels.shape
+        found = ", ".join(f"{name} {area:.1%}" for name, area in self.areas.items() if area > 0)
+        return f"<Result {width} x {height}: {found or 'nothing found'}; confidence {self.confidence:.2f}>"
+
+    def _repr_png_(self) -> bytes:
+        """The overlay, as Jupyter shows it."""
+        picture = Image.fromarray(self.overlay())
+        picture.thumbnail((SHOWN, SHOWN))
+        buffer = io.BytesIO()
+        picture.save(buffer, format="PNG")
+        return buffer.getvalue()
+
+    def _repr_html_(self) -> str:
+        """What was found, and the overlay below it."""
+        picture = base64.b64encode(self._repr_png_()).decode()
+        return f'<p>{html.escape(repr(self)[1:-1])}</p><img alt="" src="data:image/png;base64,{picture}">'
+
+    def save(self, folder: str | Path, name: str = "photo") -> None:
         """Write ``masks/<class>/<name>.png`` (0/255) and ``labels/<name>.png`` (palette) under ``folder``."""
         for class_name, mask in self.masks.items():
             files.write_png(Path(folder, "masks", class_name, f"{name}.png"), mask.astype(np.uint8) * 255)

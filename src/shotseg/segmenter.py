@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,18 @@ from shotseg.training import checkpoint as trained
 
 FORMAT = "shotseg-support-1"
 COARSE = 4  # a photo so many times the working size gets contours that are off by several pixels
+NEEDED = {"method", "encoder", "options", "classes"}  # of a support file's header
+
+
+def _alone(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Threads take turns: a class is added between two predictions, never within one."""
+
+    @functools.wraps(method)
+    def held(self: Segmenter, *args: Any, **options: Any) -> Any:
+        with self._lock:
+            return method(self, *args, **options)
+
+    return held
 
 
 class Segmenter:
@@ -37,6 +52,7 @@ class Segmenter:
     encoder: a name of ``shotseg.list_encoders()``; "auto" is the method's own, for most the one that needs no download.
     device:  "auto" (CUDA, else MPS, else CPU) or any torch device.
     checkpoint: a trained model, as ``shotseg train`` writes it; it says method and encoder itself.
+    weights: of the encoder: "default" (downloaded once where it must be) or the path of a local file.
     options: keywords of the method (``size``: longer side, in pixels, at which it works; the one that a checkpoint takes).
 
     >>> seg = Segmenter()
@@ -50,8 +66,10 @@ class Segmenter:
         encoder: str = "auto",
         device: str | torch.device = "auto",
         checkpoint: str | Path | None = None,
+        weights: str = "default",
         **options: Any,
     ):
+        self._lock = threading.RLock()
         self.device = pick_device(device)
         self.options = options
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
@@ -61,7 +79,7 @@ class Segmenter:
                     f"method {method!r} knows only the classes of its training; give that of a run (segment --checkpoint)"
                 )
             self.method, self.encoder = method, models.encoder_for(method) if encoder == "auto" else encoder
-            self.model = models.load(method, encoders.load(self.encoder, device=str(self.device)), **options)
+            self.model = models.load(method, encoders.load(self.encoder, weights, str(self.device)), **options)
             self._untrained = models.warn_untrained(self.method, self.model)
         else:
             self._untrained = False
@@ -87,6 +105,11 @@ class Segmenter:
         """What the method needs of a class: "masks" with its photos, "photos" and the name, or the "name" alone."""
         return getattr(self.model, "needs", "masks")
 
+    def __repr__(self) -> str:
+        shots = ", ".join(f"{name} ({len(self.thumbnails[name])})" for name in self.classes)
+        return f"<Segmenter {self.method} on {self.encoder}, {self.device}: {shots or 'no class yet'}>"
+
+    @_alone
     @torch.no_grad()
     def add(self, name: str, images: Sequence[Photo] = (), masks: Sequence[Any] | None = None) -> None:
         """Learn a class from its photos; each is encoded here, once. A second call adds shots to the class.
@@ -138,6 +161,7 @@ class Segmenter:
         """Segment one photo: every class added, and the background, compete for each pixel."""
         return self.predict_batch([photo])[0]
 
+    @_alone
     @torch.no_grad()
     def predict_batch(self, photos: Iterable[Photo]) -> list[Result]:
         """Segment several photos; those of the same working size go through the encoder together."""
@@ -182,11 +206,13 @@ class Segmenter:
             x, y = transforms.fit(image, self.model.size, self.model.encoder.patch, mask)
         return x.to(self.device), None if y is None else y.to(self.device)
 
+    @_alone
     def save(self, path: str | Path) -> None:
         """Keep the encoded classes (safetensors): ``Segmenter.load`` needs no photo."""
         if not self._supports:
             raise UsageError("nothing to save: call add(name, images, masks) first")
         about = {"format": FORMAT, "method": self.method, "encoder": self.encoder, "options": self.options}
+        about["encoder_sha256"] = _digest(self.model.encoder)
         if self.checkpoint is not None:
             about["checkpoint"] = {"file": str(self.checkpoint.absolute()), "sha256": files.sha256(self.checkpoint)}
         tensors = {
@@ -207,7 +233,7 @@ class Segmenter:
     ) -> Segmenter:
         """A Segmenter with the classes that ``save`` kept.
 
-        encoder: only to name a local path to the same weights; the supports mean nothing to another encoder.
+        encoder: a local file of the same weights, where they cannot be downloaded; the supports mean nothing to others.
         checkpoint: where the trained model lies now, if it has moved.
         """
         try:
@@ -222,13 +248,18 @@ class Segmenter:
             raise InputError(f"{path}: a trained model, no encoded classes; give it as --checkpoint, beside --support")
         if about.get("format") != FORMAT:
             raise InputError(f"{path}: not a support file of this version; make one with Segmenter.save")
-        if encoder not in (None, "auto", about["encoder"]):
+        if missing := sorted(NEEDED - about.keys()):
+            raise InputError(f"{path}: its header says no {missing[0]}; make it again with Segmenter.save")
+        weights = "default" if encoder in (None, "auto", about["encoder"]) else str(encoder)
+        if weights != "default" and not Path(weights).is_file():
             raise UsageError(f"{path}: encoded with {about['encoder']!r}, not {encoder!r}; leave the encoder out")
         checkpoint = checkpoint or about.get("checkpoint", {}).get("file")
         if checkpoint is not None and about.get("checkpoint", {}).get("sha256") != files.sha256(checkpoint):
             raise UsageError(f"{path}: not encoded with {checkpoint}; give the checkpoint that it was made with")
         check_classes(about["classes"], path, InputError)
-        segmenter = cls(about["method"], about["encoder"], device, checkpoint, **about["options"])
+        segmenter = cls(about["method"], about["encoder"], device, checkpoint, weights, **about["options"])
+        if weights != "default" and about.get("encoder_sha256") not in (None, _digest(segmenter.model.encoder)):
+            raise UsageError(f"{path}: encoded with other weights than {weights}; give the file that it was made with")
         for i, name in enumerate(about["classes"]):
             own = {key.split("/", 1)[1]: t for key, t in tensors.items() if key.startswith(f"{i}/")}
             segmenter._supports[name] = Support(own).to(segmenter.device)
@@ -239,6 +270,15 @@ class Segmenter:
 def load(path: str | Path, device: str | torch.device = "auto") -> Segmenter:
     """``Segmenter.load``: the classes of a saved support file, ready to predict."""
     return Segmenter.load(path, device=device)
+
+
+def _digest(encoder: torch.nn.Module) -> str:
+    """sha256 of an encoder's weights."""
+    found = hashlib.sha256()
+    for name, tensor in encoder.state_dict().items():
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def _small(image: np.ndarray, mask: np.ndarray, label: int, longest: int = 320) -> tuple[np.ndarray, np.ndarray]:

@@ -36,7 +36,7 @@ class Demo:
 
     def run(self) -> int:
         start = time.perf_counter()
-        from shotseg.folder import Photo, check_output, segment_folder
+        from shotseg.runs import PhotoFile, check_output, segment_folder
         from shotseg.segmenter import Segmenter
 
         check_output(self.out)
@@ -44,7 +44,7 @@ class Demo:
         segmenter = Segmenter(self.method, self.encoder, self.device)
         for item in examples:
             segmenter.add(item.class_name, [item.image_path], [item.mask_path])
-        photos = [Photo(str(item.image_path), item.id + item.image_path.suffix, item.id) for item in queries]
+        photos = [PhotoFile(str(item.image_path), item.id + item.image_path.suffix, item.id) for item in queries]
         settings = {"method": self.method, "encoder": segmenter.encoder}
         with progress("segmenting", len(photos)) as advance:
             summary = segment_folder(segmenter, photos, self.out, settings=settings, on_record=lambda record: advance())

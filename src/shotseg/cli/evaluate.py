@@ -14,6 +14,7 @@ import tyro
 from shotseg.cli.console import progress, say, table
 from shotseg.cli.formats import Source
 from shotseg.cli.output import check_out
+from shotseg.cli.parsing import must_exist
 from shotseg.errors import UsageError
 
 
@@ -109,6 +110,7 @@ class Evaluate:
         self._check_ways()
         if self.out.suffix != ".json":
             raise UsageError(f"--out {self.out}: name a file that ends in .json")
+        must_exist(root=self.root, checkpoint=self.checkpoint)
         check_out(self.out)
         from shotseg.models import SEMANTIC
 

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from shotseg.cli.console import progress, say, table
 from shotseg.cli.formats import Target, export_options
+from shotseg.cli.parsing import identity, must_exist
 from shotseg.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from shotseg.data.annotations.opened import AnnotatedDataset
     from shotseg.data.image_labels import ImageLabels
     from shotseg.evaluation.pseudo_quality import Judged
-    from shotseg.folder import Photo
+    from shotseg.runs import PhotoFile
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,10 @@ class PseudoLabel:
         from shotseg.data.annotations import detect
         from shotseg.data.annotations.names import next_step
         from shotseg.data.images import write_bytes
-        from shotseg.folder import check_output, parse_shard, segment_folder
         from shotseg.labeller import Labeller
+        from shotseg.runs import check_output, parse_shard, segment_folder
 
+        must_exist(images=self.images, labels=self.labels, classes=self.classes, truth=self.truth, words=self.words)
         parse_shard(self.shard)
         truth_format = "" if self.truth is None else detect(self.truth)
         chosen = [] if self.classes is None else image_labels.read_classes(self.classes)
@@ -115,7 +117,7 @@ class PseudoLabel:
         labeller = Labeller(found.classes, self.generator, self.mode, self.device, self.layout, **options)
         if labeller.cut.low > labeller.cut.high:
             raise UsageError(f"--low {labeller.cut.low} lies above --high {labeller.cut.high}; give low, then high")
-        check_output(self.out)
+        check_output(self.out, self.format)
         write_bytes(self.out / "classes.txt", "".join(f"{name}\n" for name in found.classes).encode())
         for _, reason in found.failed:
             say(reason)
@@ -137,7 +139,7 @@ class PseudoLabel:
                 annotations=self.format,
                 export=export,
                 failed_supports=found.failed,
-                settings={name: value for name, value in labeller.settings.items() if value not in (None, {}, False)},
+                settings=_settings(labeller.settings),
                 on_record=on_record,
             )
         done = f"{summary.photos - summary.failed} of {summary.photos} photos done"
@@ -145,10 +147,10 @@ class PseudoLabel:
         if self.format != "mask":
             print(next_step(self.format, self.out / self.format))
         if self.truth is not None and (self.out / "results.jsonl").exists():
-            self._judge(self.truth, truth_format, found.classes)
+            self._judge(self.truth, truth_format, found)
         return 1 if summary.failed or found.failed else 0
 
-    def _judge(self, truth: Path, form: str, classes: tuple[str, ...]) -> None:
+    def _judge(self, truth: Path, form: str, found: ImageLabels) -> None:
         from shotseg.data.annotations.opened import AnnotatedDataset
         from shotseg.data.images import write_bytes
         from shotseg.evaluation import pseudo_quality
@@ -157,7 +159,7 @@ class PseudoLabel:
             known_by = partial(_true_mask, truth)
         else:
             known_by = partial(_annotated, AnnotatedDataset(truth, form, images=self.images))
-        content = pseudo_quality.quality(_judged(self.out, known_by, classes), classes)
+        content = pseudo_quality.quality(_judged(self.out, known_by, found), found.classes)
         if not content["masks"]:
             raise InputError(f"{truth}: no mask for any photo; give <class>/<name>.png, or label maps <name>.png")
         title = f"Pseudo masks by {self.generator}, {content['masks']} masks"
@@ -172,22 +174,32 @@ class PseudoLabel:
         )
 
 
-def _photos(found: ImageLabels) -> list[Photo]:
-    from shotseg.folder import named
+def _settings(options: dict[str, Any]) -> dict[str, Any]:
+    """What decides the masks; a file by its content."""
+    given = {name: value for name, value in options.items() if value not in (None, {}, False)}
+    files = {name: Path(given[name]) for name in ("words", "weights", "dino_weights") if name in given}
+    return given | {name: identity(path) for name, path in files.items() if path.is_file()}
+
+
+def _photos(found: ImageLabels) -> list[PhotoFile]:
+    from shotseg.runs import named
 
     photos = named([(file, str(path)) for file, path in found.paths.items()])
     return [replace(photo, tags=found.photos[photo.file]) for photo in photos]
 
 
-def _judged(out: Path, known_by: Callable[..., Any], classes: tuple[str, ...]) -> Iterator[Judged]:
-    """Every pseudo mask of a finished run beside its true mask, one at a time; those without one are left out."""
+def _judged(out: Path, known_by: Callable[..., Any], labels: ImageLabels) -> Iterator[Judged]:
+    """Every pseudo mask of a finished run beside its true mask, one at a time; those without one are left out.
+
+    A class in which nothing was found is a mask too: an empty one, in which there is no confidence.
+    """
     from shotseg.data.images import read_mask
     from shotseg.evaluation.pseudo_quality import judge
 
     with (out / "results.jsonl").open(encoding="utf-8") as results:
         for record in map(json.loads, results):
-            for name, about in record["classes"].items():
-                index = classes.index(name)
+            for index in () if record["error"] else labels.photos[record["file"]]:
+                name = labels.classes[index]
                 mask = read_mask(out / "masks" / name / f"{record['name']}.png", labels=True)
                 try:
                     known = known_by(record["file"], name, index, mask.shape)
@@ -195,7 +207,7 @@ def _judged(out: Path, known_by: Callable[..., Any], classes: tuple[str, ...]) -
                     say(str(error))
                     continue
                 if known is not None:
-                    yield judge(mask, known, index, about["confidence"])
+                    yield judge(mask, known, index, record["classes"].get(name, {"confidence": 0.0})["confidence"])
 
 
 def _annotated(truth: AnnotatedDataset, file: str, name: str, index: int, size: Any) -> Any:

@@ -11,6 +11,7 @@ from tyro.conf import arg
 
 from shotseg.cli.console import progress, say
 from shotseg.cli.formats import Source, Target, export_options
+from shotseg.cli.parsing import identity, must_exist
 from shotseg.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class Segment:
     """Of --format: one annotation for each class of a photo, in place of one for each object."""
     copy_images: bool = False
     """Of --format: copy the photos beside the annotations, in place of links where the format needs them."""
+    untrained: bool = False
+    """Use a method that must be trained without a --checkpoint, although its masks mean nothing."""
     resume: bool = False
     """Go on where an interrupted run stopped."""
     engine: Literal["local", "ray"] = "local"
@@ -90,6 +93,7 @@ class Segment:
             raise UsageError(f"--window {self.window}: must be 0 or more")
         if self.scales and min(self.scales) < 1:
             raise UsageError(f"--scales {min(self.scales)}: must be 1 or more")
+        must_exist(checkpoint=self.checkpoint)
         saved = self.support is not None and self.support.suffix == ".safetensors"
         if saved and (self.size is not None or self.method != Segment.method):
             raise UsageError(f"{self.support}: says method and size itself; leave --method and --size out")
@@ -109,13 +113,16 @@ class Segment:
         export = export_options(self)
         from shotseg.data.annotations.names import next_step
         from shotseg.data.images import write_bytes
-        from shotseg.folder import check_output, find_photos, parse_shard, segment_folder, write_errors
+        from shotseg.runs import check_output, find_photos, parse_shard, segment_folder, write_errors
 
         parse_shard(self.shard)
         bands = self._bands()
         photos = [replace(photo, bands=bands, page=self.page) for photo in find_photos(self.query, self.out)]
+        must_exist(support=self.support)
+        check_output(self.out, self.format)
         segmenter, settings, failed = self._semantic() if semantic else self._segmenter()
-        check_output(self.out)
+        if bands is not None or self.page > 1:
+            settings |= {"bands": self.bands or "all", "page": self.page}
         if semantic:
             write_bytes(self.out / "classes.txt", "".join(f"{name}\n" for name in segmenter.classes).encode())
         for _, reason in failed:
@@ -172,7 +179,7 @@ class Segment:
         assert self.checkpoint is not None
         how = Inference(self.window, self.scales, self.flip)
         segmenter = SemanticSegmenter(self.checkpoint, self.device, self.size, how, self.soft)
-        settings = {"method": segmenter.method, "encoder": segmenter.encoder, "checkpoint": _identity(self.checkpoint)}
+        settings = {"method": segmenter.method, "encoder": segmenter.encoder, "checkpoint": identity(self.checkpoint)}
         return segmenter, {**settings, "size": self.size, "inference": str(how), "soft": self.soft}, []
 
     def _segmenter(self) -> tuple[Segmenter, dict, list[tuple[str, str]]]:
@@ -182,9 +189,11 @@ class Segment:
 
         if self.support is not None and self.support.suffix == ".safetensors":
             segmenter = Segmenter.load(self.support, self.encoder, self.device, self.checkpoint)
-            made_of = {"method": segmenter.method, "encoder": segmenter.encoder, "support": _identity(self.support)}
+            self._check_trained(segmenter.method, segmenter.checkpoint)
+            made_of = {"method": segmenter.method, "encoder": segmenter.encoder, "support": identity(self.support)}
             return segmenter, made_of, []
         options: dict[str, Any] = {} if self.size is None else {"size": self.size}
+        self._check_trained(self.method, self.checkpoint)
         segmenter = Segmenter(self.method, self.encoder, self.device, self.checkpoint, **options)
         used: list[str] = []
         failed: list[tuple[str, str]] = []
@@ -198,26 +207,35 @@ class Segment:
             examples = open_folder(self.support, self.support_format, name=called, bands=self._bands(), page=self.page)
             used, failed = _learn(segmenter, examples)
             options |= _made_from_names(segmenter, examples)
-        if self.bands is not None or self.page > 1:
-            options |= {"bands": self.bands or "all", "page": self.page}
         settings = {"method": segmenter.method, "encoder": segmenter.encoder, **options, "examples": used}
         if self.checkpoint is not None:
-            settings["checkpoint"] = _identity(self.checkpoint)
+            settings["checkpoint"] = identity(self.checkpoint)
         return segmenter, settings, failed
+
+    def _check_trained(self, method: str, checkpoint: Path | None) -> None:
+        """Raise UsageError for a method whose masks would mean nothing."""
+        from shotseg.models import list_models, must_learn
+
+        if checkpoint is None and not self.untrained and method in list_models() and must_learn(method, alone=True):
+            raise UsageError(
+                f"method {method!r} has learnt nothing yet, its masks would mean nothing; give the --checkpoint of a "
+                "`shotseg train` run, choose --method matching, or add --untrained"
+            )
 
 
 def _learn(segmenter: Segmenter, examples: FolderDataset | AnnotatedDataset) -> tuple[list[str], list[tuple[str, str]]]:
     """Add every example; ids of those that were used, and (file, reason) of those that failed."""
     used, failed = [], []
-    identity = cache(_identity)  # one annotation file holds many examples
+    known = cache(identity)  # one annotation file holds many examples
     for index, item in enumerate(examples.items):
         try:
             # By path where the mask is the class's own, so that an error names the file.
             own = item.class_value is None and examples.bands is None and examples.page == 1
             photo, mask = (item.image_path, item.mask_path) if own else (examples.sample(index), None)
             segmenter.add(item.class_name, [photo], [mask])
-            drawn = "no mask" if item.mask_path is None else identity(item.mask_path)
-            used.append(f"{item.id} {item.content[:16]} {drawn}")
+            drawn = "no mask" if item.mask_path is None else known(item.mask_path)
+            value = "" if item.class_value is None else f" {item.class_value}"
+            used.append(f"{item.id} {item.content[:16]} {drawn}{value}")
         except InputError as error:
             failed.append((str(item.image_path), str(error)))
     return used, failed
@@ -233,10 +251,3 @@ def _made_from_names(segmenter: Segmenter, examples: FolderDataset | AnnotatedDa
         f"{examples.root}: {len(bare)} of {len(examples)} examples have no mask, theirs is made from the class name: {some}"
     )
     return {"masks made from the class name": f"{len(bare)} of {len(examples)} examples ({some})"}
-
-
-def _identity(path: Path) -> str:
-    """A file by its name and its content."""
-    from shotseg.data.images import sha256
-
-    return f"{path.name} {sha256(path)[:16]}"

@@ -126,10 +126,15 @@ def has_photos(folder: Path) -> bool:
 
 
 def subfolders(folder: Path) -> dict[str, Path]:
-    """Name -> folder, without hidden ones; none where there is no such folder."""
-    if not folder.is_dir():
-        return {}
-    return {_normal(path.name): path for path in sorted(folder.iterdir()) if path.is_dir() and path.name[0] != "."}
+    """Name -> folder, without hidden ones; none where there is no such folder.
+
+    Raises UsageError where two names differ in nothing but how their accents are stored.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.is_dir() and path.name[0] != "." and found.setdefault(_normal(path.name), path) != path:
+            raise UsageError(f"{path}: two folders of this name, their accents stored in two ways; join them into one")
+    return found
 
 
 def some(names: Sequence[str]) -> str:

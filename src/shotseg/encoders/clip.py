@@ -340,6 +340,7 @@ def from_config(config: dict[str, Any], state: dict[str, Tensor] | None = None, 
 def load(row: table.Weights, weights: str = "default") -> VisionLanguage:
     """The model of a table row."""
     quick = row.tag == "openai" or row.model.endswith("-quickgelu")
+    path = None if weights == "random" else table.resolve(row, weights)  # first: what is not here ends it at once
     logging.disable(logging.WARNING)  # open_clip warns of random weights, which we are about to replace
     try:
         model = open_clip.create_model(row.model, load_weights=False, force_quick_gelu=quick, pretrained_hf=False)
@@ -349,8 +350,7 @@ def load(row: table.Weights, weights: str = "default") -> VisionLanguage:
         ) from error
     finally:
         logging.disable(logging.NOTSET)
-    if weights != "random":
-        path = table.resolve(row, weights)
+    if path is not None:
         try:
             open_clip.factory.load_checkpoint(model, str(path))
         except (*table.UNREADABLE, KeyError, AttributeError) as error:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
+from shotseg.encoders import network
 from shotseg.encoders.features import Encoder, Features
 from shotseg.encoders.weights import IMAGENET_MEAN, IMAGENET_STD
 from shotseg.errors import UsageError
@@ -33,14 +36,17 @@ def load(name: str, weights: str = "default") -> TransformersBackbone:
 
     where = name.removeprefix("transformers:") if weights in ("default", "random") else weights
     try:
-        config = AutoConfig.from_pretrained(where)
-        if getattr(config, "stage_names", None):
-            config.out_features = config.stage_names[1:]
-        kind = (
-            AutoBackbone.from_config(config)
-            if weights == "random"
-            else AutoBackbone.from_pretrained(where, config=config)
-        )
+        with nullcontext() if Path(where).exists() else network.hub():
+            config = AutoConfig.from_pretrained(where)
+            if getattr(config, "stage_names", None):
+                config.out_features = config.stage_names[1:]
+            kind = (
+                AutoBackbone.from_config(config)
+                if weights == "random"
+                else AutoBackbone.from_pretrained(where, config=config)
+            )
+    except ConnectionError as error:
+        raise UsageError(f"{name}: not here ({error}); connect once, or give a folder that holds it") from error
     except (OSError, ValueError) as error:
         line = str(error).strip().splitlines()[0][:120]
         raise UsageError(

@@ -16,7 +16,7 @@ from shotseg import encoders, models
 from shotseg.data.images import write_bytes
 from shotseg.errors import InputError, UsageError
 from shotseg.models.base_learner import BaseLearner
-from shotseg.training.recipe import Recipe, build, plain
+from shotseg.training.recipe import Recipe, build, deciding
 
 HEADER = "shotseg"
 ENCODER = "encoder"  # the module whose weights are kept only where it learned
@@ -110,7 +110,9 @@ def finished(path: Path, recipe: Recipe) -> bool:
         about = read(path)[1]
     except InputError:
         return False
-    return bool(about["done"]) and about["recipe"] == plain(recipe)
+    return bool(about["done"]) and deciding(build(about["recipe"], str(path)), length=True) == deciding(
+        recipe, length=True
+    )
 
 
 def names(path: str | Path) -> tuple[str, str]:

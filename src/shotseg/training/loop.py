@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,9 +25,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from shotseg.data.images import write_bytes
 from shotseg.errors import UsageError
-from shotseg.training import checkpoint
-from shotseg.training.progress import FIGURE, Log
-from shotseg.training.recipe import Optimiser, Recipe, Schedule, build, plain
+from shotseg.training import checkpoint, interrupt
+from shotseg.training.progress import FIGURE, Log, has_steps
+from shotseg.training.recipe import Optimiser, Recipe, Schedule, build, deciding, plain
 
 Pictures = list[tuple[str, list[tuple[np.ndarray, np.ndarray]]]]
 DROPOUT = 7  # keys the stream of the network's own random numbers, apart from those of the photos
@@ -105,21 +105,22 @@ def train(task: Task, recipe: Recipe, out: Path, resume: bool = False, device: s
     wrapped, optimiser = accelerator.prepare(objective, optimiser)
     state = _State()
     shadow = {name: tensor.detach().clone() for name, tensor in checkpoint.weights(model).items()} if recipe.ema else {}
+    if not resume and (last.is_file() or has_steps(out)):
+        raise UsageError(f"{out}: a run is there; add --resume to go on with it, or choose another --out")
     if last.is_file():
-        if not resume:
-            raise UsageError(f"{last}: a run is there; add --resume to go on with it, or choose another --out")
         state = _restore(last, recipe, model, optimiser, accelerator, shadow)
     accelerator.wait_for_everyone()
     if main:
         write_bytes(out / "recipe.json", json.dumps(plain(recipe), indent=1).encode())
 
-    with Log(out, state.step, steps, quiet=not main) as log:
+    with Log(out, state.step, steps, quiet=not main) as log, ExitStack() as calls:
         task.prepare(lambda items: items[rank::world], log.prepared)
         accelerator.wait_for_everyone()
         places = _places(range(state.step, steps), recipe.batch, recipe.accumulate, rank, world, part)
         batches = iter(_loader(task.draw, task.collate, places, recipe.workers))
 
-        while state.step < steps and not state.stopped(recipe):
+        stop = calls.enter_context(interrupt.Interrupt(world == 1))
+        while state.step < steps and not state.stopped(recipe) and not stop.asked:
             step, start = state.step, time.perf_counter()
             rate = learning_rate(step, steps, recipe.schedule)
             for group in optimiser.param_groups:
@@ -167,7 +168,9 @@ def train(task: Task, recipe: Recipe, out: Path, resume: bool = False, device: s
                             log.validation(
                                 state.step, task.best_is, score, per_class, task.pictures(model.eval(), here)
                             )
-            if main and (state.step % recipe.save_every == 0 or state.step == steps or state.stopped(recipe)):
+            if main and (
+                state.step % recipe.save_every == 0 or state.step == steps or state.stopped(recipe) or stop.asked
+            ):
                 checkpoint.write(
                     last,
                     {**checkpoint.weights(model), **_optimiser_tensors(optimiser), **_prefixed("average.", shadow)},
@@ -176,6 +179,8 @@ def train(task: Task, recipe: Recipe, out: Path, resume: bool = False, device: s
                     | {"scaler": accelerator.scaler and accelerator.scaler.state_dict()},
                 )
             accelerator.wait_for_everyone()
+        if stop.asked and state.step < steps and not state.stopped(recipe):
+            raise KeyboardInterrupt
         if main:
             log.report(task.best_is, plain(recipe))
     accelerator.end_training()
@@ -257,7 +262,9 @@ class _Drawn(Dataset):
 
 
 def _loader(draw: Callable, collate: Callable, places: list[list[int]], workers: int) -> DataLoader:
-    return DataLoader(_Drawn(draw), batch_sampler=places, collate_fn=collate, num_workers=workers)
+    return DataLoader(
+        _Drawn(draw), batch_sampler=places, collate_fn=collate, num_workers=workers, worker_init_fn=interrupt.ignore
+    )
 
 
 def _validate(task: Task, model: nn.Module, recipe: Recipe, accelerator: Accelerator) -> tuple[float, list[float]]:
@@ -314,9 +321,9 @@ def _restore(
     path: Path, recipe: Recipe, model: nn.Module, optimiser: Any, accelerator: Accelerator, shadow: dict[str, Tensor]
 ) -> _State:
     tensors, about = checkpoint.read(path)
-    made_with = plain(build(about["recipe"], str(path)))  # what an older version did not know of has its default
-    if made_with != plain(recipe):
-        changed = next(_differences(made_with, plain(recipe)))
+    made_with = deciding(build(about["recipe"], str(path)))  # what an older version did not know of has its default
+    if made_with != deciding(recipe):
+        changed = next(_differences(made_with, deciding(recipe)))
         raise UsageError(f"{path}: made with another {changed}; resume with the same recipe, or choose another --out")
     checkpoint.load_weights(model, tensors, path)
     moments: dict[int, dict[str, Tensor]] = {}

@@ -8,6 +8,7 @@ import io
 import json
 import math
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ from shotseg.overlay import draw
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:70em;padding:0 1em;color:#222}
 img{height:170px;margin:0 4px 8px 0}figcaption{font-size:13px;color:#555}pre{font-size:13px;background:#f6f6f6;padding:1em}"""
 FIGURE = "figure."  # how the name of a term begins that is shown beside the loss and is no part of it
+QUIET = 20.0  # seconds between two lines where no terminal shows a bar
 SMOOTH = 50  # steps that a curve of the loss averages
 
 
@@ -53,6 +55,7 @@ class Log:
         self.bar.start()
         self.task = self.bar.add_task("training", total=self.steps, completed=self.start, said="")
         self.score = ""
+        self.spoken = -math.inf  # when the last line was printed
         self.lines_on_stderr = not shown and not self.quiet
         if not self.quiet:
             from torch.utils.tensorboard import SummaryWriter
@@ -74,8 +77,7 @@ class Log:
     def prepared(self, what: str, done: int, total: int) -> None:
         """Progress of what comes before the training."""
         self.bar.update(self.task, description=what, completed=done, total=total)
-        if self.lines_on_stderr and done % 200 == 0:
-            print(f"{what}: {done} of {total}", file=sys.stderr)
+        self._say(f"{what}: {done} of {total}")
 
     def step(
         self, step: int, terms: Mapping[str, float], rate: float, pace: str, per_second: float, waited: float = 0.0
@@ -92,8 +94,7 @@ class Log:
         for name in ("loss", *terms):
             self.board.add_scalar(f"train/{name}", line[name], step)
         self.board.add_scalar("train/lr", rate, step)
-        if self.lines_on_stderr and step % 100 == 0:
-            print(f"step {step} of {self.steps}: {said}", file=sys.stderr)
+        self._say(f"step {step} of {self.steps}: {said}")
 
     def validation(
         self,
@@ -132,9 +133,20 @@ class Log:
         )
         write_bytes(self.out / "report.html", page.encode())
 
+    def _say(self, line: str) -> None:
+        """A line now and then, so that a log shows that it goes on and how fast."""
+        if self.lines_on_stderr and time.monotonic() - self.spoken >= QUIET:
+            self.spoken = time.monotonic()
+            print(line, file=sys.stderr)
+
     def _write(self, line: Mapping[str, Any]) -> None:
         self.file.write(json.dumps(line) + "\n")
         self.file.flush()
+
+
+def has_steps(out: Path) -> bool:
+    """Whether a training has begun in this folder."""
+    return bool(_lines(out / "metrics.jsonl"))
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
