@@ -24,7 +24,7 @@ from shotseg.priors.objectness import border_contrast
 from shotseg.priors.visual import min_max
 from shotseg.training import momentum
 from shotseg.training.contrastive_views import Superpixels, Views, segment, views
-from shotseg.training.data import Part, _share, generator
+from shotseg.training.data import Part, Reader, _share, generator
 from shotseg.training.data import views as labelled_views
 from shotseg.training.momentum import Contrastive, figures, gathered, nce
 from shotseg.training.progress import FIGURE
@@ -103,7 +103,7 @@ class Probe:
         return self  # moved in parts
 
 
-class ContrastiveTraining:
+class ContrastiveTraining(Reader):
     """``classes`` names what a validation measures: the nearest neighbours' class and the average precision of prior maps
     on labelled photos, else whether a view finds the other view of its photo. ``epoch``: photos.
     """

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from shotseg.data.images import write_bytes
-from shotseg.errors import UsageError
+from shotseg.errors import ShotsegError, UsageError
 from shotseg.training import checkpoint
 from shotseg.training.progress import FIGURE, Log
 from shotseg.training.recipe import Optimiser, Recipe, Schedule, build, plain
@@ -117,7 +117,7 @@ def train(task: Task, recipe: Recipe, out: Path, resume: bool = False, device: s
         task.prepare(lambda items: items[rank::world], log.prepared)
         accelerator.wait_for_everyone()
         places = _places(range(state.step, steps), recipe.batch, recipe.accumulate, rank, world, part)
-        batches = iter(_loader(task.draw, task.collate, places, recipe.workers))
+        batches = _batches(task.draw, task.collate, places, recipe.workers)
 
         while state.step < steps and not state.stopped(recipe):
             step, start = state.step, time.perf_counter()
@@ -247,26 +247,34 @@ def _places(steps: range, batch: int, parts: int, rank: int, world: int, size: i
 
 
 class _Drawn(Dataset):
-    """A function of a number as a data set."""
+    """Batches by the places of their members. What a person can mend travels as it is: a worker's loader would wrap it."""
 
-    def __init__(self, draw: Callable[[int], Any]):
-        self.draw = draw
+    def __init__(self, draw: Callable[[int], Any], collate: Callable[[Sequence[Any]], Any]):
+        self.draw, self.collate = draw, collate
 
-    def __getitem__(self, i: int) -> Any:
-        return self.draw(i)
+    def __getitem__(self, places: list[int]) -> Any:
+        try:
+            return self.collate([self.draw(i) for i in places])
+        except ShotsegError as error:
+            return error
 
 
-def _loader(draw: Callable, collate: Callable, places: list[list[int]], workers: int) -> DataLoader:
-    return DataLoader(_Drawn(draw), batch_sampler=places, collate_fn=collate, num_workers=workers)
+def _batches(draw: Callable, collate: Callable, places: list[list[int]], workers: int) -> Iterator[Any]:
+    """One batch for each list of places, read in ``workers`` processes. Raises what reading a photo raises."""
+    drawn: Any = _Drawn(draw, collate)
+    for batch in DataLoader(drawn, sampler=places, batch_size=None, num_workers=workers):  # type: ignore[arg-type]
+        if isinstance(batch, ShotsegError):
+            raise batch
+        yield batch
 
 
 def _validate(task: Task, model: nn.Module, recipe: Recipe, accelerator: Accelerator) -> tuple[float, list[float]]:
     """mIoU in percent and the IoU of each class that occurs (others not a number); each process counts its episodes."""
     own = range(accelerator.process_index, task.validation, accelerator.num_processes)
-    loader = _loader(task.draw_validation, task.collate, [[j] for j in own], recipe.workers)
+    batches = _batches(task.draw_validation, task.collate, [[j] for j in own], recipe.workers)
     model.eval()
     with torch.no_grad():
-        counts = [task.count(model, batch.to(accelerator.device)) for batch in loader]
+        counts = [task.count(model, batch.to(accelerator.device)) for batch in batches]
     total = torch.stack(counts).sum(0) if counts else None
     if accelerator.num_processes > 1:  # a process without an episode adds nothing
         gathered: list[Any] = [None] * accelerator.num_processes

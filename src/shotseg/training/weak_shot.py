@@ -32,7 +32,7 @@ from shotseg.errors import UsageError
 from shotseg.models.maskformer import LONGEST, Inference, MaskFormer
 from shotseg.models.simformer import SimFormer, pseudo_label
 from shotseg.training import checkpoint, loop
-from shotseg.training.data import FeatureCache, _share, augmented, generator
+from shotseg.training.data import FeatureCache, Reader, _share, augmented, generator
 from shotseg.training.recipe import Recipe
 
 SHOWN = 4  # validation photos that are drawn
@@ -55,7 +55,7 @@ class Batch:
         return Batch(images, maps, padding, self.tags, self.features and self.features.to(device))
 
 
-class WeakShot:
+class WeakShot(Reader):
     """Training of a semantic model; see :class:`shotseg.training.loop.Task`.
 
     train, validation: photos.      labels: folder of pseudo labels, which then stand in for the tags.
