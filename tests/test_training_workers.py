@@ -4,49 +4,20 @@ import multiprocessing
 import pickle
 import shutil
 
-import numpy as np
 import pytest
 import torch
 
 import tiny_clip
 from shotseg import encoders
-from shotseg.data.images import write_png
 from shotseg.errors import InputError
 from shotseg.training import base_learner, checkpoint, contrastive, few_shot, momentum, run, weak_shot
-from shotseg.training import recipe as recipes
 from shotseg.training.data import views
-
-SIDE = 64
-OPTIONS = {"simformer": {"width": 32, "mask_width": 32, "queries": 4, "layers": 1, "ffn": 32, "simnet_width": 8}}
+from training_miniature import settings, squares
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Three classes of bright squares."""
-    root, stream = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
-    for name in ("disc", "stripe", "cross"):
-        for i in range(8):
-            image, drawn = stream.integers(0, 99, (SIDE, SIDE, 3)).astype(np.uint8), np.zeros((SIDE, SIDE), np.uint8)
-            top, left = stream.integers(0, 32, 2)
-            drawn[top : top + 24, left : left + 24] = 255
-            image[drawn > 0] += 128
-            write_png(root / "images" / name / f"{i}.png", image)
-            write_png(root / "masks" / name / f"{i}.png", drawn)
-    return root
-
-
-def settings(name, **changes):
-    small = {
-        "model": {"size": SIDE, "weights": "random", "options": OPTIONS.get(name.partition("/")[0], {})},
-        "data": {"fold": "", "test_classes": ["cross"], "held_out": 0.4, "supervision": "mask"},
-        "validation": {"every": 0, "episodes": 2},
-        "batch": 2,
-        "steps": 2,
-        "workers": 0,
-        "base": "",
-        "cache_features": False,
-    }
-    return recipes.load(name, **recipes._merged(small, changes))
+    return squares(tmp_path_factory.mktemp("photos"))
 
 
 def task(recipe, root, out):

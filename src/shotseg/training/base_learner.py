@@ -62,7 +62,8 @@ class BaseTraining(Reader):
             raise UsageError("validation: no photo is held out; raise data.held_out")
         self.caches = {
             name: FeatureCache(part, model, cache, recipe.model.size, key)
-            for name, part in (self.parts.items() if cache else ())
+            for name, part in self.parts.items()
+            if cache is not None
         }
 
     def prepare(

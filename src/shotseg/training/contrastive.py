@@ -111,6 +111,11 @@ class ContrastiveTraining(Reader):
     validation, unit = 1, "photos"
 
     def __init__(self, recipe: Recipe, photos: Photos, model: Contrastive, folder: Path):
+        side, finest = min(recipe.model.size, recipe.contrastive.local_size or recipe.model.size), model.encoder.patch
+        if side <= finest:
+            raise UsageError(
+                f"views of {side} pixels: {model.encoder.name} makes one point of them; give {2 * finest} or more"
+            )
         self.recipe, self.photos = recipe, photos
         self.model: nn.Module = model
         self.choice, self.epoch = recipe.contrastive, len(photos.train)

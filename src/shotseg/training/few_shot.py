@@ -60,7 +60,8 @@ class FewShot(Reader):
         self.validation = recipe.validation.episodes
         self.caches = {
             name: FeatureCache(part, model, cache, recipe.model.size, key)
-            for name, part in (self.parts.items() if cache else ())
+            for name, part in self.parts.items()
+            if cache is not None
         }
         seeds = {"train": recipe.seed, "validation": recipe.validation.seed}
         self._draws = {

@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from shotseg.data.images import write_bytes
 from shotseg.errors import ShotsegError, UsageError
+from shotseg.models.blocks.norm import BatchNorm
 from shotseg.training import checkpoint
 from shotseg.training.progress import FIGURE, Log
 from shotseg.training.recipe import Optimiser, Recipe, Schedule, build, plain
@@ -229,7 +230,7 @@ def make_optimiser(model: nn.Module, choice: Optimiser) -> torch.optim.Optimizer
 def share_batch_norms(model: nn.Module) -> None:
     """Batch norms that learn take their statistics over all processes, in place; PyTorch has that for CUDA alone."""
     for name, child in model.named_children():
-        if type(child) is nn.BatchNorm2d and child.weight.requires_grad:
+        if type(child) in (nn.BatchNorm2d, BatchNorm) and child.weight.requires_grad:
             setattr(model, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
         else:
             share_batch_norms(child)
