@@ -263,7 +263,8 @@ class _Drawn(Dataset):
 def _batches(draw: Callable, collate: Callable, places: list[list[int]], workers: int) -> Iterator[Any]:
     """One batch for each list of places, read in ``workers`` processes. Raises what reading a photo raises."""
     drawn: Any = _Drawn(draw, collate)
-    for batch in DataLoader(drawn, sampler=places, batch_size=None, num_workers=workers):  # type: ignore[arg-type]
+    own = torch.Generator()  # a loader draws a number where it starts: not from the stream of the network's dropout
+    for batch in DataLoader(drawn, None, sampler=places, num_workers=workers, generator=own):  # type: ignore[arg-type]
         if isinstance(batch, ShotsegError):
             raise batch
         yield batch
