@@ -215,10 +215,12 @@ class Evaluate:
     def _ways(self, evaluator: Any, about: dict[str, Any], out: Path) -> int:
         from shotseg.data.images import write_bytes
         from shotseg.evaluation import n_way
+        from shotseg.evaluation.protocols import preset
 
-        protocol, scores = replace(evaluator.protocol, **n_way.FIXED), {}
+        rule = preset("cst", self.dataset).rule
+        protocol, scores = replace(evaluator.protocol, **n_way.FIXED | {"rule": rule}), {}
         for seed in protocol.seeds:
-            episodes = n_way.draw(evaluator.pool, self.way, self.shot, seed, protocol.episodes)
+            episodes = n_way.draw(evaluator.pool, self.way, self.shot, seed, protocol.episodes, rule)
             scores[seed] = n_way.evaluate(evaluator, episodes)
         means = {name: sum(s[name] for s in scores.values()) / len(scores) for name in ("miou", "exact_ratio")}
         content = {**about, "way": self.way, "protocol": asdict(protocol), **means, "per_seed": scores}

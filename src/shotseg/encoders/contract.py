@@ -8,7 +8,7 @@ from torch import Tensor
 from shotseg.encoders.features import Encoder
 from shotseg.errors import UsageError, first_line
 
-ODD, WHOLE = (97, 130), (160, 224)  # (height, width); the latter is whole for strides up to 32
+ODD, WHOLE = (127, 159), (160, 224)  # (height, width); the latter is whole for strides up to 32
 SLACK = 4  # cells that a map may lack or have more at its edges, as networks without padding do
 
 

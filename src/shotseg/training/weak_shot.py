@@ -37,6 +37,7 @@ from shotseg.training.recipe import Recipe
 
 SHOWN = 4  # validation photos that are drawn
 TRIES = 50  # crops drawn until one shows a class
+KEPT = 2**26  # bytes of small label maps that a process keeps; others are read again
 GREY = 128 / 255  # what a crop is padded with
 
 
@@ -129,6 +130,10 @@ class WeakShot(Reader):
         image, known, tags = data.image(index), self.known("train", index), self.tags("train", index)
         in_crop = self.recipe.weak_shot.label_scope == "crop" and tags
         read = data.truth(index) if in_crop else known  # the preset of the release looks for tags in the crop
+        hidden, of_photo = (
+            torch.tensor(sorted(tags)),
+            tags,
+        )  # of the photo: what a crop shows is no measure of what to hide
         for _ in range(TRIES):
             if choice.geometry == "short":
                 pixels, found, padding = short_crop(image, read, size, choice.scale, choice.flip, choice.jitter, stream)
@@ -138,8 +143,7 @@ class WeakShot(Reader):
                 found, padding = labels, torch.zeros_like(labels, dtype=torch.bool)
             if in_crop:
                 visible = frozenset(torch.unique(found).tolist())
-                hidden = torch.isin(found, torch.tensor(sorted(tags)))
-                found, tags = found.masked_fill(hidden, IGNORE), self.tags("train", index) & visible
+                found, tags = found.masked_fill(torch.isin(found, hidden), IGNORE), of_photo & visible
             if tags or bool((found != IGNORE).any()):
                 break
         return Batch(pixels[None], found[None], padding[None], (tags,))
@@ -167,11 +171,14 @@ class WeakShot(Reader):
 
     def _map(self, name: str, index: int) -> Tensor:
         """:meth:`known` squashed to the working size, uint8."""
-        if (name, index) not in self._small:
-            labels = torch.from_numpy(self.known(name, index))[None, None].float()
-            size = (self.recipe.model.size,) * 2
-            self._small[name, index] = F.interpolate(labels, size, mode="nearest-exact")[0, 0].byte()
-        return self._small[name, index]
+        if (name, index) in self._small:
+            return self._small[name, index]
+        size = (self.recipe.model.size,) * 2
+        labels = torch.from_numpy(self.known(name, index))[None, None].float()
+        small = F.interpolate(labels, size, mode="nearest-exact")[0, 0].byte()
+        if (len(self._small) + 1) * small.numel() <= KEPT:
+            self._small[name, index] = small
+        return small
 
     def _stored(self, name: str, index: int, flipped: bool) -> Batch:
         stored, labels = self.caches[name].read(index, flipped), self._map(name, index).long()
