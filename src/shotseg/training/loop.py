@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -26,9 +27,9 @@ from torch.utils.data import DataLoader, Dataset
 from shotseg.data.images import write_bytes
 from shotseg.errors import ShotsegError, UsageError
 from shotseg.models.blocks.norm import BatchNorm
-from shotseg.training import checkpoint
-from shotseg.training.progress import FIGURE, Log
-from shotseg.training.recipe import Optimiser, Recipe, Schedule, build, plain
+from shotseg.training import checkpoint, interrupt
+from shotseg.training.progress import FIGURE, Log, has_lines
+from shotseg.training.recipe import Optimiser, Recipe, Schedule, build, decisive, plain
 
 Pictures = list[tuple[str, list[tuple[np.ndarray, np.ndarray]]]]
 DROPOUT = 7  # keys the stream of the network's own random numbers, apart from those of the photos
@@ -106,13 +107,24 @@ def train(task: Task, recipe: Recipe, out: Path, resume: bool = False, device: s
     wrapped, optimiser = accelerator.prepare(objective, optimiser)
     state = _State()
     shadow = {name: tensor.detach().clone() for name, tensor in checkpoint.weights(model).items()} if recipe.ema else {}
+    if not resume and (last.is_file() or has_lines(out)):
+        raise UsageError(f"{out}: a run is there; add --resume to go on with it, or choose another --out")
     if last.is_file():
-        if not resume:
-            raise UsageError(f"{last}: a run is there; add --resume to go on with it, or choose another --out")
         state = _restore(last, recipe, model, optimiser, accelerator, shadow)
     accelerator.wait_for_everyone()
     if main:
         write_bytes(out / "recipe.json", json.dumps(plain(recipe), indent=1).encode())
+
+    def keep() -> None:
+        """Write what --resume goes on from."""
+        if main:
+            checkpoint.write(
+                last,
+                {**checkpoint.weights(model), **_optimiser_tensors(optimiser), **_prefixed("average.", shadow)},
+                _about(task, recipe, state)
+                | {"done": state.step >= steps or state.stopped(recipe)}
+                | {"scaler": accelerator.scaler and accelerator.scaler.state_dict()},
+            )
 
     with Log(out, state.step, steps, quiet=not main) as log:
         task.prepare(lambda items: items[rank::world], log.prepared)
@@ -120,63 +132,64 @@ def train(task: Task, recipe: Recipe, out: Path, resume: bool = False, device: s
         places = _places(range(state.step, steps), recipe.batch, recipe.accumulate, rank, world, part)
         batches = _batches(task.draw, task.collate, places, recipe.workers)
 
-        while state.step < steps and not state.stopped(recipe):
-            step, start = state.step, time.perf_counter()
-            rate = learning_rate(step, steps, recipe.schedule)
-            for group in optimiser.param_groups:
-                group["lr"] = recipe.optimiser.lr * group["factor"] * rate
-            wrapped.train()
-            torch.manual_seed(stream_seed(recipe.seed, DROPOUT, step, rank))
-            terms: dict[str, Tensor] = {}
-            waited = 0.0
-            for i in range(recipe.accumulate):
-                final = i == recipe.accumulate - 1
-                with nullcontext() if final else accelerator.no_sync(wrapped):
-                    asked = time.perf_counter()
-                    batch = next(batches).to(here)
-                    waited += time.perf_counter() - asked
-                    losses = wrapped(batch)
-                    learnt = [value for name, value in losses.items() if not name.startswith(FIGURE)]
-                    accelerator.backward(sum(learnt) / recipe.accumulate)
-                for name, value in losses.items():
-                    terms[name] = terms.get(name, 0) + value.detach().float() / recipe.accumulate
-            if recipe.optimiser.clip:
-                accelerator.clip_grad_norm_(wrapped.parameters(), recipe.optimiser.clip)
-            optimiser.step()
-            optimiser.zero_grad()
-            if shadow:
-                checkpoint.average(shadow, model, min(recipe.ema, (1 + step) / (10 + step)))
-            state.step += 1
-            total = accelerator.reduce(torch.stack([*terms.values()]), "mean").tolist()
-            if not all(map(math.isfinite, total)):
-                raise UsageError(f"step {step}: the loss is no number; lower optimiser.lr, or set optimiser.clip")
-            seconds = time.perf_counter() - start
-            rate = optimiser.param_groups[0]["lr"]
-            speed = recipe.batch / seconds
-            log.step(state.step, dict(zip(terms, total)), rate, f"{speed:.1f} {task.unit}/s", speed, waited / seconds)
-
-            every = recipe.validation.every
-            if state.step == steps or (every and state.step % every == 0):
-                with _averaged(model, shadow):
-                    score, per_class = _validate(task, model, recipe, accelerator)
-                    better = score > state.best
-                    state.best, state.since = (score, 0) if better else (state.best, state.since + 1)
-                    if main:
-                        if better:
-                            checkpoint.write(best, checkpoint.weights(model), _about(task, recipe, state))
-                        with torch.no_grad():
-                            log.validation(
-                                state.step, task.best_is, score, per_class, task.pictures(model.eval(), here)
-                            )
-            if main and (state.step % recipe.save_every == 0 or state.step == steps or state.stopped(recipe)):
-                checkpoint.write(
-                    last,
-                    {**checkpoint.weights(model), **_optimiser_tensors(optimiser), **_prefixed("average.", shadow)},
-                    _about(task, recipe, state)
-                    | {"done": state.step == steps or state.stopped(recipe)}
-                    | {"scaler": accelerator.scaler and accelerator.scaler.state_dict()},
+        with interrupt.postponed() as wanted:
+            while state.step < steps and not state.stopped(recipe):
+                step, start = state.step, time.perf_counter()
+                rate = learning_rate(step, steps, recipe.schedule)
+                for group in optimiser.param_groups:
+                    group["lr"] = recipe.optimiser.lr * group["factor"] * rate
+                wrapped.train()
+                torch.manual_seed(stream_seed(recipe.seed, DROPOUT, step, rank))
+                terms: dict[str, Tensor] = {}
+                waited = 0.0
+                for i in range(recipe.accumulate):
+                    final = i == recipe.accumulate - 1
+                    with nullcontext() if final else accelerator.no_sync(wrapped):
+                        asked = time.perf_counter()
+                        batch = next(batches).to(here)
+                        waited += time.perf_counter() - asked
+                        losses = wrapped(batch)
+                        learnt = [value for name, value in losses.items() if not name.startswith(FIGURE)]
+                        accelerator.backward(sum(learnt) / recipe.accumulate)
+                    for name, value in losses.items():
+                        terms[name] = terms.get(name, 0) + value.detach().float() / recipe.accumulate
+                if recipe.optimiser.clip:
+                    accelerator.clip_grad_norm_(wrapped.parameters(), recipe.optimiser.clip)
+                optimiser.step()
+                optimiser.zero_grad()
+                if shadow:
+                    checkpoint.average(shadow, model, min(recipe.ema, (1 + step) / (10 + step)))
+                state.step += 1
+                stop = torch.tensor(float(wanted.asked), device=here)  # all processes must stop at the same step
+                *total, stopping = accelerator.reduce(torch.stack([*terms.values(), stop]), "mean").tolist()
+                if not all(map(math.isfinite, total)):
+                    raise UsageError(f"step {step}: the loss is no number; lower optimiser.lr, or set optimiser.clip")
+                seconds = time.perf_counter() - start
+                rate = optimiser.param_groups[0]["lr"]
+                speed = recipe.batch / seconds
+                log.step(
+                    state.step, dict(zip(terms, total)), rate, f"{speed:.1f} {task.unit}/s", speed, waited / seconds
                 )
-            accelerator.wait_for_everyone()
+
+                every = recipe.validation.every
+                if state.step == steps or (every and state.step % every == 0):
+                    with _averaged(model, shadow):
+                        score, per_class = _validate(task, model, recipe, accelerator)
+                        better = score > state.best
+                        state.best, state.since = (score, 0) if better else (state.best, state.since + 1)
+                        if main:
+                            if better:
+                                checkpoint.write(best, checkpoint.weights(model), _about(task, recipe, state))
+                            with torch.no_grad():
+                                log.validation(
+                                    state.step, task.best_is, score, per_class, task.pictures(model.eval(), here)
+                                )
+                ended = state.step == steps or state.stopped(recipe)
+                if state.step % recipe.save_every == 0 or ended or stopping:
+                    keep()
+                accelerator.wait_for_everyone()
+                if stopping and not ended:
+                    raise KeyboardInterrupt
         if main:
             log.report(task.best_is, plain(recipe))
     accelerator.end_training()
@@ -260,11 +273,17 @@ class _Drawn(Dataset):
             return error
 
 
+def _deaf(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; one that reads photos ends with the training, which decides when."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def _batches(draw: Callable, collate: Callable, places: list[list[int]], workers: int) -> Iterator[Any]:
     """One batch for each list of places, read in ``workers`` processes. Raises what reading a photo raises."""
     drawn: Any = _Drawn(draw, collate)
     own = torch.Generator()  # a loader draws a number where it starts: not from the stream of the network's dropout
-    for batch in DataLoader(drawn, None, sampler=places, num_workers=workers, generator=own):  # type: ignore[arg-type]
+    for batch in DataLoader(drawn, None, sampler=places, num_workers=workers, generator=own, worker_init_fn=_deaf):  # type: ignore[arg-type]
         if isinstance(batch, ShotsegError):
             raise batch
         yield batch
@@ -324,9 +343,8 @@ def _restore(
     path: Path, recipe: Recipe, model: nn.Module, optimiser: Any, accelerator: Accelerator, shadow: dict[str, Tensor]
 ) -> _State:
     tensors, about = checkpoint.read(path)
-    made_with = plain(build(about["recipe"], str(path)))  # what an older version did not know of has its default
-    if made_with != plain(recipe):
-        changed = next(_differences(made_with, plain(recipe)))
+    made_with = build(about["recipe"], str(path))  # what an older version did not know of has its default
+    if changed := next(_differences(decisive(made_with), decisive(recipe)), ""):
         raise UsageError(f"{path}: made with another {changed}; resume with the same recipe, or choose another --out")
     checkpoint.load_weights(model, tensors, path)
     moments: dict[int, dict[str, Tensor]] = {}

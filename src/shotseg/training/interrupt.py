@@ -1,0 +1,44 @@
+"""Ctrl-C in a training: answered where nothing is half done, so that the run can be kept."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)  # the person's, and the cluster's
+
+
+class Interrupt:
+    """``asked`` becomes True at the first signal; a second one acts at once, as it does without this."""
+
+    asked = False
+
+
+@contextmanager
+def postponed() -> Iterator[Interrupt]:
+    """Inside, Ctrl-C only asks. In a thread other than the main one, which gets no signals, nothing changes."""
+    interrupt = Interrupt()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupt
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        interrupt.asked = True
+        os.write(2, b"interrupted: the run is kept after this step; once more stops at once\n")  # safe at any moment
+        restore()
+
+    for number in SIGNALS:
+        signal.signal(number, ask)
+    try:
+        yield interrupt
+    finally:
+        restore()
