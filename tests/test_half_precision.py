@@ -45,4 +45,4 @@ def test_a_norm_of_4d_maps_with_a_large_mean_is_that_of_float32():
     x = 0.4 * torch.randn(1, 1, 3, 3, 3, 3)
     with torch.no_grad():
         wanted, found = layer(x), layer.to(torch.bfloat16)(x.bfloat16()).float()
-    assert found.std() > 0.5 * wanted.std()
+    assert 0.5 < found.std() / wanted.std() < 2
