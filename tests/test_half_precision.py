@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from shotseg.models.blocks.conv4d import Block4d
 from shotseg.models.blocks.transport import TransportAttention, sinkhorn
 from shotseg.priors.dino_masks import similarity_masks
 
@@ -34,15 +33,3 @@ def test_otsus_threshold_takes_half_precision(dtype):
     similarity = torch.full((1, 1, 8, 8), -0.5)
     similarity[..., 2:5, 3:7] = 0.5
     assert torch.equal(similarity_masks(similarity.to(dtype), threshold="otsu")[0] == 1, similarity[0, 0] > 0)
-
-
-def test_a_norm_of_4d_maps_with_a_large_mean_is_that_of_float32():
-    torch.manual_seed(0)
-    layer = Block4d(1, 4, 1).eval()
-    for name, parameter in layer.named_parameters():
-        if name.endswith("bias") and "norm" not in name:
-            parameter.data += 8  # far from 0 beside a small spread
-    x = 0.4 * torch.randn(1, 1, 3, 3, 3, 3)
-    with torch.no_grad():
-        wanted, found = layer(x), layer.to(torch.bfloat16)(x.bfloat16()).float()
-    assert 0.5 < found.std() / wanted.std() < 2

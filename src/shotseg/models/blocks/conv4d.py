@@ -156,10 +156,8 @@ class Block4d(Conv4d):
         y = super().forward(x).permute(0, 2, 3, 4, 5, 1)
         norm = self.norm
         alone = not torch.is_grad_enabled()  # then nobody needs y again
-        exact = torch.promote_types(y.dtype, torch.float32)  # a variance in one pass needs it
-        scale, shift = norm.weight.to(exact), norm.bias.to(exact)
-        tokens = NormReLU.apply(y.flatten(1, 4).to(exact), scale, shift, norm.num_groups, norm.eps, alone)
-        return tokens.to(y.dtype).view(y.shape).permute(0, 5, 1, 2, 3, 4)
+        tokens = NormReLU.apply(y.flatten(1, 4), norm.weight, norm.bias, norm.num_groups, norm.eps, alone)
+        return tokens.view(y.shape).permute(0, 5, 1, 2, 3, 4)
 
 
 class NormReLU(torch.autograd.Function):
