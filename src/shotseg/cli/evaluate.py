@@ -251,8 +251,9 @@ class Evaluate:
     def _ways(self, evaluator: Any, about: dict[str, Any], out: Path) -> int:
         from shotseg.data.images import write_bytes
         from shotseg.evaluation import n_way
+        from shotseg.evaluation.protocols import preset
 
-        content = n_way.result(evaluator, about, self.way, self.shot)
+        content = n_way.result(evaluator, about, self.way, self.shot, preset("cst", self.dataset).rule)
         write_bytes(out, json.dumps(content, ensure_ascii=False, default=str).encode())
         title = f"{self.dataset}, {self.way}-way {self.shot}-shot, {content['protocol']['episodes']} episodes a seed"
         rows = [(name, f"{content[name]:.1f}") for name in ("miou", "exact_ratio")]

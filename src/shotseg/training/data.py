@@ -215,7 +215,14 @@ class Stored:
     masked: Features | None  # of the photo with all but the object hidden, where the model wants that
 
 
-class FeatureCache:
+class Reader:
+    """What reads photos in processes of their own. These get a copy without ``model``, which may lie on a device."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "model"}
+
+
+class FeatureCache(Reader):
     """Frozen features of a part's photos as they are and flipped, float16, one file an item.
 
     A file is named by all that it depends on: content and class of the photo, its mask's file (time and size), encoder,

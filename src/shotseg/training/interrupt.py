@@ -1,42 +1,46 @@
-"""Ctrl-C in a training: the step under way is ended first, so that what is saved can be gone on with."""
+"""Ctrl-C in a training: answered where nothing is half done, so that the run can be kept."""
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Self
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)  # the person's, and the cluster's
 
 
 class Interrupt:
-    """Inside, the first Ctrl-C only sets ``asked``; a second one stops at once.
+    """``asked`` becomes True at the first signal; a second one acts at once, as it does without this."""
 
-    wanted: False leaves Ctrl-C as it is; so does another thread than the main one, which gets no signals.
-    """
-
-    def __init__(self, wanted: bool = True):
-        self.asked = False
-        self.wanted = wanted and threading.current_thread() is threading.main_thread()
-
-    def __enter__(self) -> Self:
-        usual = signal.getsignal(signal.SIGINT)
-        self.wanted = self.wanted and usual not in (signal.SIG_IGN, None)  # a background job of a shell ignores it
-        if self.wanted:
-            self.usual: Any = signal.signal(signal.SIGINT, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.wanted:
-            signal.signal(signal.SIGINT, self.usual)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        print("ending this step and saving; Ctrl-C again stops at once", file=sys.stderr)
+    asked = False
 
 
-def ignore(worker: int) -> None:
-    """In a process that reads photos: the training ends it, and not the terminal's Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextmanager
+def postponed() -> Iterator[Interrupt]:
+    """Inside, Ctrl-C only asks. In a thread other than the main one, which gets no signals, nothing changes."""
+    interrupt = Interrupt()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupt
+        return
+    usual = {number: signal.getsignal(number) for number in SIGNALS}
+    # a shell starts its background jobs with Ctrl-C ignored, and so it stays
+    before = {number: handler for number, handler in usual.items() if handler not in (signal.SIG_IGN, None)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        interrupt.asked = True
+        os.write(2, b"interrupted: the run is kept after this step; once more stops at once\n")  # safe at any moment
+        restore()
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield interrupt
+    finally:
+        restore()

@@ -23,7 +23,7 @@ from shotseg.overlay import draw
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:70em;padding:0 1em;color:#222}
 img{height:170px;margin:0 4px 8px 0}figcaption{font-size:13px;color:#555}pre{font-size:13px;background:#f6f6f6;padding:1em}"""
 FIGURE = "figure."  # how the name of a term begins that is shown beside the loss and is no part of it
-QUIET = 20.0  # seconds between two lines where no terminal shows a bar
+SECONDS, SHARE = 30.0, 0.1  # a line, where no bar is shown, after so long or so much of the work
 SMOOTH = 50  # steps that a curve of the loss averages
 
 
@@ -55,8 +55,8 @@ class Log:
         self.bar.start()
         self.task = self.bar.add_task("training", total=self.steps, completed=self.start, said="")
         self.score = ""
-        self.spoken = -math.inf  # when the last line was printed
         self.lines_on_stderr = not shown and not self.quiet
+        self.said_at, self.said = -math.inf, ("", 0)
         if not self.quiet:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -77,7 +77,7 @@ class Log:
     def prepared(self, what: str, done: int, total: int) -> None:
         """Progress of what comes before the training."""
         self.bar.update(self.task, description=what, completed=done, total=total)
-        self._say(f"{what}: {done} of {total}")
+        self._now_and_then(what, done, total)
 
     def step(
         self, step: int, terms: Mapping[str, float], rate: float, pace: str, per_second: float, waited: float = 0.0
@@ -94,7 +94,15 @@ class Log:
         for name in ("loss", *terms):
             self.board.add_scalar(f"train/{name}", line[name], step)
         self.board.add_scalar("train/lr", rate, step)
-        self._say(f"step {step} of {self.steps}: {said}")
+        self._now_and_then("step", step, self.steps, said)
+
+    def _now_and_then(self, what: str, done: int, total: int, more: str = "") -> None:
+        """A line where no person watches a bar: the first, the last, and some between."""
+        now, (before, count) = time.monotonic(), self.said
+        due = what != before or done - count >= SHARE * total or now - self.said_at >= SECONDS or done == total
+        if self.lines_on_stderr and due:
+            print(f"{what} {done} of {total}{': ' + more if more else ''}", file=sys.stderr, flush=True)
+            self.said_at, self.said = now, (what, done)
 
     def validation(
         self,
@@ -133,19 +141,13 @@ class Log:
         )
         write_bytes(self.out / "report.html", page.encode())
 
-    def _say(self, line: str) -> None:
-        """A line now and then, so that a log shows that it goes on and how fast."""
-        if self.lines_on_stderr and time.monotonic() - self.spoken >= QUIET:
-            self.spoken = time.monotonic()
-            print(line, file=sys.stderr)
-
     def _write(self, line: Mapping[str, Any]) -> None:
         self.file.write(json.dumps(line) + "\n")
         self.file.flush()
 
 
-def has_steps(out: Path) -> bool:
-    """Whether a training has begun in this folder."""
+def has_lines(out: Path) -> bool:
+    """Whether a run in this folder has done a step."""
     return bool(_lines(out / "metrics.jsonl"))
 
 

@@ -269,22 +269,18 @@ def build(content: Mapping[str, Any], where: str = "recipe") -> Recipe:
     return _build(Recipe, content, where, "")
 
 
-def deciding(recipe: Recipe, length: bool = False) -> dict[str, Any]:
-    """The fields of :func:`plain` on which an outcome depends: not how often it is saved, nor who reads the photos.
-
-    Where the learning rate does not depend on the length of the training, neither does what was done so far; ``length``:
-    keep it all the same.
-    """
-    content = plain(recipe)
-    free = ["save_every", "workers"]
-    if not length and recipe.schedule.name == "constant":
-        free += ["steps", "epochs"]
-    return {name: value for name, value in content.items() if name not in free}
-
-
 def plain(recipe: Recipe) -> dict[str, Any]:
     """The recipe as JSON gives it back: nested dicts, lists for tuples."""
     return json.loads(json.dumps(asdict(recipe)))
+
+
+def decisive(recipe: Recipe) -> dict[str, Any]:
+    """:func:`plain` without what changes no step that is done: it may be another on ``--resume``.
+
+    A longer training is the same so far only where the rate does not depend on its length.
+    """
+    free = ["workers", "save_every", *(("steps", "epochs") if recipe.schedule.name == "constant" else ())]
+    return {name: value for name, value in plain(recipe).items() if name not in free}
 
 
 def _read(name: str) -> dict[str, Any]:

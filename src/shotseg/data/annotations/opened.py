@@ -28,10 +28,11 @@ class AnnotatedDataset:
     bands, page: of the photos, as for :func:`shotseg.data.images.read_image`.
 
     ``classes``: names in the file's order, those without a photo left out.  ``items``: list of :class:`Item`, whose
-    ``mask_path`` is the file that the annotation stands in.  ``folds``: empty.
+    ``mask_path`` is the file that the annotation stands in.  ``by_class``: they stand class by class.  ``folds``: empty.
     A photo that is not found is left out with a warning. Raises UsageError where none is left.
     """
 
+    by_class = True
     folds: dict[int, list[str]] = {}  # noqa: RUF012 (never filled)
 
     def __init__(
