@@ -43,6 +43,8 @@ class Evaluate:
     """Support photos in each episode."""
     way: int = 1
     """Classes asked for at once, of which a query may show none; above 1 episodes and scores are CST's."""
+    effort: bool = False
+    """Count the strokes of a simulated person who corrects --episodes photos of each class (default 12), see docs/effort.md."""
     classes: tuple[str, ...] = ()
     """Test only these classes."""
     kind: str | None = None
@@ -98,6 +100,10 @@ class Evaluate:
             raise UsageError(f"--workers {self.workers}: must be 0 or more")
         if self.way > 1:
             self._refuse(("score_at", "fusion", "ignore_band", "rule", "resume"), "--way above 1")
+        if self.effort:
+            read = ("dataset", "root", "out", "method", "encoder", "checkpoint", "fold", "shot", "classes", "kind")
+            read += ("min_area", "folds", "episodes", "seeds", "size", "device", "cache_mb", "effort")
+            self._refuse([f.name for f in fields(self) if f.name not in read], "--effort")
         if self.out.suffix != ".json":
             raise UsageError(f"--out {self.out}: name a file that ends in .json")
         from shotseg.models import SEMANTIC
@@ -151,7 +157,7 @@ class Evaluate:
     def _evaluate(self, root: Path, out: Path) -> int:
         import torch
 
-        from shotseg.data.images import sha256, write_bytes
+        from shotseg.data.images import write_bytes
         from shotseg.evaluation import report, results
         from shotseg.evaluation.protocols import Pool, draw_episodes, list_hash
         from shotseg.evaluation.run import Evaluator, evaluate, partial_files
@@ -160,23 +166,14 @@ class Evaluate:
         protocol = self._protocol()
         dataset, classes = self._data(root)
         pool = Pool(dataset, classes, self.shot, protocol.min_pixels, _areas(dataset, protocol.min_pixels))
+        if self.effort:
+            return self._effort(dataset, pool, protocol, out)
         lists = {seed: draw_episodes(protocol, pool, self.shot, seed) for seed in protocol.seeds}
         episodes = [episode for listed in lists.values() for episode in listed]
         model, device = self._model()
         evaluator = Evaluator(model, dataset, pool, protocol, device, self.cache_mb)
         protocol = evaluator.protocol
-        method, encoder = self._names()
-        about: dict[str, Any] = {
-            "method": method,
-            "encoder": encoder,
-            "checkpoint": None
-            if self.checkpoint is None
-            else {"file": str(self.checkpoint), "sha256": sha256(self.checkpoint)},
-            "dataset": self.dataset,
-            "fold": int(self.fold) if self.fold and self.fold.isdecimal() else self.fold,
-            "shot": self.shot,
-            "data": getattr(dataset, "choices", {"root": str(root), "kind": self.kind, "min_area": self.min_area}),
-        }
+        about = self._about(dataset)
         if self.way > 1:
             return self._ways(evaluator, about, out)
         hashes = [list_hash(pool, listed) for listed in lists.values()]
@@ -198,7 +195,7 @@ class Evaluate:
             **results.result(about, protocol, pool, lists, rows),
             "seconds_per_episode": round(seconds, 5),
             "environment": results.environment(device),
-            "published": results.published(method, self.dataset, self.shot),
+            "published": results.published(about["method"], self.dataset, self.shot),
         }
         page = report.page(content, report.best_and_worst(evaluator, content, episodes))
         write_bytes(out.with_suffix(".report.html"), page.encode())
@@ -210,6 +207,44 @@ class Evaluate:
         if protocol.overridden:
             say(f"not the preset {protocol.name}: changed {', '.join(protocol.overridden)}")
         print(f"result: {out}, report: {out.with_suffix('.report.html')}")
+        return 0
+
+    def _about(self, dataset: Any) -> dict[str, Any]:
+        """What is measured on what, as a result file says it."""
+        from shotseg.data.images import sha256
+
+        method, encoder = self._names()
+        return {
+            "method": method,
+            "encoder": encoder,
+            "checkpoint": None
+            if self.checkpoint is None
+            else {"file": str(self.checkpoint), "sha256": sha256(self.checkpoint)},
+            "dataset": self.dataset,
+            "fold": int(self.fold) if self.fold and self.fold.isdecimal() else self.fold,
+            "shot": self.shot,
+            "data": getattr(dataset, "choices", {"root": str(self.root), "kind": self.kind, "min_area": self.min_area}),
+        }
+
+    def _effort(self, dataset: Any, pool: Any, protocol: Any, out: Path) -> int:
+        from shotseg.data.images import write_bytes
+        from shotseg.evaluation import effort, results
+        from shotseg.evaluation.run import Evaluator
+
+        model, device = self._model()
+        evaluator, photos = Evaluator(model, dataset, pool, protocol, device, self.cache_mb), self.episodes or 12
+        person = effort.Person()
+        with progress("correcting", len(effort.RUNS) * len(protocol.seeds) * len(pool.classes)) as advance:
+            rows = effort.measure(evaluator, self.shot, photos, protocol.seeds, person, advance)
+        about = {**self._about(dataset), "size": evaluator.size, "seeds": protocol.seeds}
+        content = {**effort.result(about, rows, person, photos), "environment": results.environment(device)}
+        write_bytes(out, json.dumps(content, ensure_ascii=False).encode())
+        columns = ("run", "strokes a photo", "95 % interval", "% none at 0.8", "% none at 0.85", "% given up")
+        title = f"{self.dataset}, {len(pool.classes)} classes, {self.shot}-shot, {photos} photos a class and seed"
+        table(title, columns, effort.lines(content), columns[1:])
+        low, high = content["carried_to_alone_interval"]
+        print(f"carried / alone: {content['carried_to_alone']:.2f} ({low:.2f} .. {high:.2f})")
+        print(f"result: {out}")
         return 0
 
     def _ways(self, evaluator: Any, about: dict[str, Any], out: Path) -> int:
