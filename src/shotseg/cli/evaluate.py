@@ -14,6 +14,22 @@ import tyro
 from shotseg.cli.console import progress, say, table
 from shotseg.errors import UsageError
 
+EFFORT = {
+    "dataset",
+    "root",
+    "out",
+    "method",
+    "encoder",
+    "checkpoint",
+    "fold",
+    "shot",
+    "classes",
+    "kind",
+    "min_area",
+    "folds",
+}
+EFFORT |= {"episodes", "seeds", "size", "device", "cache_mb", "effort"}  # the options that --effort reads
+
 
 @dataclass(frozen=True)
 class Evaluate:
@@ -101,9 +117,7 @@ class Evaluate:
         if self.way > 1:
             self._refuse(("score_at", "fusion", "ignore_band", "rule", "resume"), "--way above 1")
         if self.effort:
-            read = ("dataset", "root", "out", "method", "encoder", "checkpoint", "fold", "shot", "classes", "kind")
-            read += ("min_area", "folds", "episodes", "seeds", "size", "device", "cache_mb", "effort")
-            self._refuse([f.name for f in fields(self) if f.name not in read], "--effort")
+            self._refuse([f.name for f in fields(self) if f.name not in EFFORT], "--effort")
         if self.out.suffix != ".json":
             raise UsageError(f"--out {self.out}: name a file that ends in .json")
         from shotseg.models import SEMANTIC
