@@ -72,6 +72,14 @@ def test_a_thin_stroke_is_not_lost_at_a_smaller_size():
     assert small[5, 5] == 1 and small[0, 9] == 0 and int((small != 255).sum()) == 2
 
 
+@pytest.mark.parametrize(
+    "labels", [np.zeros((4, 4, 3), np.uint8), np.full((4, 4), 7, np.uint8), np.zeros((4, 4)) - 0.5]
+)
+def test_strokes_that_are_no_strokes_get_one_line(labels):
+    with pytest.raises(UsageError, match="1 on the class, 0 beside it, 255 elsewhere"):
+        Strokes(labels)
+
+
 def test_what_is_marked_as_one_class_is_none_of_the_others():
     cat, dog = Strokes.none((8, 8)).disc((2, 2), 1, True), Strokes.none((8, 8)).disc((6, 6), 1, False)
     told = competing({"cat": cat, "dog": dog})

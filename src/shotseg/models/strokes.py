@@ -35,10 +35,17 @@ class Strokes:
     """What a person marked for one class in one photo.
 
     labels: (H, W) uint8 at the photo's size: 1 = a stroke on the class, 0 = a stroke on what is not the class, 255 = no stroke.
-    It is a mask as a support has it, of which little is known.
+    It is a mask as a support has it, of which little is known. Raises UsageError for another shape or value.
     """
 
     labels: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.labels.ndim != 2 or not np.isin(self.labels, (0, 1, IGNORE)).all():
+            raise UsageError(
+                f"strokes: an array {self.labels.shape} of {self.labels.dtype}; give (height, width) with 1 on the class, "
+                "0 beside it, 255 elsewhere"
+            )
 
     @classmethod
     def none(cls, size: tuple[int, int]) -> Strokes:
