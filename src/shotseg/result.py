@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from shotseg.data import images as files
+from shotseg.evaluation.counts import expected_iou
 from shotseg.overlay import PALETTE, draw
 
 SHOWN = 640  # longer side of the picture in a notebook
@@ -52,7 +53,7 @@ class Result:
         Expected intersection over expected union: sum of p inside the mask / (mask's area + sum of p outside it). For a
         class that was not found: the probability that it is not there, 1 - max p.
         """
-        return {name: _expected_iou(self.probabilities[name], self.masks[name]) for name in self.classes}
+        return {name: expected_iou(self.probabilities[name], self.masks[name]) for name in self.classes}
 
     @property
     def confidence(self) -> float:
@@ -105,14 +106,6 @@ class Result:
             axis.axis("off")
         figure.tight_layout()
         return figure
-
-
-def _expected_iou(probability: np.ndarray, mask: np.ndarray) -> float:
-    if not mask.any():
-        return float(1 - probability.max())
-    inside = float(probability[mask].sum(dtype=np.float64))
-    everywhere = float(probability.sum(dtype=np.float64))
-    return inside / (float(mask.sum()) + everywhere - inside)
 
 
 def winners(scores: Tensor) -> Tensor:
