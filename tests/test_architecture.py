@@ -26,7 +26,7 @@ ORDER = [
     "semantic",
     "labeller",
 ]
-ORDER += ["report", "folder", "web", "cli"]
+ORDER += ["report", "runs", "web", "cli"]
 EVERYWHERE = {"errors", ""}  # "" is the package itself (its version)
 MODULES = sorted(SOURCE.rglob("*.py"))
 

@@ -1,3 +1,6 @@
+import pickle
+
+import open_clip
 import pytest
 import torch
 
@@ -168,3 +171,35 @@ def test_a_file_of_another_clip_is_refused_by_name_and_its_own_file_loads(tmp_pa
 def test_an_open_clip_model_without_dense_tokens_is_refused():
     with pytest.raises(UsageError, match="no dense tokens"):
         shotseg.encoders.load("open_clip:ViTamin-S", "random")
+
+
+def activations(encoder):
+    return {type(module).__name__ for module in encoder.modules() if "GELU" in type(module).__name__}
+
+
+@pytest.mark.parametrize("name, activation", [("RN50/cc12m", "QuickGELU"), ("ViT-S-32-alt", "GELU")])
+def test_the_activation_is_the_one_that_the_weights_were_trained_with(name, activation):
+    assert activations(shotseg.encoders.load(f"open_clip:{name}", weights="random")) == {activation}
+
+
+def test_every_entry_of_open_clip_gets_its_own_activation(monkeypatch):
+    asked = {}
+
+    def create(model, force_quick_gelu, **_):
+        asked["quick"] = force_quick_gelu or open_clip.get_model_config(model).get("quick_gelu", False)
+        raise OSError("not built here")
+
+    monkeypatch.setattr(open_clip, "create_model", create)
+    for model, tag in open_clip.list_pretrained():
+        with pytest.raises(UsageError):
+            shotseg.encoders.load(f"open_clip:{model}/{tag}", weights="random")
+        said = open_clip.get_pretrained_cfg(model, tag).get("quick_gelu")
+        of_model = open_clip.get_model_config(model).get("quick_gelu", False)
+        assert asked["quick"] == (of_model if said is None else said), (model, tag)
+
+
+def test_a_model_travels_to_another_process_with_its_tokenizer():
+    encoder = shotseg.encoders.load("open_clip:RN50/cc12m", weights="random")
+    words = encoder.tokenize(["a dog"])
+    assert torch.equal(pickle.loads(pickle.dumps(encoder.tokenize))(["a dog"]), words)
+    assert len(pickle.dumps(encoder.tokenize)) < 2000

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 import golden
 from shotseg.errors import UsageError
 from shotseg.evaluation import counts as reduce
-from shotseg.evaluation import protocols
+from shotseg.evaluation import n_way, protocols
 from shotseg.evaluation.counts import Counts, count
 from shotseg.evaluation.protocols import Pool, draw_episodes, preset
 
@@ -316,7 +316,7 @@ def test_no_rule_ever_draws_the_query_as_its_own_support(rule, shots):
         photos = [pool.items[i].content for i in episode.supports]
         assert pool.items[episode.query].content not in photos
         assert all(pool.items[i].class_id == episode.class_id for i in episode.supports)
-        if rule in ("shotseg", "pfenet"):
+        if rule in ("shotseg", "pfenet", "cst", "cst-coco"):
             assert len(set(photos)) == shots
 
 
@@ -325,6 +325,17 @@ def test_cst_asks_half_of_the_queries_for_another_class():
     drawn = draw_episodes(preset("cst").override(episodes=2000), pool, 1, seed=0)
     own = sum(pool.items[e.query].class_id == e.class_id for e in drawn)
     assert 0.45 < own / 2000 < 0.55
+
+
+def test_cst_asks_every_class_of_coco_as_often_however_many_photos_it_has():
+    counts = np.geomspace(8000, 12, 20).astype(int)
+    pairs = [(f"{c}/{i}", c) for c, count in enumerate(counts) for i in range(count)]
+    pool = Pool(Listed(pairs), [str(c) for c in range(20)], 1)
+    drawn = draw_episodes(preset("cst", "coco20i"), pool, 1, seed=0)
+    queries = np.bincount([pool.items[e.query].class_id for e in drawn], minlength=20)
+    assert queries.sum() == 1000 and queries.min() >= 35 and queries.max() <= 70
+    several = n_way.draw(pool, 2, rule=preset("cst", "coco20i").rule)
+    assert [w.query for w in several] == [e.query for e in drawn]
 
 
 def test_a_small_object_is_listed_nowhere_but_may_be_asked_for():

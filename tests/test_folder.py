@@ -9,7 +9,7 @@ from PIL import Image
 
 import golden
 from shotseg.data.folder import FolderDataset, find_images
-from shotseg.errors import InputError, UsageError
+from shotseg.errors import InputError, InputWarning, UsageError
 
 
 def photo(path: Path, shade: int = 0, size=(12, 8)) -> Path:
@@ -82,8 +82,6 @@ def test_every_wrong_layout_says_the_mend(tmp_path):
     assert_refused(lambda: FolderDataset(tmp_path), "images/<class>")
     (tmp_path / "images").mkdir()
     assert_refused(lambda: FolderDataset(tmp_path), "no class folder")
-    photo(tmp_path / "images/x.jpg")
-    assert_refused(lambda: FolderDataset(tmp_path), "photos without a class", "images/<class>")
     (tmp_path / "images/cat").mkdir()
     assert_refused(lambda: FolderDataset(tmp_path), "cat", "no image")
     photo(tmp_path / "images/cat/x.jpg")
@@ -179,3 +177,130 @@ def test_the_real_label_maps_load_with_the_area_that_their_index_says(name, opti
     assert dataset.items and "background" not in dataset.classes and "unlabeled" not in dataset.classes
     for index in range(0, len(dataset), 29):
         assert (dataset.sample(index).mask == 1).mean() > 0.0099
+
+
+def written(root, *names):
+    """Photos, and masks where the name speaks of one."""
+    for name in names:
+        (mask if "mask" in name or name.endswith(".png") else photo)(root / name)
+
+
+LAYOUTS = {
+    "images and masks of one class": ["images/a.jpg", "images/b.jpg", "masks/a.png", "masks/b.png"],
+    "masks without class folder": ["images/sheep/a.jpg", "images/sheep/b.jpg", "masks/a.png", "masks/b.png"],
+    "class, then images": ["sheep/images/a.jpg", "sheep/images/b.jpg", "sheep/masks/a.png", "sheep/masks/b.png"],
+    "masks beside, by a word": ["a.jpg", "a_mask.png", "b.jpg", "b-mask.png"],
+    "masks beside, by their ending": ["a.jpg", "a.png", "b.jpeg", "b.png"],
+    "masks beside, by class": ["sheep/a.jpg", "sheep/a.mask.png", "sheep/b.jpg", "sheep/b.png"],
+    "masks beside in images": [
+        "images/sheep/a.jpg",
+        "images/sheep/a_mask.png",
+        "images/sheep/b.jpg",
+        "images/sheep/b.png",
+    ],
+    "photos, and a folder of masks": ["a.jpg", "b.jpg", "masks/a.png", "masks/b_Mask.PNG"],
+    "masks with a word": [
+        "images/sheep/a.jpg",
+        "images/sheep/b.jpg",
+        "masks/sheep/a_mask.png",
+        "masks/sheep/mask_b.png",
+    ],
+    "masks with the whole name": ["images/a.jpg", "images/b.jpg", "masks/a.jpg.png", "masks/b.jpg_mask.png"],
+    "letters of another case": ["images/A.JPG", "images/b.jpg", "masks/a.png", "masks/B.png"],
+}
+
+
+@pytest.mark.parametrize("names", LAYOUTS.values(), ids=LAYOUTS)
+def test_one_class_may_be_laid_out_in_any_common_way(tmp_path, names, recwarn):
+    root = tmp_path / "sheep"
+    written(root, *names)
+    dataset = FolderDataset(root)
+    assert dataset.classes == ["sheep"] and [item.id.lower() for item in dataset.items] == ["sheep/a", "sheep/b"]
+    assert all(item.mask_path is not None for item in dataset.items)
+    assert dataset.sample(0).mask.sum() == 18 and not list(recwarn)
+    assert FolderDataset(root, name="ram").classes == ["ram"]
+
+
+def test_several_classes_may_be_folders_with_images_or_with_photos(tmp_path):
+    for name in ("sheep", "cow"):
+        written(tmp_path / "deep", f"{name}/images/a.jpg", f"{name}/masks/a.png")
+        written(tmp_path / "flat", f"{name}/a.jpg", f"{name}/a_mask.png")
+    for root in ("deep", "flat"):
+        dataset = FolderDataset(tmp_path / root)
+        assert dataset.classes == ["cow", "sheep"] and all(item.mask_path for item in dataset.items)
+        assert_refused(lambda root=root: FolderDataset(tmp_path / root, name="ram"), "2 classes", "--name ram")
+
+
+def test_what_a_folder_of_examples_holds_and_is_left_out_is_named(tmp_path):
+    written(
+        tmp_path, "images/cat/a.jpg", "images/cat/b.jpg", "masks/cat/a_mask.png", "masks/cat/c.png", "images/loose.jpg"
+    )
+    (tmp_path / "masks/cat/b.json").write_text("{}")
+    (tmp_path / "images/cat/raw.cr2").write_bytes(b"II*\0")
+    (tmp_path / "images/cat/lost.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (tmp_path / "images/cat/.DS_Store").write_text("x")
+    with pytest.warns(InputWarning) as said:
+        dataset = FolderDataset(tmp_path)
+    assert {item.id: item.mask_path is not None for item in dataset.items} == {"cat/a": True, "cat/b": False}
+    lines = sorted(str(line.message).removeprefix(f"{tmp_path}/") for line in said)
+    assert lines == [
+        "images/cat: left out, a link that leads nowhere: lost.jpg",
+        "images/cat: left out, no image that can be read: raw.cr2",
+        "images: left out, in no class folder: loose.jpg",
+        "masks/cat: left out, a mask of no photo: c.png",
+        "masks/cat: left out, no image that can be read: b.json",
+    ]
+
+
+def test_masks_without_images_and_photos_below_a_class_are_said(tmp_path):
+    written(tmp_path / "a", "img/x.jpg", "masks/x.png")
+    assert_refused(lambda: FolderDataset(tmp_path / "a"), "masks/", "images/")
+    written(tmp_path / "b", "images/cat/x.jpg", "images/cat/deep/y.jpg")
+    with pytest.warns(InputWarning, match=r"images/cat: left out, folders in the folder of a class: deep"):
+        assert len(FolderDataset(tmp_path / "b")) == 1
+
+
+def test_a_mask_may_be_a_numpy_file(tmp_path):
+    photo(tmp_path / "images/cat/a.jpg")
+    (tmp_path / "masks/cat").mkdir(parents=True)
+    drawn = np.zeros((8, 12), bool)
+    drawn[2:5, 3:9] = True
+    np.save(tmp_path / "masks/cat/a.npy", drawn)
+    np.testing.assert_array_equal(FolderDataset(tmp_path).sample(0).mask, drawn)
+
+
+def test_label_maps_and_photos_without_each_other_are_named(label_maps):
+    photo(label_maps / "images/train/bare.jpg")
+    mask(label_maps / "masks/train/stray.png")
+    with pytest.warns(InputWarning) as said:
+        FolderDataset(label_maps)
+    text = " ".join(str(line.message) for line in said)
+    assert "no label map" in text and "bare.jpg" in text and "a mask of no photo: stray.png" in text
+
+
+def test_links_to_folders_are_followed_once_in_a_folder_and_in_a_glob(tmp_path):
+    inside, outside = photo(tmp_path / "all/z real/a.jpg"), photo(tmp_path / "elsewhere/b.jpg")
+    (tmp_path / "all/a link").symlink_to(inside.parent)
+    (tmp_path / "all/more").symlink_to(outside.parent)
+    (tmp_path / "all/z real/loop").symlink_to(tmp_path / "all")
+    expected = [tmp_path / "all/more/b.jpg", inside]
+    assert find_images(tmp_path / "all") == expected
+    assert find_images(str(tmp_path / "all" / "**" / "*.jpg")) == expected
+    (tmp_path / "all/lost.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    for query in (tmp_path / "all", str(tmp_path / "all" / "**" / "*")):
+        with pytest.warns(InputWarning, match=r"a link that leads nowhere: lost\.jpg"):
+            assert find_images(query) == expected
+
+
+def test_a_photo_is_told_by_its_beginning_where_its_ending_says_nothing(tmp_path):
+    for name in ("scan", "IMG_1.JPG_large", "a.jfif", "b.avif", "c.HEIC", "d.dat"):
+        photo(tmp_path / "x.jpg").rename(tmp_path / name)
+    for name in ("a.jpg~", "b.jpg.bak", "notes.txt", "c.jpg.part", "table.csv", "film.mp4"):
+        (tmp_path / name).write_bytes((tmp_path / "scan").read_bytes() if "jpg" in name else b"plain text")
+    with pytest.warns(InputWarning, match=r"no image that can be read: a\.jpg~, b\.jpg\.bak, c\.jpg\.part, film"):
+        found = find_images(tmp_path)
+    assert [path.name for path in found] == ["IMG_1.JPG_large", "a.jfif", "b.avif", "c.HEIC", "d.dat", "scan"]
+
+
+def test_an_address_in_place_of_a_folder_says_what_to_do():
+    assert_refused(lambda: find_images("https://example.org/a.jpg"), "https://example.org/a.jpg", "download it first")

@@ -137,14 +137,14 @@ def test_shards_together_are_one_run(photos, table, tmp_path):
 
 def test_a_copy_of_the_labeller_in_another_process_gives_the_same_masks(photos, table, tmp_path):
     """What an actor of Ray does, without Ray, whose start takes longer than all of this file."""
-    from shotseg import folder
+    from shotseg.runs import engines
 
     assert label(photos, table, tmp_path / "here") == 0
     Labeller(["green", "red"], "objectness", device="cpu").save(tmp_path / "labeller.json")
-    actor = folder._Actor(Labeller, str(tmp_path / "labeller.json"), "cpu", str(tmp_path / "there"))
+    actor = engines.Actor(Labeller, str(tmp_path / "labeller.json"), "cpu", str(tmp_path / "there"))
     rows = [{"path": str(photos / "a.jpg"), "file": "a.jpg", "name": "a", "tags": [0, 1]}]
-    (found,) = actor({"photo": [json.dumps(row) for row in rows]}, batch=1)["record"]
-    assert json.loads(found)["error"] is None
+    (found,) = actor({"photo": [json.dumps(row) for row in rows]}, batch=1)["entry"]
+    assert json.loads(found)["record"]["error"] is None
     ours, theirs = pictures(tmp_path / "there"), pictures(tmp_path / "here")
     assert len(ours) == 5 and all(theirs[name] == content for name, content in ours.items())
 
@@ -275,6 +275,21 @@ def test_truth_may_be_label_maps_and_one_of_another_size_is_left_out(photos, tab
     assert "no mask for any photo" in capsys.readouterr().err
 
 
+def test_truth_is_found_by_its_name_whatever_its_ending(photos, tmp_path, recwarn):
+    from shotseg.cli.pseudo_label import _true_mask
+
+    whole = np.zeros((40, 60), np.uint8)
+    whole[:, :20] = 255
+    (tmp_path / "red").mkdir()
+    for name in ("w.png", "x.PNG", "y.jpg", "z.tif", "v_mask.bmp"):
+        Image.fromarray(whole).save(tmp_path / "red" / name)
+    np.save(tmp_path / "red/u.npy", whole)
+    for stem in "wxyzvu":
+        assert (_true_mask(tmp_path, f"{stem}.jpg", "red", 0, (40, 60)) == whole // 255).mean() > 0.98, stem
+        assert _true_mask(tmp_path, f"red/{stem}.jpg", "red", 0, (40, 60)) is not None
+    assert _true_mask(tmp_path, "none.jpg", "red", 0, (40, 60)) is None
+
+
 def test_calibration_compares_what_is_said_with_what_is():
     held = pseudo_quality.calibration(np.array([0.95, 0.95, 0.25, 0.25]), np.array([1.0, 0.9, 0.2, 0.3]))
     assert held["error"] == pytest.approx(0, abs=1e-6) and held["correlation"] > 0.9 and len(held["bins"]) == 2
@@ -322,7 +337,7 @@ def test_a_broken_file_of_a_labeller_is_named(tmp_path, content):
 
 def test_a_photo_of_a_large_folder_is_never_kept(photos, tmp_path, monkeypatch):
     """Of many photos only a handful is in memory at a time."""
-    from shotseg import folder
+    from shotseg.runs import engines
 
     many = tmp_path / "many"
     many.mkdir()
@@ -330,10 +345,21 @@ def test_a_photo_of_a_large_folder_is_never_kept(photos, tmp_path, monkeypatch):
         os.link(photos / "a.jpg", many / f"{i:03d}.jpg")
     (tmp_path / "labels.csv").write_text("".join(f"{i:03d}.jpg,red\n" for i in range(60)))
     alive, most = set(), []
-    read_image, write = folder.files.read_image, folder._write
+    read_image, write = engines.files.read_image, engines.write
     monkeypatch.setattr(
-        folder.files, "read_image", lambda p: alive.add(str(p)) or most.append(len(alive)) or read_image(p)
+        engines.files, "read_image", lambda p, *how: alive.add(str(p)) or most.append(len(alive)) or read_image(p)
     )
-    monkeypatch.setattr(folder, "_write", lambda out, step: (write(out, step), alive.discard(step.photo.path))[0])
+    monkeypatch.setattr(engines, "write", lambda out, step: (write(out, step), alive.discard(step.photo.path))[0])
     assert label(many, tmp_path / "labels.csv", tmp_path / "out") == 0
-    assert max(most) <= folder.READ_AHEAD + folder.WRITE_BEHIND + 1
+    assert max(most) <= engines.READ_AHEAD + engines.WRITE_BEHIND + 1
+
+
+def test_words_that_were_changed_are_another_setting(tmp_path):
+    from shotseg.cli.pseudo_label import _settings
+
+    words = tmp_path / "words.yaml"
+    words.write_text("a: 1")
+    before = _settings({"words": str(words), "weights": "default", "encoder": None})
+    words.write_text("a: 2")
+    assert before != _settings({"words": str(words), "weights": "default", "encoder": None})
+    assert before["weights"] == "default" and "encoder" not in before

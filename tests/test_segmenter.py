@@ -139,7 +139,7 @@ def test_save_writes_masks_and_a_label_map(red, tmp_path):
         (lambda s: s.add("x", [np.zeros((9, 9, 3), np.uint8)], []), "1 photos but 0 masks"),
         (lambda s: s.add("x", [np.zeros((9, 9, 3), np.uint8)], [np.zeros((9, 9), np.uint8)]), "no foreground"),
         (lambda s: s.add("x", [np.zeros((9, 9, 3), np.uint8)], [np.zeros((9, 8), np.uint8)]), "same size"),
-        (lambda s: s.predict(np.zeros((9, 9), np.uint8)), "uint8 RGB"),
+        (lambda s: s.predict(np.zeros((9, 9, 7), np.uint8)), "(H, W, 3)"),
         (lambda s: s.predict("nowhere.jpg"), "nowhere.jpg"),
         (lambda s: shotseg.Segmenter("no-such-method"), "matching"),
         (lambda s: shotseg.Segmenter(encoder="no-such-encoder"), "efficientnet-lite0"),
@@ -184,7 +184,7 @@ def test_a_class_that_would_be_written_outside_its_folder_is_refused(red, name, 
 def test_more_classes_than_a_label_map_holds_are_refused(red):
     image, mask = picture(RED, (30, 90, 40, 110), size=(100, 120))
     full = shotseg.Segmenter(size=32, device="cpu")
-    full._supports = {f"c{i}": red._supports["red"] for i in range(254)}
+    full._known = {f"c{i}": red._supports["red"] for i in range(254)}
     with pytest.raises(UsageError, match="255 classes"):
         full.add("one more", [image], [mask])
     full.add("c0", [image], [mask])
@@ -193,7 +193,7 @@ def test_more_classes_than_a_label_map_holds_are_refused(red):
 
 def test_a_support_is_refused_by_another_encoder(red, tmp_path):
     red.save(tmp_path / "red.safetensors")
-    with pytest.raises(UsageError, match="efficientnet-lite0"):
+    with pytest.raises(UsageError, match="efficientnet-lite2"):
         shotseg.Segmenter.load(tmp_path / "red.safetensors", encoder="resnet50")
 
 

@@ -189,6 +189,29 @@ def test_tags_of_the_crop_are_those_that_it_shows(label_maps):
     assert sizes == {0, 1}
 
 
+def test_a_novel_pixel_stays_hidden_after_crops_that_showed_nothing(tmp_path):
+    (tmp_path / "classes.csv").write_text("class_id,class\n" + "".join(f"{i},{c}\n" for i, c in enumerate(CLASSES)))
+    for i in range(6):  # nothing is known but a novel object in one corner: most crops are empty
+        image, labels = photo(i)[0], np.full((48, 64), 255, np.uint8)
+        labels[:18, :24] = 3 + i % 2
+        labels[0, 0] = 1
+        write_png(tmp_path / "images" / f"{i}.png", image)
+        write_png(tmp_path / "masks" / f"{i}.png", labels)
+    own = loader(tmp_path, weak_shot={"label_scope": "crop"}, augment={"scale": [2.0, 2.0]})
+    novel = torch.tensor([own.classes.index(name) for name in NOVEL])
+    drawn = [own.draw(i) for i in range(100)]
+    assert not any(torch.isin(b.maps, novel).any() for b in drawn)
+    assert any(b.tags[0] for b in drawn)
+
+
+def test_small_label_maps_are_kept_up_to_a_bound(label_maps, monkeypatch):
+    own = loader(label_maps)
+    monkeypatch.setattr(task, "KEPT", 2 * own.recipe.model.size**2)
+    first = [own._map("train", i) for i in range(len(own.data["train"]))]
+    assert len(own._small) == 2 < len(first)
+    assert all(torch.equal(own._map("train", i), kept) for i, kept in enumerate(first))
+
+
 def test_a_draw_is_a_function_of_its_place_alone(label_maps):
     first, second = loader(label_maps), loader(label_maps)
     [first.draw(i) for i in range(5)]

@@ -25,7 +25,7 @@ from shotseg.models.blocks.set_criterion import DICE, FOCAL, Proposals, Targets
 from shotseg.models.maskformer import semantic as semantic_scores
 from shotseg.models.simformer import SimFormer, pseudo_label
 from shotseg.reference import simformer as reference
-from shotseg.training.weak_shot import padded
+from shotseg.training.short_crop import padded
 
 BASE, NOVEL, CLASSES = [0, 1, 2, 4, 6], [3, 5, 7], 8
 TARGETS = {"NovelScore": "novel", "FullScore": "full", "FullLogit": "logit", "FullLogitC": "relu-logit"}

@@ -105,7 +105,7 @@ def test_an_episode_depends_on_seed_and_number_alone(photos):
 
 def test_features_on_disk_are_those_of_the_encoder(photos, tmp_path):
     kept = task(photos, cache=tmp_path)
-    cache: FeatureCache = kept.caches[id(kept.views.train)]
+    cache: FeatureCache = kept.caches["train"]
     cache.prepare(0)
     for flipped in (False, True):
         stored = cache.read(0, flipped)

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from shotseg.segmenter import Segmenter, load
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'shotseg' has no attribute {name!r}")

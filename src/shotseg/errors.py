@@ -1,5 +1,7 @@
 """The one error type that a person should see: a single line with what is wrong, where, and the mend."""
 
+import warnings
+
 
 class ShotsegError(Exception):
     """Something the user can mend. The message is one line: what, which file or value, what to do."""
@@ -16,3 +18,12 @@ class UsageError(ShotsegError):
 def first_line(error: BaseException) -> str:
     """What an error of another library says, in one line of at most 200 characters."""
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+
+
+class InputWarning(UserWarning):
+    """A file of the user's was read, though perhaps not as it was meant. The message is one line."""
+
+
+def note(line: str) -> None:
+    """Say one line that stops nothing; the same line is said once."""
+    warnings.warn(line, InputWarning, stacklevel=2)

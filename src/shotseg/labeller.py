@@ -23,7 +23,7 @@ from shotseg.priors.cut import Labels
 from shotseg.result import Result
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PseudoLabel(Result):
     """The pseudo masks of one photo; ``classes`` are those that it is known to show.
 
@@ -42,7 +42,7 @@ class PseudoLabel(Result):
         """Class name -> (H, W) bool, True where the class surely is."""
         return {name: mask == 1 for name, mask in zip(self.classes, self.own)}
 
-    def save(self, folder: str | Path, name: str) -> None:
+    def save(self, folder: str | Path, name: str = "photo") -> None:
         """Write under ``folder``, all PNG: ``labels/<name>``; for each class ``masks/<class>/<name>`` in {0, 1, 255} and
         ``soft/<class>/<name>``, the probability times 255; and ``tlg/`` in the authors' layout where one is asked for."""
         for class_name, mask in zip(self.classes, self.own):

@@ -1,65 +1,124 @@
-"""What users hand in: a photo or a mask as a path, an array, a PIL image or a Sample; and the names of classes."""
+"""What users hand in: a photo or a mask as a path, bytes, an array, a PIL image or a Sample; and the names of classes."""
 
 from __future__ import annotations
 
+import os
+import unicodedata
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
-from shotseg.data import image_labels
+from shotseg.data import image_labels, masks
 from shotseg.data import images as files
+from shotseg.data.masks import binary
+from shotseg.data.pixels import Pixels, decode, from_array, from_image, to_rgb
 from shotseg.data.samples import IGNORE, Sample
-from shotseg.errors import InputError, ShotsegError, UsageError
+from shotseg.errors import InputError, ShotsegError, UsageError, first_line
 
-Photo = str | Path | np.ndarray | Image.Image | Sample
+Photo = str | os.PathLike | bytes | np.ndarray | Image.Image | Sample | Any  # Any: also an open file, a tensor, a list
 MOST_CLASSES = 254  # a label map holds 0 = background and 255 = ignore beside them
 
 
 def read_photo(photo: Photo) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a path, array, PIL image or Sample."""
+    """(H, W, 3) uint8 RGB of a path, the bytes of a file, an open file, a PIL image, a Sample, or an array, tensor or list.
+
+    The same pixels give the same photo, whatever they come in: see :func:`shotseg.data.pixels.shown_range`.
+    Arrays are (H, W), (H, W, C) or (C, H, W) with C = 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha).
+    Raises InputError for anything else, and for a file that cannot be read.
+    """
     if isinstance(photo, Sample):
-        return photo.image
-    if isinstance(photo, Image.Image):
-        return np.array(photo.convert("RGB"))
-    if isinstance(photo, np.ndarray):
-        if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or not photo.size:
-            raise InputError(f"photo array {photo.shape} {photo.dtype}: give (H, W, 3) uint8 RGB")
-        return photo
-    return files.read_image(photo)
+        photo = photo.image
+    if isinstance(photo, str | os.PathLike):
+        return files.read_image(os.fspath(photo))
+    return to_rgb(_pixels(photo, "photo"))
 
 
 def read_shot(photo: Photo, mask: Any = None) -> tuple[np.ndarray, np.ndarray | None]:
-    """A support photo, (H, W, 3) uint8, and its mask, (H, W) uint8 in {0, 1, 255}, or None where there is none."""
-    if isinstance(photo, (str, Path)) and isinstance(mask, (str, Path)):
-        return files.read_pair(photo, mask)
+    """A support photo, (H, W, 3) uint8, and its mask, (H, W) uint8 in {0, 1, 255}, or None where there is none.
+
+    mask: anything that :func:`read_photo` takes, read by the rule of :mod:`shotseg.data.masks`; None: that of a Sample.
+    Raises InputError where either cannot be read, their shapes differ, or no pixel is the class.
+    """
     image = read_photo(photo)
     if mask is None and isinstance(photo, Sample):
         mask = photo.mask
     if mask is None:
         return image, None
-    if isinstance(mask, (str, Path)):
-        return image, files.one_class(files.read_mask(mask, like=image.shape[:2]))
-    known = np.asarray(mask)
-    if known.shape != image.shape[:2]:
+    name = mask if isinstance(mask, str | os.PathLike) else f"the mask of {title(photo)}"
+    known = _as_decoded(photo, mask)
+    if known is None:
+        known = binary(_pixels(mask, name), name)
+    known = files.scaled_to(known, image.shape[:2], name, title(photo))
+    if not (known == 1).any():
+        raise InputError(f"{name}: no foreground pixel; mark the object, or leave this pair out")
+    masks.warn_if_doubtful(known, name)
+    return image, known
+
+
+def is_one(photos: Any) -> bool:
+    """Whether this is one photo (or mask), not a sequence of them; a nested list of numbers is read as a sequence."""
+    shape = getattr(photos, "shape", None)
+    if shape is not None:
+        return len(shape) == 2 or (len(shape) == 3 and (shape[2] <= 4 or shape[0] in (1, 3, 4)))
+    return isinstance(photos, str | os.PathLike | bytes | Image.Image | Sample) or hasattr(photos, "read")
+
+
+def _as_decoded(photo: Photo, mask: Any) -> np.ndarray | None:
+    """The mask that a data set has read already, in {0, 1, 255}; None where it is not in that form."""
+    if not isinstance(photo, Sample) or mask is not photo.mask:
+        return None
+    values = np.unique(np.asarray(mask)).tolist()
+    return np.asarray(mask).astype(np.uint8) if 1 in values and set(values) <= {0, 1, IGNORE} else None
+
+
+def _pixels(source: Any, name: object) -> Pixels:
+    if isinstance(source, str | os.PathLike):
+        return decode(files.read_bytes(os.fspath(source)), name)
+    if isinstance(source, Image.Image):
+        return from_image(source)
+    if hasattr(source, "read"):
+        name = getattr(source, "name", name)
+        if source.seekable():
+            source.seek(0)
+        source = source.read()
+    if isinstance(source, bytes | bytearray | memoryview):
+        return decode(bytes(source), name)
+    if isinstance(source, torch.Tensor):
+        source = source.detach().cpu().numpy()
+    if not isinstance(source, np.ndarray | list | tuple):
         raise InputError(
-            f"{title(photo)}: the mask array is {known.shape} but the photo is {image.shape[:2]}; make them the same size"
+            f"{name}: a {type(source).__name__}; give a path, bytes, an open file, a PIL image or an array"
         )
-    binary = known.dtype == bool or not np.isin(known, (0, IGNORE), invert=True).any()
-    return image, (known != 0).astype(np.uint8) if binary else files.one_class(known)
+    try:
+        return from_array(source, name)
+    except ValueError as error:  # rows of different lengths
+        raise InputError(f"{name}: no rectangle of numbers ({first_line(error)}); give (H, W) or (H, W, 3)") from None
 
 
 def check_classes(names: Collection[str], where: object, error: type[ShotsegError] = UsageError) -> None:
-    """Raise ``error`` for more names than a label map holds, or for one that cannot be a folder's name."""
+    """Raise ``error`` for more names than a label map holds, for one that cannot be a folder's name, or for two that are one
+    folder on Windows and macOS."""
     if not 1 <= len(names) <= MOST_CLASSES:
         raise error(f"{where}: {len(names)} classes, but a label map holds 1 to {MOST_CLASSES}; take them in parts")
+    filed: dict[str, str] = {}
     for name in names:
         image_labels.check_name(name, where, error)
+        other = filed.setdefault(filed_as(name), name)
+        if other != name:
+            first, second = sorted((name, other))
+            raise error(f"{where}: classes {first!r} and {second!r} are one folder on Windows and macOS; rename one")
+
+
+def filed_as(name: str) -> str:
+    """What two names have in common that Windows or macOS keep as one file: letter case and spelling of accents make no
+    difference there, nor do dots and blanks at the end."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).rstrip(". ")
 
 
 def title(photo: Photo) -> str:
     if isinstance(photo, Sample):
         return photo.id or str(photo.path or "sample")
-    return str(photo) if isinstance(photo, (str, Path)) else "photo"
+    return str(photo) if isinstance(photo, str | os.PathLike) else "photo"

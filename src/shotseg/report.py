@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import heapq
 import html
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files as package_files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 from PIL import Image
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from shotseg.result import Result
 
 SHOWN = 400  # photos in the page, the doubtful ones first: more would make it slow to open
+EXAMPLES = 8  # pictures of examples that the page shows of a class
 PANEL = (300, 195)  # largest width and height of one picture
 
 
@@ -46,11 +49,17 @@ def write_thumbnail(state: Path, name: str, result: Result) -> None:
 
 
 def write(
-    path: Path, lines: Sequence[str], state: Path, supports: Mapping[str, list[np.ndarray]], settings: Mapping[str, Any]
+    path: Path,
+    lines: Sequence[str],
+    state: Path,
+    supports: Mapping[str, list[np.ndarray]],
+    settings: Mapping[str, Any],
+    total: int,
 ) -> Path:
     """Write the page of the photos in ``lines`` (JSON, as in results.jsonl) and give its path.
 
     supports: class name -> pictures (H, W, 3) uint8 of its examples.    settings: shown as they are.
+    total: photos that there were to do.     The page links to the masks and label maps in its folder.
     """
     records = [json.loads(line) for line in lines]
     failed = [record for record in records if record["error"]]
@@ -58,7 +67,7 @@ def write(
     shown = heapq.nsmallest(SHOWN, done, key=lambda record: record["confidence"])
     classes = settings["classes"]
     parts = {
-        "title": f"{len(done)} photo{'s' if len(done) != 1 else ''} segmented",
+        "title": _title(len(done), total),
         "facts": " · ".join(
             html.escape(f"{key} {value}") for key, value in settings.items() if isinstance(value, str | int)
         ),
@@ -66,36 +75,57 @@ def write(
         "colours": "".join(f".c{i}{{--colour:rgb{tuple(map(int, PALETTE[i + 1]))}}}" for i in range(len(classes))),
         "supports": "".join(_support(i, name, supports.get(name, [])) for i, name in enumerate(classes)),
         "note": _note(len(done), len(shown)),
+        "column": f":root{{--column:{_column(state, shown)}px}}",
         "cards": "".join(_card(record, state, classes) for record in shown),
         "failed": _failures(failed),
     }
     page = package_files("shotseg").joinpath("report.html").read_text(encoding="utf-8")
     for key, text in parts.items():
         page = page.replace(f"<!--{key}-->", text).replace(f"/*{key}*/", text)
-    files.write_bytes(path, page.encode())
+    files.write_bytes(path, page.encode("utf-8", "backslashreplace"))
     return path
 
 
-def _support(index: int, name: str, pictures: Iterable[np.ndarray]) -> str:
+def _title(done: int, total: int) -> str:
+    of = "" if done == total else f" of {total}"
+    return f"{done}{of} photo{'s' if total != 1 else ''} segmented"
+
+
+def _column(state: Path, shown: Sequence[Mapping[str, Any]]) -> int:
+    """The least width of a card, in pixels: most pictures are then shown at 0.7 of their own width or more."""
+    widths = []
+    for record in shown[:20]:
+        with contextlib.suppress(OSError), Image.open(thumbnail_path(state, record["name"])) as picture:
+            widths.append(picture.width)
+    return int(np.clip(0.7 * np.median(widths or [PANEL[0]]), 300, 640))
+
+
+def _support(index: int, name: str, pictures: Sequence[np.ndarray]) -> str:
     shots = "".join(
-        f'<img src="{_embedded(_jpeg(picture))}" alt="example of {html.escape(name)}">' for picture in pictures
+        f'<img src="{_embedded(_jpeg(picture))}" alt="example of {html.escape(name)}">'
+        for picture in pictures[:EXAMPLES]
     )
-    return f'<figure class="c{index}"><figcaption>{html.escape(name)}</figcaption><div>{shots}</div></figure>'
+    more = f"<p>and {len(pictures) - EXAMPLES} more</p>" if len(pictures) > EXAMPLES else ""
+    return f'<figure class="c{index}"><figcaption>{html.escape(name)}</figcaption><div>{shots}</div>{more}</figure>'
 
 
 def _card(record: Mapping[str, Any], state: Path, classes: Sequence[str]) -> str:
     picture = thumbnail_path(state, record["name"])
     image = f'<img loading="lazy" src="{_embedded(picture.read_bytes())}" alt="">' if picture.is_file() else ""
+    labels = _link("labels", record["name"])
     chips = "".join(
-        f'<li class="c{i}{"" if record["classes"][name]["area"] else " none"}">{html.escape(name)} '
+        f'<li class="c{i}"><a href="{_link("masks", name, record["name"])}">{html.escape(name)}</a> '
         f"<b>{_percent(record['classes'][name]['area'])}</b></li>"
         for i, name in enumerate(classes)
         if name in record["classes"]
     )
+    likeliest = max(record["present"].items(), key=lambda item: item[1], default=None)
+    guess = f", likeliest {html.escape(likeliest[0])} ({_percent(likeliest[1])})" if likeliest else ""
+    chips = chips or f'<li class="none">none of the classes found{guess}</li>'
     confidence, area = record["confidence"], sum(found["area"] for found in record["classes"].values())
     file = html.escape(record["file"])
     return (
-        f'<article data-confidence="{confidence}" data-area="{area:.6f}" data-file="{file}">{image}'
+        f'<article data-confidence="{confidence}" data-area="{area:.6f}" data-file="{file}"><a href="{labels}">{image}</a>'
         f'<div class="line"><span class="file" title="{file}">{file}</span>'
         f'<meter min="0" max="1" low=".35" high=".5" optimum="1" value="{confidence}"></meter>'
         f"<b>{confidence:.2f}</b></div><ul>{chips}</ul></article>"
@@ -116,7 +146,12 @@ def _note(done: int, shown: int) -> str:
 
 
 def _percent(part: float) -> str:
-    return "not found" if part == 0 else f"{100 * part:.1f} %" if part >= 0.001 else "< 0.1 %"
+    return f"{100 * part:.1f} %" if part >= 0.001 else "< 0.1 %"
+
+
+def _link(*parts: str) -> str:
+    """Where a picture lies, from the page; escaped for HTML too."""
+    return quote("/".join(parts), errors="surrogateescape") + ".png"
 
 
 def _embedded(jpeg: bytes) -> str:

@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from shotseg.data import images as files
+from shotseg.evaluation.counts import expected_iou
 from shotseg.overlay import PALETTE, draw
 
+SHOWN = 640  # longer side of the picture in a notebook
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """What was found in one photo.
 
     image: (H, W, 3) uint8 RGB.                  labels: (H, W) uint8, 0 = background, i + 1 = ``classes[i]``.
     probabilities: class name -> (H, W) float32 in [0, 1]; with the background's they sum to 1.
+    present: class name -> the probability that the class is in the photo, in [0, 1]; where it is not said, of its surest pixel.
     """
 
     image: np.ndarray
     classes: tuple[str, ...]
     labels: np.ndarray
     probabilities: Mapping[str, np.ndarray]
+    present: Mapping[str, float] = field(default_factory=dict, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not self.present:
+            surest = {name: float(soft.max()) for name, soft in self.probabilities.items()}
+            object.__setattr__(self, "present", surest)
 
     @cached_property
     def masks(self) -> dict[str, np.ndarray]:
@@ -44,20 +58,45 @@ class Result:
         """Class name -> the IoU that the mask is expected to have if the probabilities hold, in [0, 1].
 
         Expected intersection over expected union: sum of p inside the mask / (mask's area + sum of p outside it). For a
-        class that was not found: the probability that it is not there, 1 - max p.
+        class that was not found: the probability that it is not there.
         """
-        return {name: _expected_iou(self.probabilities[name], self.masks[name]) for name in self.classes}
+        return {
+            name: expected_iou(self.probabilities[name], mask) if mask.any() else 1 - self.present[name]
+            for name, mask in self.masks.items()
+        }
 
     @property
     def confidence(self) -> float:
-        """The lowest confidence of any class: sort by it to see the doubtful photos first."""
-        return min(self.confidences.values())
+        """The mean of the confidences of the classes found, weighted by area; where none is found, the probability that none is
+        there. Sort by it to see the doubtful photos first."""
+        found = {name: area for name, area in self.areas.items() if area}
+        if not found:
+            return 1 - max(self.present.values(), default=0.0)
+        return sum(area * self.confidences[name] for name, area in found.items()) / sum(found.values())
 
     def overlay(self) -> np.ndarray:
         """(H, W, 3) uint8: the photo with every class tinted and outlined in its palette colour."""
         return draw(self.image, self.labels)
 
-    def save(self, folder: str | Path, name: str) -> None:
+    def __repr__(self) -> str:
+        height, width = self.labels.shape
+        found = ", ".join(f"{name} {area:.1%}" for name, area in self.areas.items() if area > 0)
+        return f"<Result {width} x {height}: {found or 'nothing found'}; confidence {self.confidence:.2f}>"
+
+    def _repr_png_(self) -> bytes:
+        """The overlay, as Jupyter shows it."""
+        picture = Image.fromarray(self.overlay())
+        picture.thumbnail((SHOWN, SHOWN))
+        buffer = io.BytesIO()
+        picture.save(buffer, format="PNG")
+        return buffer.getvalue()
+
+    def _repr_html_(self) -> str:
+        """What was found, and the overlay below it."""
+        picture = base64.b64encode(self._repr_png_()).decode()
+        return f'<p>{html.escape(repr(self)[1:-1])}</p><img alt="" src="data:image/png;base64,{picture}">'
+
+    def save(self, folder: str | Path, name: str = "photo") -> None:
         """Write ``masks/<class>/<name>.png`` (0/255) and ``labels/<name>.png`` (palette) under ``folder``."""
         for class_name, mask in self.masks.items():
             files.write_png(Path(folder, "masks", class_name, f"{name}.png"), mask.astype(np.uint8) * 255)
@@ -81,14 +120,6 @@ class Result:
             axis.axis("off")
         figure.tight_layout()
         return figure
-
-
-def _expected_iou(probability: np.ndarray, mask: np.ndarray) -> float:
-    if not mask.any():
-        return float(1 - probability.max())
-    inside = float(probability[mask].sum(dtype=np.float64))
-    everywhere = float(probability.sum(dtype=np.float64))
-    return inside / (float(mask.sum()) + everywhere - inside)
 
 
 def winners(scores: Tensor) -> Tensor:

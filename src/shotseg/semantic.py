@@ -20,13 +20,13 @@ from shotseg.result import Result, winners
 from shotseg.training import checkpoint as trained
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LabelMap(Result):
     """Every pixel of one photo. soft: also save the probability of each class."""
 
     soft: bool = False
 
-    def save(self, folder: str | Path, name: str) -> None:
+    def save(self, folder: str | Path, name: str = "photo") -> None:
         super().save(folder, name)
         if self.soft:
             self.save_soft(folder, name)

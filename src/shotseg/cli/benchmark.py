@@ -165,9 +165,9 @@ def _seconds(work: Callable[[], Any]) -> float:
 
 def _folder(segmenter: Any, paths: list[Path], count: int, batch: int) -> dict[str, float]:
     """Photos a second through a folder, and the peak memory after a tenth of it and at its end."""
-    from shotseg.folder import Photo, segment_folder
+    from shotseg.runs import PhotoFile, segment_folder
 
-    photos = [Photo(str(paths[i % len(paths)]), f"{i:06d}.jpg", f"{i:06d}") for i in range(count)]
+    photos = [PhotoFile(str(paths[i % len(paths)]), f"{i:06d}.jpg", f"{i:06d}") for i in range(count)]
     peaks = []
     with tempfile.TemporaryDirectory() as out, progress("folder", count) as advance:
 

@@ -5,15 +5,33 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
+from shotseg.cli import evaluated
 from shotseg.cli.console import progress, say, table
+from shotseg.cli.formats import Source
 from shotseg.cli.output import check_out
+from shotseg.cli.parsing import must_exist
 from shotseg.errors import UsageError
+
+READ_BY_EFFORT = {
+    "dataset",
+    "root",
+    "root_format",
+    "out",
+    "method",
+    "encoder",
+    "checkpoint",
+    "fold",
+    "shot",
+    "classes",
+    "kind",
+}
+READ_BY_EFFORT |= {"min_area", "folds", "episodes", "seeds", "size", "device", "cache_mb", "effort"}
 
 
 @dataclass(frozen=True)
@@ -27,9 +45,11 @@ class Evaluate:
     """
 
     dataset: tyro.conf.Positional[str] = ""
-    """ "folder" (images/<class>/, masks/<class>/) or a prepared data set; see: shotseg list datasets."""
+    """ "folder", a prepared data set (see: shotseg list datasets), or in place of "folder --root PATH" the path itself."""
     root: Path | None = None
-    """Folder of the data set."""
+    """Folder of the data set; of "folder" images/<class>/ with masks/<class>/, or annotations of another tool."""
+    root_format: Annotated[Source, tyro.conf.arg(name="from")] = "auto"
+    """How the masks of a folder are stored, where two formats fit; "auto" looks."""
     out: Path | None = None
     """Result file (.json); the report is written beside it as .report.html."""
     method: str = "matching"
@@ -48,6 +68,8 @@ class Evaluate:
     """With --way: photos of each class that are asked for all of them, for each seed's draw of the examples."""
     present: float = 0.5
     """With --way: presence from which a class is said to be in a photo."""
+    effort: bool = False
+    """Count the strokes of a simulated person who corrects --episodes photos of each class (default 12), see docs/effort.md."""
     classes: tuple[str, ...] = ()
     """Test only these classes."""
     kind: str | None = None
@@ -90,6 +112,8 @@ class Evaluate:
     def run(self) -> int:
         if self.compare:
             return self._compare(*self.compare)
+        if self.root is None and self.dataset != "folder" and Path(self.dataset).exists() and self.dataset:
+            return replace(self, dataset="folder", root=Path(self.dataset)).run()
         if not self.dataset or self.root is None or self.out is None:
             raise UsageError(
                 "give a data set, --root and --out, as: shotseg evaluate folder --root photos --out x.json"
@@ -102,12 +126,15 @@ class Evaluate:
         if self.workers < 0:
             raise UsageError(f"--workers {self.workers}: must be 0 or more")
         self._check_ways()
+        if self.effort:
+            self._refuse([f.name for f in fields(self) if f.name not in READ_BY_EFFORT], "--effort")
         if self.out.suffix != ".json":
             raise UsageError(f"--out {self.out}: name a file that ends in .json")
+        must_exist(root=self.root, checkpoint=self.checkpoint)
         check_out(self.out)
         from shotseg.models import SEMANTIC
 
-        if self._names()[0] not in SEMANTIC:
+        if evaluated.names(self)[0] not in SEMANTIC:
             return self._evaluate(self.root, self.out)
         if self.checkpoint is None:
             raise UsageError(f"--method {self.method}: it knows only the classes of its training; give --checkpoint")
@@ -169,31 +196,22 @@ class Evaluate:
     def _evaluate(self, root: Path, out: Path) -> int:
         import torch
 
-        from shotseg.data.images import sha256, write_bytes
+        from shotseg.data.images import write_bytes
         from shotseg.evaluation import report, results
-        from shotseg.evaluation.pool import Pool
+        from shotseg.evaluation.pool import Pool, areas
         from shotseg.evaluation.protocols import draw_episodes, list_hash
         from shotseg.evaluation.run import Evaluator, evaluate, partial_files
         from shotseg.evaluation.several import Several
 
         workers = self.workers or torch.get_num_threads()
-        protocol = self._protocol()
-        dataset, classes = self._data(root)
-        pool = Pool(dataset, classes, self.shot, protocol.min_pixels, _areas(dataset, protocol.min_pixels))
-        model, device = self._model()
+        protocol = evaluated.protocol(self)
+        dataset, classes = evaluated.data_set(self, root)
+        pool = Pool(dataset, classes, self.shot, protocol.min_pixels, areas(dataset, protocol.min_pixels))
+        model, device = evaluated.model(self)
         parts = (model, dataset, pool, protocol, device, self.cache_mb)
-        method, encoder = self._names()
-        about: dict[str, Any] = {
-            "method": method,
-            "encoder": encoder,
-            "checkpoint": None
-            if self.checkpoint is None
-            else {"file": str(self.checkpoint), "sha256": sha256(self.checkpoint)},
-            "dataset": self.dataset,
-            "fold": int(self.fold) if self.fold and self.fold.isdecimal() else self.fold,
-            "shot": self.shot,
-            "data": getattr(dataset, "choices", {"root": str(root), "kind": self.kind, "min_area": self.min_area}),
-        }
+        about = evaluated.about(self, dataset)
+        if self.effort:
+            return self._effort(Evaluator(*parts), about, out)
         if self.way > 1 and self.protocol == "cst":
             return self._ways(Evaluator(*parts), about, out)
         if self.way > 1:
@@ -234,18 +252,40 @@ class Evaluate:
         table(title, ("percent", "mIoU", "95 % interval", "FB-IoU"), results.lines(content), ("mIoU", "FB-IoU"))
         if unmet := results.unmet(content):
             say(unmet)
-        if results.published(method, self.dataset, self.shot) and not content["published"]:
-            say(f"published numbers of {method}: not shown, they have other folds, another encoder or another protocol")
+        if results.published(about["method"], self.dataset, self.shot) and not content["published"]:
+            say(
+                f"published numbers of {about['method']}: not shown, they have other folds, another encoder or another protocol"
+            )
         if protocol.overridden:
             say(f"not the preset {protocol.name}: changed {', '.join(protocol.overridden)}")
         print(f"result: {out}, report: {out.with_suffix('.report.html')}")
         return 0
 
+    def _effort(self, evaluator: Any, about: dict[str, Any], out: Path) -> int:
+        from shotseg.data.images import write_bytes
+        from shotseg.evaluation import effort, results
+
+        photos, seeds, classes = self.episodes or 12, evaluator.protocol.seeds, evaluator.pool.classes
+        person = effort.Person()
+        with progress("correcting", len(effort.RUNS) * len(seeds) * len(classes)) as advance:
+            rows = effort.measure(evaluator, self.shot, photos, seeds, person, advance)
+        about = {**about, "size": evaluator.size, "seeds": seeds}
+        content = {**effort.result(about, rows, person, photos), "environment": results.environment(evaluator.device)}
+        write_bytes(out, json.dumps(content, ensure_ascii=False).encode())
+        columns = ("run", "strokes a photo", "95 % interval", "% none at 0.8", "% none at 0.85", "% given up")
+        title = f"{self.dataset}, {len(classes)} classes, {self.shot}-shot, {photos} photos a class and seed"
+        table(title, columns, effort.lines(content), columns[1:])
+        low, high = content["carried_to_alone_interval"]
+        print(f"carried / alone: {content['carried_to_alone']:.2f} ({low:.2f} .. {high:.2f})")
+        print(f"result: {out}")
+        return 0
+
     def _ways(self, evaluator: Any, about: dict[str, Any], out: Path) -> int:
         from shotseg.data.images import write_bytes
         from shotseg.evaluation import n_way
+        from shotseg.evaluation.protocols import preset
 
-        content = n_way.result(evaluator, about, self.way, self.shot)
+        content = n_way.result(evaluator, about, self.way, self.shot, preset("cst", self.dataset).rule)
         write_bytes(out, json.dumps(content, ensure_ascii=False, default=str).encode())
         title = f"{self.dataset}, {self.way}-way {self.shot}-shot, {content['protocol']['episodes']} episodes a seed"
         rows = [(name, f"{content[name]:.1f}") for name in ("miou", "exact_ratio")]
@@ -275,82 +315,6 @@ class Evaluate:
         print(f"result: {out}, report: {out.with_suffix('.report.html')}")
         return 0
 
-    def _protocol(self) -> Any:
-        from shotseg.evaluation.protocols import preset
-
-        return preset(self.protocol, self.dataset).override(
-            episodes=self.episodes,
-            seeds=self.seeds or None,
-            size=self.size,
-            geometry=self.geometry,
-            score_at=self.score_at,
-            fusion=self.fusion,
-            ignore_band=self.ignore_band,
-            rule=self.rule,
-        )
-
-    def _data(self, root: Path) -> tuple[Any, list[str]]:
-        """The data set and the names of the classes to test."""
-        from shotseg import data
-
-        if self.dataset == "folder":
-            dataset: Any = data.load("folder", root, kind=self.kind, min_area=self.min_area)
-            wanted = dataset.classes
-            if self.fold is not None:
-                found = {str(fold): names for fold, names in dataset.folds.items()}
-                if self.fold not in found:
-                    known = f"choose from: {', '.join(found)}" if found else "its index.csv names none, leave it out"
-                    raise UsageError(f"--fold: no fold {self.fold!r} in {root}; {known}")
-                wanted = found[self.fold]
-        else:
-            family = "pfenet" if self.protocol in ("pfenet", "bam", "hdmnet", "pi-clip") else "hsnet"
-            # the class of a query is drawn among all that it shows; the pool itself asks for the least area
-            least = 1 if self._protocol().min_pixels else None
-            view = {"split": "test", "fold": self.fold, "family": family, "folds": self.folds, "min_pixels": least}
-            dataset = data.load(self.dataset, root, **view)
-            wanted = dataset.classes
-        if unknown := set(self.classes) - set(wanted):
-            raise UsageError(f"--classes: no class {sorted(unknown)[0]!r} to test; choose from: {', '.join(wanted)}")
-        if self.classes:
-            return dataset, [name for name in wanted if name in self.classes]
-        enough = _with_enough_photos(dataset, wanted, self.shot)
-        if left_out := [name for name in wanted if name not in enough]:
-            say(f"left out, fewer than {self.shot + 1} photos: {', '.join(left_out)}")
-        if not enough:
-            raise UsageError(
-                f"--shot {self.shot}: no class of {root} has the {self.shot + 1} photos with masks that this needs"
-            )
-        return dataset, enough
-
-    def _model(self) -> tuple[Any, Any]:
-        import os
-
-        from shotseg import encoders, models
-        from shotseg.device import pick_device
-
-        local = os.environ.get("LOCAL_RANK")
-        device = pick_device(self.device)
-        if device.type == "cuda" and local is not None:
-            device = pick_device(f"cuda:{local}")
-        if self.checkpoint is not None:
-            from shotseg.training.checkpoint import load_model
-
-            return load_model(self.checkpoint, str(device)), device
-        method, encoder = self._names()
-        model = models.load(method, encoders.load(encoder, device=str(device)))
-        models.warn_untrained(method, model)
-        return model.to(device).eval(), device
-
-    def _names(self) -> tuple[str, str]:
-        """Method and encoder, of the flags or of the checkpoint."""
-        from shotseg import models
-
-        if self.checkpoint is None:
-            return self.method, models.encoder_for(self.method) if self.encoder == "auto" else self.encoder
-        from shotseg.training.checkpoint import names
-
-        return names(self.checkpoint)
-
     def _compare(self, first: Path, second: Path) -> int:
         from shotseg.data.images import write_bytes
         from shotseg.evaluation.results import compare
@@ -371,21 +335,5 @@ def _confidence(image: Any, labels: Any, probabilities: Any, present: Any) -> fl
     from shotseg.result import Result
 
     names = tuple(f"{i}" for i in range(len(probabilities)))
-    return Result(image, names, labels, dict(zip(names, probabilities))).confidence
-
-
-def _with_enough_photos(dataset: Any, names: list[str], shots: int) -> list[str]:
-    photos: dict[str, set[str]] = {name: set() for name in names}
-    for item in dataset.items:
-        if item.class_name in photos and item.mask_path is not None:
-            photos[item.class_name].add(item.content)
-    return [name for name in names if len(photos[name]) > shots]
-
-
-def _areas(dataset: Any, min_pixels: int) -> list[int] | None:
-    """Foreground pixels of every item, where the protocol asks for a least number."""
-    if not min_pixels:
-        return None
-    if hasattr(dataset, "areas"):
-        return list(dataset.areas)
-    return [int((dataset.sample(i).mask == 1).sum()) for i in range(len(dataset.items))]
+    said = dict(zip(names, map(float, present)))
+    return Result(image, names, labels, dict(zip(names, probabilities)), present=said).confidence

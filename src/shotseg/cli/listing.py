@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional
 
+from shotseg.cli.choices import DATASETS, ENCODERS, MODELS, NEEDS
 from shotseg.cli.console import table
 
 
@@ -26,18 +27,32 @@ class List:
         elif self.what == "protocols":
             _protocols()
         else:
-            print("\n".join(_names(self.what)))
+            _lines(_rows(self.what))
         return 0
 
 
-def _names(what: str) -> list[str]:
+def _rows(what: str) -> list[tuple[str, ...]]:
+    """The cells of each line, the name first."""
     if what == "recipes":
         from shotseg.training.recipe import list_recipes
 
-        return list_recipes()
+        return [(name,) for name in list_recipes()]
+    if what == "encoders":
+        from shotseg.encoders import list_weights
+
+        return [(row.name, f"needs {NEEDS[row.source]}", *ENCODERS[row.name]) for row in list_weights()]
     import shotseg
 
-    return {"models": shotseg.list_models, "encoders": shotseg.list_encoders, "datasets": shotseg.list_datasets}[what]()
+    if what == "models":
+        return [(name, f"needs {MODELS[name][0]}", *MODELS[name][1:]) for name in shotseg.list_models()]
+    return [(name, *DATASETS[name]) for name in shotseg.list_datasets()]
+
+
+def _lines(rows: list[tuple[str, ...]]) -> None:
+    """One line a row, cells below each other; nothing is cut off, so that a script may read it."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
 
 
 def _weights() -> None:

@@ -7,6 +7,7 @@ import inspect
 import io
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
@@ -38,6 +39,20 @@ def parse(verb: type[Verb], arguments: Sequence[str], program: str, default: Any
     raise UsageError(f"{_one_line(said.getvalue())}; see {program} --help")
 
 
+def must_exist(**paths: Path | None) -> None:
+    """Raise UsageError for the first flag whose file or folder is not there; None is a flag that was not given."""
+    for flag, path in paths.items():
+        if path is not None and not path.exists():
+            raise UsageError(f"--{flag} {path}: no such file or folder; check the path")
+
+
+def identity(path: Path) -> str:
+    """A file by its name and its content, for the settings of a run."""
+    from shotseg.data.images import sha256
+
+    return f"{path.name} {sha256(path)[:16]}"
+
+
 def _one_line(box: str) -> str:
     """What tyro's box says between its title and its rule, and the option that it suggests below."""
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip("│╭╮╰╯").rstrip() for line in box.splitlines()[1:]]
@@ -50,5 +65,8 @@ def _one_line(box: str) -> str:
         margin = min(len(line) - len(line.lstrip()) for line in below)
         return "missing " + ", ".join(line.split()[0] for line in below if line[margin] != " ")
     text = " ".join(message.split("Got errors:")[0].split()).rstrip(".")
+    surplus = text.partition(": ")[2].split(", ") if text.startswith("Unrecognized") else []
+    if surplus and Path(surplus[0]).exists():
+        return f'{surplus[0]} is one value too many; put a pattern in quotes, as --query "photos/*.jpg"'
     option = re.search(r"^ +(--[\w.-]+)", hints, re.MULTILINE)
     return f"{text}, did you mean {option[1]}?" if option and text.startswith("Unrecognized") else text

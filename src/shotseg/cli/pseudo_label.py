@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from shotseg.cli.console import progress, say, table
+from shotseg.cli.formats import Target, export_options
+from shotseg.cli.parsing import identity, must_exist
 from shotseg.errors import InputError, UsageError
 
 if TYPE_CHECKING:
+    from shotseg.data.annotations.opened import AnnotatedDataset
     from shotseg.data.image_labels import ImageLabels
     from shotseg.evaluation.pseudo_quality import Judged
-    from shotseg.folder import Photo
+    from shotseg.runs import PhotoFile
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,8 @@ class PseudoLabel:
     classes: Path | None = None
     """Text file of all class names, one a line: their order is that of the values in the label maps."""
     truth: Path | None = None
-    """True masks, for the quality report: <class>/<name>.png, or label maps <name>.png with the values of ours."""
+    """True masks, for the quality report: <class>/<name>.png, label maps <name>.png with the values of ours, or annotations
+    of another tool (COCO, LabelMe, CVAT, YOLO, VOC, Label Studio)."""
     layout: Literal["pascal", "coco"] | None = None
     """Also write out/tlg/, the files that the released code of TLG reads."""
     words: Path | None = None
@@ -63,8 +68,14 @@ class PseudoLabel:
     """Drawing the maps along the photo's edges before the cut."""
     reference: bool = False
     """The slips of the released code of CLIP-ES and IMR-HSNet."""
-    format: Literal["mask", "coco", "voc", "yolo", "labelstudio"] = "mask"
+    format: Target = "mask"
     """Annotations to write beside the masks, into OUT/<format>."""
+    min_object: int = 0
+    """Of --format: leave out objects of fewer pixels."""
+    one_a_class: bool = False
+    """Of --format: one annotation for each class of a photo, in place of one for each object."""
+    copy_images: bool = False
+    """Of --format: copy the photos beside the annotations, in place of links where the format needs them."""
     resume: bool = False
     """Go on where an interrupted run stopped."""
     engine: Literal["local", "ray"] = "local"
@@ -81,12 +92,17 @@ class PseudoLabel:
             if not 0 <= cut.get(name, 0) <= 1:
                 raise UsageError(f"--{name} {cut[name]}: must lie between 0 and 1")
 
+        export = export_options(self)
         from shotseg.data import image_labels
+        from shotseg.data.annotations import detect
+        from shotseg.data.annotations.names import next_step
         from shotseg.data.images import write_bytes
-        from shotseg.folder import check_output, parse_shard, segment_folder
         from shotseg.labeller import Labeller
+        from shotseg.runs import check_output, parse_shard, segment_folder
 
+        must_exist(images=self.images, labels=self.labels, classes=self.classes, truth=self.truth, words=self.words)
         parse_shard(self.shard)
+        truth_format = "" if self.truth is None else detect(self.truth)
         chosen = [] if self.classes is None else image_labels.read_classes(self.classes)
         found = image_labels.read(self.labels, self.images, chosen)
         options = {
@@ -101,7 +117,7 @@ class PseudoLabel:
         labeller = Labeller(found.classes, self.generator, self.mode, self.device, self.layout, **options)
         if labeller.cut.low > labeller.cut.high:
             raise UsageError(f"--low {labeller.cut.low} lies above --high {labeller.cut.high}; give low, then high")
-        check_output(self.out)
+        check_output(self.out, self.format)
         write_bytes(self.out / "classes.txt", "".join(f"{name}\n" for name in found.classes).encode())
         for _, reason in found.failed:
             say(reason)
@@ -121,21 +137,29 @@ class PseudoLabel:
                 shard=self.shard,
                 engine=self.engine,
                 annotations=self.format,
+                export=export,
                 failed_supports=found.failed,
-                settings={name: value for name, value in labeller.settings.items() if value not in (None, {}, False)},
+                settings=_settings(labeller.settings),
                 on_record=on_record,
             )
         done = f"{summary.photos - summary.failed} of {summary.photos} photos done"
         print(f"{done}, report: {summary.report}" + (f", failures: {summary.errors}" if summary.errors else ""))
+        if self.format != "mask":
+            print(next_step(self.format, self.out / self.format))
         if self.truth is not None and (self.out / "results.jsonl").exists():
-            self._judge(self.truth, found.classes)
+            self._judge(self.truth, truth_format, found)
         return 1 if summary.failed or found.failed else 0
 
-    def _judge(self, truth: Path, classes: tuple[str, ...]) -> None:
+    def _judge(self, truth: Path, form: str, found: ImageLabels) -> None:
+        from shotseg.data.annotations.opened import AnnotatedDataset
         from shotseg.data.images import write_bytes
         from shotseg.evaluation import pseudo_quality
 
-        content = pseudo_quality.quality(_judged(self.out, truth, classes), classes)
+        if form == "mask":
+            known_by = partial(_true_mask, truth)
+        else:
+            known_by = partial(_annotated, AnnotatedDataset(truth, form, images=self.images))
+        content = pseudo_quality.quality(_judged(self.out, known_by, found), found.classes)
         if not content["masks"]:
             raise InputError(f"{truth}: no mask for any photo; give <class>/<name>.png, or label maps <name>.png")
         title = f"Pseudo masks by {self.generator}, {content['masks']} masks"
@@ -150,40 +174,59 @@ class PseudoLabel:
         )
 
 
-def _photos(found: ImageLabels) -> list[Photo]:
-    from shotseg.folder import named
+def _settings(options: dict[str, Any]) -> dict[str, Any]:
+    """What decides the masks; a file by its content."""
+    given = {name: value for name, value in options.items() if value not in (None, {}, False)}
+    files = {name: Path(given[name]) for name in ("words", "weights", "dino_weights") if name in given}
+    return given | {name: identity(path) for name, path in files.items() if path.is_file()}
+
+
+def _photos(found: ImageLabels) -> list[PhotoFile]:
+    from shotseg.runs import named
 
     photos = named([(file, str(path)) for file, path in found.paths.items()])
     return [replace(photo, tags=found.photos[photo.file]) for photo in photos]
 
 
-def _judged(out: Path, truth: Path, classes: tuple[str, ...]) -> Iterator[Judged]:
-    """Every pseudo mask of a finished run beside its true mask, one at a time; those without one are left out."""
+def _judged(out: Path, known_by: Callable[..., Any], labels: ImageLabels) -> Iterator[Judged]:
+    """Every pseudo mask of a finished run beside its true mask, one at a time; those without one are left out.
+
+    A class in which nothing was found is a mask too: an empty one, in which there is no confidence.
+    """
     from shotseg.data.images import read_mask
     from shotseg.evaluation.pseudo_quality import judge
 
     with (out / "results.jsonl").open(encoding="utf-8") as results:
         for record in map(json.loads, results):
-            for name, about in record["classes"].items():
-                index = classes.index(name)
+            for index in () if record["error"] else labels.photos[record["file"]]:
+                name = labels.classes[index]
                 mask = read_mask(out / "masks" / name / f"{record['name']}.png", labels=True)
                 try:
-                    known = _true_mask(truth, record["file"], name, index, mask.shape)
+                    known = known_by(record["file"], name, index, mask.shape)
                 except InputError as error:
                     say(str(error))
                     continue
                 if known is not None:
-                    yield judge(mask, known, index, about["confidence"])
+                    yield judge(mask, known, index, record["classes"].get(name, {"confidence": 0.0})["confidence"])
+
+
+def _annotated(truth: AnnotatedDataset, file: str, name: str, index: int, size: Any) -> Any:
+    """The same of annotations of another tool."""
+    known = truth.truth(file, name)
+    if known is not None and known.shape != size:
+        raise InputError(f"{truth.root}: {file} has another size than its photo; export it again")
+    return known
 
 
 def _true_mask(truth: Path, file: str, name: str, index: int, size: Any) -> Any:
     """(H, W) uint8 in {0, 1, 255}, or None where there is no file."""
     from shotseg.data.images import one_class, read_mask
+    from shotseg.data.listing import mask_named
 
     stem = Path(file).with_suffix("").as_posix()
     inside = stem.removeprefix(f"{name}/")
-    for own in dict.fromkeys((truth / name / f"{stem}.png", truth / name / f"{inside}.png")):
-        if own.is_file():
-            return one_class(read_mask(own, like=size))
-    shared = truth / f"{stem}.png"
-    return one_class(read_mask(shared, like=size, labels=True), index + 1) if shared.is_file() else None
+    for own in dict.fromkeys((truth / name / stem, truth / name / inside)):
+        if found := mask_named(own):
+            return one_class(read_mask(found, like=size))
+    shared = mask_named(truth / stem)
+    return one_class(read_mask(shared, like=size, labels=True), index + 1) if shared else None

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import arg
 
 from shotseg.cli.console import progress, say
+from shotseg.cli.formats import Source, Target, export_options
+from shotseg.cli.parsing import identity, must_exist
 from shotseg.errors import InputError, UsageError
 
 if TYPE_CHECKING:
+    from shotseg.data.annotations.opened import AnnotatedDataset
     from shotseg.data.folder import FolderDataset
     from shotseg.segmenter import Segmenter
+
+
+FAST = ("efficientnet-lite0", 384)
 
 
 @dataclass(frozen=True)
@@ -30,18 +39,36 @@ class Segment:
     out: Path
     """Folder of the results."""
     support: Path | None = None
-    """Examples: a folder with images/<class>/<name>.jpg and masks/<class>/<name>.png (no masks: the class name is used), or
-    a .safetensors file that Segmenter.save wrote."""
+    """Examples: a folder with images/<class>/<name>.jpg and masks/<class>/<name>.png (no masks: the class name is used; of
+    one class also images/ and masks/, or masks beside the photos); annotations of another tool (COCO, LabelMe, CVAT, YOLO,
+    VOC, Label Studio); or a .safetensors file that Segmenter.save wrote."""
     name: tuple[str, ...] = ()
-    """In place of examples: names of the classes, for a method that needs no more (pi-clip-zero-shot)."""
+    """In place of examples: names of the classes, for a method that needs no more (pi-clip-zero-shot). Beside examples of
+    one class: its name, where no folder is called by it."""
     method: str = "matching"
     """See: shotseg list models."""
     encoder: str = "auto"
     """See: shotseg list encoders. "auto" is the method's own, for most the one that needs no download."""
     checkpoint: Path | None = None
     """A trained model (best.safetensors of a run); its own recipe then says method and encoder."""
-    format: Literal["mask", "coco", "voc", "yolo", "labelstudio"] = "mask"
+    support_format: Annotated[Source, arg(name="from")] = "auto"
+    """How the examples are stored, where two formats fit; "auto" looks."""
+    format: Target = "mask"
     """Annotations to write beside the masks, into OUT/<format>."""
+    min_object: int = 0
+    """Of --format: leave out objects of fewer pixels."""
+    one_a_class: bool = False
+    """Of --format: one annotation for each class of a photo, in place of one for each object."""
+    copy_images: bool = False
+    """Of --format: copy the photos beside the annotations, in place of links where the format needs them."""
+    untrained: bool = False
+    """Use a method that must be trained without a --checkpoint, although its masks mean nothing."""
+    present: float = 0.5
+    """Operating point: the probability of being in the photo from which a class takes part. Lower finds more and errs more."""
+    known: bool = False
+    """Every class is known to be in every photo: the best guess of each is drawn, and --present is not asked."""
+    fast: bool = False
+    """Of matching: EfficientNet-Lite0 at 384 pixels, a quarter of the time, a few points less."""
     resume: bool = False
     """Go on where an interrupted run stopped."""
     engine: Literal["local", "ray"] = "local"
@@ -60,6 +87,10 @@ class Segment:
     """Of a semantic model: shorter sides to average over."""
     flip: bool = False
     """Of a semantic model: average with the mirrored photo."""
+    bands: str | None = None
+    """Of TIFFs with more than three bands: those for red, green and blue, from 1, as 4,3,2."""
+    page: int = 1
+    """Of files with several pages or frames: which, from 1."""
     soft: bool = False
     """Of a semantic model: also soft/<class>/<name>.png, the probability of each class times 255."""
 
@@ -71,6 +102,9 @@ class Segment:
             raise UsageError(f"--window {self.window}: must be 0 or more")
         if self.scales and min(self.scales) < 1:
             raise UsageError(f"--scales {min(self.scales)}: must be 1 or more")
+        if not 0 <= self.present <= 1:
+            raise UsageError(f"--present {self.present}: give a probability from 0 to 1")
+        must_exist(checkpoint=self.checkpoint)
         saved = self.support is not None and self.support.suffix == ".safetensors"
         if saved and (self.size is not None or self.method != Segment.method):
             raise UsageError(f"{self.support}: says method and size itself; leave --method and --size out")
@@ -82,16 +116,24 @@ class Segment:
             )
         if not semantic and (self.window or self.scales or self.flip or self.soft):
             raise UsageError("--window, --scales, --flip and --soft are of semantic models; give --checkpoint of one")
-        if not semantic and (self.support is None) == (not self.name):
+        if not semantic and self.support is None and not self.name:
             raise UsageError("give --support, a folder of examples, or --name for a method that needs names alone")
+        if self.support is not None and (len(self.name) > 1 or (saved and self.name)):
+            raise UsageError("--name beside --support: one name, of the one class that a folder of examples shows")
 
+        export = export_options(self)
+        from shotseg.data.annotations.names import next_step
         from shotseg.data.images import write_bytes
-        from shotseg.folder import check_output, find_photos, parse_shard, segment_folder, write_errors
+        from shotseg.runs import check_output, find_photos, parse_shard, segment_folder, write_errors
 
         parse_shard(self.shard)
-        photos = find_photos(self.query, self.out)
+        bands = self._bands()
+        photos = [replace(photo, bands=bands, page=self.page) for photo in find_photos(self.query, self.out)]
+        must_exist(support=self.support)
+        check_output(self.out, self.format)
         segmenter, settings, failed = self._semantic() if semantic else self._segmenter()
-        check_output(self.out)
+        if bands is not None or self.page > 1:
+            settings |= {"bands": self.bands or "all", "page": self.page}
         if semantic:
             write_bytes(self.out / "classes.txt", "".join(f"{name}\n" for name in segmenter.classes).encode())
         for _, reason in failed:
@@ -115,13 +157,22 @@ class Segment:
                 engine=self.engine,
                 batch=self.batch,
                 annotations=self.format,
+                export=export,
                 failed_supports=failed,
                 settings=settings,
                 on_record=on_record,
             )
         done = f"{summary.photos - summary.failed} of {summary.photos} photos done"
         print(f"{done}, report: {summary.report}" + (f", failures: {summary.errors}" if summary.errors else ""))
+        if self.format != "mask":
+            print(next_step(self.format, self.out / self.format))
         return 1 if summary.failed or failed else 0
+
+    def _bands(self) -> tuple[int, ...] | None:
+        bands = () if self.bands is None else tuple(self.bands.split(","))
+        if not all(band.strip().isdecimal() for band in bands) or len(bands) not in (0, 1, 3):
+            raise UsageError(f"--bands {self.bands}: give one or three numbers, from 1, as 4,3,2")
+        return tuple(int(band) for band in bands) or None
 
     def _is_semantic(self) -> bool:
         """Whether the checkpoint is of a model that labels every pixel without examples."""
@@ -139,52 +190,88 @@ class Segment:
         assert self.checkpoint is not None
         how = Inference(self.window, self.scales, self.flip)
         segmenter = SemanticSegmenter(self.checkpoint, self.device, self.size, how, self.soft)
-        settings = {"method": segmenter.method, "encoder": segmenter.encoder, "checkpoint": _identity(self.checkpoint)}
+        settings = {"method": segmenter.method, "encoder": segmenter.encoder, "checkpoint": identity(self.checkpoint)}
         return segmenter, {**settings, "size": self.size, "inference": str(how), "soft": self.soft}, []
 
     def _segmenter(self) -> tuple[Segmenter, dict, list[tuple[str, str]]]:
         """The segmenter with its classes, what makes it what it is, and (file, reason) of the examples that failed."""
-        from shotseg.data.folder import FolderDataset
+        from shotseg.data.annotations.opened import open_folder
         from shotseg.segmenter import Segmenter
 
         if self.support is not None and self.support.suffix == ".safetensors":
             segmenter = Segmenter.load(self.support, self.encoder, self.device, self.checkpoint)
-            made_of = {"method": segmenter.method, "encoder": segmenter.encoder, "support": _identity(self.support)}
+            self._check_trained(segmenter.method, segmenter.checkpoint)
+            segmenter.present = self._present()
+            made_of = {"method": segmenter.method, "encoder": segmenter.encoder, "support": identity(self.support)}
+            made_of |= {"present": str(segmenter.present)}
             return segmenter, made_of, []
-        options: dict[str, Any] = {} if self.size is None else {"size": self.size}
-        segmenter = Segmenter(self.method, self.encoder, self.device, self.checkpoint, **options)
-        used: list[str] = list(self.name)
+        encoder, size = self.encoder, self.size
+        if self.fast:
+            if self.method != "matching" or self.checkpoint is not None or encoder != "auto" or size is not None:
+                raise UsageError(
+                    "--fast chooses encoder and size of matching; leave --method, --encoder and --size out"
+                )
+            encoder, size = FAST
+        options: dict[str, Any] = {} if size is None else {"size": size}
+        self._check_trained(self.method, self.checkpoint)
+        segmenter = Segmenter(self.method, encoder, self.device, self.checkpoint, present=self._present(), **options)
+        options |= {"present": str(segmenter.present)}
+        used: list[str] = []
         failed: list[tuple[str, str]] = []
-        for name in self.name:
+        for name in self.name if self.support is None else ():
+            used.append(name)
             if segmenter.needs != "name":
                 raise UsageError(f"method {segmenter.method!r} needs examples: give --support in place of --name")
             segmenter.add(name)
         if self.support is not None:
-            used, failed = _learn(segmenter, FolderDataset(self.support))
+            called = self.name[0] if self.name else None
+            examples = open_folder(self.support, self.support_format, name=called, bands=self._bands(), page=self.page)
+            used, failed = _learn(segmenter, examples)
+            options |= _made_from_names(segmenter, examples)
         settings = {"method": segmenter.method, "encoder": segmenter.encoder, **options, "examples": used}
         if self.checkpoint is not None:
-            settings["checkpoint"] = _identity(self.checkpoint)
+            settings["checkpoint"] = identity(self.checkpoint)
         return segmenter, settings, failed
 
+    def _present(self) -> float | None:
+        return None if self.known else self.present
 
-def _learn(segmenter: Segmenter, examples: FolderDataset) -> tuple[list[str], list[tuple[str, str]]]:
+    def _check_trained(self, method: str, checkpoint: Path | None) -> None:
+        """Raise UsageError for a method whose masks would mean nothing."""
+        from shotseg.models import list_models, must_learn
+
+        if checkpoint is None and not self.untrained and method in list_models() and must_learn(method, alone=True):
+            raise UsageError(
+                f"method {method!r} has learnt nothing yet, its masks would mean nothing; give the --checkpoint of a "
+                "`shotseg train` run, choose --method matching, or add --untrained"
+            )
+
+
+def _learn(segmenter: Segmenter, examples: FolderDataset | AnnotatedDataset) -> tuple[list[str], list[tuple[str, str]]]:
     """Add every example; ids of those that were used, and (file, reason) of those that failed."""
     used, failed = [], []
+    known = cache(identity)  # one annotation file holds many examples
     for index, item in enumerate(examples.items):
         try:
             # By path where the mask is the class's own, so that an error names the file.
-            own = item.class_value is None
+            own = item.class_value is None and examples.bands is None and examples.page == 1
             photo, mask = (item.image_path, item.mask_path) if own else (examples.sample(index), None)
             segmenter.add(item.class_name, [photo], [mask])
-            drawn = "no mask" if item.mask_path is None else _identity(item.mask_path)
-            used.append(f"{item.id} {item.content[:16]} {drawn}")
+            drawn = "no mask" if item.mask_path is None else known(item.mask_path)
+            value = "" if item.class_value is None else f" {item.class_value}"
+            used.append(f"{item.id} {item.content[:16]} {drawn}{value}")
         except InputError as error:
             failed.append((str(item.image_path), str(error)))
     return used, failed
 
 
-def _identity(path: Path) -> str:
-    """A file by its name and its content."""
-    from shotseg.data.images import sha256
-
-    return f"{path.name} {sha256(path)[:16]}"
+def _made_from_names(segmenter: Segmenter, examples: FolderDataset | AnnotatedDataset) -> dict[str, str]:
+    """Says which examples have no mask where the method needs one; the same for the report."""
+    bare = [item.id for item in examples.items if item.mask_path is None]
+    if not bare or segmenter.needs != "masks":
+        return {}
+    some = ", ".join(bare[:5]) + (", ..." if len(bare) > 5 else "")
+    say(
+        f"{examples.root}: {len(bare)} of {len(examples)} examples have no mask, theirs is made from the class name: {some}"
+    )
+    return {"masks made from the class name": f"{len(bare)} of {len(examples)} examples ({some})"}

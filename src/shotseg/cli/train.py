@@ -13,6 +13,7 @@ from tyro import MISSING
 from tyro.conf import Positional, arg
 
 from shotseg.cli.console import say
+from shotseg.cli.parsing import must_exist
 from shotseg.errors import UsageError
 from shotseg.training import recipe as recipes
 from shotseg.training.recipe import Recipe
@@ -20,7 +21,9 @@ from shotseg.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class Train:
-    """Train a model by a recipe; every field of the recipe is a flag.
+    """Train a model by a recipe; every field of the recipe is a flag, with the recipe's value as its default.
+
+    shotseg train RECIPE --help shows them for that recipe. --root, --out and --resume are all that most trainings need.
 
     Writes best.safetensors (for --checkpoint of evaluate and segment), last.safetensors (for --resume), metrics.jsonl,
     tensorboard/ and report.html. Under `accelerate launch` or torchrun it uses every device; the batch stays the recipe's.
@@ -47,7 +50,7 @@ class Train:
     def defaults(cls, arguments: Sequence[str]) -> tuple[Train | None, list[str]]:
         """The recipe that the arguments name gives the defaults of the flags; and the arguments that are left to parse."""
         if not arguments or arguments[0] in ("-h", "--help"):
-            return None, list(arguments)
+            return cls(MISSING, MISSING, MISSING), list(arguments)
         if arguments[0].startswith("-"):
             raise UsageError("give the recipe first, as: shotseg train pfenet/tiny --root photos --out run")
         changes, rest = _any_keyword(arguments[1:])
@@ -59,6 +62,7 @@ class Train:
     def run(self) -> int:
         from shotseg.training.run import train
 
+        must_exist(root=self.root)
         outcome = train(self.settings, self.root, self.out, self.resume, self.device, say, self.until)
         print(f"{outcome.best} after {outcome.steps} steps, validation {outcome.score:.1f}")
         return 0

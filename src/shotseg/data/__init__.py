@@ -7,6 +7,7 @@ from shotseg.data.sets import PLANS
 from shotseg.errors import UsageError
 
 if TYPE_CHECKING:
+    from shotseg.data.annotations.opened import AnnotatedDataset
     from shotseg.data.folder import FolderDataset
     from shotseg.data.manifest import ManifestDataset
 
@@ -21,18 +22,18 @@ def manifest_folder(name: str, root: str | Path) -> Path:
     return Path(root) if (Path(root) / "manifest.json").is_file() else Path(root) / "shotseg" / name
 
 
-def load(name: str, root: str | Path, **view: Any) -> "ManifestDataset | FolderDataset":
-    """A prepared data set as (photo, class) items; ``"folder"`` reads the folder as it is.
+def load(name: str, root: str | Path, **view: Any) -> "ManifestDataset | FolderDataset | AnnotatedDataset":
+    """A prepared data set as (photo, class) items; ``"folder"`` reads a folder or annotation file as it is.
 
     root: the folder given to ``shotseg prepare`` as ``--root`` (or as ``--out``).
     view: split, fold, family, folds, novel, min_pixels of :class:`shotseg.data.manifest.ManifestDataset`; for "folder"
-          the keywords of :class:`shotseg.data.folder.FolderDataset`.
+          the keywords of :func:`shotseg.data.annotations.opened.open_folder`.
     Raises UsageError for an unknown name or choice, or a data set that was not prepared.
     """
     if name == "folder":
-        from shotseg.data.folder import FolderDataset
+        from shotseg.data.annotations.opened import open_folder
 
-        return FolderDataset(root, **view)
+        return open_folder(root, **view)
     if name not in PLANS:
         raise UsageError(f"no data set {name!r}; choose one of {', '.join(PLANS)}")
     from shotseg.data.manifest import Manifest, ManifestDataset

@@ -1,5 +1,7 @@
 """The one folder convention, as a data set: ``images/<class>/<name>.*`` and ``masks/<class>/<name>.png``.
 
+Folders of one class may be simpler, see :func:`_layout`. What a folder holds and the data set leaves out is named.
+
 A folder with ``classes.csv`` (columns ``class_id``, ``class``) holds label maps instead: ``images/**/<name>.*`` and
 ``masks/**/<name>.png`` with one class id a pixel; each class of a photo is then one item.
 """
@@ -7,21 +9,22 @@ A folder with ``classes.csv`` (columns ``class_id``, ``class``) holds label maps
 from __future__ import annotations
 
 import csv
-import glob
 import hashlib
 import os
-import unicodedata
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from shotseg.data.images import IMAGE_TYPES, read_bytes, read_image, read_mask, read_pair
+from shotseg.data.images import read_bytes, read_image, read_mask, read_pair
+from shotseg.data.listing import files_in, find_images, has_photos, photos_and_masks, some, subfolders
 from shotseg.data.samples import IGNORE, Sample
-from shotseg.errors import UsageError
+from shotseg.errors import UsageError, note
+
+__all__ = ["FolderDataset", "Item", "find_images"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ class FolderDataset:
     kind:     of label maps, only the classes with this ``kind`` in classes.csv, for example "thing".
     min_area: of label maps, leave out a class that covers less than this fraction of its photo.
     masks:    leave out photos without a mask.
+    name:     of the class, where the folder holds one; default the folder's own name.
+    bands, page: of the photos, as for :func:`shotseg.data.images.read_image`.
 
     ``classes``: names, sorted (label maps: in the order of classes.csv).       ``items``: list of :class:`Item`.
     ``by_class``: its items stand class by class.
@@ -70,17 +75,20 @@ class FolderDataset:
         kind: str | None = None,
         min_area: float = 0.0,
         masks: bool = False,
+        name: str | None = None,
+        bands: Sequence[int] | None = None,
+        page: int = 1,
     ):
-        self.root = Path(root)
-        if not (self.root / "images").is_dir():
-            raise UsageError(f"{self.root}: no folder 'images' in it; lay it out as images/<class>/<name>.jpg")
+        self.root, self.bands, self.page = Path(root), bands, page
+        if not self.root.is_dir():
+            raise UsageError(f"{self.root}: no such folder; lay it out as images/<class>/<name>.jpg")
         if (self.root / "classes.csv").is_file():
             found = _label_maps(self.root, subset or "", kind, min_area)
         else:
-            found = _class_folders(self.root)
+            found = _class_folders(self.root, name)
         unknown = sorted(set(classes or ()) - set(found))
         if unknown:
-            raise UsageError(f"{self.root}: no class {unknown[0]!r}; it has {_some(list(found))}")
+            raise UsageError(f"{self.root}: no class {unknown[0]!r}; it has {some(list(found))}")
         self.classes = [name for name in found if classes is None or name in classes]
         self.items = [
             Item(id, name, class_id, image, mask, value)
@@ -103,9 +111,11 @@ class FolderDataset:
         """
         item = self.items[index]
         if item.mask_path is None:
-            image, mask = read_image(item.image_path), None
+            image, mask = read_image(item.image_path, self.bands, self.page), None
         else:
-            image, mask = read_pair(item.image_path, item.mask_path, item.class_value, empty=True)
+            image, mask = read_pair(
+                item.image_path, item.mask_path, item.class_value, empty=True, bands=self.bands, page=self.page
+            )
         return Sample(image, mask, self._tags[item.image_path], item.id, item.image_path)
 
     @cached_property
@@ -127,47 +137,64 @@ class FolderDataset:
         return {path: frozenset(ids) for path, ids in tags.items()}
 
 
-def find_images(query: str | Path) -> list[Path]:
-    """The image files that a file name, a folder (all below it) or a glob such as ``photos/**/*.jpg`` means, sorted.
-
-    A file that is named outright is taken whatever its ending. Raises UsageError where nothing is found.
-    """
-    path = Path(query)
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        found = [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
-    elif glob.has_magic(str(query)):
-        found = [Path(name) for name in glob.iglob(str(query), recursive=True)]  # noqa: PTH207 (absolute patterns)
-    else:
-        raise UsageError(f"{query}: no such file or folder; check the path")
-    images = sorted(file for file in found if _is_image(file))
-    if not images:
-        raise UsageError(f"{query}: no image found; give a file, folder or glob of {', '.join(sorted(IMAGE_TYPES))}")
-    return images
-
-
 Listing = dict[str, list[tuple[str, Path, Path | None, int | None]]]  # class -> (id, image, mask, value in the mask)
 
 
-def _class_folders(root: Path) -> Listing:
-    images, masks = _subfolders(root / "images"), _subfolders(root / "masks")
-    if not images:
-        flat = any(_is_image(file) for file in (root / "images").iterdir())
-        what = "photos without a class" if flat else "no class folder"
-        raise UsageError(f"{root / 'images'}: {what}; put the photos of each class into images/<class>/")
-    strays = sorted(set(masks) - set(images))
-    if strays:
-        raise UsageError(f"{masks[strays[0]]}: masks of a class without photos; name it as in images/ or remove it")
+def _class_folders(root: Path, name: str | None) -> Listing:
     found: Listing = {}
-    for name, folder in sorted(images.items()):
-        photos, own = _by_stem(folder), _by_stem(masks[name]) if name in masks else {}
-        if not photos:
-            raise UsageError(f"{folder}: no image in it; add photos of the class or remove the folder")
-        if own and not set(own) & set(photos):
-            raise UsageError(f"{masks[name]}: no mask is named as a photo of {folder}; give both the same name")
-        found[name] = [(f"{name}/{stem}", photo, own.get(stem), None) for stem, photo in sorted(photos.items())]
+    for class_name, (photos, masks) in _layout(root, name).items():
+        pairs = photos_and_masks(photos, masks)
+        if deeper := [label for label, folder in subfolders(photos).items() if folder != masks and has_photos(folder)]:
+            note(f"{photos}: left out, folders in the folder of a class: {some(deeper)}")
+        if not pairs:
+            raise UsageError(f"{photos}: no image in it; add photos of the class or remove the folder")
+        found[class_name] = [(f"{class_name}/{stem}", photo, mask, None) for stem, photo, mask in pairs]
     return found
+
+
+def _layout(root: Path, name: str | None) -> dict[str, tuple[Path, Path | None]]:
+    """Class -> folder of its photos, and of its masks (None: beside the photos), in the first layout that is there.
+
+    images/<class>/ and masks/<class>/; images/ and masks/ of one class; <class>/images/ and <class>/masks/; photos of one
+    class in the folder itself; a folder of photos for each class.   name: of the one class, default the folder's own name.
+    """
+    images, masks, below = root / "images", root / "masks", subfolders(root)
+    if classes := subfolders(images):
+        drawn = subfolders(masks)
+        if strays := sorted(set(drawn) - set(classes)):
+            raise UsageError(f"{drawn[strays[0]]}: masks of a class without photos; name it as in images/ or remove it")
+        shared = masks if len(classes) == 1 and has_photos(masks) else None
+        found = {label: (folder, drawn.get(label, shared)) for label, folder in classes.items()}
+        for folder in (images, masks):
+            if folder != shared and (loose := [file.name for file in files_in(folder)]):
+                note(f"{folder}: left out, in no class folder: {some(loose)}")
+    elif has_photos(images):
+        found = {_own_name(root): (images, masks if masks.is_dir() else None)}
+    elif images.is_dir():
+        raise UsageError(f"{images}: no class folder and no photo; put the photos of each class into images/<class>/")
+    elif nested := {label: folder for label, folder in below.items() if (folder / "images").is_dir()}:
+        found = {label: (folder / "images", _if_there(folder / "masks")) for label, folder in nested.items()}
+    elif has_photos(root):
+        found = {_own_name(root): (root, _if_there(masks))}
+    elif masks.is_dir():
+        raise UsageError(f"{root}: masks/ but no images/ beside it; put the photos into images/, or images/<class>/")
+    else:
+        found = {label: (folder, _if_there(folder / "masks")) for label, folder in below.items() if has_photos(folder)}
+    if not found:
+        raise UsageError(
+            f"{root}: no photos in it; lay it out as images/<class>/<name>.jpg and masks/<class>/<name>.png"
+        )
+    if name is not None and len(found) > 1:
+        raise UsageError(f"{root}: has {len(found)} classes, named by their folders; leave --name {name} out")
+    return found if name is None else {name: next(iter(found.values()))}
+
+
+def _if_there(folder: Path) -> Path | None:
+    return folder if folder.is_dir() else None
+
+
+def _own_name(root: Path) -> str:
+    return root.resolve().name
 
 
 def _label_maps(root: Path, subset: str, kind: str | None, min_area: float) -> Listing:
@@ -194,10 +221,11 @@ def _label_maps(root: Path, subset: str, kind: str | None, min_area: float) -> L
 def _image_mask_pairs(root: Path, subset: str) -> Iterator[tuple[Path, Path]]:
     for folder, folders, _ in os.walk(root / "images" / subset):
         folders.sort()
-        masks = _by_stem(root / "masks" / Path(folder).relative_to(root / "images"))
-        for stem, image in sorted(_by_stem(Path(folder)).items()):
-            if stem in masks:
-                yield image, masks[stem]
+        masks = root / "masks" / Path(folder).relative_to(root / "images")
+        pairs = photos_and_masks(Path(folder), masks)
+        if bare := [photo.name for _, photo, mask in pairs if mask is None]:
+            note(f"{folder}: left out, no label map in {masks}: {some(bare)}")
+        yield from ((photo, mask) for _, photo, mask in pairs if mask is not None)
 
 
 def _listed_areas(root: Path) -> dict[Path, dict[int, float]]:
@@ -216,27 +244,6 @@ def _measured_areas(mask: Path) -> dict[int, float]:
     return {int(value): float(count / counts.sum()) for value, count in zip(values, counts)}
 
 
-def _subfolders(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        return {}
-    return {_normal(path.name): path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."}
-
-
-def _by_stem(folder: Path) -> dict[str, Path]:
-    """The images of one folder by name without ending. Raises UsageError where two have the same."""
-    found: dict[str, Path] = {}
-    if not folder.is_dir():
-        return found
-    for path in sorted(folder.iterdir()):
-        if not _is_image(path):
-            continue
-        stem = _normal(path.stem)
-        if stem in found:
-            raise UsageError(f"{found[stem]} and {path.name}: two images of one name; rename one of them")
-        found[stem] = path
-    return found
-
-
 def _rows(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
@@ -245,17 +252,3 @@ def _rows(path: Path) -> list[dict[str, str]]:
             return list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{path}: cannot be read as CSV ({error}); save it as comma-separated UTF-8") from error
-
-
-def _is_image(path: Path) -> bool:
-    # hidden files are no photos: macOS puts a "._photo.jpg" beside each one on foreign disks
-    return path.suffix.lower() in IMAGE_TYPES and not path.name.startswith(".") and path.is_file()
-
-
-def _normal(name: str) -> str:
-    """One spelling of accented letters: macOS stores them in two parts, other systems in one."""
-    return unicodedata.normalize("NFC", name)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")

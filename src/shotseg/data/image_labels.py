@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from shotseg.data.images import read_bytes
+from shotseg.data.images import IMAGE_TYPES, read_bytes
+from shotseg.data.listing import images_below
 from shotseg.errors import InputError, ShotsegError, UsageError
 
-IMAGE = ("image", "file", "filename", "path", "photo")
-CLASS = ("class", "classes", "label", "labels", "name", "names", "tags")
+# Headers, without case, blanks and marks: "Image Name" is "imagename".
+PHOTO = ("image", "img", "photo", "picture", "file")
+IMAGE = (*(word + end for word in PHOTO for end in ("", "s", "name", "path", "file", "id")), "filepath", "path", "id")
+OF_CLASS = ("class", "label", "category", "tag", "species", "object", "target")
+CLASS = (*(word + end for word in OF_CLASS for end in ("", "s", "es", "name", "names")), "categories", "name", "names")
+NUMBER = ("classid", "labelid", "categoryid")
 BETWEEN = (";", "|")  # class names in one cell
+YES, NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no", "")
 
 
 @dataclass(frozen=True)
@@ -36,9 +44,9 @@ class ImageLabels:
 def read(path: str | Path, images: str | Path, classes: Sequence[str] = ()) -> ImageLabels:
     """Read a CSV of photos and class names; a photo may have several rows, a row several names.
 
-    With a header: a column ``image`` (or file, filename, path, photo), relative to ``images`` or to the CSV, and a column
-    ``class`` (or classes, label, labels, name, names, tags), names parted by ";" or "|". Without: the photo comes first and
-    every further cell is a name.
+    With a header: a column of ``IMAGE``, relative to ``images`` or to the CSV, with or without its ending, by "/" or as on
+    Windows; and a column of ``CLASS``, names parted by ";" or "|" (in a column of the plural also by ","), or a column of 0
+    and 1 for each class. Without: the photo comes first and every further cell is a name. Separator: comma, tab, semicolon.
     classes: all names, in order; default those of the file, in the order of a column ``class_id``, else sorted.
     A row that cannot be used is kept in ``failed``. Raises UsageError where the file is no such table or nothing is left.
     """
@@ -49,11 +57,12 @@ def read(path: str | Path, images: str | Path, classes: Sequence[str] = ()) -> I
     paths: dict[str, Path] = {}
     numbers: dict[str, int] = {}
     failed = []
-    for line, image, names, number in _rows(path):
+    photos = Photos(root, path.parent)
+    for line, image, names, number in _rows(path, photos):
         try:
             if not image:
                 raise InputError(f"line {line} of {path.name}: names no photo; write rows as: photo.jpg,dog")
-            file, place = _placed(image, root, path.parent)
+            file, place = _placed(image, photos)
             _check(image, names, classes)
         except InputError as error:
             failed.append((image or f"line {line}", str(error)))
@@ -69,8 +78,8 @@ def read(path: str | Path, images: str | Path, classes: Sequence[str] = ()) -> I
     ordered = sorted(found, key=lambda name: (numbers.get(name, len(numbers) + 256), name))
     ordered = list(classes) or ordered
     place_of = {name: i for i, name in enumerate(ordered)}
-    photos = {file: tuple(sorted(place_of[name] for name in names)) for file, names in sorted(said.items())}
-    return ImageLabels(tuple(ordered), photos, paths, failed)
+    shown = {file: tuple(sorted(place_of[name] for name in names)) for file, names in sorted(said.items())}
+    return ImageLabels(tuple(ordered), shown, paths, failed)
 
 
 def read_classes(path: str | Path) -> list[str]:
@@ -81,40 +90,106 @@ def read_classes(path: str | Path) -> list[str]:
     return names
 
 
-def _rows(path: Path) -> list[tuple[int, str, list[str], str]]:
+def _rows(path: Path, photos: Photos) -> list[tuple[int, str, list[str], str]]:
     """(line, image, names, class id or "") of every row."""
-    text = _text(path)
-    first = text.partition("\n")[0]
-    delimiter = next((mark for mark in (",", "\t", ";") if mark in first), ",")
+    table = _table(path)
+    if not table:
+        return []
+    first = table[0][1]
+    head = [re.sub(r"[\W_]+", "", cell).casefold() for cell in first]
+    image, named, number = (_column(head, known) for known in (IMAGE, CLASS, NUMBER))
+    if image is None or photos.find(first[image].strip()):
+        if not photos.looks_like_one(first[0].strip()):
+            raise UsageError(
+                f"{path}: the first row, {', '.join(first)!r}, is neither a photo nor a known header; "
+                f"known are {', '.join(IMAGE)} for the photo and {', '.join(CLASS)} for its classes"
+            )
+        return [(line, row[0].strip(), _names(row[1:]), "") for line, row in table]
+    width = max(len(row) for _, row in table)
+    rows = [(line, [cell.strip() for cell in row] + [""] * (width + 1 - len(row))) for line, row in table[1:]]
+    if named is not None:
+        several = (
+            (",", *BETWEEN) if first[named].strip().casefold().endswith("s") and head[named] != "class" else BETWEEN
+        )
+        at = width if number is None else number
+        return [(line, row[image], _names([row[named]], several), row[at]) for line, row in rows]
+    columns = [i for i in range(len(head)) if i != image]
+    if not columns or any(row[i].casefold() not in YES + NO for _, row in rows for i in columns):
+        raise UsageError(f"{path}: a header without a column of class names; call it one of {', '.join(CLASS)}")
+    shown = {i: _names([first[i]], ()) for i in columns}
+    return [
+        (line, row[image], [n for i in columns if row[i].casefold() in YES for n in shown[i]], "") for line, row in rows
+    ]
+
+
+def _table(path: Path) -> list[tuple[int, list[str]]]:
+    """(line, cells) of every row that is not empty."""
+    lines = _text(path).splitlines()
+    said = lines[0].removeprefix("sep=") if lines and lines[0].startswith("sep=") else ""  # as spreadsheets write it
+    first = lines[0] if lines and not said else "".join(lines[1:2])
+    delimiter = said or next((mark for mark in (",", "\t", ";", "|") if mark in first), ",")
     try:
-        reader = csv.reader(text.splitlines(), delimiter=delimiter, strict=True)
-        table = [(reader.line_num, row) for row in reader if any(row)]
+        reader = csv.reader(lines[1:] if said else lines, delimiter=delimiter, strict=True)
+        return [(reader.line_num + bool(said), row) for row in reader if any(row)]
     except csv.Error as error:
         raise UsageError(f"{path}: cannot be read as CSV ({error}); save it as comma-separated UTF-8") from error
-    head = [cell.strip().casefold() for cell in table[0][1]] if table else []
-    image = next((head.index(name) for name in IMAGE if name in head), None)
-    named = next((head.index(name) for name in CLASS if name in head), None)
-    if image is not None and named is None:
-        raise UsageError(f"{path}: a header without a column of class names; call it 'class'")
-    if image is None:
-        return [(line, row[0].strip(), _names(row[1:]), "") for line, row in table]
-    number = head.index("class_id") if "class_id" in head else len(head)
-    padded = ((line, [*row, *[""] * (len(head) + 1 - len(row))]) for line, row in table[1:])
-    return [(line, row[image].strip(), _names([row[named or 0]]), row[number].strip()) for line, row in padded]
 
 
-def _names(cells: Sequence[str]) -> list[str]:
-    for mark in BETWEEN:
+def _column(head: Sequence[str], known: Sequence[str]) -> int | None:
+    """The column whose header comes first among the known ones."""
+    return next((head.index(name) for name in known if name in head), None)
+
+
+def _names(cells: Sequence[str], between: Sequence[str] = BETWEEN) -> list[str]:
+    """Class names of cells, each once or several; also as lists are written in Python and JSON."""
+    lists = [cell.strip() for cell in cells]
+    if any(cell.startswith("[") and cell.endswith("]") for cell in lists):
+        cells, between = [re.sub(r"""^\[|\]$|['"]""", "", cell) for cell in lists], (",", *between)
+    for mark in between:
         cells = [part for cell in cells for part in cell.split(mark)]
     return [unicodedata.normalize("NFC", name) for cell in cells if (name := cell.strip())]
 
 
-def _placed(image: str, root: Path, beside: Path) -> tuple[str, Path]:
-    """The photo relative to ``root`` and where it lies; it may be named from ``root`` or from the CSV's own folder."""
-    where = next((base / image for base in (root, beside) if (base / image).is_file()), root / image)
-    relative = PurePosixPath(os.path.relpath(where, root).replace(os.sep, "/"))
+class Photos:
+    """Where the photos lie that a table names: below ``root``, or beside the table."""
+
+    def __init__(self, root: Path, beside: Path):
+        self.root, self.places = root, (root, beside)
+
+    def find(self, image: str) -> Path | None:
+        """The file, which the table may name as on Windows, in other case, without its ending, or as on another machine."""
+        for name in dict.fromkeys((image, image.replace("\\", "/"))):
+            for base in self.places:
+                if name and (base / name).is_file():
+                    return base / name
+        spelled = image.replace("\\", "/").casefold()
+        if re.match(r"([a-z]:)?/", spelled):  # a full path elsewhere: its end may be ours
+            parts = PurePosixPath(spelled).parts
+            spellings = ["/".join(parts[i:]) for i in range(1, len(parts))]
+        else:
+            spellings = [str(PurePosixPath(spelled))]
+        return next((found for spelling in spellings if (found := self._by_spelling.get(spelling))), None)
+
+    def looks_like_one(self, image: str) -> bool:
+        return PurePosixPath(image).suffix.lower() in IMAGE_TYPES or self.find(image) is not None
+
+    @cached_property
+    def _by_spelling(self) -> dict[str, Path | None]:
+        """Path below the root without case, with and without its ending; None where two files have it."""
+        found: dict[str, Path | None] = {}
+        for path in images_below(self.root):
+            whole = path.relative_to(self.root).as_posix().casefold()
+            for spelling in (whole, whole.rpartition(".")[0] or whole):
+                found[spelling] = None if spelling in found else path
+        return found
+
+
+def _placed(image: str, photos: Photos) -> tuple[str, Path]:
+    """The photo relative to the root and where it lies."""
+    where = photos.find(image) or photos.root / image.replace("\\", "/")
+    relative = PurePosixPath(os.path.relpath(where, photos.root).replace(os.sep, "/"))
     if relative.is_absolute() or ".." in relative.parts or not relative.name:
-        raise InputError(f"{image}: names no photo below {root}; give a path relative to that folder")
+        raise InputError(f"{image}: names no photo below {photos.root}; give a path relative to that folder")
     return relative.as_posix(), where
 
 
@@ -135,7 +210,8 @@ def _check(image: str, names: Sequence[str], classes: Sequence[str]) -> None:
 
 def _text(path: Path) -> str:
     try:
-        return read_bytes(path).decode("utf-8-sig")
+        data = read_bytes(path)
+        return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except InputError as error:
         raise UsageError(str(error)) from None
     except UnicodeDecodeError:

@@ -19,7 +19,8 @@ class Sample:
     """One photo and what is known of it.
 
     image: (H, W, 3) uint8 RGB, EXIF rotation applied.
-    mask:  (H, W) uint8 or int32 class ids, 255 = ignore; None where there is no mask.
+    mask:  (H, W) class ids, 255 = ignore; None where there is no mask. As an example of one class it is read by the rule
+           of :mod:`shotseg.data.masks`, so that 0 and 255 alone are background and class.
     tags:  ids of the classes known to be in the photo (image-level labels).
     """
 

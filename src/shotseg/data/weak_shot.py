@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from shotseg import data
-from shotseg.data.folder import FolderDataset, _image_mask_pairs, _rows
-from shotseg.data.images import read_image, read_mask, read_pair
+from shotseg.data.annotations.opened import open_folder
+from shotseg.data.folder import _image_mask_pairs, _rows
+from shotseg.data.images import read_image, read_mask
 from shotseg.data.manifest import ManifestDataset
 from shotseg.data.samples import IGNORE, Sample
 from shotseg.errors import InputError, UsageError
@@ -143,7 +145,7 @@ Found = tuple[list[str], list[Photo], dict[str, list[str]]]
 
 def _class_folders(root: Path, novel: Sequence[str], fold: str, background: str) -> Found:
     """One binary mask a class; a photo of several classes is told by its content."""
-    dataset = FolderDataset(root)
+    dataset = open_folder(root)
     classes = [BACKGROUND, *(c for c in dataset.classes if c != BACKGROUND)]
     without = [c for c in dataset.classes if not any(i.mask_path for i in dataset.items if i.class_name == c)]
     folds = {str(k): names for k, names in dataset.folds.items()}
@@ -152,8 +154,13 @@ def _class_folders(root: Path, novel: Sequence[str], fold: str, background: str)
     for item in dataset.items:
         groups[item.content].append(item)
     photos = []
+    places = {item.id: index for index, item in enumerate(dataset.items)}
     for content, items in groups.items():
-        masks = {classes.index(i.class_name): i.mask_path for i in items if i.mask_path is not None}
+        masks: dict[int, Callable[[], np.ndarray]] = {
+            classes.index(i.class_name): partial(_own_mask, dataset, places[i.id])
+            for i in items
+            if i.mask_path is not None
+        }
         shown = frozenset(classes.index(i.class_name) for i in items)
         tags = frozenset(shown - masks.keys()) | {classes.index(i.class_name) for i in items if i.class_name in hidden}
         outlined = background == "base"
@@ -164,19 +171,23 @@ def _class_folders(root: Path, novel: Sequence[str], fold: str, background: str)
     return classes, photos, {**folds, "": without}
 
 
+def _own_mask(dataset: Any, index: int) -> np.ndarray:
+    return dataset.sample(index).mask
+
+
 @dataclass(frozen=True)
 class _BinaryMasks:
-    """The label map of a photo with one mask file a class."""
+    """The label map of a photo with one mask a class."""
 
     image: Path
-    masks: dict[int, Path]
+    masks: dict[int, Callable[[], np.ndarray]]
     complete: bool
 
     def __call__(self, wanted: Collection[int]) -> np.ndarray:
         wanted = set(wanted)
-        own = {c: path for c, path in sorted(self.masks.items()) if c in wanted}
+        own = {c: read for c, read in sorted(self.masks.items()) if c in wanted}
         needed = self.masks if 0 in wanted and self.complete else own  # the background is what no mask covers
-        found = {c: read_pair(self.image, path, empty=True)[1] for c, path in needed.items()}
+        found = {c: read() for c, read in needed.items()}
         if found:
             shape = next(iter(found.values())).shape
         else:

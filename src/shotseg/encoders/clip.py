@@ -339,7 +339,8 @@ def from_config(config: dict[str, Any], state: dict[str, Tensor] | None = None, 
 
 def load(row: table.Weights, weights: str = "default") -> VisionLanguage:
     """The model of a table row."""
-    quick = row.tag == "openai" or row.model.endswith("-quickgelu")
+    path = None if weights == "random" else table.resolve(row, weights)  # first: what is not here ends it at once
+    quick = bool(row.tag) and bool(open_clip.get_pretrained_cfg(row.model, row.tag).get("quick_gelu"))
     logging.disable(logging.WARNING)  # open_clip warns of random weights, which we are about to replace
     try:
         model = open_clip.create_model(row.model, load_weights=False, force_quick_gelu=quick, pretrained_hf=False)
@@ -349,8 +350,7 @@ def load(row: table.Weights, weights: str = "default") -> VisionLanguage:
         ) from error
     finally:
         logging.disable(logging.NOTSET)
-    if weights != "random":
-        path = table.resolve(row, weights)
+    if path is not None:
         try:
             open_clip.factory.load_checkpoint(model, str(path))
         except (*table.UNREADABLE, KeyError, AttributeError) as error:
@@ -358,19 +358,29 @@ def load(row: table.Weights, weights: str = "default") -> VisionLanguage:
                 f"{path}: cannot be loaded into {row.model} ({' '.join(str(error).split())[:300]}); give this model's "
                 "state dict under OpenAI's or open_clip's names, as safetensors"
             ) from error
-    return wrap(model, row.name, row.mean, row.std, _tokenizer(row))
+    return wrap(model, row.name, row.mean, row.std, _Tokenizer(row))
 
 
-def _tokenizer(row: table.Weights) -> Callable[[list[str]], Tensor]:
-    """The model's own tokenizer, loaded at its first use: some lie on a hub, and images alone need none."""
+@dataclass
+class _Tokenizer:
+    """The tokenizer of a table row, loaded at its first use: some lie on a hub, and images alone need none.
 
-    @functools.cache
-    def loaded() -> Callable[[list[str]], Tensor]:
+    Travels to another process as the row alone.
+    """
+
+    row: table.Weights
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        return self.loaded(list(texts))
+
+    @functools.cached_property
+    def loaded(self) -> Callable[[list[str]], Tensor]:
         try:
-            return open_clip.get_tokenizer(row.model)
+            return open_clip.get_tokenizer(self.row.model)
         except Exception as error:  # transformers has many errors for "no network"; the mend is the same
             raise UsageError(
-                f"{row.name}: its tokenizer cannot be downloaded; connect once or choose clip-vit-b16"
+                f"{self.row.name}: its tokenizer cannot be downloaded; connect once or choose clip-vit-b16"
             ) from error
 
-    return lambda texts: loaded()(texts)
+    def __reduce__(self) -> tuple[type, tuple]:
+        return _Tokenizer, (self.row,)

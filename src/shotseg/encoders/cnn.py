@@ -1,6 +1,7 @@
-"""Frozen CNN encoders: any timm CNN by stage, every block of torchvision's ResNet and VGG, and BAM's backbones.
+"""Frozen CNN encoders: any timm network with maps by stage, every block of torchvision's ResNet and VGG, and BAM's backbones.
 
-For all of them ``encoder.last_stage(features.maps[encoder.before_last])`` equals ``features.maps[-1]``.
+For all of them ``encoder.last_stage(features.maps[encoder.before_last])`` equals ``features.maps[-1]``; a timm network whose
+modules do not lie side by side has no last stage.
 """
 
 from __future__ import annotations
@@ -9,33 +10,40 @@ import functools
 from typing import Any, ClassVar
 
 import timm
+import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import vgg
 from torchvision.models.resnet import Bottleneck
 
+from shotseg.encoders import contract
 from shotseg.encoders import weights as table
 from shotseg.encoders.features import Encoder, Features
 
 
 class TimmCNN(Encoder):
-    """Any timm CNN, one map a stage (He et al. 2016 for the ResNets; see timm for each model's paper).
+    """Any timm network with maps, one a stage or block, that takes photos of any size (see timm for each one's paper).
 
-    Maps: the outputs of the modules that timm lists in ``feature_info``, as its ``features_only`` models give them.
+    Maps: what timm lists in ``feature_info``, in the layout that timm's ``forward_intermediates`` brings to NCHW. A network
+    that wants sides of a multiple of ``patch`` sees the photo cut to that.
     """
 
     net: Any
+    cuts = False
 
     def __init__(self, row: table.Weights, weights: str = "default"):
         super().__init__(row.mean, row.std)
         self.name = row.name
-        self.net = timm.create_model(row.model)
+        self.net = _any_size(row.model).eval()
         taps = list(self.net.feature_info)
         self.strides = tuple(tap["reduction"] for tap in taps)
         self.channels = tuple(tap["num_chs"] for tap in taps)
         self.patch = max(self.strides)
         self._modules_tapped = [tap["module"] for tap in taps]
+        self.cuts = bool(contract.fault(self, contract.ODD))
+        contract.check(self)
+        self._has_last_stage = self._last_stage_fits()
         if weights != "random":
             path = table.resolve(row, weights)
             table.load_strictly(self.net, self._own_names(table.read(path)), path)
@@ -44,32 +52,42 @@ class TimmCNN(Encoder):
         return table.timm_names(self.net, state)
 
     def extract(self, normalised: Tensor) -> Features:
-        maps: dict[str, Tensor] = {}
-
-        def keep(name: str, module: nn.Module, inputs: tuple, output: Tensor) -> None:
-            maps[name] = output
-
-        hooks = [
-            self.net.get_submodule(name).register_forward_hook(functools.partial(keep, name))
-            for name in self._modules_tapped
-        ]
-        try:
-            self.net.forward_features(normalised)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return Features(tuple(maps[name] for name in self._modules_tapped), self.strides)
+        if self.cuts:
+            height, width = (side // self.patch * self.patch for side in normalised.shape[-2:])
+            normalised = normalised[..., :height, :width]
+        maps = self.net.forward_intermediates(normalised, intermediates_only=True, output_fmt="NCHW")
+        return Features(tuple(maps), self.strides)
 
     def last_stage(self, tap: Tensor) -> Tensor:
         """The last map (B, C, h', w') of a (masked) map of the stage before (B, C_before, h, w)."""
-        (before, first), (last_parent, last) = (name.rpartition(".")[::2] for name in self._modules_tapped[-2:])
-        if before != last_parent:
-            return super().last_stage(tap)
+        return self._stages_after(tap) if self._has_last_stage else super().last_stage(tap)
+
+    def _stages_after(self, tap: Tensor) -> Tensor:
+        (before, first), (_, last) = (name.rpartition(".")[::2] for name in self._modules_tapped[-2:])
         children = dict(self.net.get_submodule(before).named_children())
         names = list(children)
+        channels_last = getattr(self.net, "output_fmt", "NCHW") == "NHWC"
+        tap = tap.permute(0, 2, 3, 1) if channels_last else tap
         for name in names[names.index(first) + 1 : names.index(last) + 1]:
             tap = children[name](tap)
-        return tap
+        return tap.permute(0, 3, 1, 2) if channels_last else tap
+
+    @torch.no_grad()
+    def _last_stage_fits(self) -> bool:
+        """Whether the modules between the last two taps make the last map of the one before it, as in most CNNs."""
+        maps = self.extract(contract.trial(contract.WHOLE, self.mean.device)).maps
+        try:
+            return torch.allclose(self._stages_after(maps[self.before_last]), maps[-1], rtol=1e-3, atol=1e-5)
+        except Exception:  # modules that want more than the map, or do not lie side by side
+            return False
+
+
+def _any_size(model: str) -> Any:
+    """A timm network, told to take any size where it has to be told."""
+    try:
+        return timm.create_model(model, dynamic_img_size=True)
+    except TypeError:  # an unknown keyword, as of every CNN
+        return timm.create_model(model)
 
 
 class EfficientNetLite(TimmCNN):
@@ -114,6 +132,23 @@ class EveryBlockEfficientNetLite0(EfficientNetLite):
         self.channels = tuple(block.conv_pwl.out_channels for *_, block in blocks)
         self.strides = (8,) * 2 + (16,) * 6 + (32,) * 5
         self.before_last = -6
+
+    def extract(self, normalised: Tensor) -> Features:
+        maps: dict[str, Tensor] = {}
+
+        def keep(name: str, module: nn.Module, inputs: tuple, output: Tensor) -> None:
+            maps[name] = output
+
+        hooks = [
+            self.net.get_submodule(name).register_forward_hook(functools.partial(keep, name))
+            for name in self._modules_tapped
+        ]
+        try:
+            self.net.forward_features(normalised)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return Features(tuple(maps[name] for name in self._modules_tapped), self.strides)
 
     def last_stage(self, tap: Tensor) -> Tensor:
         """The blocks at stride 32 on a (masked) map of the last one at stride 16."""

@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from shotseg.encoders import network
 from shotseg.errors import InputError, UsageError
 
 # What torch and safetensors raise for a file that is damaged, a pickle or a TorchScript archive.
@@ -246,7 +247,7 @@ def fetch(row: Weights) -> Path:
         except Exception as error:  # every library has its own errors for "no network"; the mend is the same
             raise UsageError(
                 f"weights of {row.name} are not here: {row.file} from {row.location} ({_first_line(error)}); "
-                f"connect once, put the file at {path}, or pass weights=PATH"
+                f"connect once, or put the file at {path}"
             ) from error
     check_hash(path, row.sha256)
     return path
@@ -265,17 +266,25 @@ def _download(row: Weights) -> Path:
     if row.source == "hub":
         from huggingface_hub import hf_hub_download
 
-        return Path(hf_hub_download(row.location, row.file))
+        with network.hub():
+            return Path(hf_hub_download(row.location, row.file))
     if row.source == "url":
         path = Path(torch.hub.get_dir()) / "checkpoints" / row.file
         if not path.is_file():
+            network.need(row.location)
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(row.location + row.file, str(path), hash_prefix=row.sha256, progress=True)
         return path
     if row.source == "open_clip":
         import open_clip
 
-        return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(row.model, row.tag)))
+        cfg = open_clip.get_pretrained_cfg(row.model, row.tag)
+        if cfg.get("hf_hub"):
+            with network.hub():
+                return Path(open_clip.download_pretrained(cfg))
+        if not (Path.home() / ".cache/clip" / row.file).is_file():  # where open_clip keeps it
+            network.need(cfg["url"])
+        return Path(open_clip.download_pretrained(cfg))
     raise FileNotFoundError("no public download")
 
 

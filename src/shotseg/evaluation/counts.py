@@ -129,6 +129,19 @@ def episode_iou(counts: Counts) -> Array:
     return np.where(union > 0, inter / np.maximum(union, 1), 1.0).mean(1)
 
 
+def expected_iou(probability: Array, mask: Array) -> float:
+    """The IoU in [0, 1] that a mask is expected to have if the probabilities hold; of an empty mask, 1 - max p.
+
+    probability: (H, W) in [0, 1].   mask: (H, W) bool.   Expected intersection over expected union: sum of p inside the mask /
+    (mask's area + sum of p outside it).
+    """
+    if not mask.any():
+        return float(1 - probability.max())
+    inside = float(probability[mask].sum(dtype=np.float64))
+    everywhere = float(probability.sum(dtype=np.float64))
+    return inside / (float(mask.sum()) + everywhere - inside)
+
+
 def exact_ratio(counts: Counts) -> float:
     """Part of the episodes in which exactly the right classes were said to be present (CST's 0/1 exact ratio)."""
     said = counts.predicted[:, 1:] > 0 if counts.present is None else counts.present > 0

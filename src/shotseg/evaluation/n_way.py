@@ -19,7 +19,7 @@ from shotseg.data.samples import Support
 from shotseg.errors import UsageError
 from shotseg.evaluation import counts as reduce
 from shotseg.evaluation.counts import Counts, count
-from shotseg.evaluation.protocols import Pool, supports_of, without_padding
+from shotseg.evaluation.protocols import Pool, cst_query, supports_of, without_padding
 from shotseg.evaluation.run import Evaluator
 
 # what a protocol does not choose here
@@ -42,28 +42,37 @@ class Ways:
     supports: tuple[tuple[int, ...], ...]
 
 
-def draw(pool: Pool, ways: int, shots: int = 1, seed: int = 0, episodes: int = 1000) -> list[Ways]:
+def draw(pool: Pool, ways: int, shots: int = 1, seed: int = 0, episodes: int = 1000, rule: str = "cst") -> list[Ways]:
     """N classes without replacement, with probability 1/2 on the query's and the rest shared equally; the stream is seeded
-    with the episode's number plus ``seed``. Raises UsageError for more ways than classes."""
+    with the episode's number plus ``seed``. rule: "cst", or "cst-coco" where the query's class is drawn first.
+    Raises UsageError for more ways than classes."""
     if not 1 <= ways <= len(pool.classes):
         raise UsageError(f"{ways} ways of {len(pool.classes)} classes: give 1 to {len(pool.classes)}")
     found = []
     for i in range(episodes):
         stream = np.random.RandomState(seed + i)
-        query = pool.listed[i % len(pool.listed)]
+        query = cst_query(pool, stream, i, by_class=rule == "cst-coco")
         own = pool.items[query].class_id
         chances = np.full(len(pool.classes), 0.5 / max(1, len(pool.classes) - 1))
         chances[own] = 1 - (chances.sum() - chances[own])
         drawn = tuple(int(c) for c in stream.choice(len(pool.classes), ways, replace=False, p=chances))
-        found.append(Ways(query, drawn, tuple(supports_of(pool, stream, query, c, shots) for c in drawn)))
+        found.append(
+            Ways(query, drawn, tuple(supports_of(pool, stream, query, c, shots, distinct=True) for c in drawn))
+        )
     return found
 
 
-def result(evaluator: Evaluator, about: dict[str, Any], ways: int, shots: int) -> dict[str, Any]:
-    """The content of a result file: the means over the seeds of :func:`evaluate`, each seed's, and the protocol."""
-    protocol = replace(evaluator.protocol, **FIXED)
+def result(
+    evaluator: Evaluator, about: dict[str, Any], ways: int, shots: int, rule: str = FIXED["rule"]
+) -> dict[str, Any]:
+    """The content of a result file: the means over the seeds of :func:`evaluate`, each seed's, and the protocol.
+
+    rule: of :func:`draw`.
+    """
+    protocol = replace(evaluator.protocol, **FIXED | {"rule": rule})
     scores = {
-        seed: evaluate(evaluator, draw(evaluator.pool, ways, shots, seed, protocol.episodes)) for seed in protocol.seeds
+        seed: evaluate(evaluator, draw(evaluator.pool, ways, shots, seed, protocol.episodes, rule))
+        for seed in protocol.seeds
     }
     means = {name: sum(s[name] for s in scores.values()) / len(scores) for name in ("miou", "exact_ratio")}
     return {**about, "way": ways, "protocol": asdict(protocol), **means, "per_seed": scores}

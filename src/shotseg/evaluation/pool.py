@@ -71,3 +71,21 @@ class Pool:
             return query
         own = (i for i, x in enumerate(self.items) if x.content == self.items[query].content and x.class_id == class_id)
         return next(own, None)
+
+
+def with_enough_photos(dataset: Any, names: Sequence[str], shots: int) -> list[str]:
+    """The classes of which so many photos can be shots, and another one the query."""
+    photos: dict[str, set[str]] = {name: set() for name in names}
+    for item in dataset.items:
+        if item.class_name in photos and item.mask_path is not None:
+            photos[item.class_name].add(item.content)
+    return [name for name in names if len(photos[name]) > shots]
+
+
+def areas(dataset: Any, min_pixels: int) -> list[int] | None:
+    """Foreground pixels of every item, where the protocol asks for a least number."""
+    if not min_pixels:
+        return None
+    if hasattr(dataset, "areas"):
+        return list(dataset.areas)
+    return [int((dataset.sample(i).mask == 1).sum()) for i in range(len(dataset.items))]

@@ -11,6 +11,7 @@ import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -123,6 +124,7 @@ ELSEWHERE: dict[tuple[str, str], dict[str, Any]] = {
     ("hsnet", "fss1000"): {"episodes": 2400},  # every photo of the test classes once
     ("hsnet", "lvis92i"): {"rule": "hsnet-coco", "episodes": 2300},
     ("tlg", "coco20i"): {"rule": "hsnet-coco", "episodes": 5000},
+    ("cst", "coco20i"): {"rule": "cst-coco"},
     ("pfenet", "coco20i"): {"episodes": 20000, "size": 641},
     ("bam", "coco20i"): {"size": 641},
     ("hdmnet", "coco20i"): {"episodes": 10000, "size": 633},
@@ -167,13 +169,15 @@ def _one(stream: np.random.RandomState, count: int) -> int:
     return int(stream.choice(count, 1, replace=False)[0])
 
 
-def supports_of(pool: Pool, stream: np.random.RandomState, query: int, class_id: int, shots: int) -> tuple[int, ...]:
-    """Redrawn only where it is the query: one photo may serve as two shots, as released."""
+def supports_of(
+    pool: Pool, stream: np.random.RandomState, query: int, class_id: int, shots: int, distinct: bool = False
+) -> tuple[int, ...]:
+    """Redrawn where it is the query: one photo may serve as two shots, as HSNet released it; in CST's they are distinct."""
     found: list[int] = []
     listed = pool.lists[class_id]
     while len(found) < shots:
         support = listed[_one(stream, len(listed))]
-        if not pool.same_photo(support, query):
+        if not any(pool.same_photo(support, other) for other in (query, *(found if distinct else ()))):
             found.append(support)
     return tuple(found)
 
@@ -219,19 +223,28 @@ def _pfenet(pool: Pool, shots: int, seed: int, episodes: int) -> list[EpisodeInd
     return picks
 
 
-def _cst(pool: Pool, shots: int, seed: int, episodes: int) -> list[EpisodeIndex]:
+def cst_query(pool: Pool, stream: np.random.RandomState, i: int, by_class: bool) -> int:
+    """CST's query of episode i: the list of (photo, class) pairs is walked; on COCO a class is drawn, then one of its
+    photos."""
+    if not by_class:
+        return pool.walk[i % len(pool.walk)]
+    listed = pool.lists[_one(stream, len(pool.classes))]
+    return listed[_one(stream, len(listed))]
+
+
+def _cst(pool: Pool, shots: int, seed: int, episodes: int, by_class: bool = False) -> list[EpisodeIndex]:
     """CST, one way: the class asked for is the query's with probability 1/2, else any other of the fold, so the query
     may show nothing of it. The stream is seeded with the episode's index, plus ``seed`` (0 in the release)."""
     picks = []
     for i in range(episodes):
         stream = np.random.RandomState(seed + i)
-        query = pool.walk[i % len(pool.walk)]
+        query = cst_query(pool, stream, i, by_class)
         own = pool.items[query].class_id
         others = 0.5 / max(1, len(pool.classes) - 1)
         chances = [0.5 if c == own else others for c in range(len(pool.classes))]
         chances[own] = 1 - sum(chances) + chances[own]  # 1 where there is no other class
         class_id = int(stream.choice(len(pool.classes), 1, replace=False, p=chances)[0])
-        picks.append(EpisodeIndex(query, supports_of(pool, stream, query, class_id, shots), class_id))
+        picks.append(EpisodeIndex(query, supports_of(pool, stream, query, class_id, shots, distinct=True), class_id))
     return picks
 
 
@@ -241,6 +254,7 @@ RULES: dict[str, Callable[[Pool, int, int, int], list[EpisodeIndex]]] = {
     "hsnet-coco": _hsnet_coco,
     "pfenet": _pfenet,
     "cst": _cst,
+    "cst-coco": partial(_cst, by_class=True),
 }
 
 

@@ -61,9 +61,16 @@ def load(name: str, encoder: Encoder, **options: Any) -> Any:
         ) from None
 
 
+def must_learn(name: str, alone: bool = False) -> bool:
+    """Whether a model must be trained. alone: and has nothing to answer with before, where others have pseudo masks."""
+    module, cls = _HOME[name]
+    model = getattr(import_module(module), cls)
+    return hasattr(model, "loss") and not (alone and getattr(model, "needs", "masks") == "photos")
+
+
 def warn_untrained(name: str, model: Any) -> bool:
     """Whether a model must learn before its masks mean something; says so. For one that comes from no checkpoint."""
-    if not hasattr(model, "loss"):
+    if not must_learn(name):
         return False
     names_do = getattr(model, "needs", "masks") == "photos"
     meanwhile = "until then it answers with pseudo masks" if names_do else "until then its masks mean nothing"

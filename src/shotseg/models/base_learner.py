@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from shotseg.data.samples import Prediction, Support
 from shotseg.encoders.features import Encoder, Features
 from shotseg.models.blocks.ensemble import Ensemble, gram, scene_distance
+from shotseg.models.blocks.norm import BatchNorm
 from shotseg.models.blocks.prior_guided import PriorGuided, Taps, cross_entropy, resize
 
 
@@ -47,7 +48,7 @@ class BaseHead(nn.Module):
     def __init__(self, channels: int, classes: int, width: int = 512):
         super().__init__()
         self.ppm = PyramidPooling(channels)
-        self.embed = nn.Sequential(nn.Conv2d(2 * channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
+        self.embed = nn.Sequential(nn.Conv2d(2 * channels, width, 3, padding=1, bias=False), BatchNorm(width))
         self.classify = nn.Sequential(nn.ReLU(), nn.Dropout2d(0.1), nn.Conv2d(width, classes + 1, 1))
 
     def embedding(self, last: Tensor) -> Tensor:
@@ -116,8 +117,7 @@ class PyramidPooling(nn.Module):
         part = channels // len(self.bins)
         widths = [part] * (len(self.bins) - 1) + [channels - part * (len(self.bins) - 1)]
         self.branches = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
-            for width in widths
+            nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), BatchNorm(width), nn.ReLU()) for width in widths
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from shotseg.data.samples import Prediction, Support
 from shotseg.encoders.features import Encoder, Features
 from shotseg.models.base_learner import BaseHead, WithBase
 from shotseg.models.blocks.ensemble import Ensemble, gram
+from shotseg.models.blocks.norm import BatchNorm
 from shotseg.models.blocks.prior_guided import Grid, Taps, project, resize
 from shotseg.priors.visual import masked_average, max_cosine
 
@@ -373,14 +374,14 @@ class Fuse(nn.Sequential):
     def __init__(self, channels: int, out: int):
         conv = nn.Conv2d(channels, out, 3, padding=1, bias=False)
         nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-        super().__init__(conv, nn.BatchNorm2d(out), nn.ReLU())
+        super().__init__(conv, BatchNorm(out), nn.ReLU())
 
 
 def _convolutions(channels: int, out: int, hidden: int = 256, last_norm: bool = False) -> nn.Sequential:
     """1x1, BN, 3x3, BN, 1x1, with no activation between (as published); with ``last_norm`` BN and ReLU follow."""
-    layers = [nn.Conv2d(channels, hidden, 1), nn.BatchNorm2d(hidden)]
-    layers += [nn.Conv2d(hidden, hidden, 3, padding=1), nn.BatchNorm2d(hidden), nn.Conv2d(hidden, out, 1)]
-    return nn.Sequential(*layers, *([nn.BatchNorm2d(out), nn.ReLU()] if last_norm else []))
+    layers = [nn.Conv2d(channels, hidden, 1), BatchNorm(hidden)]
+    layers += [nn.Conv2d(hidden, hidden, 3, padding=1), BatchNorm(hidden), nn.Conv2d(hidden, out, 1)]
+    return nn.Sequential(*layers, *([BatchNorm(out), nn.ReLU()] if last_norm else []))
 
 
 def _foreground_first(tokens: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ from shotseg.encoders.features import Encoder, Features
 from shotseg.errors import UsageError
 from shotseg.models.blocks.class_guide import Refine, guide_of, soft_masks
 from shotseg.models.blocks.correlation import correlate, levels, swapped, unit
+from shotseg.models.blocks.norm import BatchNorm
 from shotseg.models.blocks.prior_guided import Episodic, cross_entropy, resize
 from shotseg.models.blocks.pyramid import WIDTHS, Decoder, Pyramid
 from shotseg.models.blocks.text_rows import MINILM, TextRows
@@ -77,7 +78,7 @@ class Transport(nn.Module):
         self.own = SelfAttention(width)
         self.cross = TransportAttention(width, **options)
         self.expand = nn.Linear(grid, grid * grid, bias=False)
-        self.norm = nn.BatchNorm2d(width)
+        self.norm = BatchNorm(width)
 
     def forward(self, x: Tensor, residual: Tensor | None) -> Tensor:
         """x (B, C, grid, grid), residual the same -> the same, at least 0."""

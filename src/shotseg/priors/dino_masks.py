@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
 import torch
 from skimage.filters import threshold_otsu
 from torch import Tensor
@@ -58,4 +57,4 @@ def similarity_masks(
 
 def otsu(score: Tensor) -> float:
     """The threshold that parts the values of a map into two groups of the least variance."""
-    return float(threshold_otsu(np.asarray(score.detach().cpu(), dtype=np.float64)))
+    return float(threshold_otsu(score.detach().cpu().double().numpy()))

@@ -17,7 +17,7 @@ from shotseg.data.samples import IGNORE, Sample
 from shotseg.encoders.features import Features
 from shotseg.errors import UsageError
 from shotseg.models.base_learner import base_labels
-from shotseg.training.data import FeatureCache, Part, Views, augmented, generator
+from shotseg.training.data import FeatureCache, Part, Reader, Views, augmented, generator
 from shotseg.training.recipe import Recipe
 
 SHOWN = 4
@@ -35,7 +35,7 @@ class Batch:
         return Batch(self.images.to(device), self.labels.to(device), self.features and self.features.to(device))
 
 
-class BaseTraining:
+class BaseTraining(Reader):
     """Training of the base learner. Base label of class id c is c + 1; other classes are background.
 
     A data set with label maps labels every base class in a photo; one of binary masks the mask's own class only.
@@ -50,53 +50,53 @@ class BaseTraining:
             raise UsageError(
                 "cache_features with train_encoder: features that change cannot be kept; choose one of them"
             )
-        self.recipe, self.model, self.views = recipe, model, views
+        self.recipe, self.model = recipe, model
+        self.parts = {"train": views.train, "validation": views.validation}
         self.classes = views.train.classes
         if len(self.classes) > 254:
             raise UsageError(f"{len(self.classes)} base classes: a label map holds 254; train on fewer")
-        self._photos = {id(part): _photos(part) for part in (views.train, views.validation)}
-        self.epoch = len(self._photos[id(views.train)])
-        self.validation = min(recipe.validation.episodes, len(self._photos[id(views.validation)]))
+        self._photos = {name: _photos(part) for name, part in self.parts.items()}
+        self.epoch = len(self._photos["train"])
+        self.validation = min(recipe.validation.episodes, len(self._photos["validation"]))
         if not self.validation:
             raise UsageError("validation: no photo is held out; raise data.held_out")
-        self.caches: dict[int, FeatureCache] = {}
-        for part in (views.train, views.validation) if cache else ():
-            assert cache is not None
-            self.caches[id(part)] = FeatureCache(part, model, cache, recipe.model.size, key)
+        self.caches = {
+            name: FeatureCache(part, model, cache, recipe.model.size, key)
+            for name, part in self.parts.items()
+            if cache is not None
+        }
 
     def prepare(
         self, share: Callable[[Sequence[int]], Sequence[int]], advance: Callable[[str, int, int], None]
     ) -> None:
         """Make the features on disk that are not there yet; ``share`` gives this process its part of the photos."""
-        for part in (self.views.train, self.views.validation) if self.caches else ():
-            own = share(self._photos[id(part)])
+        for name, cache in self.caches.items():
+            own = share(self._photos[name])
             for n, index in enumerate(own, 1):
-                self.caches[id(part)].prepare(index)
+                cache.prepare(index)
                 advance("frozen features", n, len(own))
 
     def draw(self, i: int) -> Batch:
         """Training photo i of an endless list, each epoch in its own order; augmented, a batch of one."""
-        part = self.views.train
         epoch, at = divmod(i, self.epoch)
         order = torch.randperm(self.epoch, generator=generator(self.recipe.seed, 1, epoch))
-        index, stream = self._photos[id(part)][int(order[at])], generator(self.recipe.seed, 2, i)
-        if id(part) in self.caches:
+        index, stream = self._photos["train"][int(order[at])], generator(self.recipe.seed, 2, i)
+        if self.caches:
             flipped = float(torch.rand((), generator=stream)) < self.recipe.augment.flip
-            return self._stored(part, index, flipped)
-        sample = _labelled(part, index)
+            return self._stored("train", index, flipped)
+        sample = _labelled(self.parts["train"], index)
         return _batch(*augmented(sample.image, sample.mask, self.recipe.augment, self.recipe.model.size, stream))
 
     def draw_validation(self, j: int) -> Batch:
         """Validation photo j, squashed to the working size, a batch of one."""
-        part = self.views.validation
-        index = self._photos[id(part)][j]
-        if id(part) in self.caches:
-            return self._stored(part, index, False)
-        sample = _labelled(part, index)
+        index = self._photos["validation"][j]
+        if self.caches:
+            return self._stored("validation", index, False)
+        sample = _labelled(self.parts["validation"], index)
         return _batch(*transforms.squash(sample.image, self.recipe.model.size, mask=sample.mask))
 
-    def _stored(self, part: Part, index: int, flipped: bool) -> Batch:
-        stored, class_id = self.caches[id(part)].read(index, flipped), part.items[index].class_id
+    def _stored(self, name: str, index: int, flipped: bool) -> Batch:
+        stored, class_id = self.caches[name].read(index, flipped), self.parts[name].items[index].class_id
         labels = torch.where(stored.mask == 1, class_id + 1, stored.mask)
         return Batch(stored.image[None], labels[None], stored.features)
 

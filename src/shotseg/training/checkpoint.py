@@ -16,7 +16,7 @@ from shotseg import encoders, models
 from shotseg.data.images import write_bytes
 from shotseg.errors import InputError, UsageError
 from shotseg.models.base_learner import BaseLearner
-from shotseg.training.recipe import Recipe, build, plain
+from shotseg.training.recipe import Recipe, build, decisive
 
 HEADER = "shotseg"
 ENCODER = "encoder"  # the module whose weights are kept only where it learned
@@ -110,7 +110,9 @@ def finished(path: Path, recipe: Recipe) -> bool:
         about = read(path)[1]
     except InputError:
         return False
-    return bool(about["done"]) and about["recipe"] == plain(recipe)
+    made_with = build(about["recipe"], str(path))
+    longer = (made_with.steps, made_with.epochs) != (recipe.steps, recipe.epochs)
+    return bool(about["done"]) and decisive(made_with) == decisive(recipe) and not longer
 
 
 def names(path: str | Path) -> tuple[str, str]:

@@ -17,14 +17,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shotseg.data import transforms
-from shotseg.data.folder import FolderDataset, find_images
+from shotseg.data.annotations.opened import open_folder
+from shotseg.data.folder import find_images
 from shotseg.data.images import read_bytes, read_image
 from shotseg.errors import UsageError
 from shotseg.priors.objectness import border_contrast
 from shotseg.priors.visual import min_max
 from shotseg.training import momentum
 from shotseg.training.contrastive_views import Superpixels, Views, segment, views
-from shotseg.training.data import Part, _share, generator
+from shotseg.training.data import Part, Reader, _share, generator
 from shotseg.training.data import views as labelled_views
 from shotseg.training.momentum import Contrastive, figures, gathered, nce
 from shotseg.training.progress import FIGURE
@@ -64,7 +65,7 @@ def collect(recipe: Recipe, root: Path) -> Photos:
         if recipe.unlabelled:
             out = [*_distinct(held).values()]
             if recipe.data.novel == "drop" and recipe.data.name == "folder" and choice.test:
-                test = FolderDataset(root, classes=choice.test).items
+                test = open_folder(root, classes=choice.test).items
                 out = [*out, *_distinct([item.image_path for item in test]).values()]
             found = _distinct(find_images(recipe.unlabelled))
             train = [path for path, content in found.items() if content not in set(out)]
@@ -103,7 +104,7 @@ class Probe:
         return self  # moved in parts
 
 
-class ContrastiveTraining:
+class ContrastiveTraining(Reader):
     """``classes`` names what a validation measures: the nearest neighbours' class and the average precision of prior maps
     on labelled photos, else whether a view finds the other view of its photo. ``epoch``: photos.
     """
@@ -111,6 +112,11 @@ class ContrastiveTraining:
     validation, unit = 1, "photos"
 
     def __init__(self, recipe: Recipe, photos: Photos, model: Contrastive, folder: Path):
+        side, finest = min(recipe.model.size, recipe.contrastive.local_size or recipe.model.size), model.encoder.patch
+        if side <= finest:
+            raise UsageError(
+                f"views of {side} pixels: {model.encoder.name} makes one point of them; give {2 * finest} or more"
+            )
         self.recipe, self.photos = recipe, photos
         self.model: nn.Module = model
         self.choice, self.epoch = recipe.contrastive, len(photos.train)

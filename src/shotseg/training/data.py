@@ -18,6 +18,7 @@ from torch import Generator, Tensor
 
 from shotseg import data
 from shotseg.data import transforms
+from shotseg.data.annotations.opened import AnnotatedDataset, open_folder
 from shotseg.data.folder import FolderDataset, Item
 from shotseg.data.images import read_image, read_pair, write_bytes, write_png
 from shotseg.data.manifest import ManifestDataset
@@ -147,9 +148,12 @@ def views(choice: DataChoice, root: Path, on_test_fold: bool = False, pseudo: Pa
     return Views(train, validation, tuple(testing.classes) if testing is not None else ())
 
 
-def _folder(choice: DataChoice, root: Path) -> tuple[FolderDataset, FolderDataset | None]:
+Folder = FolderDataset | AnnotatedDataset
+
+
+def _folder(choice: DataChoice, root: Path) -> tuple[Folder, Folder | None]:
     masks = choice.supervision == "mask"
-    every = FolderDataset(root, masks=masks)
+    every = open_folder(root, masks=masks)
     folds = {str(fold): names for fold, names in every.folds.items()}
     test = list(choice.test_classes)
     if not test and choice.fold and folds:
@@ -161,15 +165,15 @@ def _folder(choice: DataChoice, root: Path) -> tuple[FolderDataset, FolderDatase
     rest = [name for name in every.classes if name not in test]
     if not rest:
         raise UsageError(f"{root}: every class is a test class; leave some to train on")
-    train = FolderDataset(root, classes=rest, masks=masks)
-    return train, FolderDataset(root, classes=test, masks=masks) if test else None
+    train = open_folder(root, classes=rest, masks=masks)
+    return train, open_folder(root, classes=test, masks=masks) if test else None
 
 
 def _prepared(choice: DataChoice, root: Path) -> tuple[ManifestDataset, ManifestDataset | None]:
     view: dict[str, Any] = {"fold": choice.fold or None, "family": choice.family or None, "folds": choice.folds or None}
     train = data.load(choice.name, root, split="train", novel=choice.novel, **view)
     test = data.load(choice.name, root, split="test", **view) if choice.fold else None
-    assert isinstance(train, ManifestDataset) and not isinstance(test, FolderDataset)
+    assert isinstance(train, ManifestDataset) and (test is None or isinstance(test, ManifestDataset))
     return train, test
 
 
@@ -211,7 +215,14 @@ class Stored:
     masked: Features | None  # of the photo with all but the object hidden, where the model wants that
 
 
-class FeatureCache:
+class Reader:
+    """What reads photos in processes of their own. These get a copy without ``model``, which may lie on a device."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "model"}
+
+
+class FeatureCache(Reader):
     """Frozen features of a part's photos as they are and flipped, float16, one file an item.
 
     A file is named by all that it depends on: content and class of the photo, its mask's file (time and size), encoder,

@@ -16,7 +16,7 @@ from shotseg.data.episodes import EpisodeIndex, EpisodeSampler
 from shotseg.data.samples import IGNORE, Episode
 from shotseg.encoders.features import Features
 from shotseg.errors import UsageError
-from shotseg.training.data import FeatureCache, Part, Views, augmented, generator
+from shotseg.training.data import FeatureCache, Part, Reader, Views, augmented, generator
 from shotseg.training.recipe import Recipe
 
 SHOWN = 4  # validation episodes that are drawn, the same every time
@@ -42,7 +42,7 @@ class Batch:
         return {"query": self.query, "support": self.support} | ({"present": self.present} if self.present else {})
 
 
-class FewShot:
+class FewShot(Reader):
     """Training of a few-shot model on episodes of the classes that have masks.
 
     ``classes``: names, whose positions are the class ids.     ``epoch``: episodes in an epoch.
@@ -52,25 +52,28 @@ class FewShot:
     unit = "episodes"
 
     def __init__(self, recipe: Recipe, views: Views, model: Any, cache: Path | None = None, key: str = ""):
-        self.recipe, self.model, self.views = recipe, model, views
+        self.recipe, self.model = recipe, model
+        self.parts = {"train": views.train, "validation": views.validation}
+        self.tells_classes = "present" in getattr(model, "asks", ())
         self.classes, self.epoch = views.train.classes, len(views.train)
         self.best_is = "mIoU against pseudo masks" if recipe.data.supervision == "pseudo" else "mIoU"
         self.validation = recipe.validation.episodes
-        self.caches: dict[int, FeatureCache] = {}
-        for part in (views.train, views.validation) if cache else ():
-            assert cache is not None
-            self.caches[id(part)] = FeatureCache(part, model, cache, recipe.model.size, key)
+        self.caches = {
+            name: FeatureCache(part, model, cache, recipe.model.size, key)
+            for name, part in self.parts.items()
+            if cache is not None
+        }
+        seeds = {"train": recipe.seed, "validation": recipe.validation.seed}
         self._draws = {
-            id(part): EpisodeSampler(part.items, self._usable(part), recipe.shots, seed)
-            for part, seed in ((views.train, recipe.seed), (views.validation, recipe.validation.seed))
+            name: EpisodeSampler(part.items, self._usable(name), recipe.shots, seeds[name])
+            for name, part in self.parts.items()
         }
 
-    def _usable(self, part: Part) -> list[int]:
-        usable = part.classes_with(self.recipe.shots + 1)
+    def _usable(self, name: str) -> list[int]:
+        usable = self.parts[name].classes_with(self.recipe.shots + 1)
         if not usable:
-            what = "training" if part is self.views.train else "validation"
             raise UsageError(
-                f"{what}: no class has {self.recipe.shots + 1} photos; add photos, or change data.held_out or shots"
+                f"{name}: no class has {self.recipe.shots + 1} photos; add photos, or change data.held_out or shots"
             )
         return usable
 
@@ -80,7 +83,7 @@ class FewShot:
         """Make the pseudo masks and features that are not on the disk; ``share`` gives this process its part of the photos."""
         works: list[tuple[str, Part | FeatureCache, int]] = []
         if self.recipe.data.supervision == "pseudo":
-            works += [("pseudo masks", part, len(part)) for part in (self.views.train, self.views.validation)]
+            works += [("pseudo masks", part, len(part)) for part in self.parts.values()]
         works += [("frozen features", cache, len(cache.part)) for cache in self.caches.values()]
         for what, kept, count in works:
             own = share(range(count))
@@ -90,13 +93,13 @@ class FewShot:
 
     def draw(self, i: int) -> Batch:
         """Training episode i, augmented, a batch of one."""
-        part = self.views.train
-        index, stream = self._draws[id(part)][i], generator(self.recipe.seed, i)
+        part = self.parts["train"]
+        index, stream = self._draws["train"][i], generator(self.recipe.seed, i)
         if self.recipe.absent and float(torch.rand((), generator=stream)) < self.recipe.absent:
             index = self._without(part, index, stream)
-        if id(part) in self.caches:
+        if self.caches:
             flips = (torch.rand(1 + self.recipe.shots, generator=stream) < self.recipe.augment.flip).tolist()
-            return self._told(part, index, self._cleared(part, index, self._stored(part, index, flips)))
+            return self._told(part, index, self._cleared(part, index, self._stored("train", index, flips)))
 
         def change(image: np.ndarray, mask: np.ndarray | None) -> transforms.Pair:
             return augmented(image, mask, self.recipe.augment, self.recipe.model.size, stream)
@@ -105,7 +108,7 @@ class FewShot:
 
     def _told(self, part: Part, index: EpisodeIndex, drawn: Batch) -> Batch:
         """With the names of all classes that the query is listed under, where the model asks for them."""
-        if "present" not in getattr(self.model, "asks", ()):
+        if not self.tells_classes:
             return drawn
         content = part.items[index.query].content
         return replace(drawn, present=(tuple(sorted({x.class_name for x in part.items if x.content == content})),))
@@ -129,16 +132,16 @@ class FewShot:
 
     def draw_validation(self, j: int) -> Batch:
         """Validation episode j at the model's working size, a batch of one."""
-        part = self.views.validation
-        index = self._draws[id(part)][j]
-        if id(part) in self.caches:
-            return self._told(part, index, self._stored(part, index, [False] * (1 + self.recipe.shots)))
+        part = self.parts["validation"]
+        index = self._draws["validation"][j]
+        if self.caches:
+            return self._told(part, index, self._stored("validation", index, [False] * (1 + self.recipe.shots)))
         size = self.recipe.model.size
         drawn = Batch(episodes.load_episode(part, index, lambda image, mask: transforms.squash(image, size, mask=mask)))
         return self._told(part, index, drawn)
 
-    def _stored(self, part: Part, index: EpisodeIndex, flips: Sequence[bool]) -> Batch:
-        cache = self.caches[id(part)]
+    def _stored(self, name: str, index: EpisodeIndex, flips: Sequence[bool]) -> Batch:
+        part, cache = self.parts[name], self.caches[name]
         query, *shots = (cache.read(i, flip) for i, flip in zip((index.query, *index.supports), flips))
         episode = Episode(
             query=query.image[None],
@@ -179,7 +182,7 @@ class FewShot:
         assert target is not None
         known, said, true = target != IGNORE, predicted == 1, target == 1
         pair = torch.stack([(said & true).sum((1, 2)), ((said | true) & known).sum((1, 2))], 1)  # (B, 2)
-        names = self.views.validation.classes
+        names = self.parts["validation"].classes
         return torch.zeros(len(names), 2, dtype=torch.long, device=pair.device).index_add_(
             0, batch.episode.class_id, pair
         )

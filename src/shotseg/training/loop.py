@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -24,10 +25,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from shotseg.data.images import write_bytes
-from shotseg.errors import UsageError
-from shotseg.training import checkpoint
-from shotseg.training.progress import FIGURE, Log
-from shotseg.training.recipe import Optimiser, Recipe, Schedule, build, plain
+from shotseg.errors import ShotsegError, UsageError
+from shotseg.models.blocks.norm import BatchNorm
+from shotseg.training import checkpoint, interrupt
+from shotseg.training.progress import FIGURE, Log, has_lines
+from shotseg.training.recipe import Optimiser, Recipe, Schedule, build, decisive, plain
 
 Pictures = list[tuple[str, list[tuple[np.ndarray, np.ndarray]]]]
 DROPOUT = 7  # keys the stream of the network's own random numbers, apart from those of the photos
@@ -105,77 +107,89 @@ def train(task: Task, recipe: Recipe, out: Path, resume: bool = False, device: s
     wrapped, optimiser = accelerator.prepare(objective, optimiser)
     state = _State()
     shadow = {name: tensor.detach().clone() for name, tensor in checkpoint.weights(model).items()} if recipe.ema else {}
+    if not resume and (last.is_file() or has_lines(out)):
+        raise UsageError(f"{out}: a run is there; add --resume to go on with it, or choose another --out")
     if last.is_file():
-        if not resume:
-            raise UsageError(f"{last}: a run is there; add --resume to go on with it, or choose another --out")
         state = _restore(last, recipe, model, optimiser, accelerator, shadow)
     accelerator.wait_for_everyone()
     if main:
         write_bytes(out / "recipe.json", json.dumps(plain(recipe), indent=1).encode())
 
+    def keep() -> None:
+        """Write what --resume goes on from."""
+        if main:
+            checkpoint.write(
+                last,
+                {**checkpoint.weights(model), **_optimiser_tensors(optimiser), **_prefixed("average.", shadow)},
+                _about(task, recipe, state)
+                | {"done": state.step >= steps or state.stopped(recipe)}
+                | {"scaler": accelerator.scaler and accelerator.scaler.state_dict()},
+            )
+
     with Log(out, state.step, steps, quiet=not main) as log:
         task.prepare(lambda items: items[rank::world], log.prepared)
         accelerator.wait_for_everyone()
         places = _places(range(state.step, steps), recipe.batch, recipe.accumulate, rank, world, part)
-        batches = iter(_loader(task.draw, task.collate, places, recipe.workers))
+        batches = _batches(task.draw, task.collate, places, recipe.workers)
 
-        while state.step < steps and not state.stopped(recipe):
-            step, start = state.step, time.perf_counter()
-            rate = learning_rate(step, steps, recipe.schedule)
-            for group in optimiser.param_groups:
-                group["lr"] = recipe.optimiser.lr * group["factor"] * rate
-            wrapped.train()
-            torch.manual_seed(stream_seed(recipe.seed, DROPOUT, step, rank))
-            terms: dict[str, Tensor] = {}
-            waited = 0.0
-            for i in range(recipe.accumulate):
-                final = i == recipe.accumulate - 1
-                with nullcontext() if final else accelerator.no_sync(wrapped):
-                    asked = time.perf_counter()
-                    batch = next(batches).to(here)
-                    waited += time.perf_counter() - asked
-                    losses = wrapped(batch)
-                    learnt = [value for name, value in losses.items() if not name.startswith(FIGURE)]
-                    accelerator.backward(sum(learnt) / recipe.accumulate)
-                for name, value in losses.items():
-                    terms[name] = terms.get(name, 0) + value.detach().float() / recipe.accumulate
-            if recipe.optimiser.clip:
-                accelerator.clip_grad_norm_(wrapped.parameters(), recipe.optimiser.clip)
-            optimiser.step()
-            optimiser.zero_grad()
-            if shadow:
-                checkpoint.average(shadow, model, min(recipe.ema, (1 + step) / (10 + step)))
-            state.step += 1
-            total = accelerator.reduce(torch.stack([*terms.values()]), "mean").tolist()
-            if not all(map(math.isfinite, total)):
-                raise UsageError(f"step {step}: the loss is no number; lower optimiser.lr, or set optimiser.clip")
-            seconds = time.perf_counter() - start
-            rate = optimiser.param_groups[0]["lr"]
-            speed = recipe.batch / seconds
-            log.step(state.step, dict(zip(terms, total)), rate, f"{speed:.1f} {task.unit}/s", speed, waited / seconds)
-
-            every = recipe.validation.every
-            if state.step == steps or (every and state.step % every == 0):
-                with _averaged(model, shadow):
-                    score, per_class = _validate(task, model, recipe, accelerator)
-                    better = score > state.best
-                    state.best, state.since = (score, 0) if better else (state.best, state.since + 1)
-                    if main:
-                        if better:
-                            checkpoint.write(best, checkpoint.weights(model), _about(task, recipe, state))
-                        with torch.no_grad():
-                            log.validation(
-                                state.step, task.best_is, score, per_class, task.pictures(model.eval(), here)
-                            )
-            if main and (state.step % recipe.save_every == 0 or state.step == steps or state.stopped(recipe)):
-                checkpoint.write(
-                    last,
-                    {**checkpoint.weights(model), **_optimiser_tensors(optimiser), **_prefixed("average.", shadow)},
-                    _about(task, recipe, state)
-                    | {"done": state.step == steps or state.stopped(recipe)}
-                    | {"scaler": accelerator.scaler and accelerator.scaler.state_dict()},
+        with interrupt.postponed() as wanted:
+            while state.step < steps and not state.stopped(recipe):
+                step, start = state.step, time.perf_counter()
+                rate = learning_rate(step, steps, recipe.schedule)
+                for group in optimiser.param_groups:
+                    group["lr"] = recipe.optimiser.lr * group["factor"] * rate
+                wrapped.train()
+                torch.manual_seed(stream_seed(recipe.seed, DROPOUT, step, rank))
+                terms: dict[str, Tensor] = {}
+                waited = 0.0
+                for i in range(recipe.accumulate):
+                    final = i == recipe.accumulate - 1
+                    with nullcontext() if final else accelerator.no_sync(wrapped):
+                        asked = time.perf_counter()
+                        batch = next(batches).to(here)
+                        waited += time.perf_counter() - asked
+                        losses = wrapped(batch)
+                        learnt = [value for name, value in losses.items() if not name.startswith(FIGURE)]
+                        accelerator.backward(sum(learnt) / recipe.accumulate)
+                    for name, value in losses.items():
+                        terms[name] = terms.get(name, 0) + value.detach().float() / recipe.accumulate
+                if recipe.optimiser.clip:
+                    accelerator.clip_grad_norm_(wrapped.parameters(), recipe.optimiser.clip)
+                optimiser.step()
+                optimiser.zero_grad()
+                if shadow:
+                    checkpoint.average(shadow, model, min(recipe.ema, (1 + step) / (10 + step)))
+                state.step += 1
+                stop = torch.tensor(float(wanted.asked), device=here)  # all processes must stop at the same step
+                *total, stopping = accelerator.reduce(torch.stack([*terms.values(), stop]), "mean").tolist()
+                if not all(map(math.isfinite, total)):
+                    raise UsageError(f"step {step}: the loss is no number; lower optimiser.lr, or set optimiser.clip")
+                seconds = time.perf_counter() - start
+                rate = optimiser.param_groups[0]["lr"]
+                speed = recipe.batch / seconds
+                log.step(
+                    state.step, dict(zip(terms, total)), rate, f"{speed:.1f} {task.unit}/s", speed, waited / seconds
                 )
-            accelerator.wait_for_everyone()
+
+                every = recipe.validation.every
+                if state.step == steps or (every and state.step % every == 0):
+                    with _averaged(model, shadow):
+                        score, per_class = _validate(task, model, recipe, accelerator)
+                        better = score > state.best
+                        state.best, state.since = (score, 0) if better else (state.best, state.since + 1)
+                        if main:
+                            if better:
+                                checkpoint.write(best, checkpoint.weights(model), _about(task, recipe, state))
+                            with torch.no_grad():
+                                log.validation(
+                                    state.step, task.best_is, score, per_class, task.pictures(model.eval(), here)
+                                )
+                ended = state.step == steps or state.stopped(recipe)
+                if state.step % recipe.save_every == 0 or ended or stopping:
+                    keep()
+                accelerator.wait_for_everyone()
+                if stopping and not ended:
+                    raise KeyboardInterrupt
         if main:
             log.report(task.best_is, plain(recipe))
     accelerator.end_training()
@@ -229,7 +243,7 @@ def make_optimiser(model: nn.Module, choice: Optimiser) -> torch.optim.Optimizer
 def share_batch_norms(model: nn.Module) -> None:
     """Batch norms that learn take their statistics over all processes, in place; PyTorch has that for CUDA alone."""
     for name, child in model.named_children():
-        if type(child) is nn.BatchNorm2d and child.weight.requires_grad:
+        if type(child) in (nn.BatchNorm2d, BatchNorm) and child.weight.requires_grad:
             setattr(model, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
         else:
             share_batch_norms(child)
@@ -247,26 +261,41 @@ def _places(steps: range, batch: int, parts: int, rank: int, world: int, size: i
 
 
 class _Drawn(Dataset):
-    """A function of a number as a data set."""
+    """Batches by the places of their members. What a person can mend travels as it is: a worker's loader would wrap it."""
 
-    def __init__(self, draw: Callable[[int], Any]):
-        self.draw = draw
+    def __init__(self, draw: Callable[[int], Any], collate: Callable[[Sequence[Any]], Any]):
+        self.draw, self.collate = draw, collate
 
-    def __getitem__(self, i: int) -> Any:
-        return self.draw(i)
+    def __getitem__(self, places: list[int]) -> Any:
+        try:
+            return self.collate([self.draw(i) for i in places])
+        except ShotsegError as error:
+            return error
 
 
-def _loader(draw: Callable, collate: Callable, places: list[list[int]], workers: int) -> DataLoader:
-    return DataLoader(_Drawn(draw), batch_sampler=places, collate_fn=collate, num_workers=workers)
+def _deaf(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; one that reads photos ends with the training, which decides when."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _batches(draw: Callable, collate: Callable, places: list[list[int]], workers: int) -> Iterator[Any]:
+    """One batch for each list of places, read in ``workers`` processes. Raises what reading a photo raises."""
+    drawn: Any = _Drawn(draw, collate)
+    own = torch.Generator()  # a loader draws a number where it starts: not from the stream of the network's dropout
+    for batch in DataLoader(drawn, None, sampler=places, num_workers=workers, generator=own, worker_init_fn=_deaf):  # type: ignore[arg-type]
+        if isinstance(batch, ShotsegError):
+            raise batch
+        yield batch
 
 
 def _validate(task: Task, model: nn.Module, recipe: Recipe, accelerator: Accelerator) -> tuple[float, list[float]]:
     """mIoU in percent and the IoU of each class that occurs (others not a number); each process counts its episodes."""
     own = range(accelerator.process_index, task.validation, accelerator.num_processes)
-    loader = _loader(task.draw_validation, task.collate, [[j] for j in own], recipe.workers)
+    batches = _batches(task.draw_validation, task.collate, [[j] for j in own], recipe.workers)
     model.eval()
     with torch.no_grad():
-        counts = [task.count(model, batch.to(accelerator.device)) for batch in loader]
+        counts = [task.count(model, batch.to(accelerator.device)) for batch in batches]
     total = torch.stack(counts).sum(0) if counts else None
     if accelerator.num_processes > 1:  # a process without an episode adds nothing
         gathered: list[Any] = [None] * accelerator.num_processes
@@ -314,9 +343,8 @@ def _restore(
     path: Path, recipe: Recipe, model: nn.Module, optimiser: Any, accelerator: Accelerator, shadow: dict[str, Tensor]
 ) -> _State:
     tensors, about = checkpoint.read(path)
-    made_with = plain(build(about["recipe"], str(path)))  # what an older version did not know of has its default
-    if made_with != plain(recipe):
-        changed = next(_differences(made_with, plain(recipe)))
+    made_with = build(about["recipe"], str(path))  # what an older version did not know of has its default
+    if changed := next(_differences(decisive(made_with), decisive(recipe)), ""):
         raise UsageError(f"{path}: made with another {changed}; resume with the same recipe, or choose another --out")
     checkpoint.load_weights(model, tensors, path)
     moments: dict[int, dict[str, Tensor]] = {}

@@ -174,7 +174,9 @@ def figures(query: Tensor, key: Tensor, negatives: Tensor, online: Branch, targe
     of the two heads' weights.
     """
     with torch.no_grad():
-        pairs = torch.pdist(query.float()).square()
+        cosines = query.float() @ query.float().T
+        apart = torch.ones_like(cosines, dtype=torch.bool).triu(1)
+        pairs = (2 - 2 * cosines[apart]).clamp(min=0)  # squared distances; pdist has no kernel for MPS
         mine, theirs = (torch.cat([p.flatten() for p in branch.head.parameters()]) for branch in (online, target))
         return {
             "top1": (logits(query, key, negatives, 1.0).argmax(1) == 0).float().mean(),

@@ -8,6 +8,7 @@ import io
 import json
 import math
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ from shotseg.overlay import draw
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:70em;padding:0 1em;color:#222}
 img{height:170px;margin:0 4px 8px 0}figcaption{font-size:13px;color:#555}pre{font-size:13px;background:#f6f6f6;padding:1em}"""
 FIGURE = "figure."  # how the name of a term begins that is shown beside the loss and is no part of it
+SECONDS, SHARE = 30.0, 0.1  # a line, where no bar is shown, after so long or so much of the work
 SMOOTH = 50  # steps that a curve of the loss averages
 
 
@@ -54,6 +56,7 @@ class Log:
         self.task = self.bar.add_task("training", total=self.steps, completed=self.start, said="")
         self.score = ""
         self.lines_on_stderr = not shown and not self.quiet
+        self.said_at, self.said = -math.inf, ("", 0)
         if not self.quiet:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -74,8 +77,7 @@ class Log:
     def prepared(self, what: str, done: int, total: int) -> None:
         """Progress of what comes before the training."""
         self.bar.update(self.task, description=what, completed=done, total=total)
-        if self.lines_on_stderr and done % 200 == 0:
-            print(f"{what}: {done} of {total}", file=sys.stderr)
+        self._now_and_then(what, done, total)
 
     def step(
         self, step: int, terms: Mapping[str, float], rate: float, pace: str, per_second: float, waited: float = 0.0
@@ -92,8 +94,15 @@ class Log:
         for name in ("loss", *terms):
             self.board.add_scalar(f"train/{name}", line[name], step)
         self.board.add_scalar("train/lr", rate, step)
-        if self.lines_on_stderr and step % 100 == 0:
-            print(f"step {step} of {self.steps}: {said}", file=sys.stderr)
+        self._now_and_then("step", step, self.steps, said)
+
+    def _now_and_then(self, what: str, done: int, total: int, more: str = "") -> None:
+        """A line where no person watches a bar: the first, the last, and some between."""
+        now, (before, count) = time.monotonic(), self.said
+        due = what != before or done - count >= SHARE * total or now - self.said_at >= SECONDS or done == total
+        if self.lines_on_stderr and due:
+            print(f"{what} {done} of {total}{': ' + more if more else ''}", file=sys.stderr, flush=True)
+            self.said_at, self.said = now, (what, done)
 
     def validation(
         self,
@@ -135,6 +144,11 @@ class Log:
     def _write(self, line: Mapping[str, Any]) -> None:
         self.file.write(json.dumps(line) + "\n")
         self.file.flush()
+
+
+def has_lines(out: Path) -> bool:
+    """Whether a run in this folder has done a step."""
+    return bool(_lines(out / "metrics.jsonl"))
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

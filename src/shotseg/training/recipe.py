@@ -274,6 +274,15 @@ def plain(recipe: Recipe) -> dict[str, Any]:
     return json.loads(json.dumps(asdict(recipe)))
 
 
+def decisive(recipe: Recipe) -> dict[str, Any]:
+    """:func:`plain` without what changes no step that is done: it may be another on ``--resume``.
+
+    A longer training is the same so far only where the rate does not depend on its length.
+    """
+    free = ["workers", "save_every", *(("steps", "epochs") if recipe.schedule.name == "constant" else ())]
+    return {name: value for name, value in plain(recipe).items() if name not in free}
+
+
 def _read(name: str) -> dict[str, Any]:
     path: Any = Path(name)
     if not (path.suffix in (".yaml", ".yml") and path.is_file()):

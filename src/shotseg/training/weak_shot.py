@@ -20,7 +20,6 @@ import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.transforms.v2 import functional as moves
 
 from shotseg.data import transforms, weak_shot
 from shotseg.data.images import write_bytes, write_png
@@ -29,15 +28,16 @@ from shotseg.data.samples import IGNORE
 from shotseg.data.weak_shot import WeakShotData
 from shotseg.encoders.features import Features
 from shotseg.errors import UsageError
-from shotseg.models.maskformer import LONGEST, Inference, MaskFormer
+from shotseg.models.maskformer import Inference, MaskFormer
 from shotseg.models.simformer import SimFormer, pseudo_label
 from shotseg.training import checkpoint, loop
-from shotseg.training.data import FeatureCache, _share, augmented, generator
+from shotseg.training.data import FeatureCache, Reader, _share, augmented, generator
 from shotseg.training.recipe import Recipe
+from shotseg.training.short_crop import short_crop
 
 SHOWN = 4  # validation photos that are drawn
 TRIES = 50  # crops drawn until one shows a class
-GREY = 128 / 255  # what a crop is padded with
+KEPT = 2**26  # bytes of small label maps that a process keeps; others are read again
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ class Batch:
         return Batch(images, maps, padding, self.tags, self.features and self.features.to(device))
 
 
-class WeakShot:
+class WeakShot(Reader):
     """Training of a semantic model; see :class:`shotseg.training.loop.Task`.
 
     train, validation: photos.      labels: folder of pseudo labels, which then stand in for the tags.
@@ -129,6 +129,10 @@ class WeakShot:
         image, known, tags = data.image(index), self.known("train", index), self.tags("train", index)
         in_crop = self.recipe.weak_shot.label_scope == "crop" and tags
         read = data.truth(index) if in_crop else known  # the preset of the release looks for tags in the crop
+        hidden, of_photo = (
+            torch.tensor(sorted(tags)),
+            tags,
+        )  # of the photo: what a crop shows is no measure of what to hide
         for _ in range(TRIES):
             if choice.geometry == "short":
                 pixels, found, padding = short_crop(image, read, size, choice.scale, choice.flip, choice.jitter, stream)
@@ -138,8 +142,7 @@ class WeakShot:
                 found, padding = labels, torch.zeros_like(labels, dtype=torch.bool)
             if in_crop:
                 visible = frozenset(torch.unique(found).tolist())
-                hidden = torch.isin(found, torch.tensor(sorted(tags)))
-                found, tags = found.masked_fill(hidden, IGNORE), self.tags("train", index) & visible
+                found, tags = found.masked_fill(torch.isin(found, hidden), IGNORE), of_photo & visible
             if tags or bool((found != IGNORE).any()):
                 break
         return Batch(pixels[None], found[None], padding[None], (tags,))
@@ -167,11 +170,14 @@ class WeakShot:
 
     def _map(self, name: str, index: int) -> Tensor:
         """:meth:`known` squashed to the working size, uint8."""
-        if (name, index) not in self._small:
-            labels = torch.from_numpy(self.known(name, index))[None, None].float()
-            size = (self.recipe.model.size,) * 2
-            self._small[name, index] = F.interpolate(labels, size, mode="nearest-exact")[0, 0].byte()
-        return self._small[name, index]
+        if (name, index) in self._small:
+            return self._small[name, index]
+        size = (self.recipe.model.size,) * 2
+        labels = torch.from_numpy(self.known(name, index))[None, None].float()
+        small = F.interpolate(labels, size, mode="nearest-exact")[0, 0].byte()
+        if (len(self._small) + 1) * small.numel() <= KEPT:
+            self._small[name, index] = small
+        return small
 
     def _stored(self, name: str, index: int, flipped: bool) -> Batch:
         stored, labels = self.caches[name].read(index, flipped), self._map(name, index).long()
@@ -214,71 +220,6 @@ class WeakShot:
             both = (batch.maps[0], self.predicted(model, batch)[0])
             drawn.append(("known, prediction", [(photo, labels.byte().cpu().numpy()) for labels in both]))
         return drawn
-
-
-def short_crop(
-    image: np.ndarray,
-    labels: np.ndarray,
-    size: int,
-    scale: tuple[float, float],
-    flip: float,
-    jitter: float,
-    stream: torch.Generator,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """MaskFormer's augmentation: (3, size, size) in [0, 1], (size, size) int64, and where it is padding, bool.
-
-    The shorter side becomes a random tenth of ``size`` between ``scale``, the longer one at most 4 times ``size``; then a
-    random crop, SSD's colour jitter with the chance ``jitter``, a flip, and padding at the right and the bottom.
-    """
-    tenths = range(round(10 * scale[0]), round(10 * scale[1]) + 1)
-    short = int(0.1 * tenths[int(torch.randint(len(tenths), (), generator=stream))] * size)
-    factor = min(short / min(image.shape[:2]), LONGEST * size / max(image.shape[:2]))
-    height, width = (max(1, round(side * factor)) for side in image.shape[:2])
-    pixels = moves.resize(torch.from_numpy(image.copy()).permute(2, 0, 1), [height, width], antialias=True)
-    maps = F.interpolate(torch.from_numpy(labels)[None, None].float(), (height, width), mode="nearest-exact")[0, 0]
-    tall, wide = min(size, height), min(size, width)
-    top = int(torch.randint(height - tall + 1, (), generator=stream))
-    left = int(torch.randint(width - wide + 1, (), generator=stream))
-    x, y = (
-        pixels[:, top : top + tall, left : left + wide].float() / 255,
-        maps[top : top + tall, left : left + wide].long(),
-    )
-    if float(torch.rand((), generator=stream)) < jitter:
-        x = colour_jitter(x, stream)
-    if float(torch.rand((), generator=stream)) < flip:
-        x, y = x.flip(-1), y.flip(-1)
-    return padded(x, y, size)
-
-
-def padded(image: Tensor, labels: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(3, h, w) and (h, w) at the top left of a grey square, 255 around the labels; and where that is padding."""
-    margins = (0, size - labels.shape[-1], 0, size - labels.shape[-2])
-    padding = F.pad(torch.zeros_like(labels, dtype=torch.bool), margins, value=True)
-    return F.pad(image, margins, value=GREY), F.pad(labels, margins, value=IGNORE), padding
-
-
-def colour_jitter(image: Tensor, stream: torch.Generator) -> Tensor:
-    """SSD's: brightness +-32/255, contrast and saturation 0.5 to 1.5, hue +-36 degrees, each with chance one half."""
-
-    def uniform(low: float, high: float) -> float:
-        return low + (high - low) * float(torch.rand((), generator=stream))
-
-    def chance() -> bool:
-        return float(torch.rand((), generator=stream)) < 0.5
-
-    if chance():
-        image = image + uniform(-32, 32) / 255
-    early = chance()
-    if early and chance():
-        image = image * uniform(0.5, 1.5)
-    image = image.clamp(0, 1)
-    if chance():
-        image = moves.adjust_saturation(image, uniform(0.5, 1.5))
-    if chance():
-        image = moves.adjust_hue(image, uniform(-0.1, 0.1))
-    if not early and chance():
-        image = image * uniform(0.5, 1.5)
-    return image.clamp(0, 1)
 
 
 def views(recipe: Recipe, root: Path) -> tuple[WeakShotData, WeakShotData]:

@@ -4,33 +4,121 @@
     classes, results = read("coco", "out")             # corrected in another tool, and back
 
 ``read`` gives the class names and an iterator of :class:`Labelled` whose label i + 1 means ``classes[i]``.
+``detect`` tells the format of a folder or file by looking at it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from shotseg.data.annotations import coco, label_studio, masks, voc, yolo
-from shotseg.data.annotations.labelled import Labelled
+from shotseg.data.annotations import coco, cvat, label_studio, labelme, masks, names, voc, yolo
+from shotseg.data.annotations.drawn import Annotations
+from shotseg.data.annotations.labelled import Labelled, arranged, inside
+from shotseg.data.annotations.place import placed
 from shotseg.errors import UsageError
 
-__all__ = ["FORMATS", "Labelled", "read", "write"]
-
-FORMATS = {"mask": masks, "coco": coco, "voc": voc, "yolo": yolo, "labelstudio": label_studio}
+__all__ = ["FORMATS", "READERS", "Annotations", "Labelled", "detect", "index", "read", "write"]
 
 
-def write(format: str, out: str | Path, results: Iterable[Labelled], classes: Sequence[str]) -> None:
-    """Write label maps under the folder ``out``. Raises UsageError for an unknown format, InputError on a full disk."""
-    _module(format).write(Path(out), results, classes)
+class Format(NamedTuple):
+    """write(out, results, classes); read(path, images); files(path): the files of the format there."""
+
+    write: Callable[..., None]
+    read: Callable[..., Annotations]
+    files: Callable[[Path], list[Path]]
 
 
-def read(format: str, folder: str | Path) -> tuple[list[str], Iterator[Labelled]]:
-    """The class names and label maps of a folder in that format. Raises InputError (one line) for a broken file."""
-    return _module(format).read(Path(folder))
+FORMATS = {
+    "mask": Format(masks.write, masks.read, masks.files),
+    "coco": Format(coco.write, coco.read, coco.files),
+    "coco-polygons": Format(coco.polygons, coco.read, lambda path: []),
+    "voc": Format(voc.write, voc.read, voc.files),
+    "yolo": Format(yolo.write, yolo.read, yolo.files),
+    "labelstudio": Format(label_studio.write, label_studio.read, label_studio.files),
+    "labelme": Format(labelme.write, labelme.read, labelme.files),
+    "cvat": Format(cvat.write, cvat.read, cvat.files),
+}
+WITH_IDS = ("coco", "coco-polygons")
+READERS = {name: form.read for name, form in FORMATS.items()} | {"pairs": masks.read_pairs}
 
 
-def _module(format: str):
+def write(
+    format: str,
+    out: str | Path,
+    results: Iterable[Labelled],
+    classes: Sequence[str],
+    *,
+    min_object: int = 0,
+    one_a_class: bool = False,
+    photos: str = "none",
+    ids: Sequence[int] | None = None,
+) -> None:
+    """Write label maps under the folder ``out``.
+
+    min_object:  leave out objects of fewer pixels.
+    one_a_class: one annotation for each class of a photo, in place of one for each object.
+    photos:      of results that know theirs: "copy" or "link" them to where the format wants them (default ``out/images``).
+    ids:         of the classes, for COCO; default 1, 2, ...
+    Raises UsageError for an unknown format or a class name that the format cannot hold, InputError on a full disk or for
+    a photo whose name leads out of ``out``.
+    """
+    form = _chosen(format)
+    names.check(format, classes)
+    results = (result for result in results if inside(result.file, out))
+    if min_object or one_a_class:
+        results = arranged(results, min_object, one_a_class)
+    if photos != "none":
+        results = placed(results, Path(out) / names.PHOTOS.get(format, "images"), photos, format in names.BY_STEM)
+    form.write(Path(out), results, classes, **({"ids": ids} if ids and format in WITH_IDS else {}))
+
+
+def read(format: str, path: str | Path, images: str | Path | None = None) -> tuple[list[str], Iterator[Labelled]]:
+    """The class names and label maps of a folder or file in that format. ``images``: where the photos lie.
+
+    What cannot be used is left out with a warning of one line. Raises InputError (one line) where nothing can be.
+    """
+    found = index(format, path, images)
+    return found.classes, found.labelled()
+
+
+def index(format: str, path: str | Path, images: str | Path | None = None) -> Annotations:
+    """The same, not drawn yet."""
+    if format not in READERS:
+        raise UsageError(f"no annotation format {format!r}; choose one of {', '.join(READERS)}")
+    return READERS[format](Path(path), None if images is None else Path(images))
+
+
+def detect(path: str | Path) -> str:
+    """The format of a folder or file, told by looking: "mask" where it is none of the others.
+
+    Raises UsageError where there is nothing, or where two formats fit.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UsageError(f"{path}: no such file or folder; check the path")
+    if (path / "images").is_dir() and (path / "classes.csv").is_file():
+        return "mask"
+    fits = [name for name, form in FORMATS.items() if form.files(path)]
+    if fits and masks.holds_masks(path):
+        fits.insert(0, "mask")
+    if len(fits) > 1:
+        raise UsageError(f"{path}: {' and '.join(fits)} both fit; say which with --from, or give the file itself")
+    if not fits and path.is_file():
+        raise UsageError(f"{path}: no annotation file that is known; unpack it, or give one of {', '.join(READERS)}")
+    return fits[0] if fits else _pair_or_folder(path)
+
+
+def _pair_or_folder(path: Path) -> str:
+    """ "pairs" where images/ and masks/ are flat and a text file beside them names the classes."""
+    flat = all(
+        (path / name).is_dir() and not any(p.is_dir() for p in (path / name).iterdir()) for name in ("images", "masks")
+    )
+    return "pairs" if flat and any((path / name).is_file() for name in masks.NAMES) else "mask"
+
+
+def _chosen(format: str) -> Format:
     if format not in FORMATS:
         raise UsageError(f"no annotation format {format!r}; choose one of {', '.join(FORMATS)}")
     return FORMATS[format]

@@ -1,103 +1,202 @@
-"""COCO instances: ``annotations/instances_default.json``, one annotation for each connected part of each class.
+"""COCO instances: ``annotations/instances_default.json``, one annotation for each object.
 
-Run lengths by default: exact, with holes, and small. ``polygons=True`` is for tools that take nothing else.
+Run lengths by default, as lists of numbers: exact, with holes, and read by every tool that reads run lengths at all.
+``polygons=True`` is for tools that take nothing else. A crowd is a mask like any other: tools that draw with a brush
+export every mask as a crowd.
 """
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from shotseg.data.annotations.labelled import Labelled, malformed, read_json, write_json
-from shotseg.data.annotations.outlines import outline, parts
+from shotseg.data.annotations.drawn import BROKEN, Annotated, Annotations, Photos, Shape, numbered, polygon, size
+from shotseg.data.annotations.labelled import Labelled, Part, inside, malformed, note, read_json, some
+from shotseg.data.annotations.outlines import outline
+from shotseg.data.annotations.sniff import json_kind
+from shotseg.data.annotations.streams import JsonItems, dumped, whole
 from shotseg.data.sets.coco_masks import decode
+from shotseg.errors import InputError
 
 FILE = "annotations/instances_default.json"  # the place and name that other tools look for
+ROBOFLOW = "_annotations.coco.json"
 
 
-def write(out: Path, results: Iterable[Labelled], classes: Sequence[str], polygons: bool = False) -> None:
-    images: list[dict] = []
-    annotations: list[dict] = []
-    for result in results:
-        height, width = result.labels.shape
-        images.append({"id": len(images) + 1, "file_name": result.file, "width": width, "height": height})
-        for label in result.present(len(classes)):
-            score = result.scores.get(classes[label - 1])
-            for part, top, left in parts(result.labels == label):
-                drawn = _polygon(part, top, left) if polygons else _run_lengths(part, top, left, height, width)
+def write(
+    out: Path,
+    results: Iterable[Labelled],
+    classes: Sequence[str],
+    polygons: bool = False,
+    ids: Sequence[int] | None = None,
+) -> None:
+    """``ids``: of the categories; default 1, 2, ..."""
+    ids = ids or range(1, len(classes) + 1)
+    (out / FILE).parent.mkdir(parents=True, exist_ok=True)
+    with whole(out / FILE) as file, tempfile.TemporaryFile(dir=(out / FILE).parent) as later:
+        categories = [{"id": i, "name": name, "supercategory": ""} for i, name in zip(ids, classes)]
+        file.write(b'{"info":{},"licenses":[],"categories":' + dumped(categories) + b',"images":[\n')
+        images, annotations = JsonItems(file), JsonItems(later)
+        for result in results:
+            height, width = result.labels.shape
+            number = images.count + 1 if result.number is None else result.number
+            images.add({"id": number, "file_name": result.file, "width": width, "height": height})
+            for part in result.objects:
+                score = result.scores.get(classes[part.label - 1])
+                drawn = _polygon(part) if polygons else _run_lengths(part, height, width)
                 annotation = {
-                    "id": len(annotations) + 1,
-                    "image_id": len(images),
-                    "category_id": label,
+                    "id": annotations.count + 1,
+                    "image_id": number,
+                    "category_id": ids[part.label - 1],
                     "segmentation": drawn,
-                    "area": int(part.sum()),
-                    "bbox": [left, top, part.shape[1], part.shape[0]],
+                    "area": int(part.mask.sum()),
+                    "bbox": [part.left, part.top, part.mask.shape[1], part.mask.shape[0]],
                     "iscrowd": 0,
                 }
-                annotations.append(annotation | ({} if score is None else {"score": round(float(score), 6)}))
-    categories = [{"id": i, "name": name, "supercategory": ""} for i, name in enumerate(classes, start=1)]
-    write_json(
-        out / FILE,
-        {"info": {}, "licenses": [], "categories": categories, "images": images, "annotations": annotations},
-    )
+                annotations.add(annotation | ({} if score is None else {"score": round(float(score), 6)}))
+        file.write(b'],"annotations":[\n')
+        later.seek(0)
+        shutil.copyfileobj(later, file)
+        file.write(b"]}\n")
 
 
-def read(path: Path) -> tuple[list[str], Iterator[Labelled]]:
-    """``path``: an instances file, or the folder that :func:`write` wrote. Where parts overlap, the later is seen."""
-    path = path / FILE if path.is_dir() else path
+def files(path: Path) -> list[Path]:
+    """The instances files that ``path`` is, or holds."""
+    if path.is_file():
+        return [path] if json_kind(path) == "coco" else []
+    roboflow = sorted([*path.glob(ROBOFLOW), *path.glob(f"*/{ROBOFLOW}")])
+    beside = roboflow or sorted([*path.glob("annotations/*.json"), *path.glob("*.json")])
+    found = [file for file in beside if json_kind(file) == "coco"]
+    return [file for file in found if "instances" in file.name] or found
+
+
+def read(path: Path, images: Path | None = None) -> Annotations:
+    """``path``: an instances file, or a folder with some, as :func:`write` or Roboflow writes it."""
+    found = (files(path) or [path / FILE]) if path.is_dir() else [path]
+    contents = [_checked(file) for file in found]
+    classes = numbered(name for _, categories, _, _ in contents for name in categories.values())
+    number = {name: i for i, name in enumerate(classes, start=1)}
+    photos: list[Annotated] = []
+    for file, categories, drawn, rows in contents:
+        label_of = {id: number[name] for id, name in categories.items()}
+        try:
+            photos += _photos(path, images, file, label_of, drawn, rows)
+        except BROKEN as error:
+            raise malformed(file, error, "COCO instances") from error
+    left_out = sum(len(rows) for *_, rows in contents) - len(photos)
+    if len(contents) > 1:  # each has ids of its own
+        return Annotations(classes, [replace(photo, number=None) for photo in photos], left_out)
+    ids = tuple(contents[0][1])
+    kept = len(ids) == len(classes) and all(isinstance(id, int) for id in ids)
+    return Annotations(classes, photos, left_out, ids if kept else None)
+
+
+def _checked(path: Path) -> tuple[Path, dict[Any, str], list[dict], list[dict]]:
+    """The file, its category ids with their names in the order of the ids, its annotations and its photos."""
     content = read_json(path)
     try:
-        categories = sorted(content["categories"], key=lambda category: category["id"])
-        label_of = {category["id"]: label for label, category in enumerate(categories, start=1)}
-        of_image = defaultdict(list)
-        for annotation in content["annotations"]:
-            of_image[annotation["image_id"]].append(annotation)
-        images = [(i["file_name"], i["height"], i["width"], of_image[i["id"]]) for i in content["images"]]
-        return [category["name"] for category in categories], _label_maps(path, images, label_of)
-    except (KeyError, TypeError) as error:
+        ordered = sorted(content["categories"], key=lambda category: category["id"])
+        categories = {category["id"]: str(category["name"]) for category in ordered}
+        annotations, images = list(content["annotations"]), list(content["images"])
+        return path, categories, [dict(a) for a in annotations], [dict(i) for i in images]
+    except BROKEN as error:
         raise malformed(path, error, "COCO instances") from error
 
 
-def _label_maps(path: Path, images: list[tuple[str, int, int, list]], label_of: dict[int, int]) -> Iterator[Labelled]:
-    for file, height, width, drawn in images:
-        labels = np.zeros((height, width), np.uint8)
+def _photos(
+    root: Path,
+    images: Path | None,
+    path: Path,
+    label_of: dict[Any, int],
+    annotations: list[dict],
+    rows: list[dict],
+) -> list[Annotated]:
+    folder = path.parent if path.parent.name != "annotations" else path.parent.parent
+    base = root if root.is_dir() else folder
+    split = path.stem.rpartition("_")[2]
+    places = (folder / "images" / split, folder / split, folder / "images", folder)
+    finder = Photos(images or base, *(() if images else places))
+    below = folder.relative_to(base) if images is None and folder.is_relative_to(base) else Path()
+    known = {row.get("id") for row in rows}
+    numbered_photos = len(known) == len(rows) and all(isinstance(id, int) for id in known)
+    shapes, lost = _shapes(path, annotations, label_of, known)
+    found = []
+    for row in rows:
         try:
-            for annotation in drawn:
-                labels[decode(annotation["segmentation"], height, width)] = label_of[annotation["category_id"]]
-        except (KeyError, TypeError, ValueError) as error:
-            raise malformed(path, error, f"COCO instances of {file}") from error
-        yield Labelled(file, labels)
+            named = inside(row.get("file_name") or row.get("coco_url"), path)
+            frame = size(row.get("height"), row.get("width"))
+        except (InputError, *BROKEN) as error:
+            note(str(error) if isinstance(error, InputError) else f"{path}: photo {row.get('file_name')!r} ({error})")
+            continue
+        photo = finder.find(named)
+        if photo is None and frame is None:
+            note(f"{path}: photo {named} has no size and is not found; put it beside the file")
+            continue
+        file = PurePosixPath(below.as_posix(), named).as_posix()
+        id = row.get("id")
+        number = id if numbered_photos else None
+        found.append(Annotated(file, path, frame, shapes[id], photo, lost[id], number=number))
+    if not found:
+        raise InputError(f"{path}: no photo in it that can be used; export it again")
+    return found
 
 
-def _polygon(part: np.ndarray, top: int, left: int) -> list[list[float]]:
-    return [outline(part, top, left).round(2).ravel().tolist()]
+def _shapes(
+    path: Path, annotations: list[dict], label_of: dict[Any, int], known: set
+) -> tuple[dict[Any, list[Shape]], dict[Any, int]]:
+    """Of each photo, by id, the shapes and how many annotations have none; what cannot be used is named."""
+    shapes: dict[Any, list[Shape]] = defaultdict(list)
+    lost: dict[Any, int] = defaultdict(int)
+    strangers, unnamed, empty = [], [], []
+    for annotation in annotations:
+        photo, category, drawn = (annotation.get(key) for key in ("image_id", "category_id", "segmentation"))
+        if photo not in known:
+            strangers.append(annotation.get("id"))
+        elif category not in label_of:
+            unnamed.append(annotation.get("id"))
+        elif not drawn:
+            empty.append(annotation.get("id"))
+            lost[photo] += 1
+        else:
+            shapes[photo].append(Shape(label_of[category], partial(draw, drawn)))
+    for ids, what in (
+        (strangers, "of a photo that is not in it"),
+        (unnamed, "of an unknown category"),
+        (empty, "without a segmentation"),
+    ):
+        if ids:
+            note(f"{path}: {len(ids)} annotations {what} left out (ids {some(ids)})")
+    return shapes, lost
 
 
-def _run_lengths(part: np.ndarray, top: int, left: int, height: int, width: int) -> dict[str, Any]:
-    """COCO's compressed run lengths of a part of a height x width image: down the columns, background first."""
-    columns, rows = np.nonzero(part.T)
-    places = (columns + left) * height + rows + top
+def draw(segmentation: Any, height: int, width: int) -> np.ndarray:
+    """(h, w) bool of a ``segmentation``; of run lengths, at the size that they say. Raises as ``BROKEN`` says."""
+    if isinstance(segmentation, dict):
+        own = size(*segmentation["size"]) if "size" in segmentation else None
+        return decode(segmentation, *(own or (height, width)))
+    rings = [segmentation] if np.ndim(segmentation[0]) == 0 else segmentation
+    return np.any([polygon(ring, height, width) for ring in rings], axis=0)
+
+
+def _polygon(part: Part) -> list[list[float]]:
+    return [outline(part.mask, part.top, part.left).round(2).ravel().tolist()]
+
+
+def _run_lengths(part: Part, height: int, width: int) -> dict[str, Any]:
+    """Run lengths of an object in a height x width photo: down the columns, background first."""
+    columns, rows = np.nonzero(part.mask.T)
+    places = (columns + part.left) * height + rows + part.top
     breaks = np.flatnonzero(np.diff(places) > 1)
     starts, ends = places[np.r_[0, breaks + 1]], places[np.r_[breaks, len(places) - 1]] + 1
     runs = np.diff(np.r_[0, np.stack([starts, ends], axis=1).ravel(), height * width]).tolist()
-    return {"size": [height, width], "counts": compress(runs if runs[-1] else runs[:-1])}
+    return {"size": [height, width], "counts": runs if runs[-1] else runs[:-1]}
 
 
-def compress(runs: list[int]) -> str:
-    """Run lengths as COCO's string: five bits a character, lowest first.
-
-    From the fourth run on it holds the change since the run two before (maskApi.c, rleToString).
-    """
-    text = []
-    for i, run in enumerate(runs):
-        value = run - runs[i - 2] if i > 2 else run
-        more = True
-        while more:
-            bits, value = value & 31, value >> 5
-            more = value != (-1 if bits & 16 else 0)
-            text.append(chr(bits + 32 * more + 48))
-    return "".join(text)
+polygons: Callable[..., None] = partial(write, polygons=True)

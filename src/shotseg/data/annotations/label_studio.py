@@ -6,34 +6,55 @@ Import ``tasks.json`` into a project whose local storage serves the photos' fold
 
 from __future__ import annotations
 
+import base64
+import io
 import posixpath
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from urllib.parse import quote, unquote
+import re
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote, unquote, urlsplit
 from xml.etree import ElementTree
 
 import numpy as np
+from PIL import Image
 
-from shotseg.data.annotations.labelled import Labelled, malformed, read_json, write_json
-from shotseg.data.images import write_bytes
-from shotseg.data.sets.coco_masks import polygon
+from shotseg.data.annotations.drawn import (
+    BROKEN,
+    Annotated,
+    Annotations,
+    Photos,
+    Shape,
+    in_photo,
+    numbered,
+    polygon,
+    size,
+)
+from shotseg.data.annotations.labelled import Labelled, Part, inside, malformed, note, read_json, whole_classes
+from shotseg.data.annotations.sniff import json_kind
+from shotseg.data.annotations.streams import JsonItems, whole
+from shotseg.data.images import IMAGE_TYPES, write_bytes
 from shotseg.errors import InputError
 
 LOCAL = "/data/local-files/?d="
+UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the name of an uploaded photo
+KINDS = ("brushlabels", "polygonlabels", "bitmasklabels", "labels")
 WORD = 8  # bits of a value
 LENGTHS = (3, 4, 8, 16)  # bits of a run's length, by size class
 
 
 def write(out: Path, results: Iterable[Labelled], classes: Sequence[str], prefix: str = LOCAL) -> None:
-    """``prefix``: what the photos' addresses begin with."""
-    tasks = []
-    for result in results:
-        regions = [_region(result.labels == label, classes[label - 1]) for label in result.present(len(classes))]
-        prediction: dict = {"model_version": "shotseg", "result": regions}
-        if result.scores:
-            prediction["score"] = round(float(min(result.scores.values())), 6)
-        tasks.append({"data": {"image": prefix + quote(result.file)}, "predictions": [prediction]})
-    write_json(out / "tasks.json", tasks)
+    """One brush region for each class of a photo. ``prefix``: what the photos' addresses begin with."""
+    with whole(out / "tasks.json") as file:
+        file.write(b"[")
+        tasks = JsonItems(file)
+        for result in results:
+            regions = [_region(part, result.labels.shape, classes[part.label - 1]) for part in whole_classes(result)]
+            prediction: dict = {"model_version": "shotseg", "result": regions}
+            if result.scores:
+                prediction["score"] = round(float(min(result.scores.values())), 6)
+            tasks.add({"data": {"image": prefix + quote(result.file)}, "predictions": [prediction]})
+        file.write(b"]\n")
     view = ElementTree.Element("View")
     ElementTree.SubElement(view, "Image", name="image", value="$image", zoom="true")
     brushes = ElementTree.SubElement(view, "BrushLabels", name="label", toName="image")
@@ -43,37 +64,87 @@ def write(out: Path, results: Iterable[Labelled], classes: Sequence[str], prefix
     write_bytes(out / "config.xml", ElementTree.tostring(view, encoding="utf-8") + b"\n")
 
 
-def read(path: Path) -> tuple[list[str], Iterator[Labelled]]:
-    """``path``: a JSON export, or the folder that :func:`write` wrote. People's annotations count before predictions.
+def files(path: Path) -> list[Path]:
+    found = [path] if path.is_file() else sorted(path.glob("*.json"))
+    return [file for file in found if json_kind(file) == "labelstudio"]
 
-    Classes: in the order of config.xml beside it, else sorted. A photo without regions is left out: its size is not known.
+
+def read(path: Path, images: Path | None = None) -> Annotations:
+    """``path``: a JSON or JSON-MIN export, or the folder that holds it. People's annotations count before predictions.
+
+    Classes: in the order of config.xml beside it, else sorted. A photo without regions is known only where it is found:
+    the export does not say its size.
     """
-    folder, path = (path, path / "tasks.json") if path.is_dir() else (path.parent, path)
-    tasks = read_json(path)
-    try:
-        regions = [(_file(task["data"]["image"]), _latest(task)) for task in tasks]
-        used = {name for _, of_task in regions for region in of_task for name in _names(region)}
-        classes = _configured(folder / "config.xml", used)
-        return classes, _label_maps(path, regions, classes)
-    except (KeyError, TypeError, IndexError) as error:
-        raise malformed(path, error, "an export of Label Studio") from error
-
-
-def _label_maps(path: Path, tasks: list[tuple[str, list[dict]]], classes: list[str]) -> Iterator[Labelled]:
-    for file, regions in tasks:
-        if not regions:
-            continue
+    found = ([path] if path.is_file() else files(path)) or [path / "tasks.json"]
+    folder = path if path.is_dir() else path.parent
+    tasks: list[tuple[Path, str, list[dict]]] = []
+    broken: list[InputError] = []
+    for file in found:
+        content = read_json(file)
+        for number, task in enumerate(content if isinstance(content, list) else [content], start=1):
+            try:
+                tasks.append((file, _address(task), _latest(task)))
+            except BROKEN as error:
+                broken.append(malformed(file, error, f"an export of Label Studio, task {number}"))
+    if broken and not tasks:
+        raise broken[0]
+    for reason in broken:
+        note(str(reason))
+    classes = _configured(folder / "config.xml", {name for _, _, of in tasks for r in of for name in _names(r)})
+    finder = Photos(images or folder, *(() if images else (folder / "images",)))
+    photos = []
+    for file, address, regions in tasks:
         try:
-            labels = np.zeros((regions[0]["original_height"], regions[0]["original_width"]), np.uint8)
-            for region in regions:
-                labels[_mask(region, *labels.shape)] = classes.index(_names(region)[0]) + 1
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise malformed(path, error, f"regions of {file}") from error
-        yield Labelled(file, labels)
+            named = _file(address, file)
+            photo = finder.find(named) or finder.find(UPLOADED.sub("", PurePosixPath(named).name))
+            photos.append(_photo(file, named, regions, classes, photo))
+        except (InputError, *BROKEN) as error:
+            note(str(error) if isinstance(error, InputError) else f"{file}: {address[:80]!r} left out ({error})")
+    return Annotations(
+        classes, [photo for photo in photos if photo is not None], len(broken) + len(tasks) - len(photos)
+    )
 
 
-def _region(mask: np.ndarray, name: str) -> dict:
-    height, width = mask.shape
+def _photo(path: Path, file: str, regions: list[dict], classes: list[str], photo: Path | None) -> Annotated | None:
+    shapes, lost, frame = [], 0, None
+    for region in regions:
+        names = _names(region)
+        value = region.get("value") or {}
+        if not names or not ({"rle", "points", "imageDataURL"} & value.keys()):
+            lost += 1
+            what = region.get("type", "region") if names else "region without a class"
+            note(f"{path}: a {what} of {file} left out; draw a brush, a polygon or a bitmask with a class")
+            continue
+        frame = frame or size(region.get("original_height"), region.get("original_width"))
+        shapes += [Shape(classes.index(name) + 1, partial(draw, value)) for name in names]
+    if photo is None and frame is None:
+        if regions:
+            raise InputError(f"{path}: photo {file} has no size and is not found; put it beside the file")
+        return None  # nothing was drawn, nothing says how large it is
+    return Annotated(file, path, frame, shapes, photo, lost)
+
+
+def draw(value: dict, height: int, width: int) -> np.ndarray:
+    """(h, w) bool of a region's value. Raises as ``BROKEN`` says."""
+    if "rle" in value:
+        return decode(value["rle"], height, width)
+    if "points" in value:
+        return polygon(np.asarray(value["points"], np.float64) / 100 * (width, height), height, width)
+    return _picture(value["imageDataURL"])
+
+
+def _picture(address: str) -> np.ndarray:
+    """The bitmask of a data address: black on transparent; of a picture without transparency, what is not black."""
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))) as image:
+            clear = image.has_transparency_data
+            return np.array(image.convert("RGBA"))[..., 3] > 127 if clear else np.array(image.convert("L")) > 127
+    except Exception as error:  # a broken picture can make a decoder fail in any way
+        raise ValueError(f"its bitmask is no picture: {error}") from error
+
+
+def _region(part: Part, shape: tuple[int, ...], name: str) -> dict:
+    height, width = shape
     return {
         "id": f"shotseg-{name}",
         "type": "brushlabels",
@@ -82,31 +153,37 @@ def _region(mask: np.ndarray, name: str) -> dict:
         "original_width": width,
         "original_height": height,
         "image_rotation": 0,
-        "value": {"format": "rle", "rle": encode(mask), "brushlabels": [name]},
+        "value": {"format": "rle", "rle": encode(in_photo(part, shape)), "brushlabels": [name]},
     }
 
 
 def _latest(task: dict) -> list[dict]:
-    """The labelled regions of a task's last annotation that was not cancelled, or of its last prediction."""
-    given = [a for a in task.get("annotations") or [] if not a.get("was_cancelled")] or task.get("predictions") or []
-    return [region for region in given[-1]["result"] if _names(region)] if given else []
+    """The regions of a task's last annotation that was not cancelled, or of its last prediction."""
+    if "data" not in task:  # JSON-MIN: the regions' values by the name of their tag
+        rows = (row for value in task.values() if isinstance(value, list) for row in value if isinstance(row, dict))
+        return [{**row, "value": row} for row in rows]
+    drawn = task.get("annotations") or task.get("completions") or []
+    given = [a for a in drawn if not a.get("was_cancelled")] or task.get("predictions") or []
+    return [region for region in given[-1]["result"] if "value" in region] if given else []
 
 
 def _names(region: dict) -> list[str]:
-    return region.get("value", {}).get("brushlabels") or region.get("value", {}).get("polygonlabels") or []
+    value = region.get("value") or {}
+    return [str(name) for kind in KINDS for name in value.get(kind) or ()]
 
 
-def _mask(region: dict, height: int, width: int) -> np.ndarray:
-    value = region["value"]
-    if "rle" in value:
-        return decode(value["rle"], height, width)
-    return polygon(np.array(value["points"]) / 100 * (width, height), height, width)
+def _address(task: dict) -> str:
+    """What the task says of its photo: under "image", else the first value that names one."""
+    data = task.get("data", task)
+    texts = [data.get("image"), *data.values()]
+    named = [t for t in texts if isinstance(t, str) and PurePosixPath(unquote(t)).suffix.lower() in IMAGE_TYPES]
+    return named[0] if named else data["image"]
 
 
-def _file(address: str) -> str:
+def _file(address: str, source: Path) -> str:
     if LOCAL in address:
-        return unquote(address.split(LOCAL)[1])
-    return unquote(posixpath.basename(address))
+        return inside(unquote(address.split(LOCAL)[1]), source)
+    return inside(unquote(posixpath.basename(urlsplit(address).path)), source)
 
 
 def _configured(path: Path, used: set[str]) -> list[str]:
@@ -116,7 +193,7 @@ def _configured(path: Path, used: set[str]) -> list[str]:
             known = [label.attrib["value"] for label in ElementTree.parse(path).iter("Label")]
         except (ElementTree.ParseError, KeyError) as error:
             raise InputError(f"{path}: not a labelling set-up ({error}); copy it from the project again") from error
-    return known + sorted(used - set(known))
+    return numbered([*known, *sorted(used - set(known))])
 
 
 def encode(mask: np.ndarray) -> list[int]:

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from shotseg.data.images import read_bytes, write_bytes
+from shotseg.data.annotations.outlines import parts
+from shotseg.data.images import read_bytes
+from shotseg.data.samples import IGNORE
 from shotseg.errors import InputError
+
+MOST = 254  # classes that fit into a label map of bytes, beside the background and what is ignored
+WIDE_IGNORE = 65535  # what is ignored, in a label map of more classes
+
+
+class Part(NamedTuple):
+    """One object: the number of its class (1 is the first), its (h, w) bool mask, and where that lies in the photo."""
+
+    label: int
+    mask: np.ndarray
+    top: int
+    left: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,38 +35,127 @@ class Labelled:
     """One photo's label map.
 
     file:   the photo, relative to its folder, with "/".
-    labels: (H, W) uint8, 0 = background, i + 1 = the i-th class, 255 = ignore.
+    labels: (H, W) uint8, 0 = background, i + 1 = the i-th class, 255 = ignore. Of more than 254 classes: uint16, where
+            65535 = ignore.
     name:   what the files made for it are called, without an ending; default ``file`` without its ending.
     scores: class name -> confidence in [0, 1], where there is one.
+    parts:  its objects, which may overlap; None: the connected parts of each class.
+    photo:  where the photo lies, where that is known.
+    number: its id in the file that it was read from, where that has one.
     """
 
     file: str
     labels: np.ndarray
     name: str = ""
     scores: Mapping[str, float] = field(default_factory=dict)
+    parts: tuple[Part, ...] | None = None
+    photo: Path | None = None
+    number: int | None = None
 
     @property
     def stem(self) -> str:
         return self.name or PurePosixPath(self.file).with_suffix("").as_posix()
 
-    def present(self, classes: int) -> list[int]:
-        """Which of the first ``classes`` labels occur."""
-        counts = np.bincount(np.unique(self.labels), minlength=256)
-        return [label for label in range(1, classes + 1) if counts[label]]
+    @property
+    def objects(self) -> tuple[Part, ...]:
+        """``parts``, or the connected parts of each class."""
+        if self.parts is not None:
+            return self.parts
+        return tuple(Part(label, *part) for label in self.present() for part in parts(self.labels == label))
+
+    def present(self) -> list[int]:
+        """The numbers of the classes that occur."""
+        return [int(label) for label in np.unique(self.labels) if 0 < label < _ignored(self.labels)]
 
 
-def write_json(path: Path, content: Any) -> None:
-    write_bytes(path, json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode())
+def arranged(results: Iterable[Labelled], min_object: int, one_a_class: bool) -> Iterator[Labelled]:
+    """The same without objects of fewer than ``min_object`` pixels, and with all objects of a class as one."""
+    for result in results:
+        objects, labels = result.objects, result.labels
+        if small := [part for part in objects if part.mask.sum() < min_object]:
+            objects = tuple(part for part in objects if part.mask.sum() >= min_object)
+            labels = _without(labels, small, objects)
+        result = replace(result, labels=labels, parts=objects)
+        yield replace(result, parts=whole_classes(result)) if one_a_class else result
+
+
+def whole_classes(result: Labelled) -> tuple[Part, ...]:
+    """All objects of each class as one."""
+    if result.parts is None:
+        return tuple(cropped(label, result.labels == label) for label in result.present())
+    masks: dict[int, np.ndarray] = {}
+    for part in result.parts:
+        mask = masks.setdefault(part.label, np.zeros(result.labels.shape, bool))
+        _window(mask, part)[part.mask] = True
+    return tuple(cropped(label, mask) for label, mask in sorted(masks.items()))
+
+
+def cropped(label: int, mask: np.ndarray) -> Part:
+    """The (H, W) bool mask of an object, which has pixels, cut to its box."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    top, left = int(rows[0]), int(columns[0])
+    return Part(label, mask[top : rows[-1] + 1, left : columns[-1] + 1], top, left)
+
+
+def label_map(shape: tuple[int, ...], objects: Iterable[Part], classes: int) -> np.ndarray:
+    """The label map of objects, the later on top."""
+    labels = np.zeros(shape, np.uint8 if classes <= MOST else np.uint16)
+    for part in objects:
+        _window(labels, part)[part.mask] = part.label
+    return labels
+
+
+def _without(labels: np.ndarray, small: Sequence[Part], kept: Sequence[Part]) -> np.ndarray:
+    labels = labels.copy()
+    for part in small:
+        window = _window(labels, part)
+        window[part.mask & (window == part.label)] = 0
+    below = label_map(labels.shape, kept, int(labels.max()))
+    return np.where((labels == 0) & (below > 0), below.astype(labels.dtype), labels)
+
+
+def _window(array: np.ndarray, part: Part) -> np.ndarray:
+    height, width = part.mask.shape
+    return array[part.top : part.top + height, part.left : part.left + width]
+
+
+def _ignored(labels: np.ndarray) -> int:
+    return IGNORE if labels.dtype == np.uint8 else WIDE_IGNORE
+
+
+def note(line: str) -> None:
+    """One line about what cannot be used; what is left goes on."""
+    warnings.warn(line, stacklevel=2)
+
+
+def some(values: Iterable[Any]) -> str:
+    """The first few of many, in words."""
+    listed = [str(value) for value in values]
+    return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")
+
+
+def inside(name: Any, source: object) -> str:
+    """A photo's name as a path below a folder, with "/"; of an absolute path or an address, its last part.
+
+    Raises InputError where it leads out of the folder, or is none.
+    """
+    text = str(name).replace("\\", "/") if name else ""
+    path = PurePosixPath(text)
+    if path.is_absolute() or re.match(r"[A-Za-z]:|[a-z][a-z0-9+.-]+://", text):
+        path = PurePosixPath(path.name)
+    if ".." in path.parts or not path.name or not text.isprintable():
+        raise InputError(f"{source}: photo {text[:80]!r} lies outside its folder; give names below it")
+    return path.as_posix()
 
 
 def read_json(path: Path) -> Any:
     try:
         return json.loads(read_bytes(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error}); export it again") from error
 
 
-def malformed(path: Path, error: Exception, what: str) -> InputError:
+def malformed(path: object, error: Exception, what: str) -> InputError:
     """One line for content that is not as the format has it."""
     reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
     return InputError(f"{path}: not {what} ({reason}); export it again")

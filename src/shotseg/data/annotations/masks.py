@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from shotseg.data.annotations.drawn import Annotated, Annotations, Photos, Shape, check_map
 from shotseg.data.annotations.labelled import Labelled, malformed
 from shotseg.data.annotations.voc import palette
-from shotseg.data.images import read_bytes, read_mask, write_bytes, write_png
+from shotseg.data.folder import FolderDataset, Item
+from shotseg.data.images import IMAGE_TYPES, read_bytes, read_mask, write_bytes, write_png
 from shotseg.data.samples import IGNORE
+from shotseg.errors import InputError
+
+NAMES = ("classes.txt", "labels.txt")  # one class a line, where a pair of folders has it
 
 
 def write(out: Path, results: Iterable[Labelled], classes: Sequence[str]) -> None:
+    check_map(classes, out)
     for result in results:
         write_png(out / "masks" / f"{result.stem}.png", result.labels, palette())
     table = io.StringIO()
@@ -24,19 +31,104 @@ def write(out: Path, results: Iterable[Labelled], classes: Sequence[str]) -> Non
     write_bytes(out / "classes.csv", table.getvalue().encode())
 
 
-def read(folder: Path) -> tuple[list[str], Iterator[Labelled]]:
-    path = folder / "classes.csv"
+def files(path: Path) -> list[Path]:
+    return []  # what no other format claims is read as a folder
+
+
+def holds_masks(path: Path) -> bool:
+    """Whether ``images/`` has masks beside it, of any layout."""
+    pair = (path / "images").is_dir() and (path / "masks").is_dir()
+    return pair and any(file.suffix.lower() in IMAGE_TYPES for file in (path / "masks").rglob("*"))
+
+
+def read(path: Path, images: Path | None = None) -> Annotations:
+    """``path``: the folder that :func:`write` wrote, or any that :class:`FolderDataset` reads."""
+    if (path / "images").is_dir() and not (path / "classes.csv").is_file():
+        return _class_folders(path)
+    table = path / "classes.csv"
     try:
-        rows = csv.DictReader(io.StringIO(read_bytes(path).decode("utf-8-sig")))
+        rows = csv.DictReader(io.StringIO(read_bytes(table).decode("utf-8-sig")))
         names = {int(row["class_id"]): row["class"] for row in rows if int(row["class_id"]) not in (0, IGNORE)}
         label_of = np.zeros(256, np.uint8)
         label_of[list(names)] = np.arange(1, len(names) + 1)
     except (ValueError, KeyError, TypeError, IndexError, csv.Error) as error:
-        raise malformed(path, error, "a table with class_id and class") from error
+        raise malformed(table, error, "a table with class_id and class") from error
     label_of[IGNORE] = IGNORE
-    return list(names.values()), _label_maps(folder / "masks", label_of)
+    return Annotations(
+        list(names.values()), _label_maps(path, images, label_of, partial(read_mask, labels=True), ("",))
+    )
 
 
-def _label_maps(folder: Path, label_of: np.ndarray) -> Iterator[Labelled]:
+def read_pairs(path: Path, images: Path | None = None) -> Annotations:
+    """``images/`` and ``masks/`` with one class id a pixel, of equal stems, or with _mask or -mask behind the mask's.
+
+    Names are the lines of classes.txt or labels.txt, of which a first "background" is the value 0; else the ids themselves.
+    """
+    masks = path / "masks"
+    if not masks.is_dir():
+        raise InputError(f"{path}: no folder masks in it; lay it out as images/ and masks/")
+    listed = next((path / name for name in NAMES if (path / name).is_file()), None)
+    if listed is not None:
+        lines = read_bytes(listed).decode("utf-8-sig", "replace").splitlines()
+        names = dict(enumerate([line.strip() for line in lines if line.strip()]))
+        if names.get(0, "").casefold() not in ("background", "_background_"):
+            names = {value + 1: name for value, name in names.items()}
+        names.pop(0, None)
+    else:
+        found = sorted({int(value) for mask in masks.rglob("*.png") for value in np.unique(_pair_values(mask))})
+        names = {value: str(value) for value in found if value not in (0, IGNORE)}
+    if not names or max(names) > 254:
+        raise InputError(f"{masks}: no class in it, or more than 254; name them in {path / NAMES[0]}, one a line")
+    label_of = np.full(256, IGNORE, np.uint8)
+    label_of[[0, *names]] = np.arange(len(names) + 1)
+    return Annotations(list(names.values()), _label_maps(path, images, label_of, _pair_values, ("", "_mask", "-mask")))
+
+
+def _label_maps(
+    root: Path,
+    images: Path | None,
+    label_of: np.ndarray,
+    values: Callable[[Path], np.ndarray],
+    endings: Sequence[str],
+) -> list[Annotated]:
+    folder = root / "masks"
+    finder = Photos(root, images or root / "images")
+    photos = []
     for path in sorted(folder.rglob("*.png")):
-        yield Labelled(path.relative_to(folder).as_posix(), label_of[read_mask(path, labels=True)])
+        stem = path.relative_to(folder).with_suffix("").as_posix()
+        stems = [stem.removesuffix(ending) for ending in endings if stem.endswith(ending)]
+        named = next(((name, found) for name in stems if (found := finder.stem(name))), None)
+        file, photo = (f"{named[0]}{named[1].suffix}", named[1]) if named else (f"{stem}.png", None)
+        photos.append(Annotated(file, path, photo=photo, map=partial(_mapped, path, label_of, values)))
+    return photos
+
+
+def _mapped(path: Path, label_of: np.ndarray, values: Callable[[Path], np.ndarray]) -> np.ndarray:
+    return label_of[values(path)]
+
+
+def _pair_values(path: Path) -> np.ndarray:
+    """(H, W) uint8 ids of a mask, 255 = ignore; of one with 0 and 255 alone, 255 is the class 1."""
+    values = read_mask(path, labels=True)
+    return values // IGNORE if np.isin(values, (0, IGNORE)).all() else values
+
+
+def _class_folders(root: Path) -> Annotations:
+    """A folder of photos by class: the masks that a photo has in each of them; the same content is the same photo."""
+    dataset = FolderDataset(root, masks=True)
+    shapes: dict[str, list[Shape]] = {}
+    first: dict[str, Item] = {}
+    for index, item in enumerate(dataset.items):
+        first.setdefault(item.content, item)
+        shapes.setdefault(item.content, []).append(Shape(item.class_id + 1, partial(_own, dataset, index)))
+    photos = []
+    for content, item in first.items():
+        file = f"{item.id}{item.image_path.suffix}"
+        photos.append(Annotated(file, item.mask_path or root, None, shapes[content], item.image_path))
+    return Annotations(dataset.classes, photos)
+
+
+def _own(dataset: FolderDataset, index: int, height: int, width: int) -> np.ndarray:
+    mask = dataset.sample(index).mask
+    assert mask is not None
+    return mask == 1

@@ -1,19 +1,23 @@
 """PASCAL VOC segmentation: ``SegmentationClass/<name>.png`` in VOC's palette, the list of names, ``labelmap.txt``.
 
-VOC's own folders have no ``labelmap.txt`` (a custom of annotation tools: ``name:r,g,b::`` a line); its 20 classes are
-then taken. 255 is VOC's void.
+VOC's own folders have no ``labelmap.txt`` (a custom of annotation tools: ``name:r,g,b::`` a line, in any order); its 20
+classes are then taken. 255, or the colour of a line ``ignored``, is void.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
+import io
+from collections.abc import Iterable, Sequence
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
+from shotseg.data.annotations.drawn import Annotated, Annotations, Photos, check_map
 from shotseg.data.annotations.labelled import Labelled
-from shotseg.data.images import read_bytes, read_mask, write_bytes, write_png
+from shotseg.data.images import read_bytes, write_bytes, write_png
+from shotseg.data.samples import IGNORE
 from shotseg.errors import InputError
 
 # fmt: off
@@ -22,6 +26,8 @@ OWN_CLASSES = (
     "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )
 # fmt: on
+BACKGROUND, VOID = "background", "ignored"  # names that labelmap.txt keeps for itself
+Colours = tuple[tuple[str, int], ...]  # (name, red << 16 | green << 8 | blue) of each line
 
 
 @cache
@@ -36,30 +42,82 @@ def palette() -> np.ndarray:
 
 
 def write(out: Path, results: Iterable[Labelled], classes: Sequence[str]) -> None:
-    names = []
+    check_map(classes, out)
+    names, void = [], False
     for result in results:
         write_png(out / "SegmentationClass" / f"{result.stem}.png", result.labels, palette())
         names.append(result.stem)
+        void |= bool((result.labels == IGNORE).any())
     write_bytes(out / "ImageSets" / "Segmentation" / "default.txt", "".join(f"{name}\n" for name in names).encode())
-    rows = [f"{name}:{','.join(map(str, palette()[i]))}::" for i, name in enumerate(["background", *classes])]
+    named = [*enumerate([BACKGROUND, *classes]), *([(IGNORE, VOID)] if void else [])]
+    rows = [f"{name}:{','.join(map(str, palette()[i]))}::" for i, name in named]
     write_bytes(out / "labelmap.txt", "\n".join(["# label:color_rgb:parts:actions", *rows, ""]).encode())
 
 
-def read(folder: Path) -> tuple[list[str], Iterator[Labelled]]:
-    masks = folder / "SegmentationClass"
+def files(path: Path) -> list[Path]:
+    return [path] if (path / "SegmentationClass").is_dir() else []
+
+
+def read(path: Path, images: Path | None = None) -> Annotations:
+    """``path``: the folder. Masks are in the palette, in the colours of labelmap.txt, or grey with its line numbers."""
+    masks = path / "SegmentationClass"
     if not masks.is_dir():
-        raise InputError(f"{folder}: no folder SegmentationClass in it; give the folder of a VOC data set")
-    path, classes = folder / "labelmap.txt", list(OWN_CLASSES)
-    if path.is_file():
-        lines = read_bytes(path).decode("utf-8-sig", "replace").splitlines()
-        rows = [line.rsplit(":", 3) for line in lines if line.strip() and not line.startswith("#")]
-        if not rows or any(len(row) != 4 for row in rows):
-            raise InputError(f"{path}: not name:r,g,b:: on each line; export it again")
-        classes = [row[0] for row in rows[1:]]
-    return classes, _label_maps(masks)
+        raise InputError(f"{path}: no folder SegmentationClass in it; give the folder of a VOC data set")
+    colours = _colours(path / "labelmap.txt")
+    finder = Photos(path, *([images] if images else [path / "JPEGImages", path / "images"]))
+    photos = []
+    for mask in sorted(masks.rglob("*.png")):
+        stem = mask.relative_to(masks).with_suffix("").as_posix()
+        photo = finder.stem(stem)
+        file = f"{stem}{photo.suffix if photo else '.jpg'}"
+        photos.append(Annotated(file, mask, photo=photo, map=partial(_labels, mask, colours)))
+    return Annotations([name for name, _ in colours if name not in (BACKGROUND, VOID)], photos)
 
 
-def _label_maps(folder: Path) -> Iterator[Labelled]:
-    for path in sorted(folder.rglob("*.png")):
-        relative = path.relative_to(folder)
-        yield Labelled(relative.with_suffix(".jpg").as_posix(), read_mask(path, labels=True))
+def _colours(path: Path) -> Colours:
+    named = [*enumerate([BACKGROUND, *OWN_CLASSES]), (IGNORE, VOID)]
+    if not path.is_file():
+        return tuple((name, _code(palette()[i])) for i, name in named)
+    rows = read_bytes(path).decode("utf-8-sig", "replace").splitlines()
+    found = []
+    for row in (row for row in rows if row.strip() and not row.startswith("#")):
+        name, *rest = row.rsplit(":", 3)
+        try:
+            red, green, blue = (int(part) for part in rest[0].split(","))
+        except (IndexError, ValueError):
+            raise InputError(f"{path}: {row[:60]!r} is not name:r,g,b::; export it again") from None
+        found.append((name, red << 16 | green << 8 | blue))
+    if not found:
+        raise InputError(f"{path}: not name:r,g,b:: on each line; export it again")
+    return tuple(found)
+
+
+def _labels(path: Path, colours: Colours) -> np.ndarray:
+    """(H, W) uint8: 0 = background, i + 1 = the i-th class of the lines, 255 = ignore."""
+    classes = [name for name, _ in colours if name not in (BACKGROUND, VOID)]
+    label_of = {BACKGROUND: 0, VOID: IGNORE, **{name: i for i, name in enumerate(classes, start=1)}}
+    check_map(classes, path)
+    try:
+        with Image.open(io.BytesIO(read_bytes(path))) as image:
+            if image.mode in ("L", "1") or image.mode.startswith("I"):
+                values = np.array(image).astype(np.int64)
+                table = {i: label_of[name] for i, (name, _) in enumerate(c for c in colours if c[0] != VOID)}
+                table[IGNORE] = IGNORE
+            else:
+                values = np.array(image.convert("RGB")).astype(np.int64) @ (1 << 16, 1 << 8, 1)
+                table = {_code(palette()[IGNORE]): IGNORE, 0: 0} | {code: label_of[name] for name, code in colours}
+    except InputError:
+        raise
+    except Exception as error:  # a broken file can make a decoder fail in any way
+        raise InputError(f"{path}: cannot be read as an image ({error}); export it again") from error
+    found, places = np.unique(values, return_inverse=True)
+    unknown = [int(value) for value in found if value not in table]
+    if unknown:
+        what = f"value {unknown[0]}" if image.mode[0] in "LI1" else f"colour #{unknown[0]:06x}"
+        raise InputError(f"{path}: {what} is not in labelmap.txt; add its line")
+    return np.array([table[value] for value in found.tolist()], np.uint8)[places].reshape(values.shape)
+
+
+def _code(colour: np.ndarray) -> int:
+    red, green, blue = (int(value) for value in colour)
+    return red << 16 | green << 8 | blue

@@ -1,68 +1,143 @@
 """YOLO segmentation: ``labels/<name>.txt`` with ``class x1 y1 x2 y2 ...``, and ``data.yaml``.
 
-Coordinates are parts of the photo's sides. Put the photos into ``images/`` beside ``labels/``; a photo without any
-class has an empty file.
+Coordinates are parts of the photo's sides. The photos lie in ``images/`` beside ``labels/``; a photo without any class has
+an empty file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
 
-from shotseg.data.annotations.labelled import Labelled, malformed
-from shotseg.data.annotations.outlines import outline, parts
+from shotseg.data.annotations.drawn import BROKEN, Annotated, Annotations, Shape, polygon
+from shotseg.data.annotations.labelled import Labelled, malformed, note
+from shotseg.data.annotations.outlines import outline
 from shotseg.data.folder import find_images
-from shotseg.data.images import read_bytes, read_image, write_bytes
-from shotseg.data.sets.coco_masks import polygon
+from shotseg.data.images import read_bytes, write_bytes
 from shotseg.errors import InputError
+
+NAMES = "classes.txt"  # of exports without a data.yaml
+SPLITS = ("train", "val", "test")
 
 
 def write(out: Path, results: Iterable[Labelled], classes: Sequence[str]) -> None:
     for result in results:
         sides = result.labels.shape[::-1]
         lines = []
-        for label in result.present(len(classes)):
-            for part, top, left in parts(result.labels == label):
-                points = (outline(part, top, left) / sides).clip(0, 1).ravel()
-                lines.append(" ".join([str(label - 1), *(f"{value:.6f}" for value in points)]) + "\n")
+        for part in result.objects:
+            points = (outline(part.mask, part.top, part.left) / sides).clip(0, 1).ravel()
+            lines.append(" ".join([str(part.label - 1), *(f"{value:.6f}" for value in points)]) + "\n")
         write_bytes(out / "labels" / f"{result.stem}.txt", "".join(lines).encode())
-    content = {"path": ".", "train": "images", "val": "images", "names": dict(enumerate(classes))}
+    # Without "path" the folders are looked for beside the file, from wherever it is read.
+    content = {"train": "images", "val": "images", "names": dict(enumerate(classes))}
     write_bytes(out / "data.yaml", yaml.safe_dump(content, allow_unicode=True, sort_keys=False).encode())
 
 
-def read(folder: Path) -> tuple[list[str], Iterator[Labelled]]:
-    """Needs the photos in ``images/``: the files do not say how large they are."""
-    path = folder / "data.yaml"
+def files(path: Path) -> list[Path]:
+    """The file that names the classes."""
+    if path.is_file():
+        return [path] if path.suffix in (".yaml", ".yml") and isinstance(_yaml(path), dict) else []
+    found = sorted(p for p in path.glob("*.y*ml") if isinstance(content := _yaml(p), dict) and "names" in content)
+    found = [p for p in found if p.name == "data.yaml"] or found
+    return found or ([path / NAMES] if (path / NAMES).is_file() and (path / "labels").is_dir() else [])
+
+
+def read(path: Path, images: Path | None = None) -> Annotations:
+    """``path``: data.yaml or its folder. Needs the photos: the files do not say how large they are."""
+    found = files(path)
+    table = found[0] if found else path / "data.yaml" if path.is_dir() else path
     try:
-        names = yaml.safe_load(read_bytes(path))["names"]
-        classes = [str(names[i]) for i in range(len(names))]  # a list, or numbers to names
-    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise malformed(path, error, "a data.yaml with names from 0 on") from error
-    return classes, _label_maps(folder, len(classes))
+        if table.name == NAMES:
+            content: Any = {"names": [n for n in read_bytes(table).decode("utf-8-sig").splitlines() if n.strip()]}
+        else:
+            content = yaml.safe_load(read_bytes(table))
+        listed = content["names"]  # a list, or numbers to names
+        names = {int(i): str(name) for i, name in (listed.items() if isinstance(listed, dict) else enumerate(listed))}
+        names = dict(sorted(names.items()))
+        if not names or isinstance(listed, str):
+            raise ValueError("no names")
+    except (yaml.YAMLError, UnicodeDecodeError, *BROKEN) as error:
+        raise malformed(table, error, "a data.yaml with names from 0 on") from error
+    label_of = {number: label for label, number in enumerate(names, start=1)}
+    root = table.parent
+    folders = [images] if images else list(dict.fromkeys(_image_folders(root, content)))
+    photos, seen = [], set()
+    for folder in folders:
+        for photo in find_images(folder):
+            if photo not in seen:
+                seen.add(photo)
+                photos.append(_photo(photo, folder, root, label_of))
+    if not photos:
+        raise InputError(f"{root}: no photo beside labels/; put the photos into {root / 'images'}")
+    return Annotations(list(names.values()), photos)
 
 
-def _label_maps(folder: Path, classes: int) -> Iterator[Labelled]:
-    for image in find_images(folder / "images"):
-        file = image.relative_to(folder / "images")
-        height, width = read_image(image).shape[:2]
-        labels = np.zeros((height, width), np.uint8)
-        path = folder / "labels" / file.with_suffix(".txt")
-        for line in path.read_text(errors="replace").splitlines() if path.is_file() else ():
-            label, points = _outlined(line, path, classes)
-            labels[polygon(points * (width, height), height, width)] = label
-        yield Labelled(file.as_posix(), labels)
+def _image_folders(root: Path, content: dict) -> Iterator[Path]:
+    """Where data.yaml says that photos lie, else images/; paths of another machine are tried below its own folder."""
+    base = root / str(content.get("path") or "")
+    named = [entry for split in SPLITS for entry in _listed(content.get(split))]
+    for entry in named:
+        # Roboflow writes ../train/images though the folder lies beside the file
+        below = entry.removeprefix("../")
+        for folder in (base / entry, base / below, root / entry, root / below):
+            if folder.is_dir():
+                yield folder
+                break
+    if not named or not any(((base / e).is_dir() or (root / e.removeprefix("../")).is_dir()) for e in named):
+        yield from (f for f in (root / "images", *(root / s / "images" for s in SPLITS)) if f.is_dir())
 
 
-def _outlined(line: str, path: Path, classes: int) -> tuple[int, np.ndarray]:
-    """The label and (N, 2) outline of a line."""
+def _listed(entry: Any) -> list[str]:
+    return [str(e) for e in entry] if isinstance(entry, list) else [str(entry)] if entry else []
+
+
+def _photo(photo: Path, folder: Path, root: Path, label_of: dict[int, int]) -> Annotated:
+    relative = photo.relative_to(root) if photo.is_relative_to(root) else photo.relative_to(folder)
+    places = [i for i, part in enumerate(relative.parts) if part == "images"]
+    file = Path(*(part for i, part in enumerate(relative.parts) if i not in places[:1])).as_posix()
+    full = list(photo.parts)
+    for i in range(len(full) - 2, -1, -1):  # the last "images" of the path becomes "labels"
+        if full[i] == "images":
+            full[i] = "labels"
+            break
+    table = Path(*full).with_suffix(".txt")
+    shapes, lost = [], 0
+    if not table.is_file():
+        table = root / "labels" / f"{photo.stem}.txt"
+    for line in table.read_text(errors="replace").splitlines() if table.is_file() else ():
+        if line.strip():
+            try:
+                shapes.append(_shape(line, label_of))
+            except ValueError as error:
+                note(f"{table}: line {line[:40]!r} is no outline ({error}); export it as segmentation")
+                lost += 1
+    return Annotated(file, table, None, shapes, photo, lost)
+
+
+def _shape(line: str, label_of: dict[int, int]) -> Shape:
+    label, *values = line.split()
+    number = float(label)
+    if len(values) == 4:
+        raise ValueError("a box")
+    if len(values) < 6 or len(values) % 2 or number not in label_of:
+        raise ValueError("want a known class and at least three points")
+    points = np.array(values, np.float64).reshape(-1, 2)
+    if not np.isfinite(points).all() or np.abs(points).max() > 2:
+        raise ValueError("want parts of the photo's sides")
+    return Shape(label_of[int(number)], partial(_draw, points))
+
+
+def _draw(points: np.ndarray, height: int, width: int) -> np.ndarray:
+    return polygon(points * (width, height), height, width)
+
+
+def _yaml(path: Path) -> Any:
     try:
-        label, *values = line.split()
-        points = np.array(values, dtype=np.float64)
-        if len(points) < 6 or len(points) % 2 or not 0 <= int(label) < classes:
-            raise ValueError("want a known class and at least three points")
-        return int(label) + 1, points.reshape(-1, 2)
-    except ValueError as error:
-        raise InputError(f"{path}: line {line[:40]!r} is no outline ({error}); export it as segmentation") from error
+        return yaml.safe_load(read_bytes(path))
+    except (InputError, yaml.YAMLError, UnicodeDecodeError, ValueError):
+        return None

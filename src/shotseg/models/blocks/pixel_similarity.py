@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shotseg.data.samples import IGNORE
+from shotseg.models.blocks.norm import BatchNorm
 from shotseg.models.blocks.set_criterion import cross_entropy_of
 
 POSITIVE = 0.8  # share of the points that lie in the common base class
@@ -48,8 +49,8 @@ class _Block(nn.Module):
     def __init__(self, channels: int, width: int, norm: bool):
         super().__init__()
         self.conv1, self.conv2 = nn.Conv2d(channels, width, 1), nn.Conv2d(width, width, 1)
-        self.bn1 = nn.BatchNorm2d(width) if norm else nn.Identity()
-        self.bn2 = nn.BatchNorm2d(width) if norm else nn.Identity()
+        self.bn1 = BatchNorm(width) if norm else nn.Identity()
+        self.bn2 = BatchNorm(width) if norm else nn.Identity()
         self.shortcut = nn.Conv2d(channels, width, 1) if channels != width else None
 
     def forward(self, x: Tensor) -> Tensor:

@@ -19,8 +19,10 @@ LOWEST = 1e-6  # what an attention of 0 is lifted to, as in the release
 def sinkhorn(cost: Tensor, reg: float = REG, iterations: int = 50) -> Tensor:
     """The plan (B, n, m) of least <plan, cost> - reg entropy(plan) whose rows sum to 1 / n and whose columns to 1 / m.
 
-    cost: (B, n, m). A fixed number of iterations, all of the batch at once; differentiable.
+    cost: (B, n, m). A fixed number of iterations, all of the batch at once; differentiable; in float32 at least, as the
+    sums would drift in half precision.
     """
+    cost = cost.to(torch.promote_types(cost.dtype, torch.float32))
     n, m = cost.shape[-2:]
     kernel = -cost / reg
     columns = cost.new_zeros(*cost.shape[:-2], 1, m)
@@ -78,10 +80,10 @@ class TransportAttention(nn.Module):
 
     def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
         scores = self.q_fc(queries) @ self.k_fc(keys).mT / math.sqrt(keys.shape[-1])
-        weights = self.dropout(scores.softmax(-1))
+        weights, values = self.dropout(scores.softmax(-1)), self.v_fc(keys)
         if self.transport == "sinkhorn":
             weights = self.plan(weights)
-        return self.proj(weights @ self.v_fc(keys))
+        return self.proj(weights.to(values) @ values)
 
     def plan(self, attention: Tensor) -> Tensor:
         """The transport plan (B, n, m) of an attention (B, n, m) in [0, 1]."""

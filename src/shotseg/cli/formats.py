@@ -1,0 +1,25 @@
+"""The annotation formats as options of the verbs."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from shotseg.errors import UsageError
+
+Target = Literal["mask", "coco", "coco-polygons", "voc", "yolo", "labelstudio", "labelme", "cvat"]
+Source = Literal["auto", "mask", "pairs", "coco", "voc", "yolo", "labelstudio", "labelme", "cvat"]
+
+
+def export_options(verb: Any) -> dict[str, Any]:
+    """What the options of a verb say about the annotations to write, as :func:`shotseg.data.annotations.write` takes it."""
+    if verb.min_object < 0:
+        raise UsageError(f"--min-object {verb.min_object}: must be 0 or more")
+    options = {"min_object": verb.min_object, "one_a_class": verb.one_a_class}
+    if verb.format == "mask" and (any(options.values()) or verb.copy_images):
+        raise UsageError("--min-object, --one-a-class and --copy-images are of annotations; give --format, as coco")
+    return {**options, "photos": "copy" if verb.copy_images else photos_of(verb.format)}
+
+
+def photos_of(format: str) -> str:
+    """What becomes of the photos where nothing is asked for: links, where the format wants them in a place of its own."""
+    return "link" if format in ("mask", "yolo", "voc") else "none"

@@ -1,0 +1,252 @@
+"""Annotations as a file holds them: shapes that are drawn when their photo's turn comes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from shotseg.data.annotations.labelled import MOST, Labelled, Part, cropped, label_map, note
+from shotseg.data.images import IMAGE_TYPES, one_class, read_image
+from shotseg.data.pixels import MAX_PIXELS
+from shotseg.data.samples import IGNORE
+from shotseg.data.sets import coco_masks
+from shotseg.errors import InputError
+
+BROKEN = (
+    KeyError,
+    TypeError,
+    ValueError,
+    IndexError,
+    OverflowError,
+    AttributeError,
+)  # what odd content makes code raise
+ALIKE = 0.01  # how far the scales of the two sides may differ in a resized photo
+ORIENTATION = 274  # EXIF: above 4 the photo lies on its side
+
+
+class Shape(NamedTuple):
+    """One object that can be drawn: the number of its class (1 is the first); (height, width) -> (h, w) bool."""
+
+    label: int
+    draw: Callable[[int, int], np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Annotated:
+    """One photo's annotations.
+
+    file:   the photo, relative to its folder, with "/".        photo: where it lies, None where it is not found.
+    source: the file that says so.                              size: (height, width) that it says, if it does.
+    shapes: its objects, the later on top.                      lost: how many more cannot be used.
+    map:    in place of shapes: gives the label map, (H, W) uint8, 255 = ignore.
+    number: its id in the file, where that has one.
+    """
+
+    file: str
+    source: Path
+    size: tuple[int, int] | None = None
+    shapes: Sequence[Shape] = ()
+    photo: Path | None = None
+    lost: int = 0
+    map: Callable[[], np.ndarray] | None = None
+    number: int | None = None
+
+    def shows(self) -> list[int]:
+        """The numbers of its classes. Raises InputError where the label map cannot be read."""
+        if self.map is None:
+            return sorted({shape.label for shape in self.shapes})
+        return [int(value) for value in np.unique(self.map()) if value not in (0, IGNORE)]
+
+    def mask(self, label: int) -> np.ndarray:
+        """(H, W) uint8 in {0, 1, 255} of one class, at the photo's size. Raises InputError where it cannot be drawn."""
+        if self.map is not None:
+            return self._fitted(one_class(self.map(), label))
+        found = [mask for _, mask in self._drawn([shape for shape in self.shapes if shape.label == label])]
+        return np.any(found, axis=0).astype(np.uint8) if found else np.zeros(self._target(), np.uint8)
+
+    def labelled(self, classes: int) -> Labelled:
+        """Its label map and objects. Raises InputError where nothing that it holds can be drawn."""
+        if self.map is not None:
+            return Labelled(self.file, self._fitted(self.map()), photo=self.photo)
+        objects = tuple(cropped(label, mask) for label, mask in self._drawn(self.shapes) if mask.any())
+        labels = label_map(self._target(), objects, classes)
+        return Labelled(self.file, labels, parts=objects, photo=self.photo, number=self.number)
+
+    def _drawn(self, shapes: Sequence[Shape]) -> Iterator[tuple[int, np.ndarray]]:
+        drawn = 0
+        height, width = self.size or self._target()
+        for shape in shapes:
+            try:
+                mask = shape.draw(height, width)
+            except BROKEN as error:
+                note(f"{self._where}: an object left out ({_reason(error)}); draw it again")
+                continue
+            drawn += 1
+            yield shape.label, self._fitted(mask)
+        if not drawn and (shapes or self.lost):
+            raise InputError(
+                f"{self._where}: none of its {len(shapes) + self.lost} objects has a mask; draw them again"
+            )
+
+    def _target(self) -> tuple[int, int]:
+        size = self.size if self.photo is None else upright_size(self.photo)
+        if size is None:
+            raise InputError(f"{self._where}: its size is not known; put the photo beside the file")
+        return size
+
+    def _fitted(self, mask: np.ndarray) -> np.ndarray:
+        if self.photo is None and self.size is None:
+            return mask
+        height, width = self._target()
+        if mask.shape == (height, width):
+            return mask
+        scales = height / mask.shape[0], width / mask.shape[1]
+        if abs(scales[0] / scales[1] - 1) > ALIKE:
+            said = f"{mask.shape[1]} x {mask.shape[0]}"
+            raise InputError(f"{self._where}: drawn on {said}, but the photo is {width} x {height}; export it again")
+        note(f"{self.source}: masks of another size than their photos; they are resized")
+        rows, columns = (((np.arange(n) + 0.5) / s).astype(int) for n, s in zip((height, width), scales))
+        return mask[np.ix_(rows, columns)]
+
+    @property
+    def _where(self) -> str:
+        return (
+            f"{self.source}: photo {self.file}"
+            if self.source.stem != PurePosixPath(self.file).stem
+            else str(self.source)
+        )
+
+
+class Annotations(NamedTuple):
+    """Class names, and the photos: label i + 1 means ``classes[i]``.
+
+    left_out: photos that were named and cannot be used.        ids: the classes' ids in the file, where it has such.
+    """
+
+    classes: list[str]
+    photos: list[Annotated]
+    left_out: int = 0
+    ids: tuple[int, ...] | None = None
+
+    def labelled(self) -> Iterator[Labelled]:
+        """The photos one at a time; one that cannot be drawn is named and left out. InputError where none can be."""
+        done, last = 0, None
+        for photo in self.photos:
+            try:
+                result = photo.labelled(len(self.classes))
+            except InputError as error:
+                note(str(error))
+                last = error
+                continue
+            done += 1
+            yield result
+        if last is not None and not done:
+            raise last
+
+
+class Photos:
+    """Finds the photos that a file names: below one of ``bases``, else anywhere below ``root`` by their own name."""
+
+    def __init__(self, root: Path, *bases: Path):
+        self.root, self.bases = root, list(dict.fromkeys((*bases, root)))
+        self._known: dict[str, list[Path]] | None = None
+
+    def find(self, file: str) -> Path | None:
+        """The photo of that name; without an ending, of that name with any ending. None where there is none, or several."""
+        direct = (base / file for base in self.bases)
+        return next((path for path in direct if path.is_file()), None) or self._search(PurePosixPath(file))
+
+    def stem(self, stem: str) -> Path | None:
+        """The photo below one of the bases that has this name without its ending."""
+        for base in self.bases:
+            folder = (base / stem).parent
+            name = PurePosixPath(stem).name
+            if folder.is_dir():
+                found = sorted(p for p in folder.glob(f"{_literal(name)}.*") if p.stem == name and _is_photo(p))
+                if found:
+                    return found[0]
+        return None
+
+    def _search(self, file: PurePosixPath) -> Path | None:
+        if self._known is None:
+            self._known = {}
+            for folder, folders, names in os.walk(self.root):
+                folders[:] = sorted(name for name in folders if name[0] != ".")
+                for path in (Path(folder, name) for name in sorted(names)):
+                    if _is_photo(path):
+                        self._known.setdefault(path.name, []).append(path)
+        found = self._known.get(file.name, [])
+        alike = [sum(a == b for a, b in zip(path.parts[::-1], file.parts[::-1])) for path in found]
+        best = [path for path, same in zip(found, alike) if same == max(alike)]
+        return best[0] if len(best) == 1 else None
+
+
+def polygon(values: Any, height: int, width: int, fill: Callable = coco_masks.polygon) -> np.ndarray:
+    """(H, W) bool of one outline, [x, y, ...] or (N, 2). Raises ValueError where it is none."""
+    numbers = np.asarray(values, dtype=np.float64).ravel()
+    if len(numbers) < 6 or len(numbers) % 2:
+        raise ValueError(f"an outline of {len(numbers)} numbers")
+    if not np.isfinite(numbers).all() or np.abs(numbers).max() > 10 * max(height, width) + 1000:
+        raise ValueError("coordinates that are no numbers, or far outside the photo")
+    return fill(numbers.reshape(-1, 2), height, width)
+
+
+def size(height: Any, width: Any) -> tuple[int, int] | None:
+    """Height and width as a file says them; None where it does not. Raises ValueError for what can be none."""
+    if height is None or width is None:
+        return None
+    found = round(float(height)), round(float(width))
+    if min(found) < 1:
+        return None
+    if found[0] * found[1] > MAX_PIXELS:
+        raise ValueError(f"a photo of {found[1]} x {found[0]}")
+    return found
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """(height, width) of a photo turned upright, from its header where that says it."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            return (width, height) if image.getexif().get(ORIENTATION, 1) > 4 else (height, width)
+    except Exception:  # another reader may know it
+        height, width = read_image(path).shape[:2]
+        return height, width
+
+
+def numbered(names: Iterable[str]) -> list[str]:
+    """Each name once, in order."""
+    return list(dict.fromkeys(names))
+
+
+def check_map(classes: Sequence[str], source: object) -> None:
+    """Raise InputError for more classes than a label map holds."""
+    if len(classes) > MOST:
+        raise InputError(
+            f"{source}: {len(classes)} classes, a label map of bytes holds {MOST}; use a format of objects"
+        )
+
+
+def in_photo(part: Part, shape: tuple[int, ...]) -> np.ndarray:
+    """(H, W) bool of an object in its photo."""
+    mask = np.zeros(shape, bool)
+    mask[part.top : part.top + part.mask.shape[0], part.left : part.left + part.mask.shape[1]] = part.mask
+    return mask
+
+
+def _reason(error: Exception) -> str:
+    return f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _is_photo(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_TYPES and not path.name.startswith(".") and path.is_file()
+
+
+def _literal(name: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)

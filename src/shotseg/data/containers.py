@@ -1,0 +1,39 @@
+"""PNG files that Pillow refuses or narrows: damaged side data, and colours of 16 bits."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import numpy as np
+from PIL import ImageFile
+
+PNG = b"\x89PNG\r\n\x1a\n"
+NEEDED = frozenset({b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT"})  # transparency, rotation, the frames of an animation
+LOW_BYTES = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
+
+
+def pixels_only(data: bytes) -> bytes:
+    """A PNG without text, profiles and the like, whose damage harms no pixel; what is not PNG as it is."""
+    if not data.startswith(PNG):
+        return data
+    kept, at = [PNG], len(PNG)
+    while at + 8 <= len(data):
+        (length,) = struct.unpack_from(">I", data, at)
+        end, kind = at + length + 12, data[at + 4 : at + 8]
+        whole = kind in NEEDED and data[end - 4 : end] == struct.pack(">I", zlib.crc32(data[at + 4 : end - 4]))
+        if whole or kind[:1].isupper():  # a capital: an image cannot be shown without
+            kept.append(data[at:end])
+        at = end
+    return b"".join([*kept, data[at:]])
+
+
+def deep_colours(image: ImageFile.ImageFile, again: ImageFile.ImageFile) -> np.ndarray | None:
+    """(H, W, C) uint16 of a PNG with 16 bits a colour, of which Pillow keeps the upper byte; None for any other image.
+
+    again: the same file opened a second time; in the opposite byte order it gives the lower byte.
+    """
+    if image.format != "PNG" or not image.tile or image.tile[0].args not in LOW_BYTES:
+        return None
+    again.tile = [tile._replace(args=LOW_BYTES[str(tile.args)]) for tile in again.tile]
+    return np.asarray(image).astype(np.uint16) << 8 | np.asarray(again)

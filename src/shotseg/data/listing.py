@@ -1,0 +1,232 @@
+"""Which files of a folder are photos or masks, and which mask is whose; what is left out is named."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from fnmatch import fnmatch
+from functools import lru_cache
+from pathlib import Path
+
+from shotseg.data.images import IMAGE_TYPES, MASK_TYPES, address
+from shotseg.errors import UsageError, note
+
+LEFTOVERS = frozenset({".bak", ".old", ".orig", ".part", ".crdownload", ".tmp", ".swp"})
+CAMERA = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".heic", ".heif", ".avif", ".webp"}
+)  # endings of photos, not of masks
+BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"RIFF....WEBP", b"....ftyp(heic|heix|mif1|avif)")
+MASK_WORD = re.compile(
+    r"^masks?[ ._-]+(?=.)|(?<=.)[ ._-]+(masks?|labels?|seg|segmentation|gt|annotation)$", re.IGNORECASE
+)
+
+
+def find_images(query: str | Path, skip: Collection[Path] = ()) -> list[Path]:
+    """The image files that a file name, a folder (all below it) or a glob such as ``photos/**/*.jpg`` means, sorted.
+
+    A file that is named outright is taken whatever its ending. Links to folders are followed, each folder once. Files that
+    are no images are named in one line; hidden ones are not.   skip: folders that are not looked into, resolved.
+    Raises UsageError where nothing is found.
+    """
+    path = Path(query)
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        found = [file for folder, files in _walk(path, skip) for file in files]
+    elif glob.has_magic(str(query)):
+        found = _globbed(path, skip)
+    elif said := address(query):
+        raise UsageError(said)
+    else:
+        raise UsageError(f"{query}: no such file or folder; check the path")
+    images = sorted(only_images(query, found))
+    if not images:
+        raise UsageError(f"{query}: no image found; give a file, folder or glob of {', '.join(sorted(IMAGE_TYPES))}")
+    return images
+
+
+def only_images(where: object, files: Iterable[Path], types: Collection[str] = IMAGE_TYPES) -> list[Path]:
+    """The images among files, by their ending, or by how they begin where the ending says nothing. Names the others."""
+    images: list[Path] = []
+    broken: list[Path] = []
+    others: list[Path] = []
+    for file in files:
+        if file.name.startswith("."):  # macOS puts a "._photo.jpg" beside each photo on foreign disks
+            continue
+        if file.is_file():
+            (images if _is_image(file, types) else others).append(file)
+        elif file.is_symlink() and not file.exists():
+            broken.append(file)
+    for left_out, why in ((broken, "a link that leads nowhere"), (others, "no image that can be read")):
+        if left_out:
+            note(f"{where}: left out, {why}: {some(sorted(file.name for file in left_out))}")
+    return images
+
+
+def photos_and_masks(photos: Path, masks: Path | None) -> list[tuple[str, Path, Path | None]]:
+    """(name, photo, its mask or None) of a folder, by name; masks lie in a folder of their own, or (None) beside the photos.
+
+    A mask is named as its photo, with or without a word as in "a_mask.png", or has the photo's whole name before its own
+    ending. Beside a photo it needs the word, or an ending that no camera writes. A mask of no photo is named in one line.
+    Raises UsageError where two photos have one name, or there are masks and none of them is a photo's.
+    """
+    listed = only_images(photos, files_in(photos), IMAGE_TYPES if masks else MASK_TYPES)
+    beside = [] if masks else _masks_among(listed)
+    by_name = _by_name(file for file in listed if file not in beside)
+    drawn = only_images(masks, files_in(masks), MASK_TYPES) if masks else beside
+    exact, loose = _by_name(drawn), {_bare(file.stem): file for file in drawn}
+    pairs = []
+    for name, photo in sorted(by_name.items()):
+        names = (exact.get(name), exact.get(_normal(photo.name)), loose.get(_bare(name)), loose.get(_bare(photo.name)))
+        pairs.append((name, photo, next((mask for mask in names if mask), None)))
+    used = {mask for _, _, mask in pairs}
+    unused = sorted(file.name for file in drawn if file not in used)
+    if unused and not used - {None}:
+        raise UsageError(f"{masks}: no mask is named as a photo of {photos}; give both the same name")
+    if unused:
+        note(f"{masks or photos}: left out, a mask of no photo: {some(unused)}")
+    return pairs
+
+
+def mask_named(path: Path) -> Path | None:
+    """The mask at a path without its ending, whatever that is, with or without a word as in "a_mask.png"; None: there is none.
+
+    Raises UsageError where two have the name.
+    """
+    if not path.parent.is_dir():
+        return None
+    drawn = _drawn_in(path.parent, path.parent.stat().st_mtime_ns)
+    return drawn.get(_normal(path.name)) or drawn.get(_bare(path.name))
+
+
+@lru_cache(maxsize=8)
+def _drawn_in(folder: Path, changed: int) -> dict[str, Path]:
+    """Name, with and without the word of a mask -> file; kept until the folder changes, so that many are listed once."""
+    exact = _by_name(only_images(folder, files_in(folder), MASK_TYPES))
+    return {**{_bare(name): file for name, file in exact.items()}, **exact}
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The files of one folder, sorted, without hidden ones; none where there is no such folder."""
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path for path in found if not path.is_dir() and not path.name.startswith("."))
+
+
+def images_below(root: Path) -> list[Path]:
+    """The images of a folder and all below it, as :func:`find_images` takes them, without a word on the others."""
+    below = [file for _, files in _walk(root, ()) for file in files]
+    return sorted(file for file in below if not file.name.startswith(".") and _is_image(file, IMAGE_TYPES))
+
+
+def has_photos(folder: Path) -> bool:
+    return any(_is_image(file, IMAGE_TYPES) for file in files_in(folder))
+
+
+def subfolders(folder: Path) -> dict[str, Path]:
+    """Name -> folder, without hidden ones; none where there is no such folder.
+
+    Raises UsageError where two names differ in nothing but how their accents are stored.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.is_dir() and path.name[0] != "." and found.setdefault(_normal(path.name), path) != path:
+            raise UsageError(f"{path}: two folders of this name, their accents stored in two ways; join them into one")
+    return found
+
+
+def some(names: Sequence[str]) -> str:
+    """The first ten names, and how many more there are."""
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+
+
+def _walk(root: Path, skip: Collection[Path]) -> Iterator[tuple[Path, list[Path]]]:
+    """Every folder below one and its files; a folder that links lead to comes once, under its own path where it has one."""
+    seen, waiting = {str(path) for path in skip}, [root]
+    while waiting:
+        for folder, names, files in os.walk(waiting.pop(0)):
+            place = os.path.realpath(folder)
+            if place in seen:
+                names.clear()
+                continue
+            seen.add(place)
+            names[:] = [name for name in names if not name.startswith(".")]
+            waiting += [link for name in sorted(names) if (link := Path(folder, name)).is_symlink()]
+            yield Path(folder), [Path(folder, name) for name in files]
+
+
+def _globbed(pattern: Path, skip: Collection[Path]) -> list[Path]:
+    """The files that a glob means; below ``**`` a link that leads back up would be followed for ever by ``glob``."""
+    parts = pattern.parts
+    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    if "**" not in parts:
+        return _once(Path(name) for name in glob.iglob(str(pattern)))  # noqa: PTH207 (absolute patterns)
+    root = Path(*parts[:fixed])
+    below = (file for _, files in _walk(root, skip) for file in files)
+    return [file for file in below if _fits(file.relative_to(root).parts, parts[fixed:])]
+
+
+def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return any(_fits(parts[i:], pattern[1:]) for i in range(len(parts) + 1))
+    return bool(parts) and fnmatch(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
+
+
+def _once(paths: Iterable[Path]) -> list[Path]:
+    """Each file once, however many links to its folder lead there; under its own path where that is among them."""
+    found: dict[tuple[str, str], Path] = {}
+    for path in sorted(paths, key=lambda path: (os.path.realpath(path.parent) != str(path.parent.absolute()), path)):
+        found.setdefault((os.path.realpath(path.parent), path.name), path)
+    return list(found.values())
+
+
+def _is_image(file: Path, types: Collection[str]) -> bool:
+    ending = file.suffix.lower()
+    if not file.is_file() or ending in types:
+        return file.is_file()
+    if ending in LEFTOVERS or file.name.endswith("~"):
+        return False
+    try:
+        with file.open("rb") as opened:
+            beginning = opened.read(12)
+    except OSError:
+        return False
+    return any(re.match(known, beginning, re.DOTALL) for known in BEGINNINGS)
+
+
+def _by_name(files: Iterable[Path]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for file in files:
+        name = _normal(file.stem)
+        if name in found:
+            raise UsageError(f"{found[name]} and {file.name}: two images of one name; rename one of them")
+        found[name] = file
+    return found
+
+
+def _masks_among(files: list[Path]) -> list[Path]:
+    """The files of one folder that are masks of the others."""
+    photos = {_normal(file.stem).casefold() for file in files if file.suffix.lower() in CAMERA}
+    names = {_normal(file.stem).casefold() for file in files}
+
+    def is_mask(file: Path) -> bool:
+        name = _normal(file.stem).casefold()
+        own = file.suffix.lower() not in CAMERA and name in photos
+        return own or (_bare(name) != name and _bare(name) in names)
+
+    return [file for file in files if is_mask(file)]
+
+
+def _bare(name: str) -> str:
+    """A name without case, without the ending of a photo, and without the word that marks a mask."""
+    name = MASK_WORD.sub("", _normal(name).casefold())
+    return Path(name).stem if Path(name).suffix in IMAGE_TYPES else name
+
+
+def _normal(name: str) -> str:
+    """One spelling of accented letters: macOS stores them in two parts, other systems in one."""
+    return unicodedata.normalize("NFC", name)

@@ -1,0 +1,282 @@
+"""The pixels that a file, a PIL image or an array holds, whatever its container; and what they look like as a photo."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from shotseg.data import tiff
+from shotseg.data.containers import deep_colours, pixels_only
+from shotseg.errors import InputError
+
+MAX_PIXELS = 1_000_000_000  # 3 GB as RGB
+LOSSY = frozenset({"JPEG", "MPO", "WEBP", "AVIF", "HEIF"})
+HEIC = frozenset({b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"})
+WHITES = (1, 255, 1023, 4095, 16383, 65535)  # where 8, 10, 12, 14 and 16 bits end, and fractions
+
+_opening = threading.Lock()
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """An upright image, its values as they are stored.
+
+    values:  (H, W), or (H, W, 3) colours, of any real number type.
+    alpha:   (H, W) uint8, 255 = opaque, or None.
+    palette: (N, 3) uint8 colours of the values, or None.
+    lossy:   whether the container blurs values.
+    nodata:  the value that the file says stands for no data, or None.
+    """
+
+    values: np.ndarray
+    alpha: np.ndarray | None = None
+    palette: np.ndarray | None = None
+    lossy: bool = False
+    nodata: float | None = None
+
+
+def decode(data: bytes, name: object, bands: Sequence[int] | None = None, page: int = 1) -> Pixels:
+    """The pixels of a file's content; its kind is told by its first bytes, not by its name.
+
+    name: of the file, for messages.   bands: one or three, from 1, in the order red, green, blue.   page: or frame, from 1.
+    Raises InputError (one line) for what is truncated, not an image, above ``MAX_PIXELS``, or has no such band or page.
+    """
+    try:
+        if data.startswith(b"\x93NUMPY"):
+            return chosen(from_array(np.load(io.BytesIO(data), allow_pickle=False), name), bands, name)
+        if data[:4] in tiff.SIGNATURES:
+            return _of_tiff(data, name, bands, page)
+        data = pixels_only(data)
+        with _opened(data, name) as image, _opened(data, name) as again:
+            _check_size(image.size, name)
+            _turn_to(image, page, name)
+            deep = deep_colours(image, again)
+            upright = from_image(image) if deep is None else _split(_turned(deep, _orientation(image)))
+            return chosen(upright, bands, name)
+    except InputError:
+        raise
+    except Exception as error:  # a broken file can make a decoder fail in any way; to the user it is one thing
+        known = isinstance(error, UnidentifiedImageError)
+        reason = "not an image" if known else " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{name}: cannot be read as an image ({reason}); save it again or leave it out") from error
+
+
+def from_image(image: Image.Image) -> Pixels:
+    """The pixels of a PIL image, turned upright by its EXIF rotation."""
+    turn, lossy = _orientation(image), image.format in LOSSY
+    alpha = None
+    if image.has_transparency_data and not image.mode.startswith("I"):
+        alpha = _turned(np.array(image.convert("RGBA").getchannel("A")), turn)
+        image = image if image.mode == "P" else image.convert("LA" if image.mode in ("L", "LA", "La", "1") else "RGBA")
+    palette = None
+    if image.mode == "P":
+        palette = np.array(image.getpalette("RGB") or [0, 0, 0], np.uint8).reshape(-1, 3)
+        palette = np.pad(palette, ((0, 256 - len(palette)), (0, 0)))
+    elif image.mode in ("LA", "RGBA"):
+        image = image.convert(image.mode[:-1])
+    elif image.mode not in ("1", "L", "F") and not image.mode.startswith("I"):
+        image = image.convert("RGB")
+    return Pixels(_turned(np.array(image), turn), alpha, palette, lossy)
+
+
+def from_array(array: Any, name: object) -> Pixels:
+    """The pixels of (H, W), (H, W, C) or (C, H, W) numbers or truth values, C = 1 to 4; the 2nd or 4th channel is alpha.
+
+    Raises InputError for another shape, an empty array, or what are no real numbers.
+    """
+    values = np.asarray(array)
+    if values.ndim == 3 and values.shape[2] > 4 >= values.shape[0]:
+        values = np.moveaxis(values, 0, 2)
+    shaped = values.ndim == 2 or (values.ndim == 3 and values.shape[2] <= 4)
+    if values.dtype.kind not in "buif" or not shaped or not values.size:
+        raise InputError(
+            f"{name}: an array {values.shape} of {values.dtype}; give (H, W), (H, W, 3), (H, W, 4) or (3, H, W) of numbers"
+        )
+    return _split(values)
+
+
+def to_rgb(pixels: Pixels) -> np.ndarray:
+    """(H, W, 3) uint8: values scaled by :func:`shown_range`, transparent pixels on white, as viewers show them."""
+    values = pixels.values if pixels.palette is None else pixels.palette[pixels.values]
+    if values.dtype != np.uint8:
+        values = _scaled(values, *shown_range(pixels))
+    if values.ndim == 2:
+        values = np.repeat(values[..., None], 3, axis=2)
+    if pixels.alpha is not None and pixels.alpha.min() < 255:
+        opacity = pixels.alpha[..., None].astype(np.float32) / 255
+        values = (values * opacity + 255 * (1 - opacity)).round().astype(np.uint8)
+    return np.require(values, requirements=["C", "W"])
+
+
+def shown_range(pixels: Pixels) -> tuple[float, float]:
+    """The values that are black and white: 0 and the next of ``WHITES``, where the photo fills a third of that.
+
+    Else, as for reflectance, heat or computed tomography, its own lowest and highest. So what the values mean counts, not
+    the number type: 12 bits in 16 are 12 bits, and 8 bits as float are 8 bits. Values that stand for no data are left out.
+    """
+    values = known_values(pixels)
+    if not values.size:
+        return 0, 1
+    low, high = float(values.min()), float(values.max())
+    if low >= 0 and 1 < high <= 255 and not (values.dtype.kind == "f" and (values % 1).any()):
+        return 0, 255
+    white = next((white for white in WHITES if high <= white), None)
+    fits = white is not None and low >= 0 and (high - low >= white / 3 or high == low)
+    return (0, white or 1) if fits else (low, high)
+
+
+def known_values(pixels: Pixels) -> np.ndarray:
+    """(N,) the values that are finite and do not stand for no data.
+
+    No data is what the file says, and what stands apart from the rest: the one negative value of a photo without others,
+    or a lowest or highest value that is farther from all others than they are from each other.
+    """
+    values = pixels.values.ravel()
+    if values.dtype.kind == "b":
+        return values.astype(np.uint8)
+    if values.dtype.kind == "f":
+        values = values[np.isfinite(values)]
+    if pixels.nodata is not None:
+        values = values[values != pixels.nodata]
+    while values.size:
+        low, high = values.min(), values.max()
+        if low >= 0 and high <= 255 and values.dtype.kind != "f":
+            return values
+        above, below = values[values > low], values[values < high]
+        if _stands_apart(float(low), above) or (low < 0 and above.size and above.min() >= 0 and _is_rich(above)):
+            values = above
+        elif _stands_apart(float(high), below):
+            values = below
+        else:
+            return values
+    return values
+
+
+def chosen(pixels: Pixels, bands: Sequence[int] | None, name: object) -> Pixels:
+    """Only the given bands (from 1), as grey or as red, green and blue; alpha counts as the last band."""
+    if bands is None:
+        return pixels
+    values = np.atleast_3d(pixels.values if pixels.palette is None else pixels.palette[pixels.values])
+    if pixels.alpha is not None:
+        values = np.concatenate([values, pixels.alpha[..., None]], axis=2)
+    return replace(pixels, values=pick_bands(values, bands, name), alpha=None, palette=None)
+
+
+def pick_bands(values: np.ndarray, bands: Sequence[int], name: object) -> np.ndarray:
+    """(H, W, C) -> (H, W) or (H, W, 3). Raises InputError where a band is not there."""
+    if len(bands) not in (1, 3) or min(bands) < 1:
+        raise InputError(f"--bands {','.join(map(str, bands))}: give one or three, from 1, as --bands 4,3,2")
+    if max(bands) > values.shape[2]:
+        raise InputError(f"{name}: no band {max(bands)}, it has {values.shape[2]}; choose others with --bands")
+    picked = values[..., [band - 1 for band in bands]]
+    return picked[..., 0] if len(bands) == 1 else picked
+
+
+def _of_tiff(data: bytes, name: object, bands: Sequence[int] | None, page: int) -> Pixels:
+    with tiff.opened(data) as file:
+        found = tiff.page_of(file, page, name)
+        _check_size((found.imagewidth, found.imagelength), name)
+        nodata, turn = tiff.nodata(found), tiff.tag(found, "Orientation", 1)
+        if bands is None and tiff.is_plain(found):
+            try:
+                with _opened(data, name) as image:
+                    image.seek(page - 1)
+                    return replace(from_image(image), nodata=nodata)
+            except UnidentifiedImageError:  # Pillow knows fewer layouts than there are
+                pass
+        values, alpha = tiff.read(file, found, name, bands)
+        if bands is not None:
+            values = pick_bands(np.atleast_3d(values), bands, name)
+        return Pixels(_turned(values, turn), None if alpha is None else _turned(_as_alpha(alpha), turn), nodata=nodata)
+
+
+def _opened(data: bytes, name: object) -> ImageFile.ImageFile:
+    if data[4:8] == b"ftyp" and data[8:12] in HEIC:
+        try:
+            from pillow_heif import register_heif_opener
+        except ImportError:
+            raise InputError(f"{name}: a HEIC photo; pip install 'shotseg[heif]', or save it as JPEG") from None
+        register_heif_opener()
+    # Pillow refuses large images by a limit for the whole process. Only the header is read here, and the limit of this
+    # module is checked before any pixel is.
+    with _opening:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(io.BytesIO(data))
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _check_size(size: tuple[int, int], name: object) -> None:
+    width, height = size
+    if width * height > MAX_PIXELS:
+        raise InputError(f"{name}: {width} x {height} pixels are too many; scale it down or cut it into tiles")
+
+
+def _turn_to(image: Image.Image, page: int, name: object) -> None:
+    if not 1 <= page <= getattr(image, "n_frames", 1):
+        raise InputError(f"{name}: no page {page}, it has {getattr(image, 'n_frames', 1)}; choose another with --page")
+    if page > 1:
+        image.seek(page - 1)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF rotation, 1 = upright as stored: also where the EXIF is damaged, which harms no pixel."""
+    try:
+        return image.getexif().get(0x0112, 1)
+    except Exception:
+        return 1
+
+
+def _turned(values: np.ndarray, orientation: int) -> np.ndarray:
+    """(H, W, ...) upright, by the number that EXIF and TIFF give to the eight ways to hold a camera."""
+    if orientation in (5, 6, 7, 8):
+        values = values.swapaxes(0, 1)
+    rows, columns = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    return np.ascontiguousarray(values[:: -1 if rows else 1, :: -1 if columns else 1])
+
+
+def _split(values: np.ndarray) -> Pixels:
+    """(H, W) or (H, W, C), C = 1 to 4, with an alpha channel where C is even."""
+    if values.ndim == 2:
+        return Pixels(values)
+    colours = values.shape[2] - (values.shape[2] + 1) % 2
+    alpha = None if colours == values.shape[2] else _as_alpha(values[..., -1])
+    return Pixels(values[..., 0] if colours == 1 else values[..., :colours], alpha)
+
+
+def _as_alpha(values: np.ndarray) -> np.ndarray:
+    """Opacity of any number type as (H, W) uint8."""
+    if values.dtype == np.uint8:
+        return values
+    full = np.iinfo(values.dtype).max if values.dtype.kind in "ui" else 255 if values.max() > 1 else 1
+    return _scaled(values, 0, full)
+
+
+def _scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """uint8, ``low`` -> 0 and ``high`` -> 255; what is no number becomes 0."""
+    if values.dtype == np.uint16:  # a table saves the float copy of a large photo
+        return _scaled(np.arange(65536, dtype=np.float32), low, high)[values]
+    wide: Any = np.float32 if values.dtype.itemsize < 4 or values.dtype == np.float32 else np.float64
+    with np.errstate(over="ignore", invalid="ignore"):
+        part = (values.astype(wide) - wide(low)) / wide(max(high - low, 1e-12))
+    part[~np.isfinite(part)] = 0
+    return (part.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def _stands_apart(value: float, others: np.ndarray) -> bool:
+    if not others.size:
+        return False
+    low, high = float(others.min()), float(others.max())
+    return max(low - value, value - high) > high - low and _is_rich(others)
+
+
+def _is_rich(values: np.ndarray) -> bool:
+    """Whether there are so many different values that it is a photo, not a drawing of a few greys."""
+    return len(np.unique(values[:: max(1, len(values) // 4096)])) >= 16

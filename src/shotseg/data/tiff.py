@@ -1,0 +1,110 @@
+"""TIFF, which holds more than photos: bands, pages, planes, 16 to 64 bits, no-data values. tifffile reads what Pillow cannot."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from shotseg.errors import InputError, note
+
+SIGNATURES = frozenset({b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"})
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, CMYK = 0, 1, 2, 5
+NODATA = 42113  # GDAL's tag
+
+
+def opened(data: bytes) -> Any:
+    """A ``tifffile.TiffFile``, to be closed."""
+    import tifffile
+
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its remarks on odd tags are not for the user
+    return tifffile.TiffFile(io.BytesIO(data))
+
+
+def page_of(file: Any, page: int, name: object) -> Any:
+    """A page of the file, from 1. Raises InputError where there is none."""
+    if not 1 <= page <= len(file.pages):
+        raise InputError(f"{name}: no page {page}, it has {len(file.pages)}; choose another with --page")
+    return file.pages[page - 1]
+
+
+def is_plain(page: Any) -> bool:
+    """Whether Pillow reads the page right: up to 8 bits without alpha, or one band of more, black = 0."""
+    bits, kind = page.bitspersample, page.sampleformat
+    if bits <= 8 and kind == 1:
+        return page.samplesperpixel <= 3 or page.photometric == CMYK or _needs_codecs(page)
+    one = page.samplesperpixel == 1 and page.photometric == BLACK_IS_ZERO
+    return one and (bits, kind) in {(12, 1), (16, 1), (16, 2), (32, 2), (32, 3)}
+
+
+def tag(page: Any, name: str | int, default: Any = None) -> Any:
+    found = page.tags.get(name)
+    return default if found is None else found.value
+
+
+def nodata(page: Any) -> float | None:
+    """The value that stands for no data, where the file says one."""
+    try:
+        return float(str(tag(page, NODATA, "")).strip("\0 "))
+    except ValueError:
+        return None
+
+
+def read(
+    file: Any, page: Any, name: object, bands: Sequence[int] | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The values of a page, (H, W) or (H, W, 3), and its alpha (H, W) or None; all bands, (H, W, C), where ``bands`` are chosen.
+
+    bands: where every band is a page of its own, these are put together.
+    Raises InputError where it is not clear which bands are the photo, or a package for its compression is missing.
+    """
+    if bands is not None and page.samplesperpixel == 1 and len(file.pages) > 1:
+        return np.stack([_values(page_of(file, i + 1, name), name) for i in range(len(file.pages))], axis=2), None
+    values = _values(page, name)
+    count = page.samplesperpixel
+    if bands is not None or count == 1 or values.ndim == 2:
+        return values, None
+    tagged = len(page.extrasamples) == 1 and page.extrasamples[0] in (1, 2)
+    if count in (2, 4) and tagged and _is_alpha(values[..., -1]):
+        colours, alpha = values[..., :-1], values[..., -1]
+        return colours[..., 0] if count == 2 else colours, alpha
+    if count == 3 or (count > 3 and page.photometric == RGB):
+        if count > 3:
+            note(f"photos of {count} bands: the first three are read as red, green and blue; choose with --bands 4,3,2")
+        return values[..., :3], None
+    raise InputError(f"{name}: {count} bands, and no word which are red, green and blue; choose with --bands 4,3,2")
+
+
+def _values(page: Any, name: object) -> np.ndarray:
+    """A page as (H, W) or (H, W, C)."""
+    if _needs_codecs(page):
+        raise InputError(
+            f"{name}: a TIFF of {page.bitspersample} bits with {page.compression.name} compression; "
+            "pip install 'shotseg[tiff]', or save it without compression"
+        )
+    values = page.asarray()
+    if values.ndim > 3:
+        values = values[0]  # of a volume, its first slice
+    if values.ndim == 3 and page.samplesperpixel > 1 and page.planarconfig == 2:
+        values = np.moveaxis(values, 0, 2)
+    if values.ndim == 3 and page.samplesperpixel == 1:
+        values = values[0]
+    if page.photometric == WHITE_IS_ZERO and values.dtype.kind in "bu":
+        values = ~values
+    return values
+
+
+def _needs_codecs(page: Any) -> bool:
+    """Whether tifffile needs imagecodecs for this page, and it is not there."""
+    easy = page.compression in (1, 8, 32946, 34925) and page.predictor in (1, 2) and page.bitspersample % 8 in (0, 1)
+    return not easy and find_spec("imagecodecs") is None
+
+
+def _is_alpha(values: np.ndarray) -> bool:
+    """Whether a band tagged as alpha is one: opacity is nearly all none or full, what a camera sees is between."""
+    full = np.iinfo(values.dtype).max if values.dtype.kind in "ui" else 1
+    return bool(((values == 0) | (values == full)).mean() >= 0.9)

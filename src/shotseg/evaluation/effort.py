@@ -1,0 +1,270 @@
+"""Effort: the strokes that a simulated person needs to correct photos of one class, and what each correction saves on the next.
+
+The person looks at the most doubtful photo first, draws a stroke at the centre of the largest error until the mask is good
+enough, and goes on to the next; what was corrected becomes an example for the rest. Three runs over the same photos: ``carried``
+is that; ``alone`` learns from the first examples only; ``nothing`` starts each photo from an empty mask, without any example
+(the control).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from shotseg.data.episodes import EpisodeIndex
+from shotseg.data.samples import IGNORE, Support
+from shotseg.errors import UsageError
+from shotseg.evaluation.counts import expected_iou, resamples
+from shotseg.evaluation.protocols import Pool, working_pair
+from shotseg.evaluation.run import Evaluator, one_thread_each
+from shotseg.models.strokes import Strokes, follow
+
+RUNS = ("carried", "alone", "nothing")
+UNSEEN = -1.0  # log odds of an empty mask that nothing is known of
+
+
+@dataclass(frozen=True)
+class Person:
+    """goal: IoU at which a mask is accepted.   most: strokes before a photo is given up.
+    radius: of a stroke, as a fraction of the photo's longer side; never beyond the error that it marks."""
+
+    goal: float = 0.85
+    most: int = 20
+    radius: float = 0.02
+
+
+@dataclass(frozen=True, eq=False)
+class Corrected:
+    """ious: of the mask before each stroke and after the last.     mask: (H, W) bool, as it was left."""
+
+    ious: list[float]
+    mask: np.ndarray
+
+    @property
+    def strokes(self) -> int:
+        return len(self.ious) - 1
+
+
+class Tool(Protocol):
+    """What the person works with; photos are numbers, what is known of the class is the tool's own."""
+
+    def truth(self, photo: int) -> np.ndarray: ...  # (H, W) in {0, 1, 255}
+    def first(self) -> Any: ...
+    def learn(self, known: Any, photo: int, mask: np.ndarray) -> Any: ...
+    def find(self, known: Any, photo: int) -> Tensor: ...  # log odds; known None = of an empty mask
+    def draw(self, found: Tensor, strokes: Strokes, photo: int) -> Tensor: ...  # (H, W) log odds
+
+
+def next_stroke(mask: np.ndarray, truth: np.ndarray, strokes: Strokes, radius: float) -> Strokes:
+    """One more stroke where a person would draw it: at the centre of the largest error.
+
+    mask: (H, W) bool, wrong somewhere.     truth: (H, W) in {0, 1, 255}; 255 is never an error.     radius: in pixels.
+    The largest connected region of missing or of excess pixels; in it the pixel farthest from its border and the photo's (Sofiiuk
+    et al. 2022); a disc there that does not leave the region.
+    """
+    largest = (0, np.zeros_like(mask), False)
+    for error, foreground in (((truth == 1) & ~mask, True), ((truth == 0) & mask, False)):
+        regions, count = ndimage.label(error)
+        if count:
+            areas = np.bincount(regions.ravel())[1:]
+            if areas.max() > largest[0]:
+                largest = (int(areas.max()), regions == areas.argmax() + 1, foreground)
+    _, region, foreground = largest
+    depth = ndimage.distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]
+    row, column = np.unravel_index(depth.argmax(), depth.shape)
+    # a pixel at a distance below the depth is in the region
+    return strokes.disc((int(row), int(column)), min(radius, np.nextafter(depth.max(), 0)), foreground)
+
+
+def correct(draw: Callable[[Strokes], np.ndarray], truth: np.ndarray, person: Person) -> Corrected:
+    """Strokes on one photo until the mask (H, W) bool that ``draw`` gives of them is good enough."""
+    strokes, radius = Strokes.none((truth.shape[0], truth.shape[1])), person.radius * max(truth.shape)
+    mask = draw(strokes)
+    ious = [iou(mask, truth)]
+    while ious[-1] < person.goal and len(ious) <= person.most:
+        strokes = next_stroke(mask, truth, strokes, radius)
+        mask = draw(strokes)
+        ious.append(iou(mask, truth))
+    return Corrected(ious, mask)
+
+
+def iou(mask: np.ndarray, truth: np.ndarray) -> float:
+    """Over the pixels that are not ignored; 1 where nothing is there and nothing was found."""
+    known, true = truth != IGNORE, truth == 1
+    union = ((mask | true) & known).sum()
+    return float((mask & true).sum() / union) if union else 1.0
+
+
+def work(tool: Tool, photos: Sequence[int], person: Person, run: str) -> dict[int, Corrected]:
+    """All photos of a class in one run of ``RUNS``, in the order in which they were corrected."""
+    known = None if run == "nothing" else tool.first()
+    found = {photo: tool.find(known, photo) for photo in photos}
+    done: dict[int, Corrected] = {}
+    while found:
+        photo = min(found, key=lambda i: _confidence(tool, found[i], i))
+        evidence = found.pop(photo)
+        done[photo] = correct(partial(_mask, tool, evidence, photo), tool.truth(photo), person)
+        if run == "carried" and done[photo].mask.any():
+            known = tool.learn(known, photo, done[photo].mask)
+            found = {i: tool.find(known, i) for i in found}
+    return done
+
+
+def _mask(tool: Tool, evidence: Tensor, photo: int, strokes: Strokes) -> np.ndarray:
+    return (tool.draw(evidence, strokes, photo) > 0).cpu().numpy()
+
+
+def _confidence(tool: Tool, found: Tensor, photo: int) -> float:
+    truth = tool.truth(photo)
+    drawn = tool.draw(found, Strokes.none((truth.shape[0], truth.shape[1])), photo).cpu()
+    return expected_iou(drawn.sigmoid().numpy(), (drawn > 0).numpy())
+
+
+class ModelTool:
+    """A few-shot model as a person's tool, for one class of an evaluator's pool.
+
+    examples: positions of the first examples.      Photos are positions in the pool, encoded once.
+    """
+
+    def __init__(self, evaluator: Evaluator, class_id: int, examples: Sequence[int]):
+        self.evaluator, self.class_id, self.examples = evaluator, class_id, examples
+
+    def truth(self, photo: int) -> np.ndarray:
+        return self.evaluator.sample(photo)[1]
+
+    def first(self) -> list[Support]:
+        return [self.evaluator.support(i) for i in self.examples]
+
+    def learn(self, known: list[Support], photo: int, mask: np.ndarray) -> list[Support]:
+        ours, encoded, model = self.evaluator, self.evaluator.photo(photo), self.evaluator.model
+        pixels = ours.sample(photo)[0]
+        _, small = working_pair(pixels, mask.astype(np.uint8), ours.geometry, ours.size, model.encoder.patch)
+        assert small is not None
+        masks, names = small[None, None].to(encoded.image.device), (ours.pool.classes[self.class_id],)
+        with torch.no_grad():
+            return [*known, model.encode_support(encoded.image[None], masks, encoded.features, class_names=names)]
+
+    def find(self, known: list[Support] | None, photo: int) -> Tensor:
+        encoded, model = self.evaluator.photo(photo), self.evaluator.model
+        if known is None:
+            return torch.full((1, 1), UNSEEN, device=encoded.image.device)
+        told = self.evaluator.told(EpisodeIndex(photo, (), self.class_id))
+        with torch.no_grad():
+            support = getattr(model, "merge", Support.join)(known)
+            logits = model(encoded.features, support, encoded.image, **told).logits[0]
+        return logits[1] - logits[0]
+
+    def draw(self, found: Tensor, strokes: Strokes, photo: int) -> Tensor:
+        encoded = self.evaluator.photo(photo)
+        return follow(found, strokes, encoded.features, encoded.image)
+
+
+def pick(pool: Pool, class_id: int, shots: int, photos: int, seed: int) -> tuple[list[int], list[int]]:
+    """The first examples and at most ``photos`` others of a class, as positions in the pool; no photo twice by its content."""
+    own = {pool.items[i].content: i for i in reversed(pool.lists[class_id])}
+    drawn = np.random.default_rng((seed, class_id)).permutation(sorted(own.values())).tolist()
+    return drawn[:shots], drawn[shots : shots + photos]
+
+
+def measure(
+    evaluator: Evaluator,
+    shots: int,
+    photos: int,
+    seeds: Sequence[int],
+    person: Person = Person(),
+    on_run: Callable[[], None] = lambda: None,
+) -> list[dict[str, Any]]:
+    """One row for each photo, seed and run: its class, the first examples, its place in the order, strokes and IoUs."""
+    if getattr(evaluator.model, "needs", "masks") != "masks":
+        raise UsageError("--effort: this method does not learn from masks; choose one that does, as matching")
+    rows, pool = [], evaluator.pool
+    with one_thread_each():
+        for seed in seeds:
+            for class_id, name in enumerate(pool.classes):
+                examples, rest = pick(pool, class_id, shots, photos, seed)
+                tool = ModelTool(evaluator, class_id, examples)
+                for run in RUNS:
+                    for place, (photo, done) in enumerate(work(tool, rest, person, run).items()):
+                        told = {"seed": seed, "class": name, "examples": [pool.items[i].id for i in examples]}
+                        ious = [round(x, 4) for x in done.ious]
+                        row = {"run": run, "photo": pool.items[photo].id, "place": place, "strokes": done.strokes}
+                        rows.append({**told, **row, "ious": ious})
+                    on_run()
+    return rows
+
+
+def result(
+    about: dict[str, Any], rows: list[dict[str, Any]], person: Person, photos: int, times: int = 1000
+) -> dict[str, Any]:
+    """The content of a result file: scores of each run, of each class and their mean, with 95 % intervals.
+
+    ``strokes``: a photo. ``none_at_80``, ``none_at_85``: percent of the photos whose mask has that IoU before any stroke.
+    ``given_up``: percent that never reached the goal. ``carried_to_alone``: strokes of the first over those of the second.
+    """
+    names = list(dict.fromkeys(row["class"] for row in rows))
+    scores = {
+        run: {n: _scores([r for r in rows if (r["run"], r["class"]) == (run, n)], person) for n in names}
+        for run in RUNS
+    }
+    taken = {name: resamples(len(scores["alone"][name]["strokes"]), times, seed) for seed, name in enumerate(names)}
+
+    def mean(run: str, score: str) -> np.ndarray:  # (times,) of the mean of classes, each class's photos resampled
+        each = [taken[n] @ scores[run][n][score] / len(scores[run][n][score]) for n in names]
+        return np.mean(each, axis=0)
+
+    def interval(values: np.ndarray) -> list[float]:
+        return [round(float(v), 3) for v in np.percentile(values, (2.5, 97.5))]
+
+    runs: dict[str, Any] = {}
+    for run in RUNS:
+        of_class = {n: {s: round(float(v.mean()), 3) for s, v in scores[run][n].items()} for n in names}
+        runs[run] = {"per_class": of_class, "interval": {}}
+        for score in next(iter(of_class.values())):
+            runs[run][score] = round(float(np.mean([x[score] for x in of_class.values()])), 3)
+            runs[run]["interval"][score] = interval(mean(run, score))
+    ratio = mean("carried", "strokes") / np.maximum(mean("alone", "strokes"), 1e-9)
+    return {
+        "format": "shotseg-effort-1",
+        **about,
+        "classes": names,
+        "person": {
+            **asdict(person),
+            "photos_of_a_class": photos,
+            "order": "lowest confidence first, found anew each time",
+        },
+        "intervals": "bootstrap over the photos of each class, in the order that they had",
+        "runs": runs,
+        "carried_to_alone": round(runs["carried"]["strokes"] / max(runs["alone"]["strokes"], 1e-9), 3),
+        "carried_to_alone_interval": interval(ratio),
+        "photos": rows,
+    }
+
+
+def _scores(rows: list[dict[str, Any]], person: Person) -> dict[str, np.ndarray]:
+    """(photos,) each, a class's photos in one order for every run."""
+    rows = sorted(rows, key=lambda row: (row["seed"], row["photo"]))
+    first, last = (np.array([row["ious"][i] for row in rows]) for i in (0, -1))
+    return {
+        "strokes": np.array([row["strokes"] for row in rows], float),
+        "none_at_80": 100.0 * (first >= 0.8),
+        "none_at_85": 100.0 * (first >= 0.85),
+        "first_iou": 100 * first,
+        "given_up": 100.0 * (last < person.goal),
+    }
+
+
+def lines(content: dict[str, Any]) -> list[tuple[str, ...]]:
+    """The table that is printed: run, strokes a photo, their interval, percent without a stroke at 0.8 and 0.85, given up."""
+    found = []
+    for run, scores in content["runs"].items():
+        low, high = scores["interval"]["strokes"]
+        shares = [f"{scores[name]:.0f}" for name in ("none_at_80", "none_at_85", "given_up")]
+        found.append((run, f"{scores['strokes']:.2f}", f"{low:.2f} .. {high:.2f}", *shares))
+    return found

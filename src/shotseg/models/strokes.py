@@ -1,0 +1,136 @@
+"""Strokes: what a person marks in a photo, as evidence that binds there and reaches as far as the photo looks the same.
+
+A Gaussian process (Rasmussen and Williams 2006, equation 2.23) over the places of one photo: its mean is what a model found, its
+observations are the strokes, its kernel says how alike two places are. Where a stroke agrees with the model nothing moves; where
+it does not, the difference carries over to like places. Any method's evidence will do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from shotseg.data.samples import IGNORE, Support
+from shotseg.encoders.features import Features
+from shotseg.errors import UsageError
+
+STRIDE = 4  # pixels between the places that are compared
+MOST = 256  # examples among the places under strokes; more say nothing new and cost a larger system
+CERTAIN = 4.0  # log odds that a stroke's own pixels have at least
+TARGET = 2.0  # log odds that a stroke asks of places like its own
+# The kernel, chosen by the strokes that five classes of pascal_coseg15 (fold 1) cost: a part that looks at features alone, over
+# the whole photo, and one that falls with the distance in colour and place as well.
+EVERYWHERE, ANYWHERE, NEARBY = 0.4, 0.5, 0.3  # share of the first part; how fast each falls with 1 - cosine
+COLOUR, PLACE, NOISE = 0.1, 0.2, 0.05  # colour in [0, 1], place in longer sides, variance of an observation
+
+
+@dataclass(frozen=True, eq=False)
+class Strokes:
+    """What a person marked for one class in one photo.
+
+    labels: (H, W) uint8 at the photo's size: 1 = a stroke on the class, 0 = a stroke on what is not the class, 255 = no stroke.
+    It is a mask as a support has it, of which little is known. Raises UsageError for another shape or value.
+    """
+
+    labels: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.labels.ndim != 2 or not np.isin(self.labels, (0, 1, IGNORE)).all():
+            raise UsageError(
+                f"strokes: an array {self.labels.shape} of {self.labels.dtype}; give (height, width) with 1 on the class, "
+                "0 beside it, 255 elsewhere"
+            )
+
+    @classmethod
+    def none(cls, size: tuple[int, int]) -> Strokes:
+        """No stroke yet in a photo of (height, width)."""
+        return cls(np.full(size, IGNORE, np.uint8))
+
+    def disc(self, centre: tuple[int, int], radius: float, foreground: bool) -> Strokes:
+        """The same with one more: the pixels within ``radius`` of (row, column), at least that one; the newest lies on top."""
+        rows, columns = np.ogrid[: self.labels.shape[0], : self.labels.shape[1]]
+        inside = (rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 <= radius**2
+        return Strokes(np.where(inside, np.uint8(foreground), self.labels))
+
+    def __bool__(self) -> bool:
+        return bool((self.labels != IGNORE).any())
+
+    def at(self, size: tuple[int, int]) -> Tensor:
+        """(h, w) int64 in {0, 1, 255} at another size: each cell that one side touches, so that no thin stroke is lost."""
+        labels = torch.from_numpy(self.labels)
+        sides = torch.stack([labels == 0, labels == 1]).float()[None]
+        outside, inside = F.adaptive_max_pool2d(sides, size)[0] > 0
+        return torch.where(inside ^ outside, inside.long(), IGNORE)
+
+
+def competing(strokes: Mapping[str, Strokes]) -> dict[str, Strokes]:
+    """The strokes of several classes in one photo, where what is one class is none of the others.
+
+    Raises UsageError for a pixel that is marked as two classes.
+    """
+    of = {name: drawn.labels == 1 for name, drawn in strokes.items()}
+    told = {}
+    for name, drawn in strokes.items():
+        others = [inside for other, inside in of.items() if other != name]
+        elsewhere = np.any(others, axis=0) if others else np.zeros_like(of[name])
+        if (elsewhere & of[name]).any():
+            row, column = (int(x[0]) for x in np.nonzero(elsewhere & of[name]))
+            raise UsageError(f"strokes: pixel ({row}, {column}) is marked as {name!r} and as another class; erase one")
+        told[name] = Strokes(np.where(elsewhere, np.uint8(0), drawn.labels))
+    return told
+
+
+def shot(model: Any, strokes: Strokes, image: Tensor, features: Features, class_name: str) -> Support:
+    """The strokes as one shot of their class, to ``merge`` with the others. image: (1, 3, H, W); features: of it."""
+    labels = strokes.at((image.shape[-2], image.shape[-1])).to(image.device)
+    return model.encode_support(image[None], labels[None, None], features, class_names=(class_name,))
+
+
+def follow(evidence: Tensor, strokes: Strokes, query: Features, image: Tensor) -> Tensor:
+    """(H, W) log odds at the size of the strokes: every pixel under a stroke has its side, and like places follow.
+
+    evidence: (h, w) log odds of the class, as ``model(query, support, image)`` gives them (foreground minus background logit).
+    query:    the photo's features, batch 1.       image: (1, 3, H', W') in [0, 1], as it was encoded.
+    """
+    if not strokes:
+        return _resize(evidence, strokes.labels.shape)
+    grid = (max(1, image.shape[-2] // STRIDE), max(1, image.shape[-1] // STRIDE))
+    labels = strokes.at(grid).to(evidence.device).flatten()
+    marked = (labels != IGNORE).nonzero()[:, 0]
+    marked = marked[:: -(-len(marked) // MOST) or 1]
+    prior = _resize(evidence, grid).flatten().clamp(-TARGET, TARGET)
+    if len(marked):  # where both sides touch each place that is touched, no place says anything
+        kernel = _alike(query, image, grid, marked)  # (N, M)
+        observed = kernel[marked] + NOISE * torch.eye(len(marked), device=kernel.device)
+        missing = TARGET * (2 * labels[marked] - 1) - prior[marked]
+        prior = prior + kernel @ torch.linalg.solve(observed, missing)
+    return _bound(_resize(prior.unflatten(0, grid), strokes.labels.shape), strokes)
+
+
+def _alike(query: Features, image: Tensor, grid: tuple[int, int], marked: Tensor) -> Tensor:
+    """(N, M) in [0, 1]: how alike each place of the grid is to each marked one."""
+    levels = [F.normalize(F.interpolate(x.float(), grid, mode="bilinear"), dim=1) for x in query.maps]
+    tokens = torch.cat(levels, 1)[0].flatten(1).T  # (N, C)
+    tokens = F.normalize(tokens - tokens.mean(0), dim=1)
+    colour = F.adaptive_avg_pool2d(image, grid)[0].flatten(1).T
+    rows, columns = torch.meshgrid(*(torch.arange(n, device=image.device) for n in grid), indexing="ij")
+    place = torch.stack([rows, columns], -1).flatten(0, 1) / max(grid)
+    unlike = 1 - tokens @ tokens[marked].T
+    away = (torch.cdist(colour, colour[marked]) / COLOUR) ** 2 + (torch.cdist(place, place[marked]) / PLACE) ** 2
+    return EVERYWHERE * torch.exp(-unlike / ANYWHERE) + (1 - EVERYWHERE) * torch.exp(-unlike / NEARBY - away / 2)
+
+
+def _bound(evidence: Tensor, strokes: Strokes) -> Tensor:
+    labels = torch.from_numpy(strokes.labels).to(evidence.device)
+    evidence = torch.where(labels == 1, evidence.clamp(min=CERTAIN), evidence)
+    return torch.where(labels == 0, evidence.clamp(max=-CERTAIN), evidence)
+
+
+def _resize(evidence: Tensor, size: tuple[int, ...]) -> Tensor:
+    return F.interpolate(evidence[None, None].float(), size, mode="bilinear")[0, 0]

@@ -1,0 +1,193 @@
+"""What goes through the photos: this process with its threads, or the actors of a Ray cluster."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import numpy as np
+
+from shotseg import report
+from shotseg.data import images as files
+from shotseg.data.samples import Sample
+from shotseg.errors import InputError, UsageError
+from shotseg.result import Result
+from shotseg.runs.journal import Entry
+from shotseg.runs.output import FATAL, STATE, full
+from shotseg.runs.photos import PhotoFile, seen
+from shotseg.runs.records import record_of
+
+if TYPE_CHECKING:
+    import torch
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+READ_AHEAD = 4  # photos decoded before the model wants them
+WRITE_BEHIND = 4  # results that may wait to be written
+
+
+class Worker(Protocol):
+    """What goes through the photos: a Segmenter, or another that gives a :class:`Result` for each."""
+
+    device: torch.device
+    thumbnails: dict[str, list[np.ndarray]]
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    def predict_batch(self, photos: Iterable[Sample]) -> Sequence[Result]: ...
+
+    def save(self, path: str | Path) -> None: ...
+
+
+def run_here(segmenter: Worker, photos: Sequence[PhotoFile], out: Path, batch: int) -> Iterator[Entry]:
+    """Entries in the order of the photos: threads read ahead and write behind while this thread runs the model."""
+    with ThreadPoolExecutor(2) as readers, ThreadPoolExecutor(2) as writers:
+        steps = _segmented(segmenter, _ahead(readers, _read, photos, READ_AHEAD), batch)
+        yield from _ahead(writers, lambda step: write(out, step), steps, WRITE_BEHIND)
+
+
+def _ahead(pool: ThreadPoolExecutor, function: Callable[[In], Out], items: Iterable[In], depth: int) -> Iterator[Out]:
+    """``map`` with at most ``depth`` items under way or waiting to be taken."""
+    waiting: deque = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) >= depth:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """A photo on its way: its pixels, then its result, or the reason why it has none."""
+
+    photo: PhotoFile
+    seen: dict[str, Any]
+    value: np.ndarray | Result | str
+    seconds: float
+
+
+def _read(photo: PhotoFile) -> _Step:
+    start = time.perf_counter()
+    value: np.ndarray | str
+    about: dict[str, Any] = {}
+    try:
+        about = seen(photo)
+        value = files.read_image(photo.path, photo.bands, photo.page)
+    except InputError as error:
+        value = str(error)
+    return _Step(photo, about, value, time.perf_counter() - start)
+
+
+def _segmented(segmenter: Worker, steps: Iterator[_Step], batch: int) -> Iterator[_Step]:
+    while group := list(islice(steps, batch)):
+        start = time.perf_counter()
+        readable = {
+            place: Sample(step.value, tags=frozenset(step.photo.tags), id=step.photo.file)
+            for place, step in enumerate(group)
+            if isinstance(step.value, np.ndarray)
+        }
+        results = _predict(segmenter, readable)
+        share = (time.perf_counter() - start) / max(len(readable), 1)
+        for place, step in enumerate(group):
+            yield replace(step, value=results[place], seconds=step.seconds + share) if place in results else step
+
+
+def _predict(segmenter: Worker, images: dict[int, Sample]) -> dict[int, Result | str]:
+    """A result or a reason for each place; a photo that the model cannot take does not take its batch with it."""
+    try:
+        return dict(zip(images, segmenter.predict_batch(list(images.values()))))
+    except Exception as error:  # out of memory, or a fault: the other photos are still done
+        if len(images) > 1:
+            return {place: _predict(segmenter, {place: image})[place] for place, image in images.items()}
+        what = " ".join(str(error).split())[:200] or "no memory left"
+        ((place, image),) = images.items()
+        return {place: f"{image.id}: cannot be segmented ({type(error).__name__}: {what}); try a smaller --size"}
+
+
+def write(out: Path, step: _Step) -> Entry:
+    """Write the files of one photo."""
+    start = time.perf_counter()
+    value = step.value
+    if isinstance(value, Result):
+        try:
+            value.save(out, step.photo.name)
+            report.write_thumbnail(out / STATE, step.photo.name, value)
+        except InputError as error:
+            if getattr(error.__cause__, "errno", None) in FATAL:
+                raise full(out, error) from error
+            value = str(error)
+    assert not isinstance(value, np.ndarray)
+    seconds = round(step.seconds + time.perf_counter() - start, 3)
+    about = {"file": step.photo.file, "name": step.photo.name}
+    found = record_of(value if isinstance(value, Result) else None)
+    reason = value if isinstance(value, str) else None
+    return {"photo": step.seen, "record": {**about, **found, "seconds": seconds, "error": reason}}
+
+
+def run_on_ray(segmenter: Worker, photos: Sequence[PhotoFile], out: Path, batch: int) -> Iterator[Entry]:
+    """Entries in any order, from one copy of the segmenter for each GPU, or for every two CPUs."""
+    try:
+        import ray
+    except ImportError:
+        raise UsageError("--engine ray needs Ray: pip install 'shotseg[ray]', or use --engine local") from None
+    support = out.resolve() / STATE / "support.safetensors"
+    segmenter.save(support)
+    absolute = (replace(photo, path=photo.absolute) for photo in photos)
+    rows = [{"photo": json.dumps(asdict(photo))} for photo in absolute]
+    if not rows:
+        return
+    started = not ray.is_initialized()
+    if started:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    gpus, cpus = int(ray.cluster_resources().get("GPU", 0)), int(ray.cluster_resources().get("CPU", 1))
+    worker: Any = Actor  # Ray's own types know no class whose call takes keywords
+    on_gpu = segmenter.device.type == "cuda" and gpus > 0
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    try:
+        done = ray.data.from_items(rows, override_num_blocks=max(1, len(rows) // 16)).map_batches(
+            worker,
+            fn_constructor_kwargs={
+                "kind": type(segmenter),  # not its bound load, which would be pickled with all that it uses
+                "support": str(support),
+                "device": str(segmenter.device),
+                "out": str(out.resolve()),
+            },
+            fn_kwargs={"batch": batch},
+            batch_size=max(batch, 4),
+            compute=ray.data.ActorPoolStrategy(size=gpus if on_gpu else max(1, cpus // 2)),
+            num_gpus=1 if on_gpu else 0,
+        )
+        for row in done.iter_rows():
+            yield json.loads(row["entry"])
+    finally:
+        if started:
+            ray.shutdown()
+
+
+class Actor:
+    """A copy of the segmenter in a Ray actor."""
+
+    def __init__(self, kind: Any, support: str, device: str, out: str):
+        self.segmenter, self.out = kind.load(support, device=device), Path(out)
+
+    def __call__(self, rows: dict[str, Any], batch: int) -> dict[str, Any]:
+        photos = [
+            PhotoFile(**{**row, "tags": tuple(row["tags"]), "bands": row["bands"] and tuple(row["bands"])})
+            for row in map(json.loads, rows["photo"])
+        ]
+        return {"entry": [json.dumps(entry) for entry in run_here(self.segmenter, photos, self.out, batch)]}
+
+
+ENGINES = {"local": run_here, "ray": run_on_ray}

@@ -1,0 +1,72 @@
+"""Tables of image-level labels as people and programs write them."""
+
+import pytest
+from PIL import Image
+
+from shotseg.data import image_labels
+from shotseg.errors import UsageError
+
+
+@pytest.fixture
+def photos(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for name in ("a.jpg", "b.png"):
+        Image.new("RGB", (9, 9)).save(tmp_path / "photos" / name)
+    return tmp_path / "photos"
+
+
+HEADERS = [
+    "Image Name,Class Name",
+    "img_name,label",
+    "image_id,labels",
+    "FILE PATH;Category",
+    "photo\tTags",
+    "filename,species",
+]
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_a_header_of_any_common_form_is_no_photo(photos, tmp_path, header):
+    mark = next(mark for mark in ",;\t" if mark in header)
+    (tmp_path / "labels.csv").write_text(f"{header}\na.jpg{mark}red|green\nb.png{mark}green\n")
+    found = image_labels.read(tmp_path / "labels.csv", photos)
+    assert found.classes == ("green", "red") and found.photos == {"a.jpg": (0, 1), "b.png": (0,)} and not found.failed
+
+
+def test_an_unknown_header_is_an_error_that_lists_the_known(photos, tmp_path):
+    for content in ("foo,bar\na.jpg,red\n", "Bild;Klasse\na.jpg;red\n", "image,colour\na.jpg,red\n"):
+        (tmp_path / "labels.csv").write_text(content)
+        with pytest.raises(UsageError, match=r"labels\.csv.*classname") as caught:
+            image_labels.read(tmp_path / "labels.csv", photos)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "A.JPG,red,green\nb,green\n",
+        "image,labels\na.jpg,'red, green'\nb.png,green\n".replace("'", '"'),
+        "image,labels\na.jpg,\"['red', 'green']\"\nb.png,\"['green']\"\n",
+        "filename,red,green\na.jpg,1,1\nb.png,0,1\n",
+        "sep=;\r\nimage;class\r\na.jpg;red|green\r\nb.png;green\r\n",
+        "C:\\data\\photos\\a.jpg,red,green\n/home/me/photos/b.png,green\n",
+    ],
+)
+def test_tables_as_other_programs_and_machines_write_them(photos, tmp_path, content):
+    for encoding in ("utf-8", "utf-16"):
+        (tmp_path / "labels.csv").write_text(content, encoding=encoding, newline="")
+        found = image_labels.read(tmp_path / "labels.csv", photos)
+        assert (
+            found.photos == {"a.jpg": (0, 1), "b.png": (0,)} and found.classes == ("green", "red") and not found.failed
+        )
+
+
+def test_windows_paths_name_photos_in_folders(tmp_path):
+    (tmp_path / "dogs").mkdir()
+    Image.new("RGB", (9, 9)).save(tmp_path / "dogs/1.jpg")
+    (tmp_path / "labels.csv").write_text("dogs\\1.jpg,dog\n")
+    found = image_labels.read(tmp_path / "labels.csv", tmp_path)
+    assert found.paths == {"dogs/1.jpg": tmp_path / "dogs/1.jpg"} and found.classes == ("dog",)
+    (tmp_path / "labels.csv").write_text("..\\..\\secret.jpg,dog\ndogs/1.jpg,dog\n")
+    found = image_labels.read(tmp_path / "labels.csv", tmp_path)
+    assert list(found.photos) == ["dogs/1.jpg"] and "names no photo below" in found.failed[0][1]

@@ -1,0 +1,124 @@
+"""Folders as people have them, through ``segment``: every photo read or named, every example used as it was meant."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+import shotseg
+from shotseg.cli import main
+from shotseg.cli.demo import DATA
+from shotseg.errors import InputError, InputWarning
+from shotseg.segmenter import Segmenter
+
+PHOTO, EXAMPLE = DATA / "images/dress/0102.jpg", DATA / "images/dress/example.jpg"
+MASK = np.asarray(Image.open(DATA / "masks/dress/example.png")) > 0
+
+
+def segment(support, query, out, *options):
+    return main(["segment", *map(str, ("--support", support, "--query", query, "--out", out, "--size", 96, *options))])
+
+
+def example(root, mask=MASK, name="one"):
+    root.mkdir(parents=True, exist_ok=True)
+    shutil.copy(EXAMPLE, root / f"{name}.jpg")
+    if mask is not None:
+        Image.fromarray(mask.astype(np.uint8) * 255).save(root / f"{name}_mask.png")
+    return root
+
+
+def small():
+    return Image.open(PHOTO).resize((96, 144))
+
+
+def test_a_folder_of_odd_photos_has_the_masks_of_the_plain_photo(tmp_path):
+    query, colour = tmp_path / "query", np.array(small())
+    query.mkdir()
+    grey = np.array(small().convert("L"))
+    for ending in ("png", "jfif", "jpe", "avif", "gif", "jp2", "ppm", "bmp", "webp", "tga"):
+        kind = "JPEG" if ending in ("jfif", "jpe") else None
+        small().save(query / f"plain {ending}.{ending}", kind)
+    small().save(query / "lies.jpg", "PNG")
+    small().save(query / "bare", "PNG")
+    tifffile.imwrite(query / "deep.tif", colour.astype("u2") * 16, photometric="rgb", planarconfig="contig")
+    tifffile.imwrite(query / "planes.tif", np.moveaxis(colour.astype("u2") * 257, 2, 0), planarconfig="separate")
+    tifffile.imwrite(query / "fractions.tif", colour.astype("f4") / 255, photometric="rgb")
+    tifffile.imwrite(query / "infrared.tif", np.dstack([colour, grey]), photometric="rgb", extrasamples=["unassalpha"])
+    (tmp_path / "linked").mkdir()
+    small().save(tmp_path / "linked/far.png")
+    (query / "link").symlink_to(tmp_path / "linked")
+    with pytest.warns(InputWarning, match="4 bands"):
+        assert segment(example(tmp_path / "dress"), query, tmp_path / "out") == 0
+    records = [json.loads(line) for line in (tmp_path / "out/results.jsonl").read_text().splitlines()]
+    assert {record["file"] for record in records} == {p.relative_to(query).as_posix() for p in query.glob("*.*")} | {
+        "bare",
+        "link/far.png",
+    }
+    masks = {r["file"]: np.asarray(Image.open(tmp_path / f"out/masks/dress/{r['name']}.png")) > 0 for r in records}
+    plain = masks["plain png.png"]
+    for file, mask in masks.items():
+        assert (mask & plain).sum() / (mask | plain).sum() > 0.85, file
+
+
+def test_bands_and_pages_are_chosen_on_the_command_line(tmp_path, capsys):
+    bands = np.dstack([np.array(small())[..., ::-1], np.zeros((144, 96, 2), np.uint8)])
+    (tmp_path / "query").mkdir()
+    tifffile.imwrite(tmp_path / "query/a.tif", bands, photometric="minisblack", planarconfig="contig")
+    support = tmp_path / "support"
+    for kind in ("images", "masks"):
+        (support / kind / "dress").mkdir(parents=True)
+    tifffile.imwrite(
+        support / "images/dress/one.tif", np.array(Image.open(EXAMPLE))[..., ::-1].copy(), photometric="rgb"
+    )
+    shutil.copy(DATA / "masks/dress/example.png", support / "masks/dress/one.png")
+    assert segment(support, tmp_path / "query", tmp_path / "out") == 1
+    assert "a.tif: 5 bands" in capsys.readouterr().err
+    assert segment(support, tmp_path / "query", tmp_path / "out", "--bands", "3,2,1") == 0
+    assert json.loads((tmp_path / "out/.shotseg/settings.json").read_text())["bands"] == "3,2,1"
+    assert segment(support, tmp_path / "query", tmp_path / "out", "--page", "2") == 1
+    assert "no page 2" in capsys.readouterr().err
+    for wrong in ("1,2", "a,b,c", "0"):
+        assert segment(support, tmp_path / "query", tmp_path / "out", "--bands", wrong) in (1, 2)
+        assert "--bands" in capsys.readouterr().err
+
+
+def test_examples_without_a_mask_are_said_and_stand_in_the_report(tmp_path, capsys, monkeypatch):
+    from shotseg import segmenter
+
+    monkeypatch.setattr(segmenter.pseudo_masks, "from_name", lambda image, name, device: MASK.astype(np.uint8))
+    support = example(example(tmp_path / "dress"), None, "bare")
+    assert segment(support, PHOTO, tmp_path / "out") == 0
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1 and "1 of 2 examples have no mask" in said[0] and "dress/bare" in said[0]
+    assert "masks made from the class name" in (tmp_path / "out/report.html").read_text(encoding="utf-8")
+
+
+def test_the_one_class_of_a_folder_is_named_by_it_or_by_name(tmp_path, capsys):
+    assert segment(example(tmp_path / "dress"), PHOTO, tmp_path / "out") == 0
+    assert (tmp_path / "out/masks/dress/0102.png").is_file()
+    assert segment(tmp_path / "dress", PHOTO, tmp_path / "named", "--name", "gown") == 0
+    assert (tmp_path / "named/masks/gown/0102.png").is_file()
+    assert segment(tmp_path / "dress", PHOTO, tmp_path / "two", "--name", "gown", "robe") == 2
+    assert "one name" in capsys.readouterr().err
+
+
+def test_stacked_arrays_are_photos_and_masks():
+    images = np.stack([np.array(Image.open(EXAMPLE).resize((96, 144)))] * 2)
+    masks = np.stack([np.array(Image.fromarray(MASK).resize((96, 144)))] * 2)
+    together, apart = Segmenter(size=96, device="cpu"), Segmenter(size=96, device="cpu")
+    together.add("dress", images, masks)
+    apart.add("dress", [Image.fromarray(i) for i in images], [Image.fromarray(m.astype("u1") * 255) for m in masks])
+    ours, theirs = (s.predict(small()).probabilities["dress"] for s in (together, apart))
+    assert np.allclose(ours, theirs, atol=1e-5)
+    with pytest.raises(InputError, match="no foreground"):
+        apart.add("dress", images[0], masks[0] * 0)
+
+
+def test_a_photo_far_larger_than_the_working_size_gets_a_word_on_size():
+    seg = shotseg.Segmenter(size=64, device="cpu")
+    seg.add("dress", np.array(small()), np.array(Image.fromarray(MASK).resize((96, 144))))
+    with pytest.warns(InputWarning, match="--size 128"):
+        seg.predict(np.zeros((200, 300, 3), np.uint8))
