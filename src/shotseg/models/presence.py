@@ -9,7 +9,7 @@ between photos nor between classes. :func:`decide` asks of each such region whet
 3. The similarity to the class's own examples, against the best that any other class has to say of its own region in the same
    photo, or against a floor where no other class says more, is the presence: a probability, by a logistic regression.
 4. A class whose presence is below the threshold takes no part; the others compete for each pixel, the background at 0, with
-   evidence in proportion to the odds of their presence.
+   evidence in proportion to the square root of the odds of their presence.
 
 Measured in docs/results.md, explained in docs/matching.md.
 """
@@ -109,7 +109,7 @@ def decide(
     for row, mine in zip(
         kept, drawn
     ):  # where two classes claim a pixel, the one that is surer to be here speaks louder
-        scores[chosen[row] + 1] = mine * odds[chosen[row]] / odds.amax()
+        scores[chosen[row] + 1] = mine * (odds[chosen[row]] / odds.amax()).sqrt()
     return Decision(scores, present)
 
 
