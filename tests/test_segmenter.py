@@ -10,9 +10,11 @@ from safetensors.torch import save_file
 
 import shotseg
 from shotseg import segmenter as module
+from shotseg.cli.demo import OTHERS, demo_items
 from shotseg.data import images as files
 from shotseg.data.samples import Sample
 from shotseg.errors import InputError, ShotsegError, UsageError
+from shotseg.models.strokes import Strokes
 
 RED, BLUE, GREEN = (200, 30, 30), (30, 40, 200), (60, 140, 60)
 
@@ -215,3 +217,58 @@ def test_cpu_and_gpu_give_the_same_mask(red):
     other.add("red", [image], [mask])
     query, _ = picture(RED, (50, 100, 70, 130), seed=8)
     assert (other.predict(query).labels != red.predict(query).labels).mean() < 0.002
+
+
+def test_a_photo_is_encoded_once_however_often_its_classes_change(red, monkeypatch):
+    query, _ = picture(RED, (50, 100, 70, 130), seed=6)
+    seg = shotseg.Segmenter(size=128, device="cpu")
+    seg.add("red", *([x] for x in picture(RED, (20, 90, 30, 100), seed=1)))
+    encoded = seg.encode(query)
+    before = seg.decide(encoded)
+    assert (before.labels == seg.predict(query).labels).all()
+    seg.add("blue", *([x] for x in picture(BLUE, (20, 90, 30, 100), seed=2)))
+    monkeypatch.setattr(type(seg.model), "encode", lambda *_: pytest.fail("encoded again"))
+    assert seg.decide(encoded).classes == ("red", "blue")
+
+
+def test_shots_added_one_by_one_are_fitted_once(monkeypatch):
+    seg = shotseg.Segmenter(size=64, device="cpu")
+    merge, calls = seg.model.merge, []
+    monkeypatch.setattr(seg.model, "merge", lambda supports: calls.append(len(supports)) or merge(supports))
+    for seed in range(6):
+        seg.add("red", *([x] for x in picture(RED, (20, 90, 30, 100), seed=seed)))
+    assert calls == []
+    seg.predict(picture(RED, (20, 90, 30, 100), seed=9)[0])
+    assert calls == [6]
+
+
+def test_a_class_that_is_not_in_the_photo_is_not_found_unless_it_is_known_to_be_there():
+    examples, queries = demo_items()
+    shown = next(item for item in queries if item.class_name == "dress")
+    found = {}
+    for present in (0.5, None):
+        seg = shotseg.Segmenter(device="cpu", present=present)
+        for item in examples:
+            seg.add(item.class_name, [item.image_path], [item.mask_path])
+        found[present] = [seg.predict(photo) for photo in (shown.image_path, *OTHERS)]
+    there, *elsewhere = found[0.5]
+    assert there.areas["dress"] > 0.05 and there.present["dress"] > 0.5
+    for result, guess in zip(elsewhere, found[None][1:]):
+        assert not result.labels.any() and guess.labels.any()
+        assert result.present == guess.present and max(result.present.values()) < 0.5
+        assert result.confidence == pytest.approx(1 - max(result.present.values()))
+
+
+def test_strokes_bind_where_they_are_drawn(red):
+    query, _ = picture(RED, (50, 100, 70, 130), seed=6)
+    strokes = Strokes.none(query.shape[:2]).disc((10, 10), 4, True).disc((75, 100), 4, False)
+    labels = red.predict(query, strokes={"red": strokes}).labels
+    assert (labels[strokes.labels == 1] == 1).all() and (labels[strokes.labels == 0] == 0).all()
+    with pytest.raises(UsageError, match="strokes of 'green'"):
+        red.predict(query, strokes={"green": strokes})
+
+
+@pytest.mark.parametrize("present", [-0.1, 1.5])
+def test_an_operating_point_outside_0_to_1_is_refused(present):
+    with pytest.raises(UsageError, match="a probability from 0 to 1"):
+        shotseg.Segmenter(device="cpu", present=present)
