@@ -197,7 +197,7 @@ def test_the_command_line_takes_names_where_they_are_enough(clip_is_tiny, folder
 
 def test_auto_is_the_encoder_that_a_method_is_made_of():
     assert models.encoder_for("pi-clip-zero-shot") == "clip-vit-b16"
-    assert models.encoder_for("matching") == "efficientnet-lite0"
+    assert models.encoder_for("matching") == "efficientnet-lite2"
 
 
 class FromPhotos(Matching):

@@ -104,7 +104,7 @@ class EfficientNetLite(TimmCNN):
         return dict(zip(self.net.state_dict(), state.values()))
 
     def embedding(self, last: Tensor) -> Tensor:
-        """The 1280 maps (B, 1280, h, w) before the classifier, of the stride-32 map; their mean over a region embeds it."""
+        """The 1280 maps (B, 1280, h, w) before the classifier, of the stride-32 map; a region is embedded as their mean."""
         return self.net.bn2(self.net.conv_head(last))
 
     def labels(self, embedding: Tensor) -> Tensor:

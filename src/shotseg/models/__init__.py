@@ -29,6 +29,7 @@ _HOME = {
 
 SEMANTIC = ("maskformer", "simformer")  # no examples: trained for their classes, they label every pixel
 _ENCODER = {"pi-clip-priors": "clip-vit-b16", "pi-clip-zero-shot": "clip-vit-b16"}
+_ENCODER |= {"matching": "efficientnet-lite2"}
 _ENCODER |= {"hsnet": "efficientnet-lite0-blocks", "tlg": "efficientnet-lite0-blocks"}
 
 

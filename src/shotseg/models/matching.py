@@ -13,6 +13,9 @@ The gain of each part is measured in docs/matching.md.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -124,26 +127,58 @@ class Matching(nn.Module):
 
         query: ``encode(images)``.   images: (B, 3, H, W) in [0, 1], as they were encoded.
         """
-        grid = query.maps[1].shape[-2:]
+        evidence = self.drawn(self._evidence(self._look(query), support), images)
+        return Prediction(torch.stack([-evidence / 2, evidence / 2], 1))
+
+    def evidence(self, query: Features, supports: Sequence[Support]) -> Tensor:
+        """(N, h, w): log odds of each class in one photo, before :meth:`drawn`; what all classes share is made once."""
+        look = self._look(query)
+        return torch.cat([self._evidence(look, support) for support in supports])
+
+    def drawn(self, evidence: Tensor, images: Tensor) -> Tensor:
+        """Log odds (B, h, w) along the edges of the images (B or 1, 3, H, W)."""
+        return along_edges(evidence, images, step=2) if self.edges else evidence
+
+    def _look(self, query: Features) -> Look:
         tokens = hypercolumn(query).flatten(2).mT
-        middle = tokens[..., self.middle]
         deep = F.normalize(query.maps[2], dim=1).flatten(2).mT
+        borders = {
+            name: unit_range(resize(border_contrast(level), query.maps[1].shape[-2:]))
+            for name, level in zip(("border_middle", "border_deep"), query.maps[1:])
+            if name in self.cues
+        }
+        return Look(tokens, deep, borders, query.maps[1].shape[-2:], query.maps[2].shape[-2:])
+
+    def _evidence(self, look: Look, support: Support) -> Tensor:
+        """(B, h, w) log odds on the middle grid."""
+        middle = look.tokens[..., self.middle]
         cues = {
-            "contrast_middle": lambda: contrast(middle, support, "all", self.middle).unflatten(1, grid),
-            "contrast_deep": lambda: contrast(deep, support, "deep").unflatten(1, query.maps[2].shape[-2:]),
-            "ridge_all": lambda: classify(tokens, support["ridge_all"][:, 0]).unflatten(1, grid),
-            "ridge_middle": lambda: classify(middle, support["ridge_middle"][:, 0]).unflatten(1, grid),
-            "border_middle": lambda: border_contrast(query.maps[1]),
-            "border_deep": lambda: border_contrast(query.maps[2]),
+            "contrast_middle": lambda: contrast(middle, support, "all", self.middle).unflatten(1, look.grid),
+            "contrast_deep": lambda: contrast(look.deep, support, "deep").unflatten(1, look.coarse),
+            "ridge_all": lambda: classify(look.tokens, support["ridge_all"][:, 0]).unflatten(1, look.grid),
+            "ridge_middle": lambda: classify(middle, support["ridge_middle"][:, 0]).unflatten(1, look.grid),
         }
         weights, level = self.weights(support)
-        scaled = [w * unit_range(resize(cues[cue](), grid)) for cue, w in weights.items()]
+        scaled = [
+            w * (look.borders[cue] if cue in look.borders else unit_range(resize(cues[cue](), look.grid)))
+            for cue, w in weights.items()
+        ]
         evidence = torch.stack(scaled).sum(0) - level
         if self.self_support:
-            evidence = 0.3 * evidence + 0.7 * own_evidence(evidence, tokens)
-        if self.edges:
-            evidence = along_edges(evidence, images)
-        return Prediction(torch.stack([-evidence / 2, evidence / 2], 1))
+            evidence = 0.3 * evidence + 0.7 * own_evidence(evidence, look.tokens)
+        return evidence
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What every class needs of the queries: unit tokens (B, h w, C) of all levels on the middle ``grid``, those of the deepest
+    level on its ``coarse`` grid, and the border cues (B, h, w) in [0, 1]."""
+
+    tokens: Tensor
+    deep: Tensor
+    borders: dict[str, Tensor]
+    grid: torch.Size
+    coarse: torch.Size
 
 
 def coarsest_three(strides: tuple[int, ...]) -> tuple[int, int, int]:
@@ -169,15 +204,27 @@ def contrast(query: Tensor, support: Support, name: str, channels: slice = slice
 
 def best(query: Tensor, support: Support, name: str, channels: slice = slice(None)) -> tuple[Tensor, Tensor]:
     """(B, N) each: mean of the best cosines of each query token (B, N, C) to foreground and to background tokens."""
-    tokens = support[name].flatten(1, 2)[..., channels]
-    cosine = query @ tokens.mT  # (B, N, K M)
+    tokens = support[name].flatten(1, 2)[..., channels]  # (B or 1, K M, C)
 
-    def mean(share: Tensor) -> Tensor:
+    def mean(side: str) -> Tensor:
+        share = support[f"{name}_{side}"].flatten(1)
         usable = share >= share.amax(1, keepdim=True).clamp(1e-6, 0.5)  # at least the purest token
-        top = cosine.masked_fill(~usable[:, None], -torch.inf).topk(min(BEST, cosine.shape[-1]), dim=-1).values
-        return top.masked_fill(top.isinf(), 0).sum(-1) / top.isfinite().sum(-1).clamp(min=1)
+        rows = query.expand(max(len(query), len(tokens)), -1, -1)
+        means = []
+        for row in range(len(tokens)):
+            mine = rows[row : row + 1] if len(tokens) > 1 else rows
+            cosine = mine @ tokens[row][usable[row]].mT  # (B, N, usable)
+            means.append(_mean_of_best(cosine))
+        return torch.cat(means)
 
-    return mean(support[f"{name}_foreground"].flatten(1)), mean(support[f"{name}_background"].flatten(1))
+    return mean("foreground"), mean("background")
+
+
+def _mean_of_best(cosine: Tensor) -> Tensor:
+    """(B, N): mean of the highest values of each row of (B, N, M); 0 where M is 0."""
+    if not cosine.shape[-1]:
+        return cosine.new_zeros(cosine.shape[:-1])
+    return cosine.topk(min(BEST, cosine.shape[-1]), dim=-1, sorted=False).values.mean(-1)
 
 
 def ridge(tokens: Tensor, foreground: Tensor, background: Tensor, strength: float = 1.0) -> Tensor:

@@ -8,7 +8,8 @@ between photos nor between classes. :func:`decide` asks of each such region whet
    where the encoder ships one, of typical photos, is taken off first.
 3. The similarity to the class's own examples, against the best that any other class has to say of its own region in the same
    photo, or against a floor where no other class says more, is the presence: a probability, by a logistic regression.
-4. A class whose presence is below the threshold takes no part; the others compete for each pixel, the background at 0.
+4. A class whose presence is below the threshold takes no part; the others compete for each pixel, the background at 0, with
+   evidence in proportion to the odds of their presence.
 
 Measured in docs/results.md, explained in docs/matching.md.
 """
@@ -32,7 +33,7 @@ from shotseg.models.matching import coarsest_three
 
 # Log odds of presence: OWN * similarity - RIVAL * max(best similarity of another class, FLOOR) + EVEN. A logistic regression on
 # classes of pascal_coseg15, clothing_ccp and coco_panoptic100 with 1 to 5 shots, alone and 5 or 15 at once, rounded.
-OWN, RIVAL, FLOOR, EVEN = 6.4, 4.2, 0.15, -0.6
+OWN, RIVAL, FLOOR, EVEN = 6.4, 4.2, 0.15, -0.4
 TYPICAL = 4  # how many photos of examples the mean of typical photos counts as
 CANDIDATES = 5  # classes whose regions are drawn; of more classes the likeliest are found by a coarse look
 ABSENT = -20.0  # log odds of every pixel of a class that takes no part
@@ -87,22 +88,37 @@ def decide(
     told = told or [{}] * len(supports)
     judge = _Judge(model.encoder, query, supports) if all(_described(s) for s in supports) else None
     chosen = list(range(len(supports)))
-    if threshold is not None and judge is not None and len(chosen) > CANDIDATES:
+    if threshold is not None and judge is not None and len(chosen) > CANDIDATES and hasattr(model, "evidence"):
         chosen = sorted(judge.coarse().topk(CANDIDATES).indices.tolist())
-    found = [model(query, supports[i], image, **told[i]) for i in chosen]
-    evidence = torch.cat([x.logits[:, 1] - x.logits[:, 0] for x in found]).float()
-    if all("presence" in x.extra for x in found):
-        present = torch.stack([x.extra["presence"][0].float().softmax(0)[1] for x in found])
+    evidence, said = _evidence(model, query, [supports[i] for i in chosen], image, [told[i] for i in chosen])
+    if said is not None:
+        present = said
     elif judge is None:
         present = torch.sigmoid(evidence).amax((1, 2))
     else:
         present = judge.present(torch.sigmoid(evidence), chosen)
-    scores = evidence.new_full((len(supports) + 1, *evidence.shape[1:]), ABSENT)
+    kept = [row for row, i in enumerate(chosen) if threshold is None or present[i] >= threshold]
+    drawn = model.drawn(evidence[kept], image) if hasattr(model, "drawn") and kept else evidence[kept]
+    scores = drawn.new_full((len(supports) + 1, *(drawn.shape[1:] if kept else evidence.shape[1:])), ABSENT)
     scores[0] = 0
-    for i, mine in zip(chosen, evidence):
-        if threshold is None or present[i] >= threshold:
-            scores[i + 1] = mine
+    odds = torch.ones_like(present) if threshold is None else present / (1 - present).clamp(min=1e-6)
+    for row, mine in zip(
+        kept, drawn
+    ):  # where two classes claim a pixel, the one that is surer to be here speaks louder
+        scores[chosen[row] + 1] = mine * odds[chosen[row]] / odds.amax()
     return Decision(scores, present)
+
+
+def _evidence(
+    model: Any, query: Features, supports: Sequence[Support], image: Tensor, told: Sequence[Mapping[str, Any]]
+) -> tuple[Tensor, Tensor | None]:
+    """(M, h, w) log odds of each class, and (M,) the presence that the model itself says, if it says any."""
+    if hasattr(model, "evidence"):
+        return model.evidence(query, supports), None
+    found = [model(query, support, image, **asked) for support, asked in zip(supports, told)]
+    said = [x.extra["presence"][0].float().softmax(0)[1] for x in found if "presence" in x.extra]
+    evidence = torch.cat([x.logits[:, 1] - x.logits[:, 0] for x in found]).float()
+    return evidence, torch.stack(said) if len(said) == len(found) else None
 
 
 class _Judge:
@@ -165,10 +181,10 @@ class _Spaces:
 
     def pooled(self, regions: Tensor) -> Descriptors:
         """Means over soft regions (N, h, w): a descriptor (N, D) a space."""
-        shares: dict[torch.Size, Tensor] = {}
+        shares: dict[tuple[int, int], Tensor] = {}
 
         def mean(level: Tensor) -> Tensor:
-            grid = level.shape[-2:]
+            grid = (level.shape[-2], level.shape[-1])
             if grid not in shares:
                 share = F.adaptive_avg_pool2d(regions[None], grid)[0].flatten(1)
                 shares[grid] = share / share.sum(1, keepdim=True).clamp(min=1e-6)

@@ -7,17 +7,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def guided_filter(maps: Tensor, guide: Tensor, radius: int = 8, eps: float = 1e-3) -> Tensor:
+def guided_filter(maps: Tensor, guide: Tensor, radius: int = 8, eps: float = 1e-3, step: int = 1) -> Tensor:
     """Maps that follow the edges of the guide.
 
     maps:  (B, P, h, w) float.       guide: (B, 3, h, w) RGB in [0, 1].
     radius: of the square windows, in pixels; eps: the colour variance below which a window counts as flat.
+    step: the affine functions are fitted on a grid as much coarser (He and Sun, "Fast Guided Filter", arXiv 1505.00996).
     Gives (B, P, h, w): in each window an affine function of colour, windows averaged (equations 14 to 16 and 19).
     """
+    fine, size = guide, guide.shape[-2:]
+    if step > 1:
+        coarse, radius = (max(1, size[0] // step), max(1, size[1] // step)), radius // step
+        maps, guide = F.adaptive_avg_pool2d(maps, coarse), F.adaptive_avg_pool2d(guide, coarse)
     height, width = guide.shape[-2:]
     radius = min(radius, (height - 1) // 2, (width - 1) // 2)
     if radius < 1:
-        return maps
+        return maps if step == 1 else F.interpolate(maps, size, mode="bilinear")
     planes = maps.shape[1]
     pairs = [(i, j) for i in range(3) for j in range(i, 3)]
     products = torch.cat([guide[:, i : i + 1] * guide[:, j : j + 1] for i, j in pairs], 1)
@@ -40,16 +45,23 @@ def guided_filter(maps: Tensor, guide: Tensor, radius: int = 8, eps: float = 1e-
     offset = mean_maps - (slope * mean_guide[:, :, None]).sum(1)
 
     mean = _box(torch.cat([slope.flatten(1, 2), offset], 1), radius)
+    if step > 1:
+        mean = F.interpolate(mean, size, mode="bilinear")
     slope, offset = mean[:, : 3 * planes].unflatten(1, (3, planes)), mean[:, 3 * planes :]
-    return (slope * guide[:, :, None]).sum(1) + offset
+    return (slope * fine[:, :, None]).sum(1) + offset
 
 
-def along_edges(evidence: Tensor, images: Tensor, stride: int = 4) -> Tensor:
-    """Log odds (B, h, w) of a mask -> log odds at ``stride`` of the images (B, 3, H, W), drawn along their edges."""
+def along_edges(evidence: Tensor, images: Tensor, stride: int = 4, step: int = 1) -> Tensor:
+    """Log odds (B, h, w) of a mask -> log odds at ``stride`` of the images (B or 1, 3, H, W), drawn along their edges.
+
+    One image serves any number of masks. step: as of :func:`guided_filter`.
+    """
     size = (max(1, images.shape[-2] // stride), max(1, images.shape[-1] // stride))
-    grown = F.interpolate(evidence[:, None], size, mode="bilinear")
-    drawn = guided_filter(torch.sigmoid(grown), F.adaptive_avg_pool2d(images, size))[:, 0]
-    return torch.logit(drawn.clamp(1e-3, 1 - 1e-3))
+    grown = torch.sigmoid(F.interpolate(evidence[:, None], size, mode="bilinear"))
+    if len(images) == 1:
+        grown = grown.transpose(0, 1)
+    drawn = guided_filter(grown, F.adaptive_avg_pool2d(images, size), step=step)
+    return torch.logit(drawn.transpose(0, 1)[:, 0] if len(images) == 1 else drawn[:, 0], eps=1e-3)
 
 
 def _box(x: Tensor, radius: int) -> Tensor:

@@ -1,0 +1,143 @@
+"""Several classes at once, some of them absent: who is there, and whose is a pixel."""
+
+import functools
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+import golden
+from shotseg import encoders, models
+from shotseg.data.samples import Prediction, Support
+from shotseg.encoders.features import Features
+from shotseg.models import presence
+from shotseg.models.matching import ridge
+from shotseg.priors.guided_filter import guided_filter
+
+COLOURS = {"red": (0.8, 0.1, 0.1), "blue": (0.1, 0.2, 0.8), "white": (0.9, 0.9, 0.9)}
+
+
+@functools.cache
+def matching():
+    return models.load("matching", encoders.load("efficientnet-lite0"), size=128).eval()
+
+
+def picture(name, seed, box=(30, 100, 40, 110)):
+    """A square of a colour on grass: (1, 3, 128, 128), and its mask (1, 128, 128)."""
+    stream = torch.Generator().manual_seed(seed)
+    image = torch.tensor([0.25, 0.55, 0.25])[:, None, None] + 0.1 * torch.rand(3, 128, 128, generator=stream)
+    mask = torch.zeros(1, 128, 128, dtype=torch.long)
+    top, bottom, left, right = box
+    mask[:, top:bottom, left:right] = 1
+    coloured = torch.tensor(COLOURS[name])[:, None, None] + 0.05 * torch.rand(3, 128, 128, generator=stream)
+    return torch.where(mask == 1, coloured, image)[None], mask
+
+
+@torch.no_grad()
+def shot(name, seed=0, model=None):
+    model, (image, mask) = model or matching(), picture(name, seed)
+    return presence.encode_shot(model, image, mask, model.encode(image), (name,))
+
+
+@torch.no_grad()
+def decide(supports, image, threshold=0.5, model=None, told=None):
+    model = model or matching()
+    return presence.decide(model, model.encode(image), supports, image, told, threshold)
+
+
+def test_of_several_classes_the_one_in_the_photo_is_the_likeliest():
+    supports = [shot(name, seed) for seed, name in enumerate(COLOURS)]
+    for i, name in enumerate(COLOURS):
+        found = decide(supports, picture(name, 20 + i, box=(20, 80, 50, 120))[0])
+        assert int(found.present.argmax()) == i
+        labels = found.scores.argmax(0)
+        assert (labels == i + 1).sum() > 0.9 * (labels > 0).sum() > 0
+
+
+def test_presence_is_the_same_at_every_threshold_and_a_class_below_it_has_no_pixel():
+    supports, image = [shot("red"), shot("blue")], picture("red", 7)[0]
+    free, strict, known = (decide(supports, image, threshold) for threshold in (0.0, 0.999999, None))
+    assert torch.equal(free.present, strict.present) and torch.equal(free.present, known.present)
+    assert (strict.scores[1:] < 0).all() and (strict.scores[0] == 0).all()
+
+
+def test_classes_known_to_be_there_have_the_evidence_of_the_model_itself():
+    model, supports, image = matching(), [shot("red"), shot("blue")], picture("red", 7)[0]
+    found = decide(supports, image, threshold=None)
+    for support, mine in zip(supports, found.scores[1:]):
+        with torch.no_grad():
+            logits = model(model.encode(image), support, image).logits[0]
+        golden.assert_close("evidence", mine, logits[1] - logits[0], atol=1e-4)
+
+
+def test_one_class_alone_is_missed_in_a_photo_of_something_else():
+    alone = [shot("red")]
+    there, elsewhere = (decide(alone, picture(name, 31)[0]).present for name in ("red", "white"))
+    assert there > elsewhere
+
+
+def test_of_many_classes_only_the_likeliest_are_drawn_and_the_others_come_after_them(monkeypatch):
+    monkeypatch.setattr(presence, "CANDIDATES", 1)
+    supports = [shot(name, seed) for seed, name in enumerate(COLOURS)]
+    found = decide(supports, picture("blue", 9)[0], threshold=0.0)
+    assert (found.scores[1:].amax((1, 2)) > 0).sum() <= 1
+    assert found.present.argmax() == list(COLOURS).index("blue")
+
+
+def test_shots_added_to_a_class_are_described_together():
+    model = matching()
+    both = model.merge([shot("red", 1), shot("red", 2)])
+    assert both["region_levels"].shape[1] == both["photo_levels"].shape[1] == 2
+    assert decide([both], picture("red", 3)[0]).present.shape == (1,)
+
+
+class Fake(nn.Module):
+    """A model that has evidence everywhere, and says itself who is there."""
+
+    def __init__(self, said):
+        super().__init__()
+        self.encoder, self.said = SimpleNamespace(name="none"), said
+
+    def encode(self, images):
+        return Features((images,) * 3, (1, 1, 1))
+
+    def forward(self, query, support, images, class_name=None):
+        logits = torch.tensor([-1.0, 1.0])[None, :, None, None].expand(1, 2, 4, 4)
+        extra = {} if self.said is None else {"presence": torch.tensor([[0.0, self.said[class_name[0]]]])}
+        return Prediction(logits, extra)
+
+
+def test_a_model_with_a_presence_head_is_believed():
+    fake, told = Fake({"cat": 3.0, "dog": -3.0}), [{"class_name": ["cat"]}, {"class_name": ["dog"]}]
+    found = decide([Support({"x": torch.zeros(1, 1)})] * 2, torch.zeros(1, 3, 8, 8), model=fake, told=told)
+    golden.assert_close("present", found.present, torch.sigmoid(torch.tensor([3.0, -3.0])), atol=1e-6)
+    assert (found.scores[1] > 0).all() and (found.scores[2] < 0).all()
+
+
+def test_without_examples_the_surest_pixel_is_the_presence():
+    found = decide([Support({"x": torch.zeros(1, 1)})], torch.zeros(1, 3, 8, 8), model=Fake(None))
+    golden.assert_close("present", found.present, torch.sigmoid(torch.tensor([2.0])), atol=1e-6)
+
+
+@pytest.mark.parametrize("tokens", [20, 41])
+def test_the_ridge_is_the_same_solved_over_tokens_or_over_channels(tokens):
+    x = torch.randn(2, tokens, 40, dtype=torch.float64)
+    fg, bg = torch.rand(2, 2, tokens, dtype=torch.float64)
+    fg[:, 0] = bg[:, 0] = 0  # padding
+    found = ridge(x, fg, bg, strength=0.5)
+    for row in range(2):
+        f, b = fg[row] / fg[row].sum(), bg[row] / bg[row].sum()
+        mass, centre = (f + b) / 2, ((f + b) / 2) @ x[row]
+        z = x[row] - centre
+        covariance = z.T @ torch.diag(mass) @ z
+        scale = 0.5 * covariance.diagonal().mean()
+        weight = torch.linalg.solve(covariance + scale * torch.eye(40, dtype=torch.float64), z.T @ ((f - b) / 2))
+        golden.assert_close("weights", found[row, :-1], weight, atol=1e-9)
+        golden.assert_close("constant", found[row, -1], -(weight @ centre), atol=1e-9)
+
+
+def test_the_fast_guided_filter_is_close_to_the_exact_one():
+    image, mask = picture("red", 3)
+    exact, fast = (guided_filter(mask[:, None].float(), image, step=step) for step in (1, 2))
+    assert (exact - fast).abs().mean() < 0.02
