@@ -2,6 +2,8 @@
 
 import hashlib
 import unicodedata
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
