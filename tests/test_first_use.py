@@ -54,7 +54,7 @@ def test_a_result_is_saved_without_a_name(tmp_path):
 
 
 def test_a_segmenter_says_in_a_line_what_it_knows(hair):
-    assert repr(hair) == "<Segmenter matching on efficientnet-lite0, cpu: hair (1)>"
+    assert repr(hair) == "<Segmenter matching on efficientnet-lite2, cpu: hair (1)>"
     assert "no class yet" in repr(shotseg.Segmenter(device="cpu"))
 
 
@@ -108,7 +108,7 @@ def test_a_support_file_whose_header_lacks_a_key_is_one_line(hair, tmp_path, key
 def test_classes_load_with_a_local_file_of_the_same_encoder_and_no_other(hair, tmp_path):
     hair.save(tmp_path / "hair.safetensors")
     own = tmp_path / "own.pth"
-    shutil.copy(weights.fetch(weights.TABLE["efficientnet-lite0"]), own)
+    shutil.copy(weights.fetch(weights.TABLE["efficientnet-lite2"]), own)
     loaded = shotseg.Segmenter.load(tmp_path / "hair.safetensors", encoder=str(own), device="cpu")
     assert (loaded.predict(EXAMPLE[0][0]).labels == hair.predict(EXAMPLE[0][0]).labels).all()
     state = torch.load(own, weights_only=True)

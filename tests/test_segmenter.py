@@ -184,7 +184,7 @@ def test_a_class_that_would_be_written_outside_its_folder_is_refused(red, name, 
 def test_more_classes_than_a_label_map_holds_are_refused(red):
     image, mask = picture(RED, (30, 90, 40, 110), size=(100, 120))
     full = shotseg.Segmenter(size=32, device="cpu")
-    full._supports = {f"c{i}": red._supports["red"] for i in range(254)}
+    full._known = {f"c{i}": red._supports["red"] for i in range(254)}
     with pytest.raises(UsageError, match="255 classes"):
         full.add("one more", [image], [mask])
     full.add("c0", [image], [mask])
@@ -193,7 +193,7 @@ def test_more_classes_than_a_label_map_holds_are_refused(red):
 
 def test_a_support_is_refused_by_another_encoder(red, tmp_path):
     red.save(tmp_path / "red.safetensors")
-    with pytest.raises(UsageError, match="efficientnet-lite0"):
+    with pytest.raises(UsageError, match="efficientnet-lite2"):
         shotseg.Segmenter.load(tmp_path / "red.safetensors", encoder="resnet50")
 
 

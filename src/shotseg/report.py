@@ -119,7 +119,9 @@ def _card(record: Mapping[str, Any], state: Path, classes: Sequence[str]) -> str
         for i, name in enumerate(classes)
         if name in record["classes"]
     )
-    chips = chips or '<li class="none">nothing found</li>'
+    likeliest = max(record["present"].items(), key=lambda item: item[1], default=None)
+    guess = f", likeliest {html.escape(likeliest[0])} ({_percent(likeliest[1])})" if likeliest else ""
+    chips = chips or f'<li class="none">none of the classes found{guess}</li>'
     confidence, area = record["confidence"], sum(found["area"] for found in record["classes"].values())
     file = html.escape(record["file"])
     return (

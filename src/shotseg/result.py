@@ -6,7 +6,7 @@ import base64
 import html
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,19 @@ class Result:
 
     image: (H, W, 3) uint8 RGB.                  labels: (H, W) uint8, 0 = background, i + 1 = ``classes[i]``.
     probabilities: class name -> (H, W) float32 in [0, 1]; with the background's they sum to 1.
+    present: class name -> the probability that the class is in the photo, in [0, 1]; where it is not said, of its surest pixel.
     """
 
     image: np.ndarray
     classes: tuple[str, ...]
     labels: np.ndarray
     probabilities: Mapping[str, np.ndarray]
+    present: Mapping[str, float] = field(default_factory=dict, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not self.present:
+            surest = {name: float(soft.max()) for name, soft in self.probabilities.items()}
+            object.__setattr__(self, "present", surest)
 
     @cached_property
     def masks(self) -> dict[str, np.ndarray]:
@@ -51,14 +58,21 @@ class Result:
         """Class name -> the IoU that the mask is expected to have if the probabilities hold, in [0, 1].
 
         Expected intersection over expected union: sum of p inside the mask / (mask's area + sum of p outside it). For a
-        class that was not found: the probability that it is not there, 1 - max p.
+        class that was not found: the probability that it is not there.
         """
-        return {name: expected_iou(self.probabilities[name], self.masks[name]) for name in self.classes}
+        return {
+            name: expected_iou(self.probabilities[name], mask) if mask.any() else 1 - self.present[name]
+            for name, mask in self.masks.items()
+        }
 
     @property
     def confidence(self) -> float:
-        """The lowest confidence of any class: sort by it to see the doubtful photos first."""
-        return min(self.confidences.values())
+        """The mean of the confidences of the classes found, weighted by area; where none is found, the probability that none is
+        there. Sort by it to see the doubtful photos first."""
+        found = {name: area for name, area in self.areas.items() if area}
+        if not found:
+            return 1 - max(self.present.values(), default=0.0)
+        return sum(area * self.confidences[name] for name, area in found.items()) / sum(found.values())
 
     def overlay(self) -> np.ndarray:
         """(H, W, 3) uint8: the photo with every class tinted and outlined in its palette colour."""

@@ -6,7 +6,8 @@ import functools
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,15 @@ from shotseg.data.samples import Support
 from shotseg.device import pick_device
 from shotseg.encoders.features import Features
 from shotseg.errors import InputError, UsageError, first_line, note
+from shotseg.models import presence
+from shotseg.models.strokes import Strokes, competing, follow
 from shotseg.overlay import draw
 from shotseg.photo import Photo, check_classes, is_one, read_photo, read_shot, title
 from shotseg.priors import pseudo_masks
 from shotseg.result import Result, winners
 from shotseg.training import checkpoint as trained
 
-FORMAT = "shotseg-support-1"
+FORMAT = "shotseg-support-2"
 COARSE = 4  # a photo so many times the working size gets contours that are off by several pixels
 NEEDED = {"method", "encoder", "options", "classes"}  # of a support file's header
 
@@ -45,6 +48,18 @@ def _alone(method: Callable[..., Any]) -> Callable[..., Any]:
     return held
 
 
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """A photo that went through the encoder: the classes may change, it need not be encoded again.
+
+    image: (H, W, 3) uint8 RGB.   resized: (3, h, w) float in [0, 1], as it was encoded.   features: of it, batch 1.
+    """
+
+    image: np.ndarray
+    resized: Tensor
+    features: Features
+
+
 class Segmenter:
     """Few-shot segmentation: ``add`` classes once, ``predict`` photos as often as you like.
 
@@ -52,6 +67,7 @@ class Segmenter:
     encoder: a name of ``shotseg.list_encoders()``; "auto" is the method's own, for most the one that needs no download.
     device:  "auto" (CUDA, else MPS, else CPU) or any torch device.
     checkpoint: a trained model, as ``shotseg train`` writes it; it says method and encoder itself.
+    present: the probability of being in the photo from which a class takes part; None: every class is known to be there.
     weights: of the encoder: "default" (downloaded once where it must be) or the path of a local file.
     options: keywords of the method (``size``: longer side, in pixels, at which it works; the one that a checkpoint takes).
 
@@ -67,6 +83,7 @@ class Segmenter:
         device: str | torch.device = "auto",
         checkpoint: str | Path | None = None,
         weights: str = "default",
+        present: float | None = 0.5,
         **options: Any,
     ):
         self._lock = threading.RLock()
@@ -92,13 +109,28 @@ class Segmenter:
                 "text_context 'oracle' reads the true classes of a photo, which only `evaluate` knows; choose 'target' or 'known'"
             )
         self.model.to(self.device).eval()
-        self._supports: dict[str, Support] = {}
+        if present is not None and not 0 <= present <= 1:
+            raise UsageError(
+                f"present {present}: give a probability from 0 to 1, or None where every class is in the photo"
+            )
+        self.present = present
+        self._known: dict[str, Support] = {}
+        self._added: dict[str, list[Support]] = {}  # shots since, not yet merged: classifiers are fitted once for all
         self.thumbnails: dict[str, list[np.ndarray]] = {}
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The classes added so far, in order."""
-        return tuple(self._supports)
+        return tuple(self._known)
+
+    @property
+    def _supports(self) -> dict[str, Support]:
+        """Class name -> its support, with every shot merged."""
+        merge = getattr(self.model, "merge", Support.join)
+        for name, shots in self._added.items():
+            self._known[name] = merge([self._known[name], *shots])
+        self._added.clear()
+        return self._known
 
     @property
     def needs(self) -> str:
@@ -122,7 +154,7 @@ class Segmenter:
         """
         check_classes({*self.classes, name}, "add")
         if self.needs == "name":
-            self._supports[name] = self.model.encode_support(None, None, class_names=(name,))
+            self._known[name] = self.model.encode_support(None, None, class_names=(name,))
             self.thumbnails.setdefault(name, [])
             return
         if is_one(images):
@@ -135,9 +167,10 @@ class Segmenter:
             self._support_of(name, photo, mask)
             for photo, mask in zip(images, [None] * len(images) if masks is None else masks)
         ]
-        known = [self._supports[name]] if name in self._supports else []
-        merge = getattr(self.model, "merge", Support.join)
-        self._supports[name] = merge(known + [support for support, _ in shots])
+        supports = [support for support, _ in shots]
+        if name not in self._known:
+            self._known[name] = supports.pop(0)
+        self._added.setdefault(name, []).extend(supports)
         self.thumbnails.setdefault(name, []).extend(picture for _, picture in shots)
 
     def _support_of(self, name: str, photo: Photo, mask: Any) -> tuple[Support, np.ndarray]:
@@ -151,22 +184,31 @@ class Segmenter:
                 f"{title(photo)}: the mask of {name!r} has no foreground pixel; mark the object, or leave it out"
             )
         features = self.model.encode(resized[None])
-        masks = None if target is None else target[None, None]
-        support = self.model.encode_support(resized[None, None], masks, features, class_names=(name,))
-        colour = self.classes.index(name) if name in self._supports else len(self._supports)
+        masks = None if target is None else target[None]
+        support = presence.encode_shot(self.model, resized[None], masks, features, (name,))
+        colour = self.classes.index(name) if name in self._known else len(self._known)
         shown = np.zeros(image.shape[:2], np.uint8) if known is None else known
         return support, draw(*_small(image, shown, label=colour + 1))
 
-    def predict(self, photo: Photo) -> Result:
-        """Segment one photo: every class added, and the background, compete for each pixel."""
-        return self.predict_batch([photo])[0]
+    def predict(self, photo: Photo, strokes: Mapping[str, Strokes] | None = None) -> Result:
+        """Segment one photo: the classes that are there, and the background, compete for each pixel.
+
+        strokes: what a person marked in this photo, by class; the masks agree with every stroke.
+        """
+        return self.decide(self.encode(photo), strokes)
+
+    def predict_batch(self, photos: Iterable[Photo]) -> list[Result]:
+        """Segment several photos; those of the same working size go through the encoder together."""
+        return [self.decide(encoded) for encoded in self.encode_batch(photos)]
+
+    def encode(self, photo: Photo) -> Encoded:
+        """The first half of :meth:`predict`: all that takes long, and nothing that depends on the classes."""
+        return self.encode_batch([photo])[0]
 
     @_alone
     @torch.no_grad()
-    def predict_batch(self, photos: Iterable[Photo]) -> list[Result]:
-        """Segment several photos; those of the same working size go through the encoder together."""
-        if not self._supports:
-            raise UsageError("the Segmenter knows no class yet: call add(name, images, masks) first")
+    def encode_batch(self, photos: Iterable[Photo]) -> list[Encoded]:
+        """Several photos encoded, those of the same working size together."""
         images = [read_photo(photo) for photo in photos]
         if any(max(image.shape[:2]) > COARSE * self.model.size for image in images):
             note(
@@ -174,30 +216,54 @@ class Segmenter:
                 f"edges are coarse; --size {2 * self.model.size} draws them finer"
             )
         inputs = [self._fit(image)[0] for image in images]
-        results: dict[int, Result] = {}
+        encoded: dict[int, Encoded] = {}
         for shape in {tuple(x.shape) for x in inputs}:
             same = [i for i, x in enumerate(inputs) if tuple(x.shape) == shape]
             features = self.model.encode(torch.stack([inputs[i] for i in same]))
             for row, i in enumerate(same):
-                results[i] = self._result(images[i], inputs[i], features[row])
-        return [results[i] for i in range(len(images))]
+                encoded[i] = Encoded(images[i], inputs[i], features[row])
+        return [encoded[i] for i in range(len(images))]
 
-    def _result(self, image: np.ndarray, resized: Tensor, features: Features) -> Result:
-        """Foreground-minus-background logits of all classes, beside a background at 0, at the photo's own size."""
-        evidence = []
-        for name, support in self._supports.items():
-            told = {"class_name": [name], "sizes": [image.shape[:2]]}
-            asked = {key: told[key] for key in getattr(self.model, "asks", ())}
-            found = self.model(features, support, resized[None], **asked)
-            known = found.extra.get("pseudo_mask") if self._untrained else None
-            evidence.append(
-                found.logits[:, 1] - found.logits[:, 0] if known is None else torch.logit(known.float(), eps=1e-3)
+    @_alone
+    @torch.no_grad()
+    def decide(self, encoded: Encoded, strokes: Mapping[str, Strokes] | None = None) -> Result:
+        """The second half of :meth:`predict`: which classes are there, and whose is each pixel.
+
+        Raises UsageError before a class was added, and for strokes of an unknown class or of another size than the photo.
+        """
+        if not self._known:
+            raise UsageError("the Segmenter knows no class yet: call add(name, images, masks) first")
+        size, strokes = encoded.image.shape[:2], {name: drawn for name, drawn in (strokes or {}).items() if drawn}
+        for name, drawn in strokes.items():
+            if name not in self._known or drawn.labels.shape != size:
+                raise UsageError(
+                    f"strokes of {name!r}: give them for a class that was added, at the photo's size {size}"
+                )
+        image = encoded.resized[None]
+        told = {"sizes": [size]}
+        asked = [
+            {key: {**told, "class_name": [name]}[key] for key in getattr(self.model, "asks", ())}
+            for name in self.classes
+        ]
+
+        def decided(threshold: float | None) -> presence.Decision:
+            supports = list(self._supports.values())
+            return presence.decide(
+                self.model, encoded.features, supports, image, asked, threshold, untrained=self._untrained
             )
-        scores = torch.stack(evidence, 1)
-        scores = transforms.resize_logits(torch.cat([torch.zeros_like(scores[:, :1]), scores], 1), image.shape[:2])[0]
+
+        found = decided(self.present)
+        scores = transforms.resize_logits(found.scores.float(), size)
+        present = dict(zip(self.classes, found.present.tolist()))
+        if strokes:
+            everywhere = decided(None).scores
+            for name, drawn in competing(strokes).items():
+                row = self.classes.index(name) + 1
+                scores[row] = follow(everywhere[row], drawn, encoded.features, image)
+                present[name] = max(present[name], float((drawn.labels == 1).any()))
         labels = winners(scores).cpu().numpy()
-        probability = scores.float().softmax(0)[1:].cpu().numpy()
-        return Result(image, self.classes, labels, dict(zip(self.classes, probability)))
+        probability = scores.softmax(0)[1:].cpu().numpy()
+        return Result(encoded.image, self.classes, labels, dict(zip(self.classes, probability)), present=present)
 
     def _fit(self, image: np.ndarray, mask: np.ndarray | None = None) -> tuple[Tensor, Any]:
         if self.model.geometry == "squash":
@@ -209,7 +275,7 @@ class Segmenter:
     @_alone
     def save(self, path: str | Path) -> None:
         """Keep the encoded classes (safetensors): ``Segmenter.load`` needs no photo."""
-        if not self._supports:
+        if not self._known:
             raise UsageError("nothing to save: call add(name, images, masks) first")
         about = {"format": FORMAT, "method": self.method, "encoder": self.encoder, "options": self.options}
         about["encoder_sha256"] = _digest(self.model.encoder)
@@ -262,7 +328,7 @@ class Segmenter:
             raise UsageError(f"{path}: encoded with other weights than {weights}; give the file that it was made with")
         for i, name in enumerate(about["classes"]):
             own = {key.split("/", 1)[1]: t for key, t in tensors.items() if key.startswith(f"{i}/")}
-            segmenter._supports[name] = Support(own).to(segmenter.device)
+            segmenter._known[name] = Support(own).to(segmenter.device)
             segmenter.thumbnails[name] = []
         return segmenter
 

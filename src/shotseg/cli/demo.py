@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     from shotseg.data.folder import Item
 
 DATA = Path(str(files("shotseg").joinpath("demo_data")))
+# A cat and a cup of coffee, photos in the public domain that scikit-image brings along.
+OTHERS = [Path(str(files("skimage").joinpath("data", name))) for name in ("chelsea.png", "coffee.png")]
 
 
 @dataclass(frozen=True)
 class Demo:
-    """Show one photo of each class, find the classes in photos never seen, and compare with masks drawn by people.
+    """Show one photo of each class, find the classes in photos never seen, and compare with masks drawn by people. Two photos
+    show something else: that none of the classes is there is an answer too.
 
     Nothing is downloaded; it takes about a minute on two cores.
 
@@ -45,9 +48,16 @@ class Demo:
         for item in examples:
             segmenter.add(item.class_name, [item.image_path], [item.mask_path])
         photos = [PhotoFile(str(item.image_path), item.id + item.image_path.suffix, item.id) for item in queries]
+        photos += [PhotoFile(str(path), f"others/{path.name}", f"others/{path.stem}") for path in OTHERS]
         settings = {"method": self.method, "encoder": segmenter.encoder}
         with progress("segmenting", len(photos)) as advance:
-            summary = segment_folder(segmenter, photos, self.out, settings=settings, on_record=lambda record: advance())
+            records = {}
+
+            def on_record(record: dict) -> None:
+                records[record["name"]] = record
+                advance()
+
+            summary = segment_folder(segmenter, photos, self.out, settings=settings, on_record=on_record)
 
         scores = [_iou(self.out / "masks" / item.class_name / f"{item.id}.png", item) for item in queries]
         rows = [
@@ -57,6 +67,10 @@ class Demo:
         rows.append(("mean", "", *(f"{100 * mean:.0f}" for mean in means)))
         columns = ("IoU %", "whole photo", "centre disc")
         table("found after one example of each class", ("photo", "class", *columns), rows, numbers=columns)
+        for path in OTHERS:
+            found = records[f"others/{path.stem}"]["classes"]
+            areas = ", ".join(f"{name} on {found[name]['area']:.0%}" for name in found)
+            print(f"{path.name}, which shows none of the classes: {areas or 'none found'}")
         print(f"{len(photos)} photos in {time.perf_counter() - start:.0f} s; open {summary.report.resolve()}")
         return 1 if summary.failed else 0
 

@@ -335,4 +335,5 @@ def _confidence(image: Any, labels: Any, probabilities: Any, present: Any) -> fl
     from shotseg.result import Result
 
     names = tuple(f"{i}" for i in range(len(probabilities)))
-    return Result(image, names, labels, dict(zip(names, probabilities))).confidence
+    said = dict(zip(names, map(float, present)))
+    return Result(image, names, labels, dict(zip(names, probabilities)), present=said).confidence

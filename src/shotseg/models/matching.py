@@ -127,15 +127,15 @@ class Matching(nn.Module):
 
         query: ``encode(images)``.   images: (B, 3, H, W) in [0, 1], as they were encoded.
         """
-        evidence = self.drawn(self._evidence(self._look(query), support), images)
+        evidence = self.along_the_edges(self._evidence(self._look(query), support), images)
         return Prediction(torch.stack([-evidence / 2, evidence / 2], 1))
 
     def evidence(self, query: Features, supports: Sequence[Support]) -> Tensor:
-        """(N, h, w): log odds of each class in one photo, before :meth:`drawn`; what all classes share is made once."""
+        """(N, h, w): log odds of each class in one photo, before :meth:`along_the_edges`; what all classes share is made once."""
         look = self._look(query)
         return torch.cat([self._evidence(look, support) for support in supports])
 
-    def drawn(self, evidence: Tensor, images: Tensor) -> Tensor:
+    def along_the_edges(self, evidence: Tensor, images: Tensor) -> Tensor:
         """Log odds (B, h, w) along the edges of the images (B or 1, 3, H, W)."""
         return along_edges(evidence, images, step=2) if self.edges else evidence
 

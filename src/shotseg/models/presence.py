@@ -9,7 +9,7 @@ between photos nor between classes. :func:`decide` asks of each such region whet
 3. The similarity to the class's own examples, against the best that any other class has to say of its own region in the same
    photo, or against a floor where no other class says more, is the presence: a probability, by a logistic regression.
 4. A class whose presence is below the threshold takes no part; the others compete for each pixel, the background at 0, with
-   evidence in proportion to the odds of their presence.
+   evidence in proportion to the square root of the odds of their presence.
 
 Measured in docs/results.md, explained in docs/matching.md.
 """
@@ -76,12 +76,14 @@ def decide(
     image: Tensor,
     told: Sequence[Mapping[str, Any]] | None = None,
     threshold: float | None = 0.5,
+    untrained: bool = False,
 ) -> Decision:
     """All classes against one photo.
 
     query: ``model.encode(image)``.   image: (1, 3, H, W) in [0, 1].   supports: one a class, of batch 1.
     told: what the model asks beside photos, one mapping a class.
     threshold: presence from which a class takes part; None: every class is known to be in the photo.
+    untrained: a model that makes a pseudo mask of the query on its way answers with it.
     A model with a presence head of its own (``extra["presence"]``) is believed; one without photos of its classes has its surest
     pixel as presence.
     """
@@ -90,7 +92,7 @@ def decide(
     chosen = list(range(len(supports)))
     if threshold is not None and judge is not None and len(chosen) > CANDIDATES and hasattr(model, "evidence"):
         chosen = sorted(judge.coarse().topk(CANDIDATES).indices.tolist())
-    evidence, said = _evidence(model, query, [supports[i] for i in chosen], image, [told[i] for i in chosen])
+    evidence, said = _evidence(model, query, [supports[i] for i in chosen], image, [told[i] for i in chosen], untrained)
     if said is not None:
         present = said
     elif judge is None:
@@ -98,25 +100,34 @@ def decide(
     else:
         present = judge.present(torch.sigmoid(evidence), chosen)
     kept = [row for row, i in enumerate(chosen) if threshold is None or present[i] >= threshold]
-    drawn = model.drawn(evidence[kept], image) if hasattr(model, "drawn") and kept else evidence[kept]
+    drawn = evidence[kept]
+    if kept and hasattr(model, "along_the_edges"):
+        drawn = model.along_the_edges(drawn, image)
     scores = drawn.new_full((len(supports) + 1, *(drawn.shape[1:] if kept else evidence.shape[1:])), ABSENT)
     scores[0] = 0
     odds = torch.ones_like(present) if threshold is None else present / (1 - present).clamp(min=1e-6)
     for row, mine in zip(
         kept, drawn
     ):  # where two classes claim a pixel, the one that is surer to be here speaks louder
-        scores[chosen[row] + 1] = mine * odds[chosen[row]] / odds.amax()
+        scores[chosen[row] + 1] = mine * (odds[chosen[row]] / odds.amax()).sqrt()
     return Decision(scores, present)
 
 
 def _evidence(
-    model: Any, query: Features, supports: Sequence[Support], image: Tensor, told: Sequence[Mapping[str, Any]]
+    model: Any,
+    query: Features,
+    supports: Sequence[Support],
+    image: Tensor,
+    told: Sequence[Mapping[str, Any]],
+    untrained: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """(M, h, w) log odds of each class, and (M,) the presence that the model itself says, if it says any."""
     if hasattr(model, "evidence"):
         return model.evidence(query, supports), None
     found = [model(query, support, image, **asked) for support, asked in zip(supports, told)]
     said = [x.extra["presence"][0].float().softmax(0)[1] for x in found if "presence" in x.extra]
+    if untrained and all("pseudo_mask" in x.extra for x in found):
+        return torch.logit(torch.cat([x.extra["pseudo_mask"] for x in found]).float(), eps=1e-3), None
     evidence = torch.cat([x.logits[:, 1] - x.logits[:, 0] for x in found]).float()
     return evidence, torch.stack(said) if len(said) == len(found) else None
 
