@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from shotseg.cli import evaluated
 from shotseg.cli.benchmark import Benchmark
 from shotseg.cli.evaluate import Evaluate
 from shotseg.errors import UsageError
@@ -13,8 +14,8 @@ from shotseg.errors import UsageError
 @pytest.mark.parametrize("flags", [{}, {"way": 2}, {"method": "simformer", "checkpoint": Path("x.safetensors")}])
 def test_a_place_that_cannot_be_written_is_known_before_the_work(tmp_path, monkeypatch, flags):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(Evaluate, "_data", lambda *_: pytest.fail("the work began"))
-    monkeypatch.setattr(Evaluate, "_names", lambda _: (flags.get("method", "matching"), "none"))
+    monkeypatch.setattr(evaluated, "data_set", lambda *_: pytest.fail("the work began"))
+    monkeypatch.setattr(evaluated, "names", lambda _: (flags.get("method", "matching"), "none"))
     for out, said in (
         (tmp_path / "file/x.json", "cannot be written (a file stands above it)"),
         (tmp_path, "ends in .json"),

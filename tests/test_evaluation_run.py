@@ -19,6 +19,7 @@ from torch.nn import functional as F
 import golden
 import tiny_clip
 from shotseg import models
+from shotseg.cli import evaluated
 from shotseg.cli.evaluate import Evaluate
 from shotseg.data.folder import FolderDataset
 from shotseg.data.samples import Prediction, Support
@@ -281,7 +282,7 @@ def stand_in(monkeypatch):
         torch.manual_seed(0)
         return Prototype().eval(), torch.device("cpu")
 
-    monkeypatch.setattr(Evaluate, "_model", model)
+    monkeypatch.setattr(evaluated, "model", model)
 
 
 SCORES = {"miou": float, "fb_iou": float, "episode_iou": float, "exact_ratio": float, "pixel_accuracy": float}

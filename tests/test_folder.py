@@ -1,6 +1,7 @@
 """The folder convention as people really fill it, and the real photo sets as they lie on disk."""
 
 import hashlib
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -300,6 +301,12 @@ def test_a_photo_is_told_by_its_beginning_where_its_ending_says_nothing(tmp_path
     with pytest.warns(InputWarning, match=r"no image that can be read: a\.jpg~, b\.jpg\.bak, c\.jpg\.part, film"):
         found = find_images(tmp_path)
     assert [path.name for path in found] == ["IMG_1.JPG_large", "a.jfif", "b.avif", "c.HEIC", "d.dat", "scan"]
+
+
+def test_class_folders_that_differ_in_the_spelling_of_accents_alone_are_refused(tmp_path):
+    for form in ("NFC", "NFD"):
+        photo(tmp_path / "images" / unicodedata.normalize(form, "caf\u00e9") / f"{form}.jpg")
+    assert_refused(lambda: FolderDataset(tmp_path), "two folders of this name", "join them")
 
 
 def test_an_address_in_place_of_a_folder_says_what_to_do():

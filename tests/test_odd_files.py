@@ -77,7 +77,8 @@ def test_bands_and_pages_are_chosen_on_the_command_line(tmp_path, capsys):
     assert segment(support, tmp_path / "query", tmp_path / "out") == 1
     assert "a.tif: 5 bands" in capsys.readouterr().err
     assert segment(support, tmp_path / "query", tmp_path / "out", "--bands", "3,2,1") == 0
-    assert json.loads((tmp_path / "out/.shotseg/settings.json").read_text())["bands"] == "3,2,1"
+    about = json.loads((tmp_path / "out/.shotseg/journal.jsonl").read_text().splitlines()[0])
+    assert about["settings"]["bands"] == "3,2,1"
     assert segment(support, tmp_path / "query", tmp_path / "out", "--page", "2") == 1
     assert "no page 2" in capsys.readouterr().err
     for wrong in ("1,2", "a,b,c", "0"):

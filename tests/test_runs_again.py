@@ -44,10 +44,10 @@ def photo(path, value=200):
     return path
 
 
-def run(folder, out, *classes, resume=False, shard="1/1", settings=None, annotations="mask"):
+def run(folder, out, *classes, **how):
     finder = Finder(*(classes or ("dress",)))
     photos = runs.find_photos(folder, out)
-    segment_folder(finder, photos, out, resume=resume, shard=shard, settings=settings, annotations=annotations)
+    segment_folder(finder, photos, out, **how)
     return finder.asked
 
 
@@ -249,6 +249,13 @@ def test_results_may_lie_in_the_folder_of_the_photos_every_time(tmp_path):
         assert set(records(tmp_path / "q")) == {"images/a.jpg", "b.jpg"}
     run(tmp_path / "q/images", tmp_path / "q")
     assert set(records(tmp_path / "q")) == {"a.jpg"}
+
+
+def test_photos_that_annotations_link_to_are_no_results(tmp_path):
+    photo(tmp_path / "q/a.jpg")
+    for _ in range(2):
+        run(tmp_path / "q", tmp_path / "q", annotations="yolo", export={"photos": "link"})
+        assert set(records(tmp_path / "q")) == {"a.jpg"} and len(list((tmp_path / "q/yolo").rglob("a.jpg"))) == 1
 
 
 def test_masks_that_no_run_wrote_are_never_written_over(tmp_path, capsys):

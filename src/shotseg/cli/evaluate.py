@@ -130,8 +130,8 @@ class Evaluate:
             self._refuse([f.name for f in fields(self) if f.name not in READ_BY_EFFORT], "--effort")
         if self.out.suffix != ".json":
             raise UsageError(f"--out {self.out}: name a file that ends in .json")
-        must_exist(root=self.root, checkpoint=self.checkpoint)
         check_out(self.out)
+        must_exist(root=self.root, checkpoint=self.checkpoint)
         from shotseg.models import SEMANTIC
 
         if evaluated.names(self)[0] not in SEMANTIC:

@@ -8,7 +8,9 @@ from torch import Tensor
 from shotseg.encoders.features import Encoder
 from shotseg.errors import UsageError, first_line
 
-ODD, WHOLE = (127, 159), (160, 224)  # (height, width); the latter is whole for strides up to 32
+# (height, width). Halved over and over, 127 leaves a rest where it is rounded down and 161 where up: a map that is doubled
+# again then has another size than the one that it is added to. 160 and 224 are whole for strides up to 32.
+ODD, WHOLE = (127, 161), (160, 224)
 SLACK = 4  # cells that a map may lack or have more at its edges, as networks without padding do
 
 

@@ -184,7 +184,7 @@ class Actor:
 
     def __call__(self, rows: dict[str, Any], batch: int) -> dict[str, Any]:
         photos = [
-            PhotoFile(**{**row, "tags": tuple(row["tags"]), "bands": row["bands"] and tuple(row["bands"])})
+            PhotoFile(**{**row, "tags": tuple(row["tags"]), "bands": row.get("bands") and tuple(row["bands"])})
             for row in map(json.loads, rows["photo"])
         ]
         return {"entry": [json.dumps(entry) for entry in run_here(self.segmenter, photos, self.out, batch)]}
