@@ -35,7 +35,7 @@ from shotseg.models.matching import coarsest_three
 # classes of pascal_coseg15, clothing_ccp and coco_panoptic100 with 1 to 5 shots, alone and 5 or 15 at once, rounded.
 OWN, RIVAL, FLOOR, EVEN = 6.4, 4.2, 0.15, -0.4
 TYPICAL = 4  # how many photos of examples the mean of typical photos counts as
-CANDIDATES = 5  # classes whose regions are drawn; of more classes the likeliest are found by a coarse look
+CANDIDATES = 6  # classes whose regions are drawn; of more classes the likeliest are found by a coarse look
 ABSENT = -20.0  # log odds of every pixel of a class that takes no part
 REGION, PHOTO = "region_", "photo_"  # how the descriptors of an example begin in its support
 
