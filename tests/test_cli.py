@@ -121,7 +121,10 @@ def test_the_demo_finds_its_classes_and_beats_the_controls(capsys, tmp_path):
     mean = next(line for line in said.splitlines() if "mean" in line)
     ours, whole, disc = (int(word) for word in mean.replace("│", " ").split() if word.isdigit())
     assert ours > max(whole, disc) + 20
-    assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 10
+    assert said.count("which shows none of the classes: none found") == 2
+    records = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert len(records) == 12
+    assert [record["class"] for record in records if record["name"].startswith("others/")] == [None, None]
 
 
 def test_benchmark_writes_its_numbers(tmp_path, capsys):
