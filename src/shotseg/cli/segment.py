@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 FAST = ("efficientnet-lite0", 384)
+WORTH_RAY = 200  # photos from which a cluster makes up for its start
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,8 @@ class Segment:
         bands = self._bands()
         photos = [replace(photo, bands=bands, page=self.page) for photo in find_photos(self.query, self.out)]
         must_exist(support=self.support)
+        if self.engine == "ray" and len(photos) < WORTH_RAY:
+            say(f"--engine ray takes about 15 s to start; below {WORTH_RAY} photos --engine local is done earlier")
         check_output(self.out, self.format)
         segmenter, settings, failed = self._semantic() if semantic else self._segmenter()
         if bands is not None or self.page > 1:
