@@ -106,6 +106,7 @@ class Labeller:
             values,
             found.masks,
             self.layout,
+            present=dict.fromkeys(names, 1.0),
         )
 
     def predict_batch(self, photos: Iterable[Sample]) -> list[PseudoLabel]:

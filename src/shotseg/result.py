@@ -55,23 +55,26 @@ class Result:
 
     @cached_property
     def confidences(self) -> dict[str, float]:
-        """Class name -> the IoU that the mask is expected to have if the probabilities hold, in [0, 1].
+        """Class name -> the IoU that the mask is expected to have, in [0, 1].
 
-        Expected intersection over expected union: sum of p inside the mask / (mask's area + sum of p outside it). For a
-        class that was not found: the probability that it is not there.
+        Expected intersection over expected union if the probabilities hold, sum of p inside the mask / (mask's area + sum
+        of p outside it), times the probability that the class is in the photo. For a class that was not found: how far its
+        presence lies below even odds, 1 - 2 present, at least 0.
         """
         return {
-            name: expected_iou(self.probabilities[name], mask) if mask.any() else 1 - self.present[name]
+            name: self.present[name] * expected_iou(self.probabilities[name], mask)
+            if mask.any()
+            else max(0.0, 1 - 2 * self.present[name])
             for name, mask in self.masks.items()
         }
 
     @property
     def confidence(self) -> float:
-        """The mean of the confidences of the classes found, weighted by area; where none is found, the probability that none is
-        there. Sort by it to see the doubtful photos first."""
+        """The mean of the confidences of the classes found, weighted by area; where none is found, the lowest of all. Sort by it
+        to see the doubtful photos first."""
         found = {name: area for name, area in self.areas.items() if area}
         if not found:
-            return 1 - max(self.present.values(), default=0.0)
+            return min(self.confidences.values(), default=1.0)
         return sum(area * self.confidences[name] for name, area in found.items()) / sum(found.values())
 
     def overlay(self) -> np.ndarray:

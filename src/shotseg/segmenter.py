@@ -254,7 +254,8 @@ class Segmenter:
 
         found = decided(self.present)
         scores = transforms.resize_logits(found.scores.float(), size)
-        present = dict(zip(self.classes, found.present.tolist()))
+        said = [1.0] * len(self.classes) if self.present is None else found.present.tolist()
+        present = dict(zip(self.classes, said))
         if strokes:
             everywhere = decided(None).scores
             for name, drawn in competing(strokes).items():
