@@ -46,7 +46,7 @@ Descriptors = dict[str, Tensor]  # name of the space -> (N, D)
 class Decision:
     """scores: (N + 1, h, w) log odds, the background's 0 first; a class that takes no part is below 0 everywhere.
 
-    present: (N,) float in [0, 1], the probability that the class is in the photo; the same for every threshold.
+    present: (N,) float in [0, 1], the probability that the class is in the photo; the same for every threshold that is a number.
     """
 
     scores: Tensor
@@ -106,9 +106,8 @@ def decide(
     scores = drawn.new_full((len(supports) + 1, *(drawn.shape[1:] if kept else evidence.shape[1:])), ABSENT)
     scores[0] = 0
     odds = torch.ones_like(present) if threshold is None else present / (1 - present).clamp(min=1e-6)
-    for row, mine in zip(
-        kept, drawn
-    ):  # where two classes claim a pixel, the one that is surer to be here speaks louder
+    for row, mine in zip(kept, drawn):
+        # Where two classes claim a pixel, the one that is surer to be here speaks louder.
         scores[chosen[row] + 1] = mine * (odds[chosen[row]] / odds.amax()).sqrt()
     return Decision(scores, present)
 
@@ -162,9 +161,8 @@ class _Judge:
             own += (F.normalize(x - self.centre[name], dim=1) * self.examples[name][list(chosen)]).sum(1)
         own /= len(self.examples)
         similar = own.new_zeros(len(next(iter(self.examples.values()))))
-        if len(chosen) < len(
-            similar
-        ):  # a class without a region is at most as likely as the least likely one that has one
+        if len(chosen) < len(similar):
+            # A class without a region is at most as likely as the least likely one that has one.
             similar = torch.minimum(self.coarse(), own.min())
         similar[list(chosen)] = own
         best = similar.topk(min(2, len(similar))).values
