@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
 import uuid
 from collections.abc import Sequence
@@ -145,7 +144,7 @@ def read_bytes(path: str | Path) -> bytes:
 
 def address(path: str | Path) -> str | None:
     """What to say of an address on the web or in a store in place of a path; None for a path."""
-    known = re.match(r"[a-z][a-z0-9+.-]+:/|data:", str(path), re.IGNORECASE) and not os.path.exists(path)
+    known = re.match(r"[a-z][a-z0-9+.-]+:/|data:[a-z]+/", str(path), re.IGNORECASE)
     return f"{str(path)[:200]}: an address, not a file; download it first and give the file" if known else None
 
 
