@@ -97,6 +97,10 @@ def odd_photos(folder):
     small().convert("CMYK").save(folder / "cmyk.tif")
     small().quantize(256).save(folder / "palette.png")
     small().save(folder / "lossless.webp", lossless=True)
+    for ending in ("ppm", "pnm", "bmp", "dib", "tga", "jp2", "j2k", "jpg", "jfif", "avif"):
+        small().save(folder / f"plain.{ending}.{ending}", "JPEG" if ending == "jfif" else None)
+    small().save(folder / "a lie.jpg", "PNG")
+    small().save(folder / "bare", "PNG")
     photos = {path.name for path in folder.iterdir()}
     (folder / "empty.jpg").touch()
     (folder / "text.png").write_text("no photo")
@@ -114,16 +118,17 @@ def odd_photos(folder):
 def test_of_sixty_odd_files_every_photo_has_its_mask_and_every_other_file_is_named(tmp_path, capsys):
     (tmp_path / "query").mkdir()
     photos, others = odd_photos(tmp_path / "query")
-    assert len(photos) + len(others) >= 55
-    assert segment(example(tmp_path / "dress"), tmp_path / "query", tmp_path / "out") == 1
-    said = capsys.readouterr().err
+    assert len(photos) + len(others) > 60
+    with pytest.warns(InputWarning) as caught:
+        assert segment(example(tmp_path / "dress"), tmp_path / "query", tmp_path / "out") == 1
+    said = capsys.readouterr().err + " ".join(str(warning.message) for warning in caught)
     assert not [name for name in others if name not in said] and "Traceback" not in said
     records = [json.loads(line) for line in (tmp_path / "out/results.jsonl").read_text(encoding="utf-8").splitlines()]
     assert {record["file"] for record in records} == photos
     masks = {r["file"]: np.asarray(Image.open(tmp_path / f"out/masks/dress/{r['name']}.png")) > 0 for r in records}
     plain = masks["two.dots.png"]
     wrong = {file: (mask & plain).sum() / (mask | plain).sum() for file, mask in masks.items()}
-    assert plain.any() and not {file: iou for file, iou in wrong.items() if iou < 0.9}
+    assert plain.any() and not {file: iou for file, iou in wrong.items() if iou < 0.85}
 
 
 def test_bands_and_pages_are_chosen_on_the_command_line(tmp_path, capsys):
