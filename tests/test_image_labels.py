@@ -22,6 +22,9 @@ HEADERS = [
     "FILE PATH;Category",
     "photo\tTags",
     "filename,species",
+    "name,label",
+    "fname,class_label",
+    "Image Filename,Tag",
 ]
 
 
@@ -41,9 +44,16 @@ def test_an_unknown_header_is_an_error_that_lists_the_known(photos, tmp_path):
         assert "\n" not in str(caught.value)
 
 
+def test_numbers_of_classes_are_their_names_where_there_are_no_others(photos, tmp_path):
+    (tmp_path / "labels.csv").write_text("image,class_id\na.jpg,0\nb.png,1\n")
+    found = image_labels.read(tmp_path / "labels.csv", photos)
+    assert found.classes == ("0", "1") and found.photos == {"a.jpg": (0,), "b.png": (1,)}
+
+
 @pytest.mark.parametrize(
     "content",
     [
+        "image,label,label\na.jpg,red,green\nb.png,green,\n",
         "A.JPG,red,green\nb,green\n",
         "image,labels\na.jpg,'red, green'\nb.png,green\n".replace("'", '"'),
         "image,labels\na.jpg,\"['red', 'green']\"\nb.png,\"['green']\"\n",

@@ -183,7 +183,12 @@ def test_minus_one_is_background_and_min_is_white_is_turned(read):
     np.testing.assert_array_equal(read(tif(np.where(DISC, 4, -1).astype(np.int16)), "m.tif"), DISC)
     for dtype in (bool, np.uint8, np.uint16):
         stored = np.where(DISC, 0, 1 if dtype is bool else np.iinfo(dtype).max).astype(dtype)
-        np.testing.assert_array_equal(read(tif(stored, photometric="miniswhite"), "m.tif"), DISC)
+        np.testing.assert_array_equal(read(tif(stored, photometric="miniswhite", software="a scanner"), "m.tif"), DISC)
+
+
+def test_truth_values_saved_by_tifffile_are_read_as_tifffile_reads_them(read):
+    for options in ({}, {"compression": "zlib"}, {"bigtiff": True}):
+        np.testing.assert_array_equal(read(tif(DISC, **options), "m.tif"), DISC)
 
 
 def test_one_bit_and_grey_with_alpha_are_masks(read):

@@ -77,6 +77,51 @@ def test_what_cannot_be_drawn_is_named_and_the_rest_is_read(tmp_path):
         assert maps["a"].sum() == 400
 
 
+def test_photos_that_cannot_be_told_apart_are_left_out_and_named(tmp_path):
+    sized = {"height": 60, "width": 80}
+    drawn = [{"segmentation": SQUARE, "image_id": i} for i in (1, 2, 3, 4)]
+    images = [{"id": 1, "file_name": name, **sized} for name in ("a.jpg", "b.jpg")]
+    images += [
+        {"id": i, "file_name": name, **sized} for i, name in ((2, r"C:\x\c.jpg"), (3, r"D:\y\c.jpg"), (4, "d.jpg"))
+    ]
+    instances(tmp_path, drawn, images)
+    with pytest.warns(UserWarning) as caught:
+        assert set(labels_of("coco", tmp_path)) == {"d"}
+    said = " ".join(str(warning.message) for warning in caught)
+    assert "'a.jpg' (another photo has its id, 1)" in said and "'b.jpg'" in said and "2 photos are named c.jpg" in said
+    instances(tmp_path, drawn, images, [{"id": 1, "name": "cat"}, {"id": 1, "name": "dog"}])
+    with pytest.raises(InputError, match="two categories of one id"):
+        read("coco", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "outline",
+    [
+        [*SQUARE, [1, 1, 5, 5]],
+        [*SQUARE, []],
+        [SQUARE[0], [3, 3]],
+        list(zip(SQUARE[0][::2], SQUARE[0][1::2])),
+        SQUARE[0],
+    ],
+)
+def test_outlines_without_area_draw_nothing_and_points_may_be_pairs(tmp_path, outline):
+    instances(tmp_path, [{"segmentation": outline}])
+    assert labels_of("coco", tmp_path)["a"].sum() == 400
+
+
+def test_a_photo_whose_objects_have_unknown_categories_is_no_empty_photo(tmp_path):
+    instances(tmp_path, [{"category_id": 77, "segmentation": SQUARE}])
+    with pytest.warns(UserWarning, match="unknown category"), pytest.raises(InputError, match="none of its 1 objects"):
+        labels_of("coco", tmp_path)
+
+
+@pytest.mark.parametrize("height", [float("nan"), float("inf"), 0, -1])
+def test_an_impossible_size_is_that_of_the_photo(tmp_path, height):
+    images = [{"id": 1, "file_name": "a.jpg", "height": height, "width": 80}]
+    photos(instances(tmp_path, [{"segmentation": SQUARE}], images), "a.jpg")
+    assert labels_of("coco", tmp_path)["a"].sum() == 400
+
+
 def test_a_photo_of_which_nothing_can_be_drawn_is_no_empty_photo(tmp_path):
     images = [{"id": i, "file_name": f"{i}.jpg", "height": 60, "width": 80} for i in (1, 2, 3)]
     instances(tmp_path, [{"segmentation": SQUARE}, {"image_id": 2, "bbox": [1, 1, 9, 9]}], images)

@@ -63,6 +63,75 @@ def test_a_folder_of_odd_photos_has_the_masks_of_the_plain_photo(tmp_path):
         assert (mask & plain).sum() / (mask | plain).sum() > 0.85, file
 
 
+def odd_photos(folder):
+    """One photo in every container that holds it, and what is no photo: the names of both."""
+    colour, grey = np.array(small()), np.array(small().convert("L"))
+    rows = colour.astype("f4") / 255
+    for o in range(2, 9):
+        exif = Image.Exif()
+        exif[0x0112] = o
+        inverse = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}[o]
+        stored = small().transpose(Image.Transpose(inverse))
+        stored.save(folder / f"turned{o}.png", exif=exif)
+        stored.save(folder / f"turned{o}.tif", exif=exif)
+    for bits in (10, 12, 14, 16):
+        deep = colour.astype("u2") << (bits - 8)
+        for order in "<>":
+            name = folder / f"deep {bits}{'be' if order == '>' else ''}.tiff"
+            tifffile.imwrite(name, deep, photometric="rgb", byteorder=order)
+    for dtype in ("u4", "i4", "f2", "f4", "f8"):
+        tifffile.imwrite(folder / f"whole {dtype}.tif", colour.astype(dtype), photometric="rgb")
+        if dtype[0] == "f":
+            tifffile.imwrite(folder / f"part {dtype}.tif", rows.astype(dtype), photometric="rgb")
+    for name, value in {"nan": np.nan, "inf": np.inf, "gdal": -9999, "high": 1e20}.items():
+        lacking = rows.copy()
+        lacking[0, :3] = value
+        tifffile.imwrite(folder / f"{name}.tif", lacking, photometric="rgb")
+    tifffile.imwrite(folder / "big.tif", colour, photometric="rgb", bigtiff=True)
+    tifffile.imwrite(folder / "zip.tif", colour, photometric="rgb", compression="zlib", predictor=True)
+    small().save(folder / "lzw.tif", compression="tiff_lzw")
+    small().save(folder / "käse und ü 日本.png")
+    small().save(folder / "UPPER.PNG")
+    small().save(folder / "two.dots.png")
+    small().convert("RGBA").save(folder / "opaque.png")
+    small().convert("CMYK").save(folder / "cmyk.tif")
+    small().quantize(256).save(folder / "palette.png")
+    small().save(folder / "lossless.webp", lossless=True)
+    for ending in ("ppm", "pnm", "bmp", "dib", "tga", "jp2", "j2k", "jpg", "jfif", "avif"):
+        small().save(folder / f"plain.{ending}.{ending}", "JPEG" if ending == "jfif" else None)
+    small().save(folder / "a lie.jpg", "PNG")
+    small().save(folder / "bare", "PNG")
+    photos = {path.name for path in folder.iterdir()}
+    (folder / "empty.jpg").touch()
+    (folder / "text.png").write_text("no photo")
+    (folder / "half.png").write_bytes((folder / "UPPER.PNG").read_bytes()[:3000])
+    (folder / "broken link.jpg").symlink_to(folder / "nowhere.jpg")
+    tifffile.imwrite(
+        folder / "five.tif", np.dstack([colour, grey, grey]), photometric="minisblack", planarconfig="contig"
+    )
+    (folder / "notes.txt").write_text("mine")
+    (folder / "list.csv").write_text("a,b")
+    (folder / "raw.dng").write_bytes(b"raw")
+    return photos, {path.name for path in folder.iterdir()} - photos
+
+
+def test_of_sixty_odd_files_every_photo_has_its_mask_and_every_other_file_is_named(tmp_path, capsys):
+    (tmp_path / "query").mkdir()
+    photos, others = odd_photos(tmp_path / "query")
+    assert len(photos) + len(others) > 60
+    with pytest.warns(InputWarning) as caught:
+        assert segment(example(tmp_path / "dress"), tmp_path / "query", tmp_path / "out") == 1
+    said = capsys.readouterr().err + " ".join(str(warning.message) for warning in caught)
+    assert not [name for name in others if name not in said] and "Traceback" not in said
+    records = [json.loads(line) for line in (tmp_path / "out/results.jsonl").read_text(encoding="utf-8").splitlines()]
+    records = [record for record in records if not record.get("error")]
+    assert {record["file"] for record in records} == photos
+    masks = {r["file"]: np.asarray(Image.open(tmp_path / f"out/masks/dress/{r['name']}.png")) > 0 for r in records}
+    plain = masks["two.dots.png"]
+    wrong = {file: (mask & plain).sum() / (mask | plain).sum() for file, mask in masks.items()}
+    assert plain.any() and not {file: iou for file, iou in wrong.items() if iou < 0.85}
+
+
 def test_bands_and_pages_are_chosen_on_the_command_line(tmp_path, capsys):
     bands = np.dstack([np.array(small())[..., ::-1], np.zeros((144, 96, 2), np.uint8)])
     (tmp_path / "query").mkdir()

@@ -3,6 +3,7 @@
 import io
 import struct
 import sys
+import types
 import warnings
 import zlib
 
@@ -250,6 +251,26 @@ def test_exif_rotation_of_a_tiff_that_pillow_cannot_read(read, orientation):
     np.testing.assert_array_equal(read(tif(stored.astype("u2"), photometric="rgb", extratags=tags), "a.tif"), COLOUR)
 
 
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_exif_rotation_of_a_tiff_that_pillow_turns_itself(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for values in (COLOUR, GREY, GREY.astype("u2") * 257, np.dstack([COLOUR, GREY * 0 + 255])):
+        for ending in ("tif", "png"):
+            Image.fromarray(values).save(tmp_path / f"a.{ending}", exif=exif)
+        data = (tmp_path / "a.tif").read_bytes()
+        expected = read_image(tmp_path / "a.png")
+        np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), expected)
+        np.testing.assert_array_equal(read_photo(Image.open(io.BytesIO(data))), expected)
+
+
+@pytest.mark.parametrize("value", [1e20, np.inf, -np.inf, np.nan, -9999])
+def test_no_data_is_black_whether_it_is_high_or_low(read, value):
+    values, expected = COLOUR.astype("f4") / 255, COLOUR.copy()
+    values[:9], expected[:9] = value, 0
+    assert_near(read(tif(values, photometric="rgb"), "a.tif"), expected)
+
+
 def test_a_photo_handed_over_in_python_is_read_as_its_file(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -295,11 +316,13 @@ def test_arrays_tensors_and_lists_of_every_shape_are_the_photo():
             "opaque": np.dstack([COLOUR, np.full(GREY.shape, 255, np.uint8)]),
             "mirrored twice": COLOUR[:, ::-1][:, ::-1],
             "int64": COLOUR.astype(np.int64),
+            "array of another library": types.SimpleNamespace(__array__=lambda dtype=None, copy=None: COLOUR),
         }.items():
             found = read_photo(photo)
             assert found.flags.writeable and found.dtype == np.uint8
             np.testing.assert_array_equal(found, COLOUR, err_msg=name)
             torch.from_numpy(found)
+        assert_near(read_photo((torch.as_tensor(COLOUR) / 255).bfloat16()), COLOUR, 1)
         for photo in (GREY, GREY[..., None], GREY[None], GREY / 255, torch.as_tensor(GREY)[None]):
             np.testing.assert_array_equal(read_photo(photo), RGB_OF_GREY)
 
@@ -318,7 +341,9 @@ def test_arrays_tensors_and_lists_of_every_shape_are_the_photo():
         (b"", "photo: "),
         (b"no photo", "not an image"),
         ("https://example.org/a.jpg", r"https://example\.org/a\.jpg: an address"),
-        (io.StringIO("x"), "a str"),
+        ("file:///data/a.jpg", r"file:///data/a\.jpg: an address"),
+        ("data:image/png;base64," + "A" * 9999, r"data:image/png;base64,A{1,200}: an address"),
+        (io.StringIO("x"), "opened as text"),
     ],
 )
 def test_what_is_no_photo_is_one_line(photo, says):

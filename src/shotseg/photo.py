@@ -84,11 +84,14 @@ def _pixels(source: Any, name: object) -> Pixels:
         if source.seekable():
             source.seek(0)
         source = source.read()
+        if isinstance(source, str):
+            raise InputError(f"{name}: opened as text; open it with mode 'rb'")
     if isinstance(source, bytes | bytearray | memoryview):
         return decode(bytes(source), name)
     if isinstance(source, torch.Tensor):
-        source = source.detach().cpu().numpy()
-    if not isinstance(source, np.ndarray | list | tuple):
+        source = source.detach().cpu()
+        source = (source.float() if source.is_floating_point() else source).numpy()  # NumPy has no bfloat16
+    if not isinstance(source, list | tuple) and not hasattr(source, "__array__"):
         raise InputError(
             f"{name}: a {type(source).__name__}; give a path, bytes, an open file, a PIL image or an array"
         )

@@ -17,9 +17,18 @@ from shotseg.errors import InputError, ShotsegError, UsageError
 
 # Headers, without case, blanks and marks: "Image Name" is "imagename".
 PHOTO = ("image", "img", "photo", "picture", "file")
-IMAGE = (*(word + end for word in PHOTO for end in ("", "s", "name", "path", "file", "id")), "filepath", "path", "id")
+OF_PHOTO = ("", "s", "name", "names", "path", "paths", "file", "filename", "id")
+IMAGE = (
+    *(word + end for word in PHOTO for end in OF_PHOTO),
+    *("filepath", "filepaths", "fname", "path", "paths", "id", "name"),
+)
+MANY = {"class": "classes", "category": "categories", "species": "species"}
 OF_CLASS = ("class", "label", "category", "tag", "species", "object", "target")
-CLASS = (*(word + end for word in OF_CLASS for end in ("", "s", "es", "name", "names")), "categories", "name", "names")
+CLASS = (
+    *(w for one in OF_CLASS for w in dict.fromkeys((one, MANY.get(one, f"{one}s"), f"{one}name", f"{one}names"))),
+    *(f"{one}label" for one in OF_CLASS),
+    *("name", "names"),
+)
 NUMBER = ("classid", "labelid", "categoryid")
 BETWEEN = (";", "|")  # class names in one cell
 YES, NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no", "")
@@ -97,7 +106,9 @@ def _rows(path: Path, photos: Photos) -> list[tuple[int, str, list[str], str]]:
         return []
     first = table[0][1]
     head = [re.sub(r"[\W_]+", "", cell).casefold() for cell in first]
-    image, named, number = (_column(head, known) for known in (IMAGE, CLASS, NUMBER))
+    image = _column(head, IMAGE)
+    others = [cell if i != image else "" for i, cell in enumerate(head)]
+    named, number = _column(others, CLASS), _column(others, NUMBER)
     if image is None or photos.find(first[image].strip()):
         if not photos.looks_like_one(first[0].strip()):
             raise UsageError(
@@ -107,12 +118,14 @@ def _rows(path: Path, photos: Photos) -> list[tuple[int, str, list[str], str]]:
         return [(line, row[0].strip(), _names(row[1:]), "") for line, row in table]
     width = max(len(row) for _, row in table)
     rows = [(line, [cell.strip() for cell in row] + [""] * (width + 1 - len(row))) for line, row in table[1:]]
+    named = number if named is None else named
     if named is not None:
+        same = [i for i, cell in enumerate(head) if cell == head[named]]
         several = (
             (",", *BETWEEN) if first[named].strip().casefold().endswith("s") and head[named] != "class" else BETWEEN
         )
         at = width if number is None else number
-        return [(line, row[image], _names([row[named]], several), row[at]) for line, row in rows]
+        return [(line, row[image], _names([row[i] for i in same], several), row[at]) for line, row in rows]
     columns = [i for i in range(len(head)) if i != image]
     if not columns or any(row[i].casefold() not in YES + NO for _, row in rows for i in columns):
         raise UsageError(f"{path}: a header without a column of class names; call it one of {', '.join(CLASS)}")

@@ -69,6 +69,7 @@ def decode(data: bytes, name: object, bands: Sequence[int] | None = None, page: 
 
 def from_image(image: Image.Image) -> Pixels:
     """The pixels of a PIL image, turned upright by its EXIF rotation."""
+    image.load()  # which turns a TIFF, and then says so
     turn, lossy = _orientation(image), image.format in LOSSY
     alpha = None
     if image.has_transparency_data and not image.mode.startswith("I"):
@@ -260,13 +261,13 @@ def _as_alpha(values: np.ndarray) -> np.ndarray:
 
 
 def _scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """uint8, ``low`` -> 0 and ``high`` -> 255; what is no number becomes 0."""
+    """uint8, ``low`` -> 0 and ``high`` -> 255; what is no number, or no data above ``high``, becomes 0."""
     if values.dtype == np.uint16:  # a table saves the float copy of a large photo
         return _scaled(np.arange(65536, dtype=np.float32), low, high)[values]
     wide: Any = np.float32 if values.dtype.itemsize < 4 or values.dtype == np.float32 else np.float64
     with np.errstate(over="ignore", invalid="ignore"):
         part = (values.astype(wide) - wide(low)) / wide(max(high - low, 1e-12))
-    part[~np.isfinite(part)] = 0
+    part[~(part < 1 + 1e-5)] = 0  # also NaN; rounding may leave ``high`` itself a little above 1
     return (part.clip(0, 1) * 255).round().astype(np.uint8)
 
 

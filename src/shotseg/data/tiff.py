@@ -35,6 +35,8 @@ def page_of(file: Any, page: int, name: object) -> Any:
 def is_plain(page: Any) -> bool:
     """Whether Pillow reads the page right: up to 8 bits without alpha, or one band of more, black = 0."""
     bits, kind = page.bitspersample, page.sampleformat
+    if _is_truth(page):
+        return False
     if bits <= 8 and kind == 1:
         return page.samplesperpixel <= 3 or page.photometric == CMYK or _needs_codecs(page)
     one = page.samplesperpixel == 1 and page.photometric == BLACK_IS_ZERO
@@ -93,9 +95,14 @@ def _values(page: Any, name: object) -> np.ndarray:
         values = np.moveaxis(values, 0, 2)
     if values.ndim == 3 and page.samplesperpixel == 1:
         values = values[0]
-    if page.photometric == WHITE_IS_ZERO and values.dtype.kind in "bu":
+    if page.photometric == WHITE_IS_ZERO and values.dtype.kind in "bu" and not _is_truth(page):
         values = ~values
     return values
+
+
+def _is_truth(page: Any) -> bool:
+    """Whether tifffile has saved truth values: it says that white is 0 and yet means 1 = true, as it reads them again."""
+    return page.bitspersample == 1 and page.photometric == WHITE_IS_ZERO and "tifffile" in str(page.software)
 
 
 def _needs_codecs(page: Any) -> bool:

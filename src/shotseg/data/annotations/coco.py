@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -104,6 +104,8 @@ def _checked(path: Path) -> tuple[Path, dict[Any, str], list[dict], list[dict]]:
     try:
         ordered = sorted(content["categories"], key=lambda category: category["id"])
         categories = {category["id"]: str(category["name"]) for category in ordered}
+        if len(categories) < len({(category["id"], str(category["name"])) for category in ordered}):
+            raise ValueError("two categories of one id")
         annotations, images = list(content["annotations"]), list(content["images"])
         return path, categories, [dict(a) for a in annotations], [dict(i) for i in images]
     except BROKEN as error:
@@ -124,13 +126,16 @@ def _photos(
     places = (folder / "images" / split, folder / split, folder / "images", folder)
     finder = Photos(images or base, *(() if images else places))
     below = folder.relative_to(base) if images is None and folder.is_relative_to(base) else Path()
-    known = {row.get("id") for row in rows}
+    times = Counter(row.get("id") for row in rows)
+    known = set(times)
     numbered_photos = len(known) == len(rows) and all(isinstance(id, int) for id in known)
     shapes, lost = _shapes(path, annotations, label_of, known)
     found = []
     for row in rows:
         try:
             named = inside(row.get("file_name") or row.get("coco_url"), path)
+            if times[row.get("id")] > 1:
+                raise ValueError(f"another photo has its id, {row.get('id')}")
             frame = size(row.get("height"), row.get("width"))
         except (InputError, *BROKEN) as error:
             note(str(error) if isinstance(error, InputError) else f"{path}: photo {row.get('file_name')!r} ({error})")
@@ -143,6 +148,10 @@ def _photos(
         id = row.get("id")
         number = id if numbered_photos else None
         found.append(Annotated(file, path, frame, shapes[id], photo, lost[id], number=number))
+    for file, times_there in Counter(photo.file for photo in found).items():
+        if times_there > 1:  # which objects are whose cannot be told
+            note(f"{path}: {times_there} photos are named {file}; they are left out, name each apart")
+            found = [photo for photo in found if photo.file != file]
     if not found:
         raise InputError(f"{path}: no photo in it that can be used; export it again")
     return found
@@ -161,6 +170,7 @@ def _shapes(
             strangers.append(annotation.get("id"))
         elif category not in label_of:
             unnamed.append(annotation.get("id"))
+            lost[photo] += 1
         elif not drawn:
             empty.append(annotation.get("id"))
             lost[photo] += 1
@@ -181,8 +191,11 @@ def draw(segmentation: Any, height: int, width: int) -> np.ndarray:
     if isinstance(segmentation, dict):
         own = size(*segmentation["size"]) if "size" in segmentation else None
         return decode(segmentation, *(own or (height, width)))
-    rings = [segmentation] if np.ndim(segmentation[0]) == 0 else segmentation
-    return np.any([polygon(ring, height, width) for ring in rings], axis=0)
+    points = len(segmentation) > 2 and all(np.size(point) == 2 for point in segmentation)
+    rings = [segmentation] if points or np.ndim(segmentation[0]) == 0 else segmentation
+    # Beside an outline with an area, one of no, one or two points draws nothing.
+    with_area = [ring for ring in rings if np.size(ring) not in (0, 2, 4)] or rings
+    return np.any([polygon(ring, height, width) for ring in with_area], axis=0)
 
 
 def _polygon(part: Part) -> list[list[float]]:

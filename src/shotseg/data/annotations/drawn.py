@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -199,7 +200,7 @@ def polygon(values: Any, height: int, width: int, fill: Callable = coco_masks.po
 
 def size(height: Any, width: Any) -> tuple[int, int] | None:
     """Height and width as a file says them; None where it does not. Raises ValueError for what can be none."""
-    if height is None or width is None:
+    if height is None or width is None or not math.isfinite(float(height) + float(width)):
         return None
     found = round(float(height)), round(float(width))
     if min(found) < 1:
