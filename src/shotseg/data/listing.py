@@ -22,6 +22,7 @@ BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"RIFF....WEBP", b"....f
 MASK_WORD = re.compile(
     r"^masks?[ ._-]+(?=.)|(?<=.)[ ._-]+(masks?|labels?|seg|segmentation|gt|annotation)$", re.IGNORECASE
 )
+NAMED = 200  # files left out that are named, one by one
 
 
 def find_images(query: str | Path, skip: Collection[Path] = ()) -> list[Path]:
@@ -62,7 +63,7 @@ def only_images(where: object, files: Iterable[Path], types: Collection[str] = I
             broken.append(file)
     for left_out, why in ((broken, "a link that leads nowhere"), (others, "no image that can be read")):
         if left_out:
-            note(f"{where}: left out, {why}: {some(sorted(file.name for file in left_out))}")
+            note(f"{where}: left out, {why}: {some(sorted(file.name for file in left_out), NAMED)}")
     return images
 
 
@@ -87,7 +88,7 @@ def photos_and_masks(photos: Path, masks: Path | None) -> list[tuple[str, Path, 
     if unused and not used - {None}:
         raise UsageError(f"{masks}: no mask is named as a photo of {photos}; give both the same name")
     if unused:
-        note(f"{masks or photos}: left out, a mask of no photo: {some(unused)}")
+        note(f"{masks or photos}: left out, a mask of no photo: {some(unused, NAMED)}")
     return pairs
 
 
@@ -137,9 +138,9 @@ def subfolders(folder: Path) -> dict[str, Path]:
     return found
 
 
-def some(names: Sequence[str]) -> str:
-    """The first ten names, and how many more there are."""
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+def some(names: Sequence[str], most: int = 10) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _walk(root: Path, skip: Collection[Path]) -> Iterator[tuple[Path, list[Path]]]:
