@@ -308,7 +308,7 @@ def test_arrays_tensors_and_lists_of_every_shape_are_the_photo():
     ("photo", "says"),
     [
         (None, "NoneType"),
-        (3, "a int; give a path"),
+        (3, "of type int; give a path"),
         (np.zeros((5, 6, 7)), r"\(5, 6, 7\)"),
         (np.zeros((0, 6, 3)), "give"),
         (np.zeros((2, 3, 4, 3)), "give"),
@@ -318,7 +318,9 @@ def test_arrays_tensors_and_lists_of_every_shape_are_the_photo():
         (b"", "photo: "),
         (b"no photo", "not an image"),
         ("https://example.org/a.jpg", r"https://example\.org/a\.jpg: an address"),
-        (io.StringIO("x"), "a str"),
+        ("file:///photos/a.jpg", "an address.*give the path alone"),
+        ("data:image/png;base64,iVBORw0KGgo=", "an address.*decode it"),
+        (io.StringIO("x"), "of type str"),
     ],
 )
 def test_what_is_no_photo_is_one_line(photo, says):

@@ -90,7 +90,7 @@ def _pixels(source: Any, name: object) -> Pixels:
         source = source.detach().cpu().numpy()
     if not isinstance(source, np.ndarray | list | tuple):
         raise InputError(
-            f"{name}: a {type(source).__name__}; give a path, bytes, an open file, a PIL image or an array"
+            f"{name}: of type {type(source).__name__}; give a path, bytes, an open file, a PIL image or an array"
         )
     try:
         return from_array(source, name)

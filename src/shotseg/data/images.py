@@ -144,8 +144,11 @@ def read_bytes(path: str | Path) -> bytes:
 
 def address(path: str | Path) -> str | None:
     """What to say of an address on the web or in a store in place of a path; None for a path."""
-    known = re.match(r"(https?|ftp|s3|gs):/", str(path))
-    return f"{path}: an address, not a file; download it first and give the file" if known else None
+    known = re.match(r"(https?|ftp|s3|gs|file):/|(data):\w+/", str(path))
+    if known is None:
+        return None
+    mend = {"file": "give the path alone", "data": "decode it and give the bytes"}
+    return f"{str(path)[:200]}: an address, not a file; {mend.get(known[1] or known[2], 'download it first and give the file')}"
 
 
 def sha256(path: str | Path) -> str:
