@@ -395,7 +395,7 @@ def test_two_results_on_the_same_episodes_are_compared_in_pairs(root, tmp_path, 
     assert found["difference"] > 0 and found["low"] <= found["difference"] <= found["high"]
     assert "difference" in capsys.readouterr().out
     run(root, tmp_path / "d.json", seeds=(7,))
-    with pytest.raises(UsageError, match="same episodes"):
+    with pytest.raises(UsageError, match=r"same episodes \(seeds: not the same\)"):
         Evaluate(compare=(tmp_path / "a.json", tmp_path / "d.json")).run()
     (tmp_path / "e.json").write_text("{}")
     with pytest.raises(InputError, match="no result of this version"):

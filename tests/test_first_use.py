@@ -105,6 +105,21 @@ def test_a_support_file_whose_header_lacks_a_key_is_one_line(hair, tmp_path, key
         shotseg.load(broken, device="cpu")
 
 
+def test_a_support_file_that_holds_nothing_of_a_class_is_one_line(hair, tmp_path):
+    hair.save(tmp_path / "hair.safetensors")
+    broken = changed(tmp_path / "hair.safetensors", tmp_path / "broken.safetensors", classes=["hair", "dress"])
+    with pytest.raises(InputError, match=r"broken\.safetensors: holds nothing of class 'dress'; make it again"):
+        shotseg.load(broken, device="cpu")
+    loaded = repr(shotseg.load(tmp_path / "hair.safetensors", device="cpu"))
+    assert loaded.endswith("cpu: hair>"), "a support file says nothing of the number of photos"
+
+
+@pytest.mark.parametrize("name", [3, None, b"dog", ("dog",)])
+def test_a_class_name_that_is_no_text_is_one_line(hair, name):
+    with pytest.raises(UsageError, match="cannot be a folder's name"):
+        hair.add(name)
+
+
 def test_classes_load_with_a_local_file_of_the_same_encoder_and_no_other(hair, tmp_path):
     hair.save(tmp_path / "hair.safetensors")
     own = tmp_path / "own.pth"

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,24 @@ def test_results_that_lie_among_the_photos_are_not_segmented(photos, tmp_path):
         shutil.rmtree(Path(tmp_path, inside, "masks"))
 
 
+def test_results_of_other_runs_among_the_photos_are_not_segmented(support, photos, tmp_path, capsys):
+    shutil.copytree(photos, tmp_path / "p")
+    for out in ("p", "p/sub", "p/old/er"):
+        assert segment(support, photos / "same.png", tmp_path / out, "--format", "yolo", "--copy-images") == 0
+    for query in (tmp_path / "p", f"{tmp_path}/p/**/*.*"):
+        assert [photo.file for photo in runs.find_photos(query, tmp_path / "new")] == sorted(NAMES)
+    copied = tmp_path / "p/old/er/yolo/images"
+    assert [photo.file for photo in runs.find_photos(copied, tmp_path / "new")] == ["same.png"], "asked for outright"
+
+
+def test_the_tables_of_a_run_among_its_photos_are_not_called_unreadable_photos(support, photos, tmp_path):
+    shutil.copytree(photos / "sub", tmp_path / "p")
+    for _ in range(2):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert segment(support, tmp_path / "p", tmp_path / "p") == 0
+
+
 def test_a_query_is_a_file_a_folder_or_a_glob(photos):
     assert [photo.file for photo in runs.find_photos(photos / "sub/a.jpg")] == ["a.jpg"]
     assert [photo.file for photo in runs.find_photos(f"{photos}/**/a.jpg")] == ["a.jpg", "sub/a.jpg"]
@@ -133,6 +152,14 @@ def test_the_report_needs_no_other_file_and_shows_the_doubtful_first(done):
     assert "http" not in page and "<!--" not in page
     shown = [float(part.split('"')[0]) for part in page.split('data-confidence="')[1:]]
     assert shown == sorted(shown) and len(shown) == len(NAMES)
+
+
+def test_the_report_says_how_likely_each_class_is_there_or_that_all_are_known_to_be(support, photos, tmp_path):
+    segment(support, photos / "same.png", tmp_path / "out", "--known")
+    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    (line,) = records(tmp_path / "out")
+    assert "every class known to be there" in page and "present None" not in page
+    assert line["classes"] and all(f"there: {line['present'][name]:.2f}" in page for name in line["classes"])
 
 
 def test_a_file_name_cannot_write_into_the_report(support, photos, tmp_path):
@@ -222,7 +249,7 @@ def test_a_mask_drawn_anew_is_another_setting(support, photos, done, tmp_path, c
     shutil.copytree(support, tmp_path / "support")
     Image.new("L", (138, 206), 255).save(tmp_path / "support/masks/hair/example.png")
     assert segment(tmp_path / "support", photos, tmp_path / "out", "--resume") == 2
-    assert "another examples" in capsys.readouterr().err
+    assert "other settings (examples)" in capsys.readouterr().err
 
 
 def test_a_file_of_classes_made_anew_is_another_setting(support, photos, tmp_path, capsys):
@@ -235,7 +262,7 @@ def test_a_file_of_classes_made_anew_is_another_setting(support, photos, tmp_pat
         segmenter.add("hair", [support / "images/hair/example.jpg"], [support / "masks/hair/example.png"])
         segmenter.save(file)
         assert main(flags) == code
-    assert "another support" in capsys.readouterr().err
+    assert "other settings (support)" in capsys.readouterr().err
 
 
 def test_a_photo_that_was_mended_leaves_the_errors_of_a_sharded_run(support, photos, tmp_path):

@@ -152,7 +152,7 @@ def test_less_of_the_query_is_refused_and_not_thrown_away(days):
 def test_other_settings_are_not_resumed(days, settings):
     day1, _, out = days
     run(day1, out, settings={})
-    with pytest.raises(UsageError, match=f"another {next(iter(settings))}"):
+    with pytest.raises(UsageError, match=rf"other settings \({next(iter(settings))}"):
         run(day1, out, resume=True, settings=settings)
 
 

@@ -93,7 +93,7 @@ def _pixels(source: Any, name: object) -> Pixels:
         source = (source.float() if source.is_floating_point() else source).numpy()  # NumPy has no bfloat16
     if not isinstance(source, list | tuple) and not hasattr(source, "__array__"):
         raise InputError(
-            f"{name}: a {type(source).__name__}; give a path, bytes, an open file, a PIL image or an array"
+            f"{name}: of type {type(source).__name__}; give a path, bytes, an open file, a PIL image or an array"
         )
     try:
         return from_array(source, name)

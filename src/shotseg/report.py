@@ -69,7 +69,7 @@ def write(
     parts = {
         "title": _title(len(done), total),
         "facts": " · ".join(
-            html.escape(f"{key} {value}") for key, value in settings.items() if isinstance(value, str | int)
+            html.escape(_fact(key, value)) for key, value in settings.items() if isinstance(value, str | int)
         ),
         "version": __version__,
         "colours": "".join(f".c{i}{{--colour:rgb{tuple(map(int, PALETTE[i + 1]))}}}" for i in range(len(classes))),
@@ -84,6 +84,10 @@ def write(
         page = page.replace(f"<!--{key}-->", text).replace(f"/*{key}*/", text)
     files.write_bytes(path, page.encode("utf-8", "backslashreplace"))
     return path
+
+
+def _fact(key: str, value: str | int) -> str:
+    return "every class known to be there" if (key, value) == ("present", "None") else f"{key} {value}"
 
 
 def _title(done: int, total: int) -> str:
@@ -115,12 +119,12 @@ def _card(record: Mapping[str, Any], state: Path, classes: Sequence[str]) -> str
     labels = _link("labels", record["name"])
     chips = "".join(
         f'<li class="c{i}"><a href="{_link("masks", name, record["name"])}">{html.escape(name)}</a> '
-        f"<b>{_percent(record['classes'][name]['area'])}</b></li>"
+        f"<b>{_percent(record['classes'][name]['area'])}</b> <span>there: {record['present'][name]:.2f}</span></li>"
         for i, name in enumerate(classes)
         if name in record["classes"]
     )
     likeliest = max(record["present"].items(), key=lambda item: item[1], default=None)
-    guess = f", likeliest {html.escape(likeliest[0])} ({_percent(likeliest[1])})" if likeliest else ""
+    guess = f", likeliest {html.escape(likeliest[0])} ({likeliest[1]:.2f})" if likeliest else ""
     chips = chips or f'<li class="none">none of the classes found{guess}</li>'
     confidence, area = record["confidence"], sum(found["area"] for found in record["classes"].values())
     file = html.escape(record["file"])

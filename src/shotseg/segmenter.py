@@ -138,7 +138,8 @@ class Segmenter:
         return getattr(self.model, "needs", "masks")
 
     def __repr__(self) -> str:
-        shots = ", ".join(f"{name} ({len(self.thumbnails[name])})" for name in self.classes)
+        counts = {name: len(self.thumbnails[name]) for name in self.classes}  # a support file holds no photos to count
+        shots = ", ".join(f"{name} ({count})" if count else name for name, count in counts.items())
         return f"<Segmenter {self.method} on {self.encoder}, {self.device}: {shots or 'no class yet'}>"
 
     @_alone
@@ -329,6 +330,8 @@ class Segmenter:
             raise UsageError(f"{path}: encoded with other weights than {weights}; give the file that it was made with")
         for i, name in enumerate(about["classes"]):
             own = {key.split("/", 1)[1]: t for key, t in tensors.items() if key.startswith(f"{i}/")}
+            if not own:
+                raise InputError(f"{path}: holds nothing of class {name!r}; make it again with Segmenter.save")
             segmenter._known[name] = Support(own).to(segmenter.device)
             segmenter.thumbnails[name] = []
         return segmenter

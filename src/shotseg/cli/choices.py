@@ -29,8 +29,8 @@ MODELS = {
 
 # name -> (cost, when to take it); what one needs is told by where its weights come from
 ENCODERS = {
-    "efficientnet-lite0": ("5 M weights, stride 32", "the default of most methods, offline"),
-    "efficientnet-lite2": ("6 M weights, stride 32", "the default of matching, offline"),
+    "efficientnet-lite0": ("5 M weights, stride 32", "offline, the default of trained methods and of --fast"),
+    "efficientnet-lite2": ("6 M weights, stride 32", "offline, the default of matching"),
     "efficientnet-lite0-blocks": ("5 M weights, stride 32", "the default of hsnet and tlg: a map a block"),
     "resnet50": ("26 M weights, stride 32", "hsnet, tlg and cst as published"),
     "resnet101": ("45 M weights, stride 32", "hsnet as published, with a deeper network"),

@@ -29,7 +29,7 @@ class Segment:
     """Find what the examples show in every photo of a folder.
 
     Writes masks/<class>/<name>.png (0/255), labels/<name>.png (palette), results.jsonl (one line a photo: file, class,
-    area, confidence, seconds, error), report.html and, where something failed, errors.csv. A semantic model also writes
+    area, presence, confidence, seconds, error), report.html and, where something failed, errors.csv. A semantic model also writes
     classes.txt: value i of the label maps is its i-th line, 0 = background.
 
     example: shotseg segment --support examples --query "photos/**/*.jpg" --out result --resume

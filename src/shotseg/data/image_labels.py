@@ -208,7 +208,7 @@ def _placed(image: str, photos: Photos) -> tuple[str, Path]:
 
 def check_name(name: str, where: object, error: type[ShotsegError] = InputError) -> None:
     """Raise ``error`` for a class name that cannot be a folder's name; ``where``: what gives the name, for the message."""
-    if not name or name[0] == "." or any(mark in name for mark in '/\\:*?"<>\0\n'):
+    if not isinstance(name, str) or not name or name[0] == "." or any(mark in name for mark in '/\\:*?"<>\0\n'):
         raise error(f"{where}: class name {name!r} cannot be a folder's name; use letters, digits and spaces")
 
 

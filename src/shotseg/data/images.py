@@ -144,8 +144,12 @@ def read_bytes(path: str | Path) -> bytes:
 
 def address(path: str | Path) -> str | None:
     """What to say of an address on the web or in a store in place of a path; None for a path."""
-    known = re.match(r"[a-z][a-z0-9+.-]+:/|data:[a-z]+/", str(path), re.IGNORECASE)
-    return f"{str(path)[:200]}: an address, not a file; download it first and give the file" if known else None
+    known = re.match(r"([a-z][a-z0-9+.-]+):/|(data):[a-z]+/", str(path), re.IGNORECASE)
+    if known is None:
+        return None
+    mends = {"file": "give the path alone", "data": "decode it and give the bytes"}
+    mend = mends.get((known[1] or known[2]).lower(), "download it first and give the file")
+    return f"{str(path)[:200]}: an address, not a file; {mend}"
 
 
 def sha256(path: str | Path) -> str:

@@ -29,7 +29,8 @@ def find_images(query: str | Path, skip: Collection[Path] = ()) -> list[Path]:
     """The image files that a file name, a folder (all below it) or a glob such as ``photos/**/*.jpg`` means, sorted.
 
     A file that is named outright is taken whatever its ending. Links to folders are followed, each folder once. Files that
-    are no images are named in one line; hidden ones are not.   skip: folders that are not looked into, resolved.
+    are no images are named in one line; hidden ones are not.
+    skip: folders that are not looked into, and files of a folder that are passed over, resolved.
     Raises UsageError where nothing is found.
     """
     path = Path(query)
@@ -155,7 +156,7 @@ def _walk(root: Path, skip: Collection[Path]) -> Iterator[tuple[Path, list[Path]
             seen.add(place)
             names[:] = [name for name in names if not name.startswith(".")]
             waiting += [link for name in sorted(names) if (link := Path(folder, name)).is_symlink()]
-            yield Path(folder), [Path(folder, name) for name in files]
+            yield Path(folder), [Path(folder, name) for name in files if os.path.join(place, name) not in seen]  # noqa: PTH118 (fast)
 
 
 def _globbed(pattern: Path, skip: Collection[Path]) -> list[Path]:

@@ -81,7 +81,9 @@ class Protocol:
         if self.score_at == "square" and self.geometry != "pad":
             raise UsageError("protocol score_at 'square' needs geometry 'pad'")
         if self.episodes < 1 or not self.seeds:
-            raise UsageError("a protocol needs at least one episode and one seed")
+            raise UsageError(
+                f"episodes {self.episodes}, seeds {self.seeds}: a protocol needs at least one episode and one seed"
+            )
 
     def override(self, **values: Any) -> Protocol:
         """The same with other values (None = as it was); the changed names are kept in ``overridden``."""

@@ -237,8 +237,9 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
     a, b = read_result(first), read_result(second)
     names = ("seed", "episode", "class", "query", "support")
     if any(a["counts"]["per_episode"][name] != b["counts"]["per_episode"][name] for name in names):
+        other = ", ".join(_differing(a, b)) or "the photos"
         raise UsageError(
-            f"{first} and {second} were not measured on the same episodes; use one protocol, seeds and classes"
+            f"{first} and {second} were not measured on the same episodes ({other}: not the same); measure both alike"
         )
     absent, theirs = a["protocol"]["absent"], b["protocol"]["absent"]
     if absent != theirs:
@@ -255,6 +256,14 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
         "per_class": {name: None if x is None or y is None else x - y for name, x, y in both},
         "episodes": len(a["counts"]["per_episode"]["seed"]),
     }
+
+
+def _differing(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+    """What decides the episodes of a result and is not the same in both."""
+    about = [name for name in ("dataset", "fold", "shot", "classes") if a[name] != b[name]]
+    return about + [
+        name for name in ("rule", "episodes", "seeds") if a["protocol"].get(name) != b["protocol"].get(name)
+    ]
 
 
 def lines(content: dict[str, Any]) -> list[tuple[str, ...]]:

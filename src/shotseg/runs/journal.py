@@ -108,7 +108,7 @@ def _check_settings(out: Path, run: Run, earlier: Mapping[Path, Run | None]) -> 
         changed = [key for key in {**run.settings, **old} if run.settings.get(key) != old.get(key)]
         if changed:
             raise UsageError(
-                f"{out} was made with another {', '.join(changed)}; choose another --out or leave --resume out"
+                f"{out} was made with other settings ({', '.join(changed)}); choose another --out or leave --resume out"
             )
 
 

@@ -24,13 +24,25 @@ class OutputError(ShotsegError):
     """The output folder takes no more: the run stops, and can be resumed."""
 
 
+def has_run(folder: Path) -> bool:
+    """Whether a run wrote its results there."""
+    return any((folder / STATE).glob("journal*.jsonl"))
+
+
+def result_files(out: Path) -> list[Path]:
+    """The tables and pages of a run and of its shards."""
+    return [
+        path for kind in ("results*.jsonl", "errors*.csv", "report*.html", "classes.txt") for path in out.glob(kind)
+    ]
+
+
 def check_output(out: Path, annotations: str = "mask") -> None:
     """Make the folder ``out``.
 
     Raises UsageError where nothing can be written there, and where masks or annotations in it, which no run has written,
     would be written over.
     """
-    if not any((out / STATE).glob("journal*.jsonl")):
+    if not has_run(out):
         for name in (*FOLDERS, annotations):
             if any(path.is_file() for path in (out / name).rglob("*")):
                 raise UsageError(

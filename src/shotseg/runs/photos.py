@@ -13,7 +13,7 @@ from shotseg.data import images as files
 from shotseg.data.folder import find_images
 from shotseg.errors import InputError, UsageError
 from shotseg.photo import filed_as
-from shotseg.runs.output import FOLDERS, STATE, annotation_files
+from shotseg.runs.output import FOLDERS, annotation_files, has_run, result_files
 
 
 @dataclass(frozen=True)
@@ -40,18 +40,21 @@ class PhotoFile:
 def find_photos(query: str | Path, out: Path | None = None) -> list[PhotoFile]:
     """The photos of a file, a folder (with its sub-folders) or a glob, in the order of their names below it.
 
-    Of a folder with ``images/`` and ``masks/`` only the images are taken; what a run wrote to ``out`` never is. Photos that
-    differ only in their suffix keep it in their name: "a.jpg" and "a.png" become "a_jpg" and "a_png".
+    Of a folder with ``images/`` and ``masks/`` only the images are taken; what a run wrote, to ``out`` or elsewhere among the
+    photos, never is. Photos that differ only in their suffix keep it in their name: "a.jpg" and "a.png" become "a_jpg" and
+    "a_png".
     Raises UsageError where there is none.
     """
     base = Path(query)
-    own = out is not None and out.resolve() == base.resolve() and (out / STATE).is_dir()
+    own = out is not None and out.resolve() == base.resolve() and has_run(out)
     if (base / "images").is_dir() and (base / "masks").is_dir() and not own:
         base = base / "images"
     found = find_images(base, skip=_results(out, base))
     if not base.is_dir():
         base = Path(os.path.commonpath([path.parent for path in found]))
-    results = _results(out, base)
+    folders = {folder for place in {path.parent for path in found} for folder in (place, *place.parents)}
+    runs = [folder for folder in folders if folder.is_relative_to(base) and has_run(folder)]
+    results = _results(out, base).union(*map(_written, runs))
     relative = {
         path.relative_to(base): path for path in found if results.isdisjoint((_place(path), *_place(path).parents))
     }
@@ -68,7 +71,14 @@ def _results(out: Path | None, base: Path) -> set[Path]:
     within = out.resolve() in (base.resolve(), *base.resolve().parents)
     if not within:
         return {out.resolve()}
-    return {(out / name).resolve() for name in FOLDERS} | {_place(path) for path in annotation_files(out)}
+    return _written(out)
+
+
+def _written(out: Path) -> set[Path]:
+    """The folders and files that a run writes into its folder."""
+    return {(out / name).resolve() for name in FOLDERS} | {
+        _place(path) for path in (*annotation_files(out), *result_files(out))
+    }
 
 
 def _place(path: Path) -> Path:
