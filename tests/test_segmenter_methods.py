@@ -99,7 +99,7 @@ def test_a_checkpoint_trained_anew_is_another_setting(trained, folder, capsys):
     tensors, about = checkpoint.read(own)
     checkpoint.write(own, {name: tensor + 1 for name, tensor in tensors.items()}, about)
     assert cli.main(command) == 2
-    assert "another checkpoint" in capsys.readouterr().err
+    assert "other settings (checkpoint)" in capsys.readouterr().err
 
 
 def test_a_wrong_checkpoint_is_one_clear_error(trained, tmp_path):
