@@ -69,7 +69,7 @@ class Segment:
     known: bool = False
     """Every class is known to be in every photo: the best guess of each is drawn, and --present is not asked."""
     fast: bool = False
-    """Of matching: EfficientNet-Lite0 at 384 pixels, a quarter of the time, a few points less."""
+    """Of matching: EfficientNet-Lite0 at 384 pixels, less than half of the time, a few points less."""
     resume: bool = False
     """Go on where an interrupted run stopped."""
     engine: Literal["local", "ray"] = "local"
