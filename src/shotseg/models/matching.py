@@ -37,8 +37,9 @@ WEIGHTS = {
     "border_deep": 1.6,
 }
 LEVEL = 8.6
-# The same for three shots and more, fitted on pascal_coseg15 (5 shots), clothing_ccp and coco_panoptic100 (3): the more shots, the more the
-# classifiers are worth. Two shots lie half-way. SIZE moves the level by the object's share of its photos (a log).
+# The same for three shots and more, fitted on pascal_coseg15 (5 shots), clothing_ccp and coco_panoptic100 (3): the more
+# shots, the more the classifiers are worth. Two shots lie half-way. SIZE moves the level by the object's share of its
+# photos (a log).
 MANY_WEIGHTS = dict(zip(WEIGHTS, (0.6, 3.8, 6.6, 4.9, 0.2, 2.0)))
 MANY_LEVEL, MANY_SIZE, TYPICAL_SHARE = 12.3, 0.5, 0.135
 
