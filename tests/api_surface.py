@@ -1,6 +1,6 @@
 """What users hold on to: the public names with their signatures, and the flags of the command line with their defaults.
 
-``python tests/api_surface.py`` writes them into ``api_surface.json`` beside it; a test compares, so that a change shows in review.
+``python tests/api_surface.py`` writes them into ``api_surface.json`` beside it; a test compares: a change shows in review.
 """
 
 from __future__ import annotations
