@@ -23,6 +23,7 @@ from shotseg import encoders, models
 from shotseg.cli.demo import DATA as PHOTOS
 from shotseg.data.images import read_image, read_mask
 from shotseg.data.samples import Episode
+from shotseg.encoders.features import Encoder
 from shotseg.evaluation import draws, protocols
 from shotseg.evaluation.pool import Pool
 from shotseg.models.blocks import class_guide
@@ -33,7 +34,8 @@ from shotseg.priors.objectness import border_contrast
 
 FOLDER = Path(__file__).parent
 VALUES, DRAWS = FOLDER / "own_values.safetensors", FOLDER / "own_draws.json"
-SIDE, STEP = 96, 4  # pixels at which the small models work; every fourth value of a map is kept
+LITE, BLOCKS = "efficientnet-lite0", "efficientnet-lite0-blocks"
+SIDE = 96  # pixels at which the small models work
 Values = dict[str, Tensor]
 
 
@@ -41,14 +43,14 @@ Values = dict[str, Tensor]
 
 
 @functools.cache
-def encoder(name: str = "efficientnet-lite0"):
+def encoder(name: str):
     """An encoder with the weights that come with the installation."""
     return encoders.load(name)
 
 
 def seeded(model: nn.Module) -> nn.Module:
     """A model whose weights are a function of their names and shapes; its encoder keeps its own."""
-    kept = {id(x) for x in encoder().parameters()} | {id(x) for x in encoder("efficientnet-lite0-blocks").parameters()}
+    kept = {id(x) for x in encoder(LITE).parameters()} | {id(x) for x in encoder(BLOCKS).parameters()}
     drawn = [(name, x) for name, x in model.named_parameters() if id(x) not in kept]
     drawn += [(name, x) for name, x in model.named_buffers() if name.endswith("bank")]
     with torch.no_grad():
@@ -98,19 +100,23 @@ def words_cost_nothing() -> Iterator[None]:
 # --- the systems ----------------------------------------------------------------------------------------------------
 
 
-def few_shot(name: str, on: str = "efficientnet-lite0", **options) -> Values:
-    """The logits of an episode, and its losses, of a model of that name."""
+def few_shot(name: str, on: Encoder | None = None, **options) -> Values:
+    """The logits of an episode, and the losses of those that learn, of a model of that name."""
     with words_cost_nothing(), torch.no_grad():
-        model, task = seeded(models.load(name, encoder(on), **options)), episode()
-        found = {"logits": model.predict(task).logits[..., ::STEP, ::STEP]}
-        return found | {f"loss {term}": value for term, value in model.loss(task).items()}
+        model, task = seeded(models.load(name, on or encoder(LITE), **options)), episode()
+        query = model.encode(task.query)
+        masks = None if getattr(model, "needs", "masks") == "name" else task.support_mask
+        support = model.encode_support(task.support, masks, class_names=task.class_name)
+        found = {"logits": model(query, support, task.query).logits}
+        losses = model.loss(task) if models.must_learn(name) else {}
+        return found | {f"loss {term}": value for term, value in losses.items()}
 
 
 def tlg() -> Values:
     rows = FOLDER / "rows.tmp.safetensors"
     save_file({"dress": golden.uniform("dress", (3, 8), 1)}, rows)
     try:
-        return few_shot("tlg", "efficientnet-lite0-blocks", text=str(rows), grid=8, widths=(8, 8, 16))
+        return few_shot("tlg", encoder(BLOCKS), text=str(rows), grid=8, widths=(8, 8, 16))
     finally:
         rows.unlink()
 
@@ -119,14 +125,14 @@ def weak_shot(name: str) -> Values:
     """Scores of a photo, and the losses of a pair of photos with one class known by name alone."""
     small = {"width": 32, "mask_width": 32, "queries": 6, "layers": 2, "heads": 2, "ffn": 32, "finest": 8}
     small |= {"novel": (2, 3), "simnet_width": 8, "points": 10, "distil_loss": "b0.5"} if name == "simformer" else {}
-    model = seeded(models.load(name, encoder(), classes=4, train_encoder=False, **small))
+    model = seeded(models.load(name, encoder(LITE), classes=4, train_encoder=False, **small))
     pairs = [photo("dress/0052"), photo("dress/0074")]
     images, maps = (torch.stack(parts) for parts in zip(*pairs))
     with torch.no_grad():
         layers = model(images)
         found = {
-            "scores": model.scores(images)[..., ::STEP, ::STEP],
-            "masks": layers.proposals[-1].masks[:, :, ::2, ::2],
+            "scores": model.scores(images),
+            "masks": layers.proposals[-1].masks,
         }
         if name == "maskformer":
             losses = model.loss(images, maps)
@@ -145,8 +151,8 @@ def priors() -> Values:
     """Each training-free map on one photo, or a photo and its two examples."""
     task = episode()
     with torch.no_grad():
-        query, shots = encoder()(task.query), encoder()(task.support[0])
-        mask, coarse = task.support_mask, task.query_mask[:, None, ::STEP, ::STEP].float()
+        query, shots = encoder(LITE)(task.query), encoder(LITE)(task.support[0])
+        mask, coarse = task.support_mask, task.query_mask[:, None, ::4, ::4].float()
         attention = golden.uniform("attention", (2, 1, 37, 37), 1).abs() + 0.1
         cam = golden.uniform("cam", (1, 1, 6, 6), 1).abs()
         image = (task.query[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
@@ -156,11 +162,11 @@ def priors() -> Values:
             "VTP": text.VTP(clip(), task.query, ("dress",)),
             "CLIP-ES": text.CLIP_ES_MAPS(clip(), task.query, ("dress",)),
             "PIR": refinement.PIR(cam, attention),
-            "PAR": pixel_adaptive.par(task.query, coarse)[..., ::STEP, ::STEP],
-            "PAMR": pixel_adaptive.pamr(task.query, coarse)[..., ::STEP, ::STEP],
-            "guided filter": guided_filter(coarse, task.query[..., ::STEP, ::STEP]),
+            "PAR": pixel_adaptive.par(task.query, coarse),
+            "PAMR": pixel_adaptive.pamr(task.query, coarse),
+            "guided filter": guided_filter(coarse, task.query[..., ::4, ::4]),
             "border contrast": border_contrast(query.maps[-2]),
-            "superpixels": torch.from_numpy(superpixels.slic(image, 12)[::STEP, ::STEP]).float(),
+            "superpixels": torch.from_numpy(superpixels.slic(image, 12)).float(),
         }
 
 
@@ -174,7 +180,7 @@ def matching() -> Values:
     for shown in ("dress/0092", "hair/0002"):
         result = segmenter.predict(small(shown)[0])
         for name in segmenter.classes:
-            found[f"{shown} {name} probability"] = torch.from_numpy(result.probabilities[name][::8, ::8])
+            found[f"{shown} {name} probability"] = torch.from_numpy(result.probabilities[name])
             found[f"{shown} {name} numbers"] = torch.tensor(
                 [result.present[name], result.areas[name], result.confidences[name]]
             )
@@ -183,16 +189,18 @@ def matching() -> Values:
 
 PFENET, BASE = {"size": SIDE, "width": 16}, {"base_classes": (3, 7, 9)}
 CASES: dict[str, Callable[[], Values]] = {
-    "matching and presence": matching,
+    "matching": matching,
     "priors": priors,
     "pfenet": lambda: few_shot("pfenet", **PFENET),
     "bam": lambda: few_shot("bam", **PFENET, **BASE),
     "hdmnet": lambda: few_shot("hdmnet", **PFENET, **BASE, tokens=16),
     "guided": lambda: few_shot("guided", **PFENET),
     "pi-clip": lambda: few_shot("pi-clip", **PFENET, **BASE, tokens=16, clip=clip()),
+    "pi-clip-priors": lambda: few_shot("pi-clip-priors", clip()),
+    "pi-clip-zero-shot": lambda: few_shot("pi-clip-zero-shot", clip()),
     "qgnet": lambda: few_shot("qgnet", **PFENET, segments=8),
     "qgnet with a bank": lambda: few_shot("qgnet", **PFENET, prior_source="bank", centres=4),
-    "hsnet": lambda: few_shot("hsnet", "efficientnet-lite0-blocks", widths=(8, 8, 16)),
+    "hsnet": lambda: few_shot("hsnet", encoder(BLOCKS), widths=(8, 8, 16)),
     "tlg": tlg,
     "cst": lambda: few_shot("cst", size=SIDE, supervision="pixel"),
     "corenet": lambda: few_shot("corenet", size=SIDE),
@@ -230,5 +238,8 @@ def drawn() -> dict[str, str]:
 
 
 def kept(x: Tensor) -> Tensor:
-    """What is stored of a value: maps in half precision, which is finer than the tolerance of the test."""
-    return x.detach().contiguous().half() if x.dim() > 1 else x.detach().contiguous()
+    """What is stored of a value: of a map about 24 places a side, in half precision, which is finer than the test's tolerance."""
+    if x.dim() < 2:
+        return x.detach().contiguous()
+    step = max(1, max(x.shape[-2:]) // 24)
+    return x.detach()[..., ::step, ::step].contiguous().half()
