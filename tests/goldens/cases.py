@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from unittest import mock
 
@@ -42,26 +43,33 @@ Values = dict[str, Tensor]
 # --- what goes in ---------------------------------------------------------------------------------------------------
 
 
+KEPT: set[int] = set()  # ids of the weights that several cases share: they are set once
+
+
 @functools.cache
-def encoder(name: str):
+def encoder(name: str) -> Encoder:
     """An encoder with the weights that come with the installation."""
-    return encoders.load(name)
+    return shared(encoders.load(name))
+
+
+@functools.cache
+def clip() -> Encoder:
+    return shared(seeded(tiny_clip.random()))
+
+
+def shared(model: nn.Module) -> nn.Module:
+    KEPT.update(map(id, model.parameters()))
+    return model
 
 
 def seeded(model: nn.Module) -> nn.Module:
-    """A model whose weights are a function of their names and shapes; its encoder keeps its own."""
-    kept = {id(x) for x in encoder(LITE).parameters()} | {id(x) for x in encoder(BLOCKS).parameters()}
-    drawn = [(name, x) for name, x in model.named_parameters() if id(x) not in kept]
+    """A model whose weights are a function of their names and shapes, but for those that are shared."""
+    drawn = [(name, x) for name, x in model.named_parameters() if id(x) not in KEPT]
     drawn += [(name, x) for name, x in model.named_buffers() if name.endswith("bank")]
     with torch.no_grad():
         for name, x in drawn:
             x.copy_(golden.weight(name, tuple(x.shape), 1))
     return model.eval()
-
-
-@functools.cache
-def clip():
-    return seeded(tiny_clip.random())
 
 
 @functools.cache
@@ -113,27 +121,22 @@ def few_shot(name: str, on: Encoder | None = None, **options) -> Values:
 
 
 def tlg() -> Values:
-    rows = FOLDER / "rows.tmp.safetensors"
-    save_file({"dress": golden.uniform("dress", (3, 8), 1)}, rows)
-    try:
+    with TemporaryDirectory() as folder:
+        rows = Path(folder, "rows.safetensors")
+        save_file({"dress": golden.uniform("dress", (3, 8), 1)}, rows)
         return few_shot("tlg", encoder(BLOCKS), text=str(rows), grid=8, widths=(8, 8, 16))
-    finally:
-        rows.unlink()
 
 
 def weak_shot(name: str) -> Values:
     """Scores of a photo, and the losses of a pair of photos with one class known by name alone."""
-    small = {"width": 32, "mask_width": 32, "queries": 6, "layers": 2, "heads": 2, "ffn": 32, "finest": 8}
-    small |= {"novel": (2, 3), "simnet_width": 8, "points": 10, "distil_loss": "b0.5"} if name == "simformer" else {}
-    model = seeded(models.load(name, encoder(LITE), classes=4, train_encoder=False, **small))
+    options = {"width": 32, "mask_width": 32, "queries": 6, "layers": 2, "heads": 2, "ffn": 32, "finest": 8}
+    options |= {"novel": (2, 3), "simnet_width": 8, "points": 10, "distil_loss": "b0.5"} if name == "simformer" else {}
+    model = seeded(models.load(name, encoder(LITE), classes=4, train_encoder=False, **options))
     pairs = [photo("dress/0052"), photo("dress/0074")]
     images, maps = (torch.stack(parts) for parts in zip(*pairs))
     with torch.no_grad():
         layers = model(images)
-        found = {
-            "scores": model.scores(images),
-            "masks": layers.proposals[-1].masks,
-        }
+        found = {"scores": model.scores(images), "masks": layers.proposals[-1].masks}
         if name == "maskformer":
             losses = model.loss(images, maps)
         else:
