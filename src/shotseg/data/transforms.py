@@ -168,9 +168,6 @@ class Augmentation:
         return random_jitter(image, mask, generator, self.jitter) if self.jitter else (image, mask)
 
 
-Transform = Callable[[np.ndarray, np.ndarray | None], Pair]
-
-
 def as_tensors(image: np.ndarray, mask: np.ndarray | None = None) -> Pair:
     """A photo and its mask as tensors at their own size."""
     return _resized(image, mask, (image.shape[0], image.shape[1]))
