@@ -127,5 +127,6 @@ def test_no_module_reads_the_private_names_of_another(path):
 
 
 def test_private_names_are_seen_however_they_are_read():
-    text = "from shotseg.data.folder import _a\nfrom shotseg.data import folder as f\nimport shotseg.x as x\nf._b, x._c, f.d, s._e"
+    text = "from shotseg.data.folder import _a\nfrom shotseg.data import folder as f\nimport shotseg.x as x\n"
+    text += "f._b, x._c, f.d, self._e"
     assert private_names_of_other_modules(text) == {"_a", "f._b", "x._c"}

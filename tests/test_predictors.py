@@ -1,5 +1,6 @@
 """The three predictors: one contract, classes that come and go, photos kept encoded, memory that is bounded."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -11,12 +12,17 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import shotseg
+from shotseg.data.images import read_mask, write_bytes, write_png
 from shotseg.data.samples import Sample
 from shotseg.encoded import Encoded
 from shotseg.errors import InputError, UsageError
 from shotseg.labeller import Labeller
 from shotseg.overlay import PALETTE
+from shotseg.photo import read_photo
 from shotseg.predictor import Predictor
+from shotseg.result import Result
+from shotseg.runs import find_photos, segment_folder
+from shotseg.runs.engines import Actor
 from shotseg.segmenter import Segmenter
 from shotseg.semantic import Scores, SemanticSegmenter
 
@@ -54,6 +60,40 @@ def same(a, b, atol=0.0):
 def test_every_predictor_keeps_the_one_contract(kind):
     assert issubclass(kind, Predictor)
     assert not kind.__abstractmethods__
+
+
+class Brightness(Predictor):
+    """No more than the contract asks for."""
+
+    @property
+    def classes(self):
+        return ("bright",)
+
+    def predict_batch(self, photos):
+        images = [read_photo(photo) for photo in photos]
+        bright = [(image.mean(2) / 255).astype(np.float32) for image in images]
+        return [Result(x, self.classes, (p > 0.5).astype(np.uint8), {"bright": p}) for x, p in zip(images, bright)]
+
+    def save(self, path):
+        write_bytes(path, b"")
+
+    @classmethod
+    def load(cls, path, *, device="auto"):
+        return cls(device)
+
+
+def test_what_keeps_the_contract_and_no_more_goes_through_a_folder_with_a_report(tmp_path):
+    for i in range(3):
+        write_png(tmp_path / "photos" / f"{i}.png", picture((250, 250, 250), seed=i)[0])
+    photos = find_photos(tmp_path / "photos")
+    summary = segment_folder(Brightness("cpu"), photos, tmp_path / "out", batch=2)
+    assert (summary.photos, summary.failed) == (3, 0)
+    assert "bright" in summary.report.read_text(encoding="utf-8")
+    found = Brightness("cpu").predict(photos[0].path)
+    assert np.array_equal(read_mask(tmp_path / "out/labels/0.png", labels=True), found.labels) and found.labels.any()
+    rows = {"photo": [json.dumps(dataclasses.asdict(photos[1]))]}
+    (entry,) = Actor(Brightness, "kept", "cpu", str(tmp_path / "there"))(rows, batch=1)["entry"]
+    assert json.loads(entry)["record"]["error"] is None
 
 
 def test_a_labeller_predicts_a_sample_by_its_tags_as_by_the_names(monkeypatch):

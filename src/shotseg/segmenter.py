@@ -93,6 +93,7 @@ class Segmenter(Predictor):
         return tuple(self._known)
 
     @property
+    @in_turns
     def thumbnails(self) -> dict[str, list[np.ndarray]]:
         """Class name -> pictures (h, w, 3) uint8 of the shots that were added, tinted in the colour of the class."""
         colours = {name: np.uint8(i + 1) for i, name in enumerate(self.classes)}

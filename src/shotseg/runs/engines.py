@@ -163,7 +163,7 @@ def run_on_ray(segmenter: Predictor, photos: Sequence[PhotoFile], out: Path, bat
 class Actor:
     """A copy of the segmenter in a Ray actor."""
 
-    def __init__(self, kind: Any, support: str, device: str, out: str):
+    def __init__(self, kind: type[Predictor], support: str, device: str, out: str):
         self.segmenter, self.out = kind.load(support, device=device), Path(out)
 
     def __call__(self, rows: dict[str, Any], batch: int) -> dict[str, Any]:
