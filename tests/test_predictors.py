@@ -260,7 +260,8 @@ def test_deciding_in_bands_is_deciding_at_once(size, names, sides, monkeypatch):
     monkeypatch.setattr("shotseg.semantic.BAND", 300)
     generator = torch.Generator().manual_seed(0)
     scales = [torch.rand(len(names), *side, generator=generator) for side in sides]
-    labels, present = Scores(names, scales, size).decided()
+    scores = Scores.of(names, scales, size)
+    labels, present = scores.decided()
     enlarged = [torch.nn.functional.interpolate(s[None], size, mode="bilinear", align_corners=False)[0] for s in scales]
     whole = torch.stack(enlarged).mean(0)
     whole = (whole / whole.sum(0)).numpy()
@@ -270,11 +271,16 @@ def test_deciding_in_bands_is_deciding_at_once(size, names, sides, monkeypatch):
     ranked = np.sort(expected, 0)
     sure = ranked[-1] - ranked[-2] > 1e-5
     assert np.array_equal(labels[sure], expected.argmax(0)[sure]) and sure.mean() > 0.9
-    found = Scores(names, scales, size).cpu()
+    found = scores.cpu()
     assert list(found) == classes and len(found) == len(classes)
     for name in classes:
         np.testing.assert_allclose(found[name], whole[names.index(name)], atol=1e-5)
         assert present[name] == pytest.approx(whole[names.index(name)].max(), abs=1e-5)
+
+
+def test_without_a_background_class_every_pixel_is_of_some_class():
+    assert Scores.of(["a", "b"], [torch.zeros(2, 3, 4)], (6, 8)).decided()[0].min() == 1
+    assert Scores.of(["background", "b"], [torch.zeros(2, 3, 4)], (6, 8)).decided()[0].max() == 0
 
 
 def test_forty_classes_of_twelve_megapixels_take_less_than_a_quarter_of_their_scores():

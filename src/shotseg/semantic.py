@@ -40,18 +40,26 @@ class LabelMap(Result):
 class Scores(Mapping[str, np.ndarray]):
     """Class name -> probability (H, W) float32, made when it is asked for: at a photo's size all of them take gigabytes.
 
-    names:  of the model's classes, where the background is one.
-    scales: the scores of each scale (C, h, w), C as ``names``; they are kept.       size: (H, W) of the photo.
+    names:  of the classes, without a background.       size: (H, W) of the photo.
+    scales: the scores of each scale (N + 1, h, w), at least 0, the background's first or -1 where it is no class; they are kept.
     """
 
     def __init__(self, names: Sequence[str], scales: Sequence[Tensor], size: tuple[int, int]):
-        self._names, self._scales, self._size = names, scales, size
-        self._rows = {name: i for i, name in enumerate(names) if name != BACKGROUND}
-        self._background = [i for i, name in enumerate(names) if name == BACKGROUND]
+        self._rows = {name: i for i, name in enumerate(names, 1)}
+        self._scales, self._size = list(scales), size
+
+    @classmethod
+    def of(cls, names: Sequence[str], scales: Sequence[Tensor], size: tuple[int, int]) -> Scores:
+        """names, scales: as a model has them, a background among them or not; without one nothing is background."""
+        rows = [i for i, name in enumerate(names) if name != BACKGROUND]
+        rest = [i for i, name in enumerate(names) if name == BACKGROUND]
+        first = [scores[rest] if rest else torch.full_like(scores[:1], -1) for scores in scales]
+        ordered = [torch.cat([background, scores[rows]]) for background, scores in zip(first, scales)]
+        return cls([names[i] for i in rows], ordered, size)
 
     def __getitem__(self, name: str) -> np.ndarray:
         row = self._rows[name]
-        own = self._mean([resize_logits(scores[row : row + 1], self._size) for scores in self._scales])
+        own = _mean([resize_logits(scores[row : row + 1], self._size) for scores in self._scales])
         return (own / self._total)[0].cpu().numpy()
 
     def __iter__(self) -> Iterator[str]:
@@ -62,32 +70,30 @@ class Scores(Mapping[str, np.ndarray]):
 
     def cpu(self) -> Scores:
         """The same, kept in the machine's own memory."""
-        return Scores(self._names, [scores.cpu() for scores in self._scales], self._size)
+        return Scores(tuple(self), [scores.cpu() for scores in self._scales], self._size)
 
     def decided(self) -> tuple[np.ndarray, dict[str, float]]:
         """The label map (H, W) uint8, 0 = background, and of each class the probability of its surest pixel; in bands of rows."""
-        (height, width), classes = self._size, list(self._rows.values())
+        height, width = self._size
         step = max(1, BAND // (width * len(self._scales[0])))
-        labels, surest = np.empty(self._size, np.uint8), torch.zeros(len(classes), device=self._scales[0].device)
+        labels, surest = np.empty(self._size, np.uint8), self._scales[0].new_zeros(len(self))
         for top in range(0, height, step):
             rows = slice(top, top + step)
-            scores = self._mean([resize_rows(scores, self._size, rows) for scores in self._scales])
+            scores = _mean([resize_rows(scores, self._size, rows) for scores in self._scales])
             scores /= self._total[:, rows]
-            own = scores[classes]
-            rest = scores[self._background].sum(0, keepdim=True) if self._background else torch.full_like(own[:1], -1.0)
-            labels[rows] = winners(torch.cat([rest, own])).cpu().numpy()
-            surest = torch.maximum(surest, own.amax((1, 2)))
-        return labels, dict(zip(self._rows, surest.tolist()))
+            labels[rows] = winners(scores).cpu().numpy()
+            surest = torch.maximum(surest, scores[1:].amax((1, 2)))
+        return labels, dict(zip(self, surest.tolist()))
 
     @cached_property
     def _total(self) -> Tensor:
         """(1, H, W): by what scores are divided. Enlarging is linear, so the sum may come first."""
-        sums = [resize_logits(scores.sum(0, keepdim=True), self._size) for scores in self._scales]
-        return self._mean(sums).clamp(min=1e-8)
+        sums = [resize_logits(scores.clamp(min=0).sum(0, keepdim=True), self._size) for scores in self._scales]
+        return _mean(sums).clamp(min=1e-8)
 
-    @staticmethod
-    def _mean(scales: Sequence[Tensor]) -> Tensor:
-        return scales[0] if len(scales) == 1 else torch.stack(list(scales)).mean(0)
+
+def _mean(scales: Sequence[Tensor]) -> Tensor:
+    return scales[0] if len(scales) == 1 else torch.stack(list(scales)).mean(0)
 
 
 class SemanticSegmenter(Predictor):
@@ -123,7 +129,9 @@ class SemanticSegmenter(Predictor):
     def predict(self, photo: Photo) -> LabelMap:
         """Label one photo of any size. A background class, if the model has one, is label 0; scores are made to sum to 1."""
         image = read_photo(photo)
-        scores = Scores(self._names, self.model.scores_by_scale(self.model.fit(image), self.inference), image.shape[:2])
+        scores = Scores.of(
+            self._names, self.model.scores_by_scale(self.model.fit(image), self.inference), image.shape[:2]
+        )
         labels, present = scores.decided()
         return LabelMap(image, self.classes, labels, scores.cpu(), self.soft, present=present)
 
