@@ -24,7 +24,7 @@ from shotseg import data
 from shotseg.cli import main as shotseg
 from shotseg.data import transforms
 from shotseg.evaluation import controls, results
-from shotseg.training import checkpoint, loop, qgnet
+from shotseg.training import checkpoint, loop, qgnet_training
 from shotseg.training import recipe as recipes
 from shotseg.training.contrastive import prior_map
 from shotseg.training.data import views
@@ -55,7 +55,7 @@ def trained(variant: str, seed: int, arguments: argparse.Namespace) -> Path:
     torch.manual_seed(seed)  # the parts that the variants share begin alike
     model = checkpoint.make_model(recipe, len(choice.train.classes))
     if variant == "qgnet":
-        qgnet.load_extractor(model.extractor, arguments.extractor)
+        qgnet_training.load_extractor(model.extractor, arguments.extractor)
     task = FewShot(recipe, choice, model, arguments.out / "features", f"compare {arguments.extractor}")
     return loop.train(task, recipe, out, resume=True, device=arguments.device).best
 

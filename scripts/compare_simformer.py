@@ -26,7 +26,7 @@ from shotseg.evaluation.counts import resamples
 from shotseg.training import checkpoint
 from shotseg.training import recipe as recipes
 from shotseg.training import run as training
-from shotseg.training import weak_shot as task
+from shotseg.training import weak_shot_training as task
 
 RECIPES = {"pascal": "tiny", "clothing": "tiny-clothing", "camvid": "tiny-camvid"}
 OFF = {"complement": 0.0, "similarity": 0.0, "distil": 0.0}

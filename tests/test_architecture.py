@@ -22,12 +22,17 @@ ORDER = [
     "evaluation",
     "photo",
     "result",
+    "predictor",
+    "encoded",
+    "support_file",
     "segmenter",
     "semantic",
     "labeller",
 ]
 ORDER += ["report", "runs", "web", "cli"]
 EVERYWHERE = {"errors", ""}  # "" is the package itself (its version)
+LONGEST = 400  # lines
+LONG_PAPERS = {"models/hdmnet.py"}  # a paper may be longer than it should be: it is one file
 MODULES = sorted(SOURCE.rglob("*.py"))
 
 
@@ -75,3 +80,53 @@ def test_help_answers_without_loading_torch():
     assert done.returncode == 0, done.stderr
     assert "segment" in done.stdout
     print(f"--help took {time.perf_counter() - start:.2f} s")
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def test_the_order_names_every_room_and_no_other():
+    assert {room_of(path) for path in MODULES} - {"__init__", "__main__"} == set(ORDER)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_no_file_is_longer_than_a_reader_takes_in(path):
+    lines = len(path.read_text().splitlines())
+    assert lines <= LONGEST or path.relative_to(SOURCE).as_posix() in LONG_PAPERS, f"{lines} lines; divide it"
+
+
+def test_files_of_two_rooms_have_two_names():
+    """``reference/x.py`` reads what the authors of ``models/x.py`` released, and is called so."""
+    rooms: dict[str, set[str]] = {}
+    for path in MODULES:
+        rooms.setdefault(path.stem, set()).add(room_of(path))
+    doubled = {name: sorted(found) for name, found in rooms.items() if len(found) > 1 and name != "__init__"}
+    assert not {name: found for name, found in doubled.items() if found != ["models", "reference"]}
+
+
+def private_names_of_other_modules(text: str) -> set[str]:
+    """Names that begin with one underscore and are read of a module of shotseg, imported or as its attribute."""
+    tree, found, modules = ast.parse(text), set(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "shotseg":
+            modules |= {alias.asname or alias.name for alias in node.names}
+            found |= {alias.name for alias in node.names if alias.name.startswith("_") and alias.name[1] != "_"}
+        elif isinstance(node, ast.Import):
+            modules |= {alias.asname for alias in node.names if alias.asname and alias.name.startswith("shotseg.")}
+    for node in ast.walk(tree):
+        private = isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__")
+        if private and isinstance(node.value, ast.Name) and node.value.id in modules:
+            found.add(f"{node.value.id}.{node.attr}")
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_no_module_reads_the_private_names_of_another(path):
+    assert not private_names_of_other_modules(path.read_text())
+
+
+def test_private_names_are_seen_however_they_are_read():
+    text = "from shotseg.data.folder import _a\nfrom shotseg.data import folder as f\nimport shotseg.x as x\n"
+    text += "f._b, x._c, f.d, self._e"
+    assert private_names_of_other_modules(text) == {"_a", "f._b", "x._c"}

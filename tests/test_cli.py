@@ -58,7 +58,7 @@ def test_every_verb_explains_itself_with_an_example(verb, capsys):
 
 
 def test_a_fault_of_ours_is_one_line_too(capsys, monkeypatch):
-    from shotseg.cli.listing import List
+    from shotseg.cli.catalogue import List
 
     def broken(self):
         raise ZeroDivisionError("division\nby zero")
@@ -71,7 +71,7 @@ def test_a_fault_of_ours_is_one_line_too(capsys, monkeypatch):
 
 
 def test_an_interrupt_is_130_and_one_line(capsys, monkeypatch):
-    from shotseg.cli.listing import List
+    from shotseg.cli.catalogue import List
 
     def interrupted(self):
         raise KeyboardInterrupt

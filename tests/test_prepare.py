@@ -13,7 +13,7 @@ from shotseg.data import list_datasets, load
 from shotseg.data.episodes import EpisodeSampler
 from shotseg.data.images import read_mask
 from shotseg.data.manifest import Manifest
-from shotseg.data.prepare import prepare
+from shotseg.data.preparation import prepare
 from shotseg.data.sets import coco_masks, spec
 from shotseg.errors import InputError, UsageError
 
@@ -377,7 +377,7 @@ def test_missing_archives_are_downloaded_where_the_host_allows_it(tmp_path, monk
 def test_a_killed_conversion_goes_on_and_ends_in_the_same_files(tmp_path, made, monkeypatch):
     root, done = tmp_path / "again", made("pascal5i")[1]
     shutil.copytree(made("pascal5i")[0], root, ignore=shutil.ignore_patterns("shotseg"))
-    from shotseg.data import prepare as module
+    from shotseg.data import preparation as module
 
     convert, calls = module._photo, []
 
@@ -403,7 +403,7 @@ def test_a_killed_conversion_goes_on_and_ends_in_the_same_files(tmp_path, made, 
 def test_a_finished_data_set_is_not_converted_again(tmp_path, monkeypatch):
     root = miniatures.chest(tmp_path)
     first = prepare("chest_xray", root, quiet=True)
-    from shotseg.data import prepare as module
+    from shotseg.data import preparation as module
 
     before = tree(first.folder)
     monkeypatch.setattr(module, "_photo", lambda *_: pytest.fail("converted again"))

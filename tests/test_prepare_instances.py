@@ -9,7 +9,7 @@ import pytest
 
 import miniatures
 from shotseg.cli import main
-from shotseg.data.prepare import prepare
+from shotseg.data.preparation import prepare
 from shotseg.data.sets.coco_masks import decode, polygon
 from shotseg.errors import InputError
 from test_prepare_odd import left_out

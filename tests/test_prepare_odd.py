@@ -10,9 +10,9 @@ from PIL import Image
 import miniatures
 from shotseg.cli import main
 from shotseg.data import load
-from shotseg.data import prepare as module
+from shotseg.data import preparation as module
 from shotseg.data.images import read_mask
-from shotseg.data.prepare import MOST_LEFT_OUT, prepare
+from shotseg.data.preparation import MOST_LEFT_OUT, prepare
 from shotseg.data.sets.files import matlab
 from shotseg.errors import InputError
 

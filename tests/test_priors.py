@@ -13,7 +13,7 @@ from shotseg.priors.pixel_adaptive import pamr, par
 from shotseg.priors.refinement import CLIP_ES, PIR, balance, box_mask
 from shotseg.priors.superpixels import felzenszwalb, region_average, slic
 from shotseg.priors.text import CLIP_ES_MAPS, VTP, TextPrior, as_released
-from shotseg.priors.visual import clip_vvp, correspondence, masked_average, max_cosine, min_max, prior_mask, vvp
+from shotseg.priors.visual import correspondence, masked_average, max_cosine, min_max, vvp
 
 
 def small_clip(**vision):
@@ -66,7 +66,6 @@ def test_shots_that_are_the_same_give_the_one_shot_prior():
     mask[..., 4:12, 6:20] = 1
     mask[..., 12:, :] = 255
     three = one.expand(-1, 3, -1, -1, -1), mask.expand(-1, 3, -1, -1)
-    torch.testing.assert_close(prior_mask(query, *three), prior_mask(query, one, mask))
     torch.testing.assert_close(vvp([query], [three[0]], three[1]), vvp([query], [one], mask))
     assert vvp([query, query], [three[0]] * 2, three[1], shots="concat").shape == (1, 6, 5, 6)
 
@@ -77,7 +76,7 @@ def test_pixels_marked_to_be_ignored_are_no_foreground_of_a_prior():
     mask[..., 1:3, 1:3] = 1
     ignored = mask.clone()
     ignored[..., 3, :] = 255
-    torch.testing.assert_close(prior_mask(query, support, mask), prior_mask(query, support, ignored))
+    torch.testing.assert_close(vvp([query], [support], mask), vvp([query], [support], ignored))
 
 
 @pytest.mark.parametrize("end", ["inclusive", "exclusive"])
@@ -163,14 +162,6 @@ def test_a_text_prior_takes_any_size_and_lies_between_zero_and_one(clip, prior):
     assert maps.shape == (2, 1, 4, 6) and float(maps.min()) >= 0 and float(maps.max()) <= 1
     assert all(parameter.grad is None for parameter in clip.parameters())
     assert prior(clip, torch.rand(1, 3, 29, 41), ["cat"], size=(16, 64)).shape == (1, 1, 2, 8)
-
-
-def test_the_visual_prior_of_photos_takes_photos_of_two_sizes(clip):
-    query, support, mask = torch.rand(2, 3, 32, 41), torch.rand(2, 3, 3, 24, 30), torch.zeros(2, 3, 24, 30)
-    mask[..., 4:20, 6:22] = 1
-    maps = clip_vvp(clip, query, support, mask)
-    assert maps.shape == (2, 2, 4, 6) and float(maps.min()) >= 0 and float(maps.max()) <= 1
-    assert clip_vvp(clip, query, support, mask, released=True).shape == (2, 6, 4, 5)
 
 
 def test_the_visual_prior_of_a_photo_and_itself_is_highest_on_the_object(clip):

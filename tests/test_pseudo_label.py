@@ -111,11 +111,13 @@ def test_a_resumed_run_does_what_is_missing_and_what_has_other_classes_now(photo
     before = pictures(tmp_path)
     seen = []
     predict = Labeller.predict
-    monkeypatch.setattr(
-        Labeller,
-        "predict",
-        lambda self, photo, names: seen.append((photo.id, tuple(names))) or predict(self, photo, names),
-    )
+
+    def heard(self, photo):
+        result = predict(self, photo)
+        seen.append((photo.id, result.classes))
+        return result
+
+    monkeypatch.setattr(Labeller, "predict", heard)
     (tmp_path / "masks/red/a.png").unlink()
     assert label(photos, table, tmp_path, "--resume") == 0
     assert seen == [("a.jpg", ("green", "red"))] and pictures(tmp_path) == before

@@ -16,7 +16,6 @@ import golden
 from shotseg import cli, data, encoders
 from shotseg.data import weak_shot
 from shotseg.data.images import read_mask, write_png
-from shotseg.data.pairs import PairSampler
 from shotseg.data.weak_shot import WeakShotData
 from shotseg.errors import InputError, UsageError
 from shotseg.evaluation import semantic
@@ -29,7 +28,8 @@ from shotseg.overlay import PALETTE
 from shotseg.semantic import SemanticSegmenter
 from shotseg.training import checkpoint
 from shotseg.training import recipe as recipes
-from shotseg.training import weak_shot as task
+from shotseg.training import weak_shot_training as task
+from shotseg.training.pairs import PairSampler
 from shotseg.training.run import train
 
 CLASSES = ["background", "sky", "tree", "car", "dog"]

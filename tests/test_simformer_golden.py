@@ -8,7 +8,6 @@ import torch
 
 import golden
 from shotseg.data import transforms
-from shotseg.data.pairs import PairSampler
 from shotseg.errors import InputError
 from shotseg.evaluation import semantic
 from shotseg.models.blocks import set_criterion as criterion
@@ -25,6 +24,7 @@ from shotseg.models.blocks.set_criterion import DICE, FOCAL, Proposals, Targets
 from shotseg.models.maskformer import semantic as semantic_scores
 from shotseg.models.simformer import SimFormer, pseudo_label
 from shotseg.reference import simformer as reference
+from shotseg.training.pairs import PairSampler
 from shotseg.training.short_crop import padded
 
 BASE, NOVEL, CLASSES = [0, 1, 2, 4, 6], [3, 5, 7], 8

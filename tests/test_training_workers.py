@@ -10,7 +10,7 @@ import torch
 import tiny_clip
 from shotseg import encoders
 from shotseg.errors import InputError
-from shotseg.training import base_learner, checkpoint, contrastive, few_shot, momentum, run, weak_shot
+from shotseg.training import base_training, checkpoint, contrastive, few_shot, momentum, run, weak_shot_training
 from shotseg.training.data import views
 from training_miniature import settings, squares
 
@@ -23,9 +23,9 @@ def photos(tmp_path_factory):
 def task(recipe, root, out):
     """What the loop trains by a recipe."""
     if recipe.model.name == "simformer":
-        train, held_out = weak_shot.views(recipe, root)
+        train, held_out = weak_shot_training.views(recipe, root)
         model = checkpoint.make_model(recipe, len(train.classes), novel=train.novel)
-        return weak_shot.WeakShot(recipe, train, held_out, model)
+        return weak_shot_training.WeakShot(recipe, train, held_out, model)
     if recipe.model.name == "contrastive":
         found = contrastive.collect(recipe, root)
         model = momentum.Contrastive(encoders.load(recipe.model.encoder, "random"), recipe.contrastive, 4)
@@ -34,7 +34,7 @@ def task(recipe, root, out):
         return own
     choice = views(recipe.data, root)
     model = checkpoint.make_model(recipe, len(choice.train.classes))
-    kind = base_learner.BaseTraining if recipe.model.name == "base-learner" else few_shot.FewShot
+    kind = base_training.BaseTraining if recipe.model.name == "base-learner" else few_shot.FewShot
     return kind(recipe, choice, model)
 
 

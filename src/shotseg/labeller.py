@@ -14,10 +14,10 @@ import torch
 
 from shotseg.data import images as files
 from shotseg.data.samples import Sample
-from shotseg.device import pick_device
 from shotseg.errors import InputError, UsageError
 from shotseg.overlay import PALETTE
-from shotseg.photo import Photo, check_classes, read_photo
+from shotseg.photo import Photo, check_classes, read_photo, title
+from shotseg.predictor import Predictor
 from shotseg.priors import label_files, pseudo_masks
 from shotseg.priors.cut import Labels
 from shotseg.result import Result
@@ -56,7 +56,7 @@ class PseudoLabel(Result):
         files.write_png(Path(folder, "labels", f"{name}.png"), self.labels, palette=PALETTE)
 
 
-class Labeller:
+class Labeller(Predictor):
     """Photos and the names of what they show in, pseudo masks out.
 
     classes:   every class of the data set, in the order of their values in the label maps.
@@ -83,14 +83,27 @@ class Labeller:
             raise UsageError(f"mode {mode!r}: choose one of {', '.join(get_args(Labels))}")
         if layout not in (None, *get_args(label_files.Layout)):
             raise UsageError(f"layout {layout!r}: choose one of {', '.join(get_args(label_files.Layout))}, or None")
-        self.classes, self.mode, self.layout, self.device = tuple(classes), mode, layout, pick_device(device)
+        super().__init__(device)
+        self._classes, self.mode, self.layout = tuple(classes), mode, layout
         self.settings = {"generator": generator, "mode": mode, "layout": layout, **options}
-        self.thumbnails: dict[str, list[np.ndarray]] = {}
         self.generator = pseudo_masks.load(generator, self.device, classes=self.classes, **options)
         self.cut = self.generator.cut
 
-    def predict(self, photo: Photo, names: Sequence[str]) -> PseudoLabel:
-        """The pseudo masks of one photo. Raises UsageError for a name that is not among the classes."""
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Every class of the data set, in the order of their values in the label maps."""
+        return self._classes
+
+    def predict(self, photo: Photo, names: Sequence[str] | None = None) -> PseudoLabel:
+        """The pseudo masks of one photo.
+
+        names: what it shows; None: the ``tags`` of a Sample, which are positions in :attr:`classes`.
+        Raises UsageError for a name that is not among the classes, and where nothing says what the photo shows.
+        """
+        if names is None:
+            if not isinstance(photo, Sample):
+                raise UsageError(f"{title(photo)}: nothing says what it shows; give names, or a Sample with tags")
+            names = [self.classes[i] for i in sorted(photo.tags)]
         if unknown := set(names) - set(self.classes):
             raise UsageError(f"no class {sorted(unknown)[0]!r}; there is {', '.join(self.classes)}")
         image = read_photo(photo)
@@ -109,9 +122,9 @@ class Labeller:
             present=dict.fromkeys(names, 1.0),
         )
 
-    def predict_batch(self, photos: Iterable[Sample]) -> list[PseudoLabel]:
-        """The pseudo masks of photos whose ``tags`` are positions in ``classes``."""
-        return [self.predict(photo, [self.classes[i] for i in sorted(photo.tags)]) for photo in photos]
+    def predict_batch(self, photos: Iterable[Photo]) -> list[PseudoLabel]:
+        """The pseudo masks of Samples, by their ``tags``."""
+        return [self.predict(photo) for photo in photos]
 
     def save(self, path: str | Path) -> None:
         """Keep how this Labeller was made (JSON), for ``Labeller.load`` on another machine."""

@@ -2,65 +2,35 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import json
-import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save as serialise
 from torch import Tensor
 
-from shotseg import encoders, models
+from shotseg import encoders, models, support_file
 from shotseg.data import images as files
 from shotseg.data import transforms
 from shotseg.data.samples import Support
-from shotseg.device import pick_device
-from shotseg.encoders.features import Features
-from shotseg.errors import InputError, UsageError, first_line, note
+from shotseg.encoded import Encoded
+from shotseg.errors import InputError, UsageError, note
 from shotseg.models import presence
 from shotseg.models.strokes import Strokes, competing, follow
 from shotseg.overlay import draw
 from shotseg.photo import Photo, check_classes, is_one, read_photo, read_shot, title
+from shotseg.predictor import Predictor, in_turns
 from shotseg.priors import pseudo_masks
 from shotseg.result import Result, winners
 from shotseg.training import checkpoint as trained
 
-FORMAT = "shotseg-support-2"
 COARSE = 4  # a photo so many times the working size gets contours that are off by several pixels
-NEEDED = {"method", "encoder", "options", "classes"}  # of a support file's header
+THUMBNAIL = 320  # longer side of the picture of an example, at most
 
 
-def _alone(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Threads take turns: a class is added between two predictions, never within one."""
-
-    @functools.wraps(method)
-    def held(self: Segmenter, *args: Any, **options: Any) -> Any:
-        with self._lock:
-            return method(self, *args, **options)
-
-    return held
-
-
-@dataclass(frozen=True, eq=False)
-class Encoded:
-    """A photo that went through the encoder: the classes may change, it need not be encoded again.
-
-    image: (H, W, 3) uint8 RGB.   resized: (3, h, w) float in [0, 1], as it was encoded.   features: of it, batch 1.
-    """
-
-    image: np.ndarray
-    resized: Tensor
-    features: Features
-
-
-class Segmenter:
+class Segmenter(Predictor):
     """Few-shot segmentation: ``add`` classes once, ``predict`` photos as often as you like.
 
     method:  a name of ``shotseg.list_models()``.
@@ -86,8 +56,7 @@ class Segmenter:
         present: float | None = 0.5,
         **options: Any,
     ):
-        self._lock = threading.RLock()
-        self.device = pick_device(device)
+        super().__init__(device)
         self.options = options
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         if self.checkpoint is None:
@@ -116,12 +85,22 @@ class Segmenter:
         self.present = present
         self._known: dict[str, Support] = {}
         self._added: dict[str, list[Support]] = {}  # shots since, not yet merged: classifiers are fitted once for all
-        self.thumbnails: dict[str, list[np.ndarray]] = {}
+        self._shown: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}  # of each shot a small photo and its mask
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The classes added so far, in order."""
         return tuple(self._known)
+
+    @property
+    @in_turns
+    def thumbnails(self) -> dict[str, list[np.ndarray]]:
+        """Class name -> pictures (h, w, 3) uint8 of the shots that were added, tinted in the colour of the class."""
+        colours = {name: np.uint8(i + 1) for i, name in enumerate(self.classes)}
+        return {
+            name: [draw(image, np.where(mask == 1, colours[name], np.uint8(0))) for image, mask in shown]
+            for name, shown in self._shown.items()
+        }
 
     @property
     def _supports(self) -> dict[str, Support]:
@@ -138,11 +117,11 @@ class Segmenter:
         return getattr(self.model, "needs", "masks")
 
     def __repr__(self) -> str:
-        counts = {name: len(self.thumbnails[name]) for name in self.classes}  # a support file holds no photos to count
+        counts = {name: len(self._shown[name]) for name in self.classes}  # a support file holds no photos to count
         shots = ", ".join(f"{name} ({count})" if count else name for name, count in counts.items())
         return f"<Segmenter {self.method} on {self.encoder}, {self.device}: {shots or 'no class yet'}>"
 
-    @_alone
+    @in_turns
     @torch.no_grad()
     def add(self, name: str, images: Sequence[Photo] = (), masks: Sequence[Any] | None = None) -> None:
         """Learn a class from its photos; each is encoded here, once. A second call adds shots to the class.
@@ -156,7 +135,7 @@ class Segmenter:
         check_classes({*self.classes, name}, "add")
         if self.needs == "name":
             self._known[name] = self.model.encode_support(None, None, class_names=(name,))
-            self.thumbnails.setdefault(name, [])
+            self._shown.setdefault(name, [])
             return
         if is_one(images):
             images, masks = [images], None if masks is None else [masks]
@@ -172,10 +151,10 @@ class Segmenter:
         if name not in self._known:
             self._known[name] = supports.pop(0)
         self._added.setdefault(name, []).extend(supports)
-        self.thumbnails.setdefault(name, []).extend(picture for _, picture in shots)
+        self._shown.setdefault(name, []).extend(small for _, small in shots)
 
-    def _support_of(self, name: str, photo: Photo, mask: Any) -> tuple[Support, np.ndarray]:
-        """The support of one shot, and its picture for reports."""
+    def _support_of(self, name: str, photo: Photo, mask: Any) -> tuple[Support, tuple[np.ndarray, np.ndarray]]:
+        """The support of one shot, and the shot itself made small."""
         image, known = read_shot(photo, mask)
         if known is None and self.needs == "masks":
             known = pseudo_masks.from_name(image, name, self.device)
@@ -187,9 +166,37 @@ class Segmenter:
         features = self.model.encode(resized[None])
         masks = None if target is None else target[None]
         support = presence.encode_shot(self.model, resized[None], masks, features, (name,))
-        colour = self.classes.index(name) if name in self._known else len(self._known)
         shown = np.zeros(image.shape[:2], np.uint8) if known is None else known
-        return support, draw(*_small(image, shown, label=colour + 1))
+        step = max(1, -(-max(shown.shape) // THUMBNAIL))
+        return support, (image[::step, ::step].copy(), shown[::step, ::step].copy())
+
+    @in_turns
+    def remove(self, name: str) -> None:
+        """Forget a class; those after it move up. Raises UsageError where there is none of the name."""
+        self._check_known(name)
+        for held in (self._known, self._added, self._shown):
+            held.pop(name, None)
+
+    @in_turns
+    def rename(self, old: str, new: str) -> None:
+        """Give a class another name; its place and what was learnt of it stay. A model that reads names reads the new one.
+
+        Raises UsageError where there is no class ``old``, and for a name that is another class's or cannot be a folder's.
+        """
+        self._check_known(old)
+        if new == old:
+            return
+        if new in self.classes:
+            raise UsageError(f"rename: class {new!r} is there already; remove it first, or choose another name")
+        check_classes([new if name == old else name for name in self.classes], "rename")
+        called = {name: name for name in self.classes} | {old: new}
+        self._known = {called[name]: support for name, support in self._known.items()}
+        self._added = {called[name]: supports for name, supports in self._added.items()}
+        self._shown = {called[name]: shots for name, shots in self._shown.items()}
+
+    def _check_known(self, name: str) -> None:
+        if name not in self._known:
+            raise UsageError(f"no class {name!r}; there is {', '.join(self.classes) or 'none yet'}")
 
     def predict(self, photo: Photo, strokes: Mapping[str, Strokes] | None = None) -> Result:
         """Segment one photo: the classes that are there, and the background, compete for each pixel.
@@ -206,7 +213,7 @@ class Segmenter:
         """The first half of :meth:`predict`: all that takes long, and nothing that depends on the classes."""
         return self.encode_batch([photo])[0]
 
-    @_alone
+    @in_turns
     @torch.no_grad()
     def encode_batch(self, photos: Iterable[Photo]) -> list[Encoded]:
         """Several photos encoded, those of the same working size together."""
@@ -222,18 +229,28 @@ class Segmenter:
             same = [i for i, x in enumerate(inputs) if tuple(x.shape) == shape]
             features = self.model.encode(torch.stack([inputs[i] for i in same]))
             for row, i in enumerate(same):
-                encoded[i] = Encoded(images[i], inputs[i], features[row])
+                encoded[i] = Encoded(images[i], inputs[i], features[row], self._by)
         return [encoded[i] for i in range(len(images))]
 
-    @_alone
+    @cached_property
+    def _by(self) -> str:
+        """What the features of a photo depend on beside the photo."""
+        trained_as = "" if self.checkpoint is None else f", trained as {files.sha256(self.checkpoint)[:16]}"
+        return f"{self.method} on {self.encoder}{trained_as}"
+
+    @in_turns
     @torch.no_grad()
     def decide(self, encoded: Encoded, strokes: Mapping[str, Strokes] | None = None) -> Result:
         """The second half of :meth:`predict`: which classes are there, and whose is each pixel.
 
-        Raises UsageError before a class was added, and for strokes of an unknown class or of another size than the photo.
+        Raises UsageError before a class was added, for a photo that another method or encoder encoded, and for strokes of an
+        unknown class or of another size than the photo.
         """
         if not self._known:
             raise UsageError("the Segmenter knows no class yet: call add(name, images, masks) first")
+        if encoded.by != self._by:
+            raise UsageError(f"a photo encoded by {encoded.by}, not by {self._by}; encode it again")
+        encoded = encoded.to(self.device)
         size, strokes = encoded.image.shape[:2], {name: drawn for name, drawn in (strokes or {}).items() if drawn}
         for name, drawn in strokes.items():
             if name not in self._known or drawn.labels.shape != size:
@@ -274,22 +291,16 @@ class Segmenter:
             x, y = transforms.fit(image, self.model.size, self.model.encoder.patch, mask)
         return x.to(self.device), None if y is None else y.to(self.device)
 
-    @_alone
+    @in_turns
     def save(self, path: str | Path) -> None:
         """Keep the encoded classes (safetensors): ``Segmenter.load`` needs no photo."""
         if not self._known:
             raise UsageError("nothing to save: call add(name, images, masks) first")
-        about = {"format": FORMAT, "method": self.method, "encoder": self.encoder, "options": self.options}
-        about["encoder_sha256"] = _digest(self.model.encoder)
+        about = {"method": self.method, "encoder": self.encoder, "options": self.options}
+        about["encoder_sha256"] = support_file.digest(self.model.encoder)
         if self.checkpoint is not None:
             about["checkpoint"] = {"file": str(self.checkpoint.absolute()), "sha256": files.sha256(self.checkpoint)}
-        tensors = {
-            f"{i}/{key}": tensor.contiguous().cpu()
-            for i, support in enumerate(self._supports.values())
-            for key, tensor in support.tensors.items()
-        }
-        metadata = {"shotseg": json.dumps({**about, "classes": list(self.classes)})}
-        files.write_bytes(path, serialise(tensors, metadata))
+        support_file.write(path, about, self._supports)
 
     @classmethod
     def load(
@@ -304,53 +315,24 @@ class Segmenter:
         encoder: a local file of the same weights, where they cannot be downloaded; the supports mean nothing to others.
         checkpoint: where the trained model lies now, if it has moved.
         """
-        try:
-            with safe_open(str(path), "pt") as stored:
-                about = json.loads((stored.metadata() or {}).get("shotseg", "{}"))
-                tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
-        except Exception as error:
-            raise InputError(
-                f"{path}: not a readable support file ({first_line(error)}); make one with Segmenter.save"
-            ) from None
-        if "recipe" in about:
-            raise InputError(f"{path}: a trained model, no encoded classes; give it as --checkpoint, beside --support")
-        if about.get("format") != FORMAT:
-            raise InputError(f"{path}: not a support file of this version; make one with Segmenter.save")
-        if missing := sorted(NEEDED - about.keys()):
-            raise InputError(f"{path}: its header says no {missing[0]}; make it again with Segmenter.save")
+        about, supports = support_file.read(path)
         weights = "default" if encoder in (None, "auto", about["encoder"]) else str(encoder)
         if weights != "default" and not Path(weights).is_file():
             raise UsageError(f"{path}: encoded with {about['encoder']!r}, not {encoder!r}; leave the encoder out")
         checkpoint = checkpoint or about.get("checkpoint", {}).get("file")
         if checkpoint is not None and about.get("checkpoint", {}).get("sha256") != files.sha256(checkpoint):
             raise UsageError(f"{path}: not encoded with {checkpoint}; give the checkpoint that it was made with")
-        check_classes(about["classes"], path, InputError)
         segmenter = cls(about["method"], about["encoder"], device, checkpoint, weights, **about["options"])
-        if weights != "default" and about.get("encoder_sha256") not in (None, _digest(segmenter.model.encoder)):
+        if weights != "default" and about.get("encoder_sha256") not in (
+            None,
+            support_file.digest(segmenter.model.encoder),
+        ):
             raise UsageError(f"{path}: encoded with other weights than {weights}; give the file that it was made with")
-        for i, name in enumerate(about["classes"]):
-            own = {key.split("/", 1)[1]: t for key, t in tensors.items() if key.startswith(f"{i}/")}
-            if not own:
-                raise InputError(f"{path}: holds nothing of class {name!r}; make it again with Segmenter.save")
-            segmenter._known[name] = Support(own).to(segmenter.device)
-            segmenter.thumbnails[name] = []
+        for name, support in supports.items():
+            segmenter._known[name], segmenter._shown[name] = support.to(segmenter.device), []
         return segmenter
 
 
 def load(path: str | Path, device: str | torch.device = "auto") -> Segmenter:
     """``Segmenter.load``: the classes of a saved support file, ready to predict."""
     return Segmenter.load(path, device=device)
-
-
-def _digest(encoder: torch.nn.Module) -> str:
-    """sha256 of an encoder's weights."""
-    found = hashlib.sha256()
-    for name, tensor in encoder.state_dict().items():
-        found.update(name.encode())
-        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return found.hexdigest()
-
-
-def _small(image: np.ndarray, mask: np.ndarray, label: int, longest: int = 320) -> tuple[np.ndarray, np.ndarray]:
-    step = max(1, -(-max(image.shape[:2]) // longest))
-    return image[::step, ::step], np.where(mask == 1, label, 0).astype(np.uint8)[::step, ::step]

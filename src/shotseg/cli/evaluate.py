@@ -166,13 +166,13 @@ class Evaluate:
         from shotseg.data.images import sha256, write_bytes
         from shotseg.device import pick_device
         from shotseg.evaluation import semantic
-        from shotseg.training import checkpoint, weak_shot
+        from shotseg.training import checkpoint, weak_shot_training
         from shotseg.training.recipe import build, plain
 
         assert self.checkpoint is not None
         device = str(pick_device(self.device))
         recipe = build(checkpoint.read(self.checkpoint)[1]["recipe"])
-        photos = weak_shot.test_photos(recipe, self.dataset, root)
+        photos = weak_shot_training.test_photos(recipe, self.dataset, root)
         model, names = checkpoint.load_semantic(self.checkpoint, device, self.size)
         if names != photos.classes:
             raise UsageError(

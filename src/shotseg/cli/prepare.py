@@ -43,7 +43,7 @@ class Prepare:
         """Prepare and print what was found; the exit code is 0."""
         from rich.console import Console
 
-        from shotseg.data.prepare import prepare
+        from shotseg.data.preparation import prepare
 
         if self.workers < 1:
             raise UsageError(f"--workers {self.workers}: give at least 1")

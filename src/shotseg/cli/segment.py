@@ -17,7 +17,9 @@ from shotseg.errors import InputError, UsageError
 if TYPE_CHECKING:
     from shotseg.data.annotations.opened import AnnotatedDataset
     from shotseg.data.folder import FolderDataset
+    from shotseg.predictor import Predictor
     from shotseg.segmenter import Segmenter
+    from shotseg.semantic import SemanticSegmenter
 
 
 FAST = ("efficientnet-lite0", 384)
@@ -134,6 +136,7 @@ class Segment:
         if self.engine == "ray" and len(photos) < WORTH_RAY:
             say(f"--engine ray takes about 15 s to start; below {WORTH_RAY} photos --engine local is done earlier")
         check_output(self.out, self.format)
+        segmenter: Predictor
         segmenter, settings, failed = self._semantic() if semantic else self._segmenter()
         if bands is not None or self.page > 1:
             settings |= {"bands": self.bands or "all", "page": self.page}
@@ -186,7 +189,7 @@ class Segment:
 
         return names(self.checkpoint)[0] in SEMANTIC
 
-    def _semantic(self) -> tuple[Any, dict, list[tuple[str, str]]]:
+    def _semantic(self) -> tuple[SemanticSegmenter, dict, list[tuple[str, str]]]:
         from shotseg.models.maskformer import Inference
         from shotseg.semantic import SemanticSegmenter
 

@@ -121,7 +121,7 @@ class FolderDataset:
     @cached_property
     def folds(self) -> dict[int, list[str]]:
         fold_of: dict[str, int] = {}
-        for row in _rows(self.root / "index.csv"):
+        for row in csv_rows(self.root / "index.csv"):
             if row.get("class") not in self.classes or not (row.get("fold") or "").strip():
                 continue
             name, fold = row["class"], row["fold"]
@@ -201,7 +201,7 @@ def _label_maps(root: Path, subset: str, kind: str | None, min_area: float) -> L
     if not (root / "images" / subset).is_dir():
         raise UsageError(f"{root / 'images' / subset}: no such folder; choose another subset")
     names: dict[int, str] = {}
-    for row in _rows(root / "classes.csv"):
+    for row in csv_rows(root / "classes.csv"):
         if not (row.get("class_id") or "").isdecimal() or not row.get("class"):
             raise UsageError(f"{root / 'classes.csv'}: a row without class_id and class; give both")
         is_class = int(row["class_id"]) not in (0, IGNORE) and row.get("kind") != "background"
@@ -209,7 +209,7 @@ def _label_maps(root: Path, subset: str, kind: str | None, min_area: float) -> L
             names[int(row["class_id"])] = row["class"]
     areas = _listed_areas(root)
     found: Listing = {name: [] for name in names.values()}
-    for image, mask in _image_mask_pairs(root, subset):
+    for image, mask in label_map_pairs(root, subset):
         stem = image.relative_to(root / "images").with_suffix("").as_posix()
         of_image = areas.get(image) if areas else _measured_areas(mask)
         for value, area in sorted((of_image or {}).items()):
@@ -218,7 +218,8 @@ def _label_maps(root: Path, subset: str, kind: str | None, min_area: float) -> L
     return {name: items for name, items in found.items() if items}
 
 
-def _image_mask_pairs(root: Path, subset: str) -> Iterator[tuple[Path, Path]]:
+def label_map_pairs(root: Path, subset: str) -> Iterator[tuple[Path, Path]]:
+    """(photo, label map) of everything below ``images/<subset>``; photos without one are named in one line."""
     for folder, folders, _ in os.walk(root / "images" / subset):
         folders.sort()
         masks = root / "masks" / Path(folder).relative_to(root / "images")
@@ -231,7 +232,7 @@ def _image_mask_pairs(root: Path, subset: str) -> Iterator[tuple[Path, Path]]:
 def _listed_areas(root: Path) -> dict[Path, dict[int, float]]:
     """image -> class id -> fraction of the image, from index.csv where it says so: saves reading every mask."""
     areas: dict[Path, dict[int, float]] = defaultdict(dict)
-    for row in _rows(root / "index.csv"):
+    for row in csv_rows(root / "index.csv"):
         try:
             areas[root / row["image"]][int(row["class_id"])] = float(row["area_fraction"])
         except (KeyError, TypeError, ValueError):
@@ -244,7 +245,8 @@ def _measured_areas(mask: Path) -> dict[int, float]:
     return {int(value): float(count / counts.sum()) for value, count in zip(values, counts)}
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def csv_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file by its column names, none where there is no file. Raises UsageError where it cannot be read."""
     if not path.is_file():
         return []
     try:

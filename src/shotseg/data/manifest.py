@@ -23,7 +23,7 @@ VERSION = 1
 
 
 @dataclass(frozen=True)
-class Photo:
+class PreparedPhoto:
     """One photo with a mask. ``image`` is relative to the root of the data set, ``mask`` to the manifest's folder.
 
     ``pixels``: class id -> number of mask pixels, at original size, of every class in the photo.
@@ -46,12 +46,12 @@ class Photo:
         return json.dumps(row if self.change else {k: v for k, v in row.items() if k != "change"}, ensure_ascii=False)
 
     @staticmethod
-    def parse(line: str) -> Photo:
+    def parse(line: str) -> PreparedPhoto:
         """The photo of one line; ValueError, KeyError or TypeError where the line is torn."""
         row = json.loads(line)
         row["pixels"] = {int(class_id): count for class_id, count in row["pixels"].items()}
         row["lists"] = tuple(row["lists"])
-        return Photo(**row)
+        return PreparedPhoto(**row)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Manifest:
     folds: dict[str, dict[str, list[int]]]
     families: dict[str, dict[str, Any]]
     binary: bool
-    photos: list[Photo] = field(repr=False)
+    photos: list[PreparedPhoto] = field(repr=False)
     facts: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @staticmethod
@@ -196,7 +196,7 @@ class ManifestDataset:
         if not self.items:
             raise UsageError(f"{manifest.name}: no photo in this view ({self.choices}); loosen the selection")
 
-    def pairs(self) -> Iterator[tuple[Photo, int]]:
+    def pairs(self) -> Iterator[tuple[PreparedPhoto, int]]:
         """Every (photo, class id) of this view, in the order of ``items``."""
         return pairs(self.photos, set(self.class_ids), self.min_pixels)
 
@@ -246,7 +246,7 @@ class ManifestDataset:
             tags.setdefault(item.photo, set()).add(item.class_id)
         return {photo: frozenset(ids) for photo, ids in tags.items()}
 
-    def _item(self, photo: Photo, value: int, position: int) -> PreparedItem:
+    def _item(self, photo: PreparedPhoto, value: int, position: int) -> PreparedItem:
         name = self.manifest.classes[value]
         return PreparedItem(
             id=f"{name}/{Path(photo.id).name}",
@@ -259,7 +259,9 @@ class ManifestDataset:
         )
 
 
-def pairs(photos: Iterable[Photo], class_ids: Collection[int], min_pixels: int) -> Iterator[tuple[Photo, int]]:
+def pairs(
+    photos: Iterable[PreparedPhoto], class_ids: Collection[int], min_pixels: int
+) -> Iterator[tuple[PreparedPhoto, int]]:
     """Every photo with each of ``class_ids`` that covers at least ``min_pixels`` of it."""
     for photo in photos:
         for class_id, count in sorted(photo.pixels.items()):
@@ -267,12 +269,12 @@ def pairs(photos: Iterable[Photo], class_ids: Collection[int], min_pixels: int) 
                 yield photo, class_id
 
 
-def pairs_hash(found: Iterable[tuple[Photo, int]]) -> str:
+def pairs_hash(found: Iterable[tuple[PreparedPhoto, int]]) -> str:
     """sha256 of the lines ``id class_id``, joined by newline."""
     return hashlib.sha256("\n".join(f"{photo.id} {class_id}" for photo, class_id in found).encode()).hexdigest()
 
 
-def read_photos(path: Path) -> Iterator[Photo]:
+def read_photos(path: Path) -> Iterator[PreparedPhoto]:
     """The photos of an ``items.jsonl``, one at a time."""
     with path.open(encoding="utf-8") as lines:
-        yield from map(Photo.parse, lines)
+        yield from map(PreparedPhoto.parse, lines)

@@ -60,6 +60,17 @@ def resize_logits(logits: Tensor, size: tuple[int, int], align_corners: bool = F
     return F.interpolate(flat, size, mode="bilinear", align_corners=align_corners).reshape(*logits.shape[:-2], *size)
 
 
+def resize_rows(logits: Tensor, size: tuple[int, int], rows: slice) -> Tensor:
+    """Those rows alone of :func:`resize_logits` of (C, h, w), in memory for no more than them: (C, rows, width)."""
+    height = logits.shape[-2]
+    start, stop, _ = rows.indices(size[0])
+    at = ((torch.arange(start, stop, device=logits.device) + 0.5) * (height / size[0]) - 0.5).clamp(0, height - 1)
+    above = at.long()
+    below = (above + 1).clamp(max=height - 1)
+    mixed = torch.lerp(logits[:, above], logits[:, below], (at - above)[:, None].to(logits))
+    return resize_logits(mixed, (stop - start, size[1]))
+
+
 def random_flip(image: Tensor, mask: Tensor | None, generator: Generator, chance: float = 0.5) -> Pair:
     """Left and right swapped, with probability ``chance``."""
     if _uniform(generator) >= chance:
@@ -166,9 +177,6 @@ class Augmentation:
         else:
             image, mask = random_crop(image, mask, generator, self.size)
         return random_jitter(image, mask, generator, self.jitter) if self.jitter else (image, mask)
-
-
-Transform = Callable[[np.ndarray, np.ndarray | None], Pair]
 
 
 def as_tensors(image: np.ndarray, mask: np.ndarray | None = None) -> Pair:

@@ -17,7 +17,7 @@ import numpy as np
 
 from shotseg import data
 from shotseg.data.annotations.opened import open_folder
-from shotseg.data.folder import _image_mask_pairs, _rows
+from shotseg.data.folder import csv_rows, label_map_pairs
 from shotseg.data.images import read_image, read_mask
 from shotseg.data.manifest import ManifestDataset
 from shotseg.data.samples import IGNORE, Sample
@@ -27,7 +27,7 @@ BACKGROUND = "background"
 
 
 @dataclass(frozen=True)
-class Photo:
+class TaggedPhoto:
     """One photo. ``content`` tells photos apart; ``tags``: ids of the classes that are in it without a mask to learn from.
 
     read: (class ids) -> (H, W) uint8 label map of those classes, 255 everywhere else; opens no mask of another class
@@ -49,7 +49,7 @@ class WeakShotData:
 
     classes: list[str]
     novel: tuple[int, ...]
-    items: list[Photo]
+    items: list[TaggedPhoto]
 
     def __len__(self) -> int:
         return len(self.items)
@@ -140,7 +140,7 @@ def load(
 
 
 # classes, photos, novel classes by fold ("" = by the files)
-Found = tuple[list[str], list[Photo], dict[str, list[str]]]
+Found = tuple[list[str], list[TaggedPhoto], dict[str, list[str]]]
 
 
 def _class_folders(root: Path, novel: Sequence[str], fold: str, background: str) -> Found:
@@ -167,7 +167,7 @@ def _class_folders(root: Path, novel: Sequence[str], fold: str, background: str)
         if tags and not outlined:
             tags |= {0}
         read = _BinaryMasks(items[0].image_path, masks, complete=shown == masks.keys())
-        photos.append(Photo(items[0].id, items[0].image_path, content, tags, shown | {0}, read))
+        photos.append(TaggedPhoto(items[0].id, items[0].image_path, content, tags, shown | {0}, read))
     return classes, photos, {**folds, "": without}
 
 
@@ -204,20 +204,20 @@ def _label_maps(root: Path, split: str, labels: Sequence[str]) -> Found:
     if labels:
         values = dict(enumerate(labels))
     else:
-        rows = _rows(root / "classes.csv")
+        rows = csv_rows(root / "classes.csv")
         values = {
             int(r["class_id"]): r["class"] for r in rows if (r.get("class_id") or "").isdecimal() and r.get("class")
         }
         values.pop(IGNORE, None)
     named: dict[str, set[str]] = defaultdict(set)
-    for row in _rows(root / "tags.csv"):
+    for row in csv_rows(root / "tags.csv"):
         if row.get("class") not in values.values():
             raise UsageError(f"{root / 'tags.csv'}: class {row.get('class')!r} is not in classes.csv; add it there")
         named[(row.get("image") or "").removeprefix("images/")].add(str(row["class"]))
     divided = (root / "images" / "test").is_dir() and (root / "images" / "train").is_dir()
     if split == "test" and not divided:
         raise UsageError(f"{root}: no images/train and images/test; hold some photos out")
-    pairs = list(_image_mask_pairs(root, split if divided else ""))
+    pairs = list(label_map_pairs(root, split if divided else ""))
     areas = [_present(mask) & values.keys() for _, mask in pairs]
     occurring = set().union(*areas, (v for v, c in values.items() if any(c in t for t in named.values())))
     kept = [v for v in sorted(values) if v in occurring or labels]
@@ -229,7 +229,7 @@ def _label_maps(root: Path, split: str, labels: Sequence[str]) -> Found:
         id = image.relative_to(root / "images").as_posix()
         painted = frozenset(int(table[v]) for v in present)
         extra = frozenset(classes.index(c) for c in named.get(id, ())) - painted
-        photos.append(Photo(id, image, id, extra, painted | extra, _LabelMap(mask, table)))
+        photos.append(TaggedPhoto(id, image, id, extra, painted | extra, _LabelMap(mask, table)))
     return classes, photos, {}
 
 
@@ -261,7 +261,7 @@ def _prepared(name: str, root: Path, split: str) -> Found:
     for photo in dataset.photos:
         painted = frozenset(int(table[v]) for v in photo.pixels if v in manifest.classes)
         reader = _LabelMap(manifest.folder / photo.mask, table)
-        photos.append(Photo(photo.id, manifest.root / photo.image, photo.image, frozenset(), painted, reader))
+        photos.append(TaggedPhoto(photo.id, manifest.root / photo.image, photo.image, frozenset(), painted, reader))
     definition = manifest.definition()
     folds = manifest.folds.get(definition or "", {})
     named = {str(k): [manifest.classes[i] for i in ids] for k, ids in folds.items()}

@@ -195,31 +195,31 @@ class MaskFormer(nn.Module):
 
     @torch.no_grad()
     def segment_fitted(self, fitted: Tensor, size: tuple[int, int], how: Inference) -> Tensor:
-        """(3, h, w) at the working size -> (C, *size); each scale resizes what :meth:`fit` gave."""
-        total: Tensor | None = None
-        variants = 0
-        for scale in how.scales or (0,):
-            sides = (fitted.shape[-2], fitted.shape[-1])
-            sides = short_size(sides, scale) if scale else sides
-            x = transforms.resize_logits(fitted, sides) if scale else fitted
-            for mirrored in (False, True) if how.flip else (False,):
-                one = self._windows(x.flip(-1) if mirrored else x, size, how.window)
-                one = one.flip(-1) if mirrored else one
-                total, variants = one if total is None else total + one, variants + 1
-        assert total is not None
-        return total / variants
+        """(3, h, w) at the working size -> (C, *size): the mean over :meth:`scores_by_scale`, each at that size."""
+        enlarged = [transforms.resize_logits(scores, size) for scores in self.scores_by_scale(fitted, how)]
+        return enlarged[0] if len(enlarged) == 1 else torch.stack(enlarged).mean(0)
 
-    def _windows(self, x: Tensor, size: tuple[int, int], window: int) -> Tensor:
+    @torch.no_grad()
+    def scores_by_scale(self, fitted: Tensor, how: Inference) -> list[Tensor]:
+        """(3, h, w) at the working size -> class scores (C, h', w') of each scale, at its own size."""
+        found = []
+        for scale in how.scales or (0,):
+            x = transforms.resize_logits(fitted, short_size(tuple(fitted.shape[-2:]), scale)) if scale else fitted
+            scores = self._windows(x, how.window)
+            found.append((scores + self._windows(x.flip(-1), how.window).flip(-1)) / 2 if how.flip else scores)
+        return found
+
+    def _windows(self, x: Tensor, window: int) -> Tensor:
         height, width = x.shape[-2:]
         if not window or (height <= window and width <= window):
-            return self.scores(x[None], size)[0]
+            return self.scores(x[None])[0]
         total, seen = x.new_zeros(self.classes, height, width), x.new_zeros(height, width)
         for top in starts(height, window):
             for left in starts(width, window):
                 part = (slice(top, top + window), slice(left, left + window))
                 total[:, *part] += self.scores(x[None, :, *part])[0]
                 seen[part] += 1
-        return transforms.resize_logits(total / seen, size)
+        return total / seen
 
     def fit(self, image: np.ndarray) -> Tensor:
         """A photo (H, W, 3) uint8 at the working size: (3, h, w) in [0, 1] on the model's device."""

@@ -65,12 +65,6 @@ def soft_masks(
     return result
 
 
-def propagate(cams: Tensor, affinity: Tensor) -> Tensor:
-    """cams (B, C, h, w) spread along affinity A (B, h w, h w): cams @ (A * A / (its column sums + 1e-4)), same shape."""
-    squared = affinity.square()
-    return (cams.flatten(2) @ (squared / (squared.sum(1, keepdim=True) + 1e-4))).view_as(cams)
-
-
 def _refined_labels(images: Tensor, cams: Tensor, present: Tensor, background: float, refine: Refine) -> Tensor:
     labels = []
     for i, classes in enumerate(_kept(present)):

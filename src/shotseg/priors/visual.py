@@ -12,10 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from shotseg.encoders.features import Encoder
-from shotseg.encoders.weights import IMAGENET_MEAN, IMAGENET_STD
-from shotseg.priors.clip_input import whole_patches
-
 Eps = Literal["joint", "each"]
 Norm = Literal["minmax", "none"]
 Background = Literal["exclude", "zero"]
@@ -91,21 +87,6 @@ def correspondence(query: Tensor, source: Tensor, size: Sequence[int] | None = N
     return maps if size is None else F.interpolate(maps, list(size), mode="bilinear", align_corners=True)
 
 
-def prior_mask(
-    query: Tensor, support: Tensor, mask: Tensor, size: Sequence[int] | None = None, flat: float = 1e-6
-) -> Tensor:
-    """PFENet's training-free prior (Tian et al., TPAMI 2020, section 3.2); QGNet's guided region map.
-
-    query (B, C, h, w): high-level features. support (B, K, C, h', w'): high-level features of the masked support. mask
-    (B, K, H, W) in {0, 1, 255}. Result (B, 1, h, w), or at ``size``: the mean over shots of min-maxed max-cosines, in
-    which background positions of the support count as zero vectors.
-    """
-    masked = support * foreground(mask, support.shape[-2:])[:, :, None]
-    every = query[:, None].expand(-1, support.shape[1], -1, -1, -1).flatten(0, 1)
-    maps = correspondence(every, masked.flatten(0, 1), size, flat)
-    return maps.unflatten(0, support.shape[:2]).mean(1)
-
-
 def vvp(
     query: Sequence[Tensor],
     support: Sequence[Tensor],
@@ -135,32 +116,3 @@ def vvp(
         maps = (min_max(maps, flat=1e-6) if norm == "minmax" else maps).view(b, k, *q.shape[-2:])
         priors.append(maps if shots == "concat" else maps.mean(1, keepdim=True))
     return torch.cat(priors, 1)
-
-
-@torch.no_grad()
-def clip_vvp(
-    clip: Encoder,
-    query: Tensor,
-    support: Tensor,
-    mask: Tensor,
-    layers: Sequence[int] = (-1, -2),
-    released: bool = False,
-) -> Tensor:
-    """:func:`vvp` of photos: query (B, 3, H, W), support (B, K, 3, H', W') in [0, 1], mask (B, K, H', W') -> (B, P, h, w).
-
-    layers:   of the encoder's maps, a channel each.
-    released: PI-CLIP's own way: ImageNet's mean and std, sizes as they come (pixels beyond whole patches are dropped),
-              zeros in the maximum, no min-max, and a channel a shot.
-    """
-    inside = (mask == 1).flatten(0, 1)[:, None]
-    every = support.flatten(0, 1)
-    if released:
-        mean, std = (query.new_tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    else:
-        mean, std = clip.mean, clip.std
-        query, every = whole_patches(query, clip.patch), whole_patches(every, clip.patch)
-        inside = F.interpolate(inside.float(), every.shape[-2:], mode="nearest-exact")
-    seen = clip.extract((query - mean) / std).maps
-    kept = clip.extract((every - mean) / std * inside).maps
-    maps = [seen[i] for i in layers], [kept[i].unflatten(0, support.shape[:2]) for i in layers]
-    return vvp(*maps, mask, "none", "zero", "concat") if released else vvp(*maps, mask)

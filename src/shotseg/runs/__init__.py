@@ -26,8 +26,9 @@ from shotseg.data import images as files
 from shotseg.data.annotations import Labelled, names, write
 from shotseg.errors import InputError, UsageError
 from shotseg.photo import filed_as
+from shotseg.predictor import Predictor
 from shotseg.runs import journal
-from shotseg.runs.engines import ENGINES, Worker
+from shotseg.runs.engines import ENGINES
 from shotseg.runs.journal import Record
 from shotseg.runs.output import STATE, OutputError, check_output, full, write_annotations, write_errors, write_results
 from shotseg.runs.photos import PhotoFile, find_photos, named, parse_shard
@@ -57,7 +58,7 @@ class Summary:
 
 
 def segment_folder(
-    segmenter: Worker,
+    segmenter: Predictor,
     photos: Sequence[PhotoFile],
     out: str | Path,
     *,
@@ -133,7 +134,7 @@ def _run(photos: Sequence[PhotoFile], settings: Record, shard: str) -> journal.R
     return journal.Run(json.loads(json.dumps(settings)), folder, names, part, count)
 
 
-def _report(out: Path, tag: str, lines: Sequence[str], segmenter: Worker, run: journal.Run, total: int) -> Path:
+def _report(out: Path, tag: str, lines: Sequence[str], segmenter: Predictor, run: journal.Run, total: int) -> Path:
     return report.write(out / f"report{tag}.html", lines, out / STATE, segmenter.thumbnails, run.settings, total)
 
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,14 +19,12 @@ from shotseg import report
 from shotseg.data import images as files
 from shotseg.data.samples import Sample
 from shotseg.errors import InputError, UsageError
+from shotseg.predictor import Predictor
 from shotseg.result import Result
 from shotseg.runs.journal import Entry
 from shotseg.runs.output import FATAL, STATE, full
 from shotseg.runs.photos import PhotoFile, seen
 from shotseg.runs.records import record_of
-
-if TYPE_CHECKING:
-    import torch
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -35,21 +33,7 @@ READ_AHEAD = 4  # photos decoded before the model wants them
 WRITE_BEHIND = 4  # results that may wait to be written
 
 
-class Worker(Protocol):
-    """What goes through the photos: a Segmenter, or another that gives a :class:`Result` for each."""
-
-    device: torch.device
-    thumbnails: dict[str, list[np.ndarray]]
-
-    @property
-    def classes(self) -> tuple[str, ...]: ...
-
-    def predict_batch(self, photos: Iterable[Sample]) -> Sequence[Result]: ...
-
-    def save(self, path: str | Path) -> None: ...
-
-
-def run_here(segmenter: Worker, photos: Sequence[PhotoFile], out: Path, batch: int) -> Iterator[Entry]:
+def run_here(segmenter: Predictor, photos: Sequence[PhotoFile], out: Path, batch: int) -> Iterator[Entry]:
     """Entries in the order of the photos: threads read ahead and write behind while this thread runs the model."""
     with ThreadPoolExecutor(2) as readers, ThreadPoolExecutor(2) as writers:
         steps = _segmented(segmenter, _ahead(readers, _read, photos, READ_AHEAD), batch)
@@ -89,7 +73,7 @@ def _read(photo: PhotoFile) -> _Step:
     return _Step(photo, about, value, time.perf_counter() - start)
 
 
-def _segmented(segmenter: Worker, steps: Iterator[_Step], batch: int) -> Iterator[_Step]:
+def _segmented(segmenter: Predictor, steps: Iterator[_Step], batch: int) -> Iterator[_Step]:
     while group := list(islice(steps, batch)):
         start = time.perf_counter()
         readable = {
@@ -103,7 +87,7 @@ def _segmented(segmenter: Worker, steps: Iterator[_Step], batch: int) -> Iterato
             yield replace(step, value=results[place], seconds=step.seconds + share) if place in results else step
 
 
-def _predict(segmenter: Worker, images: dict[int, Sample]) -> dict[int, Result | str]:
+def _predict(segmenter: Predictor, images: dict[int, Sample]) -> dict[int, Result | str]:
     """A result or a reason for each place; a photo that the model cannot take does not take its batch with it."""
     try:
         return dict(zip(images, segmenter.predict_batch(list(images.values()))))
@@ -135,7 +119,7 @@ def write(out: Path, step: _Step) -> Entry:
     return {"photo": step.seen, "record": {**about, **found, "seconds": seconds, "error": reason}}
 
 
-def run_on_ray(segmenter: Worker, photos: Sequence[PhotoFile], out: Path, batch: int) -> Iterator[Entry]:
+def run_on_ray(segmenter: Predictor, photos: Sequence[PhotoFile], out: Path, batch: int) -> Iterator[Entry]:
     """Entries in any order, from one copy of the segmenter for each GPU, or for every two CPUs."""
     try:
         import ray
@@ -179,7 +163,7 @@ def run_on_ray(segmenter: Worker, photos: Sequence[PhotoFile], out: Path, batch:
 class Actor:
     """A copy of the segmenter in a Ray actor."""
 
-    def __init__(self, kind: Any, support: str, device: str, out: str):
+    def __init__(self, kind: type[Predictor], support: str, device: str, out: str):
         self.segmenter, self.out = kind.load(support, device=device), Path(out)
 
     def __call__(self, rows: dict[str, Any], batch: int) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from shotseg.priors.objectness import border_contrast
 from shotseg.priors.visual import min_max
 from shotseg.training import momentum
 from shotseg.training.contrastive_views import Superpixels, Views, segment, views
-from shotseg.training.data import Part, Reader, _share, generator
+from shotseg.training.data import Part, Reader, generator, share_of
 from shotseg.training.data import views as labelled_views
 from shotseg.training.momentum import Contrastive, figures, gathered, nce
 from shotseg.training.progress import FIGURE
@@ -56,7 +56,7 @@ def collect(recipe: Recipe, root: Path) -> Photos:
     """
     if recipe.data.name == "images":
         every = _distinct(find_images(recipe.unlabelled or root))
-        held = [path for path, content in every.items() if _share(content) < recipe.data.held_out]
+        held = [path for path, content in every.items() if share_of(content) < recipe.data.held_out]
         photos = Photos([path for path in every if path not in set(held)], held)
     else:
         choice = labelled_views(recipe.data, root)

@@ -136,7 +136,7 @@ def views(choice: DataChoice, root: Path, on_test_fold: bool = False, pseudo: Pa
             raise UsageError("validation.on_test_fold needs test classes; give data.fold or data.test_classes")
         train, validation = Part(training, usable), Part(testing, range(len(testing.items)))
     else:
-        apart = [_share(training.items[i].content) < choice.held_out for i in usable]
+        apart = [share_of(training.items[i].content) < choice.held_out for i in usable]
         train = Part(training, [i for i, out in zip(usable, apart) if not out])
         validation = Part(training, [i for i, out in zip(usable, apart) if out])
     if choice.supervision == "pseudo":
@@ -177,7 +177,7 @@ def _prepared(choice: DataChoice, root: Path) -> tuple[ManifestDataset, Manifest
     return train, test
 
 
-def _share(content: str) -> float:
+def share_of(content: str) -> float:
     """A number in [0, 1) from a photo's content."""
     return int(hashlib.sha256(content.encode()).hexdigest()[:13], 16) / 16**13
 

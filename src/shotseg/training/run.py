@@ -12,9 +12,9 @@ import torch
 from shotseg import models
 from shotseg.errors import UsageError
 from shotseg.models.base_learner import BaseLearner
-from shotseg.training import checkpoint, loop, qgnet
+from shotseg.training import checkpoint, loop, qgnet_training
 from shotseg.training import recipe as recipes
-from shotseg.training.base_learner import BaseTraining
+from shotseg.training.base_training import BaseTraining
 from shotseg.training.data import views
 from shotseg.training.few_shot import FewShot
 from shotseg.training.recipe import Recipe
@@ -41,11 +41,11 @@ def train(
     if until and recipe.model.name != "qgnet":
         raise UsageError(f"until {until!r}: {recipe.model.name} has no such stage; leave it out")
     if recipe.model.name in models.SEMANTIC:
-        from shotseg.training import weak_shot
+        from shotseg.training import weak_shot_training
 
-        return weak_shot.train(recipe, root, out, resume, device, say)
+        return weak_shot_training.train(recipe, root, out, resume, device, say)
     if recipe.model.name == "contrastive":
-        return qgnet.train_extractor(recipe, root, out, resume, device, say)
+        return qgnet_training.train_extractor(recipe, root, out, resume, device, say)
     pseudo = Path(recipe.data.pseudo) if recipe.data.pseudo else out / "pseudo"
     choice = views(recipe.data, root, recipe.validation.on_test_fold, pseudo)
     say(
@@ -61,16 +61,16 @@ def train(
         base, file = _base_learner(recipe, root, out, resume, device, say) if recipe.base else (None, None)
         if base is not None and base.head.classify[-1].out_channels != len(choice.train.classes) + 1:
             raise UsageError(f"{file}: its classes are not those of this training; give the base learner of this fold")
-        extractor = qgnet.extractor_file(recipe, root, out, resume, device, say) if recipe.extractor else None
+        extractor = qgnet_training.extractor_file(recipe, root, out, resume, device, say) if recipe.extractor else None
         if until == "extractor":
             return loop.Outcome(extractor or out, 0.0, 0)
         torch.manual_seed(recipe.seed)  # whether the others were trained or loaded
         model = checkpoint.make_model(recipe, len(choice.train.classes), base)
         if recipe.model.name == "qgnet":
-            qgnet.fill(model, recipe, root, out, extractor, device, say)
+            qgnet_training.fill(model, recipe, root, out, extractor, device, say)
         task = FewShot(recipe, choice, model, cache, _encoder_key(recipe, file, extractor))
         if until == "priors":
-            return qgnet.keep_priors(task, out, device, say)
+            return qgnet_training.keep_priors(task, out, device, say)
     return loop.train(task, recipe, out, resume, device)
 
 

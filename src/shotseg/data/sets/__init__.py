@@ -16,15 +16,15 @@ import numpy as np
 PLANS = {
     "pascal5i": "pascal:plan",
     "coco20i": "coco:coco20i",
-    "fss1000": "one_way:fss1000",
+    "fss1000": "one_class:fss1000",
     "lvis92i": "coco:lvis92i",
     "coco_stuff10k": "label_maps:coco_stuff10k",
     "ade20k150": "label_maps:ade20k150",
-    "isic": "one_way:isic",
-    "chest_xray": "one_way:chest_xray",
-    "deepglobe": "one_way:deepglobe",
-    "suim": "one_way:suim",
-    "folder": "one_way:folder",
+    "isic": "one_class:isic",
+    "chest_xray": "one_class:chest_xray",
+    "deepglobe": "one_class:deepglobe",
+    "suim": "one_class:suim",
+    "folder": "one_class:folder",
 }
 
 

@@ -23,7 +23,6 @@ from torch.nn import functional as F
 
 from shotseg.data import transforms, weak_shot
 from shotseg.data.images import write_bytes, write_png
-from shotseg.data.pairs import PairSampler
 from shotseg.data.samples import IGNORE
 from shotseg.data.weak_shot import WeakShotData
 from shotseg.encoders.features import Features
@@ -31,7 +30,8 @@ from shotseg.errors import UsageError
 from shotseg.models.maskformer import Inference, MaskFormer
 from shotseg.models.simformer import SimFormer, pseudo_label
 from shotseg.training import checkpoint, loop
-from shotseg.training.data import FeatureCache, Reader, _share, augmented, generator
+from shotseg.training.data import FeatureCache, Reader, augmented, generator, share_of
+from shotseg.training.pairs import PairSampler
 from shotseg.training.recipe import Recipe
 from shotseg.training.short_crop import short_crop
 
@@ -233,7 +233,7 @@ def views(recipe: Recipe, root: Path) -> tuple[WeakShotData, WeakShotData]:
         labels=choice.labels,
         background=choice.background,
     )
-    apart = [_share(item.content) < recipe.data.held_out for item in every.items]
+    apart = [share_of(item.content) < recipe.data.held_out for item in every.items]
     train = every.part([i for i, out in enumerate(apart) if not out])
     return train, every.part([i for i, out in enumerate(apart) if out])
 

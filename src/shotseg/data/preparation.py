@@ -26,7 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import shotseg
 from shotseg.data.archives import gather
 from shotseg.data.images import read_image, write_bytes, write_png
-from shotseg.data.manifest import VERSION, Manifest, Photo, pairs, pairs_hash, read_photos
+from shotseg.data.manifest import VERSION, Manifest, PreparedPhoto, pairs, pairs_hash, read_photos
 from shotseg.data.samples import IGNORE
 from shotseg.data.sets import PLANS, LeftOut, Plan, Source, planner, spec
 from shotseg.errors import InputError, UsageError
@@ -74,7 +74,7 @@ def prepare(
 
 def _convert(
     plan: Plan, root: Path, folder: Path, workers: int, progress: Progress
-) -> tuple[list[Photo], list[LeftOut]]:
+) -> tuple[list[PreparedPhoto], list[LeftOut]]:
     """Write the masks and ``items.jsonl``, a line a photo in the order of the plan; give its photos and what is left out.
 
     What an earlier run finished is kept, what it left out is tried again.
@@ -130,7 +130,7 @@ def _key(source: Source, root: Path) -> Key:
     return source.id, _relative(source.image, root), _mask_name(source), source.lists
 
 
-def _kept(folder: Path, path: Path) -> dict[Key, Photo]:
+def _kept(folder: Path, path: Path) -> dict[Key, PreparedPhoto]:
     """The photos in a file of an earlier run, up to a torn line, whose masks are still there and not empty."""
     found = {}
     try:
@@ -147,7 +147,7 @@ def _whole_lines(path: Path) -> int:
     return path.read_bytes().rfind(b"\n") + 1
 
 
-def _photo(source: Source, root: Path, folder: Path, plan: Plan, size_of: Callable) -> Photo | LeftOut:
+def _photo(source: Source, root: Path, folder: Path, plan: Plan, size_of: Callable) -> PreparedPhoto | LeftOut:
     """The photo with its mask written, or why it cannot be used."""
     try:
         mask, change = _fitted(source.mask(), size_of(source.image), source)
@@ -157,7 +157,7 @@ def _photo(source: Source, root: Path, folder: Path, plan: Plan, size_of: Callab
     name = _mask_name(source)
     write_png(folder / name, mask)
     height, width = mask.shape
-    return Photo(source.id, _relative(source.image, root), name, height, width, pixels, source.lists, change)
+    return PreparedPhoto(source.id, _relative(source.image, root), name, height, width, pixels, source.lists, change)
 
 
 def _fitted(mask: np.ndarray, size: tuple[int, int], source: Source) -> tuple[np.ndarray, str]:
@@ -206,7 +206,7 @@ def _finish(
     plan: Plan,
     root: Path,
     folder: Path,
-    photos: list[Photo],
+    photos: list[PreparedPhoto],
     left_out: list[LeftOut],
     archives: list[dict[str, Any]],
 ) -> Manifest:
@@ -261,7 +261,7 @@ def _finish(
     return Manifest.read(folder)
 
 
-def _views(facts: dict[str, Any], plan: Plan, photos: list[Photo]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _views(facts: dict[str, Any], plan: Plan, photos: list[PreparedPhoto]) -> Iterator[tuple[str, dict[str, Any]]]:
     """``family/list/definition/fold`` -> number and hash of the pairs of the fold's own classes in that list."""
     everything = {"all": {"all": list(plan.classes)}}
     for family, rule in facts["families"].items():

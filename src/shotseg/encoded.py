@@ -1,0 +1,82 @@
+"""A photo that went through the encoder: kept, in memory or on disk, it need not be encoded again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save as serialise
+from torch import Tensor
+
+from shotseg.data import images as files
+from shotseg.data import transforms
+from shotseg.encoders.features import Features
+from shotseg.errors import InputError, UsageError, first_line
+from shotseg.photo import Photo, read_photo, title
+
+FORMAT = "shotseg-encoded-1"
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """A photo after :meth:`Segmenter.encode`; the classes may change meanwhile.
+
+    image: (H, W, 3) uint8 RGB.   resized: (3, h, w) float in [0, 1], as it was encoded.   features: of it, batch 1.
+    by: the method, encoder and trained model that the features are of.
+    """
+
+    image: np.ndarray
+    resized: Tensor
+    features: Features
+    by: str
+
+    def save(self, path: str | Path) -> None:
+        """Keep it as safetensors: features in half precision, the working input, and the photo's size, not its pixels."""
+        features = self.features
+        kept = {"resized": (self.resized * 255).round().byte()}  # it came from bytes: nothing is lost
+        kept |= {f"map/{i}": _half(x) for i, x in enumerate(features.maps)}
+        kept |= {f"class/{i}": _half(x) for i, x in enumerate(features.classes)}
+        tensors = {name: tensor.contiguous().cpu() for name, tensor in kept.items()}
+        about = {"format": FORMAT, "size": self.image.shape[:2], "strides": features.strides, "by": self.by}
+        files.write_bytes(path, serialise(tensors, {"shotseg": json.dumps(about)}))
+
+    @classmethod
+    def load(cls, path: str | Path, photo: Photo | None = None) -> Encoded:
+        """What :meth:`save` kept, features in single precision on the CPU.
+
+        photo: the same photo, for the picture of the result; without it the working input stands in, at the photo's size.
+        Raises InputError for a file that is damaged or of another kind, UsageError for a photo of another size.
+        """
+        try:
+            with safe_open(str(path), "pt") as stored:
+                about = json.loads((stored.metadata() or {})["shotseg"])
+                if about["format"] != FORMAT:
+                    raise KeyError("format")
+                height, width = about["size"]
+                resized = stored.get_tensor("resized").float() / 255
+                tensors = {name: stored.get_tensor(name).float() for name in sorted(stored.keys())}
+            maps = tuple(tensors[f"map/{i}"] for i in range(len(about["strides"])))
+            classes = tuple(tensors[name] for name in (f"class/{i}" for i in range(len(maps))) if name in tensors)
+            features, by = Features(maps, tuple(about["strides"]), classes), str(about["by"])
+        except Exception as error:
+            raise InputError(f"{path}: not a kept photo ({first_line(error)}); make it with Encoded.save") from None
+        if photo is None:
+            image = (transforms.resize_logits(resized, (height, width)) * 255).round().byte().permute(1, 2, 0).numpy()
+        else:
+            image = read_photo(photo)
+            if image.shape[:2] != (height, width):
+                raise UsageError(f"{path}: of a photo of {(height, width)} pixels, not {title(photo)}; give that photo")
+        return cls(image, resized, features, by)
+
+    def to(self, device: torch.device | str) -> Encoded:
+        """The same with every tensor on ``device``."""
+        return Encoded(self.image, self.resized.to(device), self.features.to(device), self.by)
+
+
+def _half(x: Tensor) -> Tensor:
+    """In half precision, where no value is too large for it."""
+    return x.half() if bool(x.abs().max() <= torch.finfo(torch.half).max) else x.float()

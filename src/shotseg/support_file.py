@@ -1,0 +1,70 @@
+"""Support files: the encoded classes of a Segmenter as safetensors, with a JSON header that says what encoded them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save as serialise
+
+from shotseg.data import images as files
+from shotseg.data.samples import Support
+from shotseg.errors import InputError, first_line
+from shotseg.photo import check_classes
+
+FORMAT = "shotseg-support-2"
+NEEDED = {"method", "encoder", "options", "classes"}  # of the header
+
+
+def write(path: str | Path, about: Mapping[str, Any], supports: Mapping[str, Support]) -> None:
+    """Write classes and what encoded them.
+
+    about: method, encoder, options and more, as JSON has it.     supports: class name -> its support.
+    """
+    tensors = {
+        f"{i}/{key}": tensor.contiguous().cpu()
+        for i, support in enumerate(supports.values())
+        for key, tensor in support.tensors.items()
+    }
+    header = {"format": FORMAT, **about, "classes": list(supports)}
+    files.write_bytes(path, serialise(tensors, {"shotseg": json.dumps(header)}))
+
+
+def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Support]]:
+    """What :func:`write` wrote, on the CPU. Raises InputError for a file that is missing, damaged or of another kind."""
+    try:
+        with safe_open(str(path), "pt") as stored:
+            about = json.loads((stored.metadata() or {}).get("shotseg", "{}"))
+            tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
+    except Exception as error:
+        raise InputError(
+            f"{path}: not a readable support file ({first_line(error)}); make one with Segmenter.save"
+        ) from None
+    if "recipe" in about:
+        raise InputError(f"{path}: a trained model, no encoded classes; give it as --checkpoint, beside --support")
+    if about.get("format") != FORMAT:
+        raise InputError(f"{path}: not a support file of this version; make one with Segmenter.save")
+    if missing := sorted(NEEDED - about.keys()):
+        raise InputError(f"{path}: its header says no {missing[0]}; make it again with Segmenter.save")
+    check_classes(about["classes"], path, InputError)
+    supports = {}
+    for i, name in enumerate(about["classes"]):
+        own = {key.split("/", 1)[1]: tensor for key, tensor in tensors.items() if key.startswith(f"{i}/")}
+        if not own:
+            raise InputError(f"{path}: holds nothing of class {name!r}; make it again with Segmenter.save")
+        supports[name] = Support(own)
+    return about, supports
+
+
+def digest(encoder: torch.nn.Module) -> str:
+    """sha256 of an encoder's weights."""
+    found = hashlib.sha256()
+    for name, tensor in encoder.state_dict().items():
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
