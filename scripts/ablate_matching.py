@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
+from shotseg.evaluation.run import Evaluator, evaluate
 
 from shotseg import encoders, models
 from shotseg.data.folder import FolderDataset
 from shotseg.evaluation.protocols import Pool, draw_episodes, preset
 from shotseg.evaluation.results import result
-from shotseg.evaluation.run import Evaluator, evaluate
 
 INGREDIENTS = ("", "contrast", "ridge", "border", "self_support", "edges")
 

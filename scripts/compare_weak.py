@@ -18,12 +18,12 @@ import numpy as np
 import torch
 import tyro
 from scipy import ndimage
+from shotseg.evaluation.run import Evaluator, evaluate
 
 from shotseg.data.folder import FolderDataset
 from shotseg.data.images import read_image, read_mask, write_bytes, write_png
 from shotseg.evaluation.protocols import Pool, draw_episodes, preset
 from shotseg.evaluation.results import compare, environment, result
-from shotseg.evaluation.run import Evaluator, evaluate
 from shotseg.priors.pseudo_masks import from_name
 from shotseg.training import checkpoint
 from shotseg.training import recipe as recipes
