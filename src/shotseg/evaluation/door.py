@@ -11,21 +11,16 @@ from typing import Any
 import torch
 
 from shotseg import models
-from shotseg.data.images import sha256
 from shotseg.data.writable import check_out
-from shotseg.device import pick_device
 from shotseg.errors import UsageError, note
 from shotseg.evaluation import effort as strokes
-from shotseg.evaluation import n_way, one_way, options, outcome, results, semantic_scores, several_run, subject
-from shotseg.evaluation.episode_loop import OnProgress, Tally, is_first, partial_files
+from shotseg.evaluation import n_way, one_way, options, outcome, several_run, subject
+from shotseg.evaluation.episode_loop import OnProgress, is_first, partial_files
 from shotseg.evaluation.evaluator import Evaluator
 from shotseg.evaluation.outcome import EvaluationResult
 from shotseg.evaluation.pool import Pool, areas
 from shotseg.evaluation.protocols import Protocol, preset
 from shotseg.evaluation.several import Several, second
-from shotseg.training import checkpoint as trained
-from shotseg.training import weak_shot
-from shotseg.training.recipe import build, plain
 
 
 def evaluate(
@@ -106,7 +101,10 @@ def evaluate(
             f"--method {own}: it knows only the classes of its training; give --checkpoint, and its data set"
         )
     options.refuse(given, set(given) - options.SEMANTIC, "the checkpoint of a semantic model")
-    return _kept(_semantic(asked), "", asked.out)
+    from shotseg.evaluation import semantic_run  # it takes long to import
+
+    where = (checkpoint, asked.name, asked.root)
+    return _kept(semantic_run.measure(*where, device, size, on_progress), "", asked.out)
 
 
 def _few_shot(asked: SimpleNamespace) -> tuple[dict[str, Any], str]:
@@ -144,24 +142,6 @@ def _protocol(asked: SimpleNamespace) -> Protocol:
     names = ("episodes", "size", "geometry", "score_at", "fusion", "ignore_band", "rule")
     changed = {name: getattr(asked, name) for name in names}
     return preset(asked.protocol, asked.name).override(seeds=tuple(asked.seeds) or None, **changed)
-
-
-def _semantic(asked: SimpleNamespace) -> dict[str, Any]:
-    """The content of the result file of a semantic model, on the test photos or those that its training held out."""
-    device = str(pick_device(asked.device))
-    recipe = build(trained.read(asked.checkpoint)[1]["recipe"])
-    photos = weak_shot.test_photos(recipe, asked.name, asked.root)
-    model, classes = trained.load_semantic(asked.checkpoint, device, asked.size)
-    if classes != photos.classes:
-        raise UsageError(
-            f"{asked.checkpoint}: trained for other classes than {asked.root} has; give the data set of its training"
-        )
-    counts = semantic_scores.measure(
-        lambda image: model.segment(image).argmax(0).cpu().numpy(), photos, Tally(asked.on_progress, len(photos))
-    )
-    about = {"method": recipe.model.name, "encoder": recipe.model.encoder, "dataset": asked.name}
-    known = {"recipe": plain(recipe), "checkpoint": sha256(asked.checkpoint)}
-    return {**about, **semantic_scores.result(counts, photos), **known, "environment": results.environment(device)}
 
 
 def _kept(content: dict[str, Any], page: str, out: Path | None) -> EvaluationResult:

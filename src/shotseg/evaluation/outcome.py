@@ -83,6 +83,12 @@ class EvaluationResult:
         """Lines that a reader of the numbers should know."""
         return list(self.summary.notes)
 
+    def control(self, name: str) -> EvaluationResult:
+        """One of the :attr:`controls` of a result of one class at a time as a result of its own, to compare with."""
+        if self.content["format"] != results.FORMAT or name not in self.controls:
+            raise UsageError(f"no control {name!r} with counts; choose one of {', '.join(self.controls) or 'none'}")
+        return EvaluationResult(results.of_control(self.content, name), name=name)
+
     def compare(self, other: EvaluationResult) -> dict[str, Any]:
         """This result minus another on the same episodes, resampled in pairs.
 

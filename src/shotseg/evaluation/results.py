@@ -62,17 +62,31 @@ def result(
         "counts": {"per_episode": stored},
     }
     content["counts"]["per_class"] = _class_sums(content)
-    per_seed: dict[str, dict[str, Any]] = {str(seed): _scores(_counts(content, seed=seed), content) for seed in lists}
-    means = _mean_of(list(per_seed.values()))
+    return _scored(content, list(lists))
+
+
+def of_control(content: dict[str, Any], control: str) -> dict[str, Any]:
+    """A control as a result of its own, which can be compared episode by episode."""
+    stored = content["counts"]["per_episode"]
+    counts = {**{name: x for name, x in stored.items() if name != "present"}, **stored["controls"][control]}
+    own = {**content, "method": control, "counts": {"per_episode": {**counts, "controls": {}}}, "published": []}
+    own["counts"]["per_class"] = _class_sums(own)
+    return _scored(own, sorted(set(stored["seed"]), key=stored["seed"].index))
+
+
+def _scored(content: dict[str, Any], seeds: list[int]) -> dict[str, Any]:
+    """The content with all that is made of its counts: scores, intervals, classes, seeds, controls."""
+    per_seed: dict[str, dict[str, Any]] = {str(seed): _scores(_counts(content, seed=seed), content) for seed in seeds}
     intervals = _intervals(content, [s["miou"] for s in per_seed.values()])
+    controls = content["counts"]["per_episode"]["controls"]
     return {
         **content,
-        **means,
+        **_mean_of(list(per_seed.values())),
         "ci95": intervals["seeds"] or intervals["episodes"],
         "intervals": intervals,
-        "per_class": {name: _mean([s["per_class"][name] for s in per_seed.values()]) for name in pool.classes},
+        "per_class": {n: _mean([s["per_class"][n] for s in per_seed.values()]) for n in content["classes"]},
         "per_seed": {seed: {k: v for k, v in s.items() if k != "per_class"} for seed, s in per_seed.items()},
-        "controls": {control: _control_scores(content, control, list(lists)) for control in stored["controls"]},
+        "controls": {control: _control_scores(content, control, seeds) for control in controls},
     }
 
 

@@ -13,7 +13,6 @@ from shotseg.device import pick_device
 from shotseg.errors import UsageError
 from shotseg.evaluation.pool import with_enough_photos
 from shotseg.evaluation.protocols import Protocol
-from shotseg.training import checkpoint as trained
 
 PFENETS = ("pfenet", "bam", "hdmnet", "pi-clip")  # protocols with the lists of PFENet; the others have HSNet's
 
@@ -85,6 +84,8 @@ def tested(
 def names(method: Any, encoder: str, checkpoint: str | Path | None) -> tuple[str, str]:
     """Method and encoder by name: as they are given, of a model that is ready, or of a checkpoint."""
     if checkpoint is not None:
+        from shotseg.training import checkpoint as trained  # it takes long to import
+
         return trained.names(checkpoint)
     if not isinstance(method, str):
         return type(method).__name__.lower(), str(getattr(method.encoder, "name", type(method.encoder).__name__))
@@ -97,6 +98,8 @@ def model(method: Any, encoder: str, checkpoint: str | Path | None, device: str)
     if chosen.type == "cuda" and local is not None:
         chosen = pick_device(f"cuda:{local}")
     if checkpoint is not None:
+        from shotseg.training import checkpoint as trained
+
         return trained.load_model(checkpoint, str(chosen)), chosen
     if not isinstance(method, str):
         return method.to(chosen).eval(), chosen
