@@ -74,8 +74,8 @@ def evaluate(
                 ignore_band and rule each change one of its choices, and the result says so.
     device:     cpu, cuda, mps or auto.      workers: threads, 0 = one a core.   batch: episodes a worker takes at a time.
     cache_mb:   bound on what is kept in memory, MiB. None of these four changes a count.
-    out:        result file (.json), written with its report (.report.html). An interrupted run leaves its counts beside it; the
-                same call with ``resume`` goes on from them.
+    out:        result file (.json), written with its report (.report.html). An interrupted run leaves its counts beside it, and
+                the same call with ``resume`` goes on from them, unless model or data set were given ready.
     on_progress: told (done, total) as episodes are counted.      say: told lines that stop nothing.
 
     Gives scores in percent with 95 % intervals, the protocol and the counts. Under ``torchrun`` every process gets the result,
@@ -88,11 +88,12 @@ def evaluate(
     asked.out = _writable(out, resume)
     if checkpoint is not None and not Path(checkpoint).exists():
         raise UsageError(f"--checkpoint {checkpoint}: no such file or folder; check the path")
-    if not isinstance(method, str):
-        options.refuse(given, ("encoder", "checkpoint"), "a model that is ready")
     asked.name, asked.root = subject.place(dataset, root)
+    if not isinstance(method, str):
+        options.refuse(given, options.OF_MODELS, "a model that is ready")
     if asked.root is None:
         options.refuse(given, options.OF_PLACES, "a data set that is open")
+    asked.keeps = asked.out is not None and isinstance(method, str) and asked.root is not None
     own = subject.names(method, encoder, checkpoint)[0]
     if own not in models.SEMANTIC:
         return _kept(*_few_shot(asked), asked.out)
@@ -130,7 +131,7 @@ def _few_shot(asked: SimpleNamespace) -> tuple[dict[str, Any], str]:
     if way > 1 and asked.protocol == "cst":
         return n_way.result(Evaluator(*parts), about, way, shot, preset("cst", asked.name).rule), ""
     how = {"resume": asked.resume, "workers": asked.workers or torch.get_num_threads(), "batch": asked.batch}
-    keeping = (asked.out and _partial(asked.out), asked.on_progress)
+    keeping = (_partial(asked.out) if asked.keeps else None, asked.on_progress)
     if way == 1:
         return one_way.measure(Evaluator(*parts), about, *keeping, **how)
     about |= {"way": way, "queries": asked.queries}

@@ -13,7 +13,9 @@ EFFORT = HOW | {"dataset", "root", "root_format", "method", "encoder", "checkpoi
 EFFORT |= {"kind", "min_area", "episodes", "seeds", "size", "cache_mb", "effort", "present"}
 SEMANTIC = HOW | {"dataset", "root", "method", "encoder", "checkpoint", "size"}
 SEVERAL_REFUSE = ("score_at", "fusion", "ignore_band", "rule")
-OF_PLACES = ("root", "root_format", "kind", "min_area", "folds")  # how a data set is opened
+# Of what was opened before nothing tells whether an interrupted run had the same.
+OF_PLACES = ("root", "root_format", "kind", "min_area", "folds", "resume")
+OF_MODELS = ("encoder", "checkpoint", "resume")
 
 Asked = Mapping[str, Any]  # option -> its value
 
