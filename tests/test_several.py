@@ -318,7 +318,7 @@ def whole(photos, out, seeds=(0, 1), ways=3, **options):
     own = evaluator(photos, seeds=seeds, threshold=0.5, sure=lambda *x: 1.0)
     about = {"method": "colours", "encoder": "none", "dataset": "folder", "way": ways, "shot": 1, "queries": 3}
     how = {"resume": False, "on_progress": lambda done, total: None, **options}
-    return door._kept(*several_run.measure(own, about, door._partial(out), **how), out).content
+    return door.kept(*several_run.measure(own, about, door.partial_of(out), **how), out).content
 
 
 def test_a_perfect_decision_scores_100_without_a_false_alarm(photos, by_colour, tmp_path):

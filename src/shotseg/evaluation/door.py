@@ -14,7 +14,7 @@ from shotseg import models
 from shotseg.data.writable import check_out
 from shotseg.errors import UsageError, note
 from shotseg.evaluation import effort as strokes
-from shotseg.evaluation import n_way, one_way, options, outcome, several_run, subject
+from shotseg.evaluation import n_way, options, outcome, several_run, single_run, subject
 from shotseg.evaluation.episode_loop import OnProgress, is_first, partial_files
 from shotseg.evaluation.evaluator import Evaluator
 from shotseg.evaluation.outcome import EvaluationResult
@@ -56,8 +56,8 @@ def evaluate(
     batch: int = 8,
     cache_mb: int = 2000,
     resume: bool = False,
-    on_progress: OnProgress = lambda done, total: None,
-    say: Callable[[str], None] = note,
+    on_progress: OnProgress | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> EvaluationResult:
     """Measure a few-shot method, beside controls that know nothing of the class: examples and photos in, masks counted.
 
@@ -76,7 +76,8 @@ def evaluate(
     cache_mb:   bound on what is kept in memory, MiB. None of these four changes a count.
     out:        result file (.json), written with its report (.report.html). An interrupted run leaves its counts beside it, and
                 the same call with ``resume`` goes on from them, unless model or data set were given ready.
-    on_progress: told (done, total) as episodes are counted.      say: told lines that stop nothing.
+    on_progress: told (done, total) as episodes are counted.      say: told lines that stop nothing;
+                default a warning.
 
     Gives scores in percent with 95 % intervals, the protocol and the counts. Under ``torchrun`` every process gets the result,
     and the first writes it. Raises UsageError for options that do not fit (named as the flags of the command line), InputError
@@ -85,6 +86,7 @@ def evaluate(
     asked = SimpleNamespace(**locals())
     given = [option for option, value in vars(asked).items() if _is_given(option, value)]
     options.check(vars(asked), given)
+    asked.say, asked.on_progress = say or note, on_progress or (lambda done, total: None)
     asked.out = _writable(out, resume)
     if checkpoint is not None and not Path(checkpoint).exists():
         raise UsageError(f"--checkpoint {checkpoint}: no such file or folder; check the path")
@@ -96,7 +98,7 @@ def evaluate(
     asked.keeps = asked.out is not None and isinstance(method, str) and asked.root is not None
     own = subject.names(method, encoder, checkpoint)[0]
     if own not in models.SEMANTIC:
-        return _kept(*_few_shot(asked), asked.out)
+        return kept(*_few_shot(asked), asked.out)
     if checkpoint is None or asked.root is None:
         raise UsageError(
             f"--method {own}: it knows only the classes of its training; give --checkpoint, and its data set"
@@ -105,7 +107,7 @@ def evaluate(
     from shotseg.evaluation import semantic_run  # it takes long to import
 
     where = (checkpoint, asked.name, asked.root)
-    return _kept(semantic_run.measure(*where, device, size, on_progress), "", asked.out)
+    return kept(semantic_run.measure(*where, device, size, asked.on_progress), "", asked.out)
 
 
 def _few_shot(asked: SimpleNamespace) -> tuple[dict[str, Any], str]:
@@ -131,9 +133,9 @@ def _few_shot(asked: SimpleNamespace) -> tuple[dict[str, Any], str]:
     if way > 1 and asked.protocol == "cst":
         return n_way.result(Evaluator(*parts), about, way, shot, preset("cst", asked.name).rule), ""
     how = {"resume": asked.resume, "workers": asked.workers or torch.get_num_threads(), "batch": asked.batch}
-    keeping = (_partial(asked.out) if asked.keeps else None, asked.on_progress)
+    keeping = (partial_of(asked.out) if asked.keeps else None, asked.on_progress)
     if way == 1:
-        return one_way.measure(Evaluator(*parts), about, *keeping, **how)
+        return single_run.measure(Evaluator(*parts), about, *keeping, **how)
     about |= {"way": way, "queries": asked.queries}
     return several_run.measure(Several(*parts, threshold=asked.present), about, *keeping, tuple(left_out), **how)
 
@@ -145,20 +147,20 @@ def _protocol(asked: SimpleNamespace) -> Protocol:
     return preset(asked.protocol, asked.name).override(seeds=tuple(asked.seeds) or None, **changed)
 
 
-def _kept(content: dict[str, Any], page: str, out: Path | None) -> EvaluationResult:
+def kept(content: dict[str, Any], page: str, out: Path | None) -> EvaluationResult:
     """The result, written to ``out`` with its report; what an interrupt would have left there is then of no more use."""
     result = outcome.of(content, page)
     if out is not None and is_first():
         if page:
             result.report(out.with_suffix(".report.html"))
         result.save(out)
-        for partial in (_partial(out), second(_partial(out))):
+        for partial in (partial_of(out), second(partial_of(out))):
             for path in partial_files(partial):
                 path.unlink()
     return result
 
 
-def _partial(out: Path) -> Path:
+def partial_of(out: Path) -> Path:
     """The file of the counts until there is a result."""
     return out.with_suffix(".partial.jsonl")
 

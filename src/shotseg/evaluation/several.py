@@ -144,7 +144,7 @@ def cut_that_keeps(part: float, rows: Sequence[Row]) -> float:
     return of_those_there[math.ceil(part * len(of_those_there) - 1e-9) - 1] if of_those_there else 0.0
 
 
-def measure(
+def count_queries(
     several: Several,
     queries: list[Query],
     partial: Path | None,

@@ -14,8 +14,7 @@ from shotseg.evaluation import draws, result_page, results, several_scores
 from shotseg.evaluation.draws import Query
 from shotseg.evaluation.episode_loop import OnProgress, Tally, one_thread_each
 from shotseg.evaluation.result_page import Pictures, without_ignored
-from shotseg.evaluation.several import Several
-from shotseg.evaluation.several import measure as count_queries
+from shotseg.evaluation.several import Several, count_queries
 from shotseg.overlay import draw
 
 
@@ -31,7 +30,7 @@ def measure(
 
     about:    what is measured on what, with ``way``, ``shot`` and ``queries``.
     left_out: classes that had too few photos to be in any draw, by name.
-    partial, how: of :func:`shotseg.evaluation.several.measure`.
+    partial, how: of :func:`shotseg.evaluation.several.count_queries`.
     """
     pool, protocol = several.pool, several.protocol
     way, shot, queries = (about[name] for name in ("way", "shot", "queries"))

@@ -223,7 +223,7 @@ def result(
     """The content of a result file, ready for JSON; scores are percent, counts are pixels.
 
     about: what was measured on what, with ``way``, ``shot`` and ``queries``, written as it is.
-    lists: the queries of each draw.    rows: of :func:`shotseg.evaluation.several.measure`, in the same order.
+    lists: the queries of each draw.    rows: of :func:`shotseg.evaluation.several.count_queries`, in the same order.
     """
     ends = np.cumsum([len(listed) for listed in lists.values()])
     parts = dict(zip(lists, (rows[end - len(own) : end] for end, own in zip(ends, lists.values()))))
