@@ -9,14 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 import tyro
 
+import shotseg
 from shotseg import encoders, models
-from shotseg.data.folder import FolderDataset
-from shotseg.evaluation.protocols import Pool, draw_episodes, preset
-from shotseg.evaluation.results import result
-from shotseg.evaluation.run import Evaluator, evaluate
 
 INGREDIENTS = ("", "contrast", "ridge", "border", "self_support", "edges")
 
@@ -33,24 +29,17 @@ class Ablate:
     encoder: str = "efficientnet-lite0"
 
 
-def miou(model: torch.nn.Module, dataset: FolderDataset, classes: list[str], shot: int, args: Ablate) -> float:
-    protocol = preset("shotseg", "folder").override(episodes=args.episodes, seeds=(args.seed,))
-    pool = Pool(dataset, classes, shot)
-    evaluator = Evaluator(model, dataset, pool, protocol, torch.device("cpu"))
-    episodes = draw_episodes(protocol, pool, shot, args.seed)
-    rows = evaluate(evaluator, episodes, workers=torch.get_num_threads())
-    return result({}, protocol, pool, {args.seed: episodes}, rows)["miou"]
-
-
 def main(args: Ablate) -> None:
-    dataset = FolderDataset(args.root)
-    folds = {str(fold): names for fold, names in dataset.folds.items()}
     encoder = encoders.load(args.encoder)
     print("| without |", " | ".join(f"{shot}-shot" for shot in args.shots), "|")
     print("|---|", "---|" * len(args.shots), sep="")
     for ingredient in INGREDIENTS:
-        model = models.load("matching", encoder, **({ingredient: False} if ingredient else {})).eval()
-        cells = [np.mean([miou(model, dataset, folds[f], shot, args) for f in args.folds]) for shot in args.shots]
+        model = models.load("matching", encoder, **({ingredient: False} if ingredient else {}))
+        how = {"episodes": args.episodes, "seeds": (args.seed,), "device": "cpu"}
+        cells = [
+            np.mean([shotseg.evaluate(args.root, model, fold=f, shot=k, **how).scores["miou"] for f in args.folds])
+            for k in args.shots
+        ]
         print(f"| {ingredient or '(nothing)'} |", " | ".join(f"{cell:.1f}" for cell in cells), "|", flush=True)
 
 

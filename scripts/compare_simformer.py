@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from shotseg.data import transforms, weak_shot
-from shotseg.evaluation import semantic
+from shotseg.evaluation import semantic_scores
 from shotseg.evaluation.counts import resamples
 from shotseg.training import checkpoint
 from shotseg.training import recipe as recipes
@@ -187,21 +187,21 @@ def main() -> None:
         for row, file in found.items():
             models[row] = checkpoint.load_semantic(file)[0]
             predict = lambda image, model=models[row]: model.segment(image).argmax(0).numpy()  # noqa: E731
-            counts[row] = semantic.measure(predict, test)
+            counts[row] = semantic_scores.measure(predict, test)
     torch.manual_seed(arguments.seed)
     tagger = train_tagger(train, models["base only"].encoder, recipe.model.size)
     cut = threshold(tagger, train, recipe.model.size)
     predict = by_tags(tagger, models["base only"], train, recipe.model.size, cut)
-    counts["activation maps"] = semantic.measure(predict, test)
+    counts["activation maps"] = semantic_scores.measure(predict, test)
 
     kept = {
         f"{row} {what}": x for row, c in counts.items() for what, x in (("hit", c.intersection), ("union", c.union))
     }
     photos = [item.id for item in test.items]
     np.savez_compressed(arguments.out / "counts.npz", photos=photos, novel=test.novel, **kept)  # for pool
-    table = {name: semantic.result(counts[name], test) for name in ORDER}
+    table = {name: semantic_scores.result(counts[name], test) for name in ORDER}
     against = {
-        f"{name} - {other}": semantic.paired(counts[name], counts[other], test)
+        f"{name} - {other}": semantic_scores.paired(counts[name], counts[other], test)
         for name in ORDER[2:6]
         for other in ORDER[: ORDER.index(name)]
     }

@@ -171,6 +171,9 @@ class FakeTool:
         width = 0 if known is None else min(known, key=lambda w: abs(w - own))
         return torch.where(torch.arange(20) < width, 2.0, -2.0 - 0.1 * own).expand(10, 20)  # wider: surer
 
+    def present(self, found):
+        return 1.0
+
     def draw(self, found, strokes, photo):
         if strokes:
             self.looked.append(photo)

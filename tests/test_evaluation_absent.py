@@ -9,9 +9,12 @@ import pytest
 from shotseg.errors import UsageError
 from shotseg.evaluation import counts as reduce
 from shotseg.evaluation.counts import Counts
-from shotseg.evaluation.protocols import Pool, draw_episodes, preset
-from shotseg.evaluation.results import compare, lines, result, unmet
-from shotseg.evaluation.semantic import _taken
+from shotseg.evaluation.episode_rules import draw_episodes
+from shotseg.evaluation.outcome import EvaluationResult
+from shotseg.evaluation.pool import Pool
+from shotseg.evaluation.protocols import preset
+from shotseg.evaluation.results import lines, result, unmet
+from shotseg.evaluation.semantic_scores import _taken
 from test_evaluation_numbers import Listed
 
 # Photos of three classes of which the episodes ask for two, each always as well met: class "a" 0.8, class "b" 0.6.
@@ -37,6 +40,10 @@ def stored(path, protocol="hsnet", seeds=(0,), asked="ab", iou=IOU):
     content = result({**about, "data": {}}, preset(protocol), pool, lists, rows) | {"published": []}
     path.write_text(json.dumps(content))
     return content
+
+
+def compare(first, second):
+    return EvaluationResult.load(first).compare(EvaluationResult.load(second))
 
 
 def test_a_class_that_never_occurs_counts_alike_in_score_interval_controls_and_comparison(tmp_path):

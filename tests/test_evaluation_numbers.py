@@ -10,10 +10,12 @@ from torch.nn import functional as F
 
 import golden
 from shotseg.errors import UsageError
+from shotseg.evaluation import canvas, n_way
 from shotseg.evaluation import counts as reduce
-from shotseg.evaluation import n_way, protocols
 from shotseg.evaluation.counts import Counts, count
-from shotseg.evaluation.protocols import Pool, draw_episodes, preset
+from shotseg.evaluation.episode_rules import RULES, draw_episodes
+from shotseg.evaluation.pool import Pool
+from shotseg.evaluation.protocols import PRESETS, preset
 
 
 def counts_of(prediction, target, class_ids) -> Counts:
@@ -66,7 +68,7 @@ def test_the_ignore_band_is_left_out_by_hsnet_and_is_background_for_cst(path):
     golden.assert_close("fb_iou", 100 * reduce.fb_iou(outside), stored["hsnet_fbiou"], atol=1e-4)
     cst = preset("cst").override(score_at="original")
     labels = [with_band(g, i).astype(np.uint8) for g, i in zip(stored["gt"], stored["ignore"])]
-    background = [protocols.canvas(cst, label, "squash", (9, 9)) for label in labels]
+    background = [canvas.scored_label(cst, label, "squash", (9, 9)) for label in labels]
     as_coded = reduce.miou(counts_of(stored["pred"], background, classes), interest, "zero")
     golden.assert_close("cst", 100 * as_coded, stored["cst_miou_as_coded"], atol=1e-4)
 
@@ -83,13 +85,13 @@ def test_votes_are_divided_by_the_largest_vote_of_the_photo(path):
         if size:
             scored = tuple(int(n) for n in size.removeprefix("_orig_").split("x"))
             logits = torch.stack([F.interpolate(x, scored, mode="bilinear", align_corners=True) for x in logits])
-        golden.assert_close(name, protocols.vote(logits), expected, atol=0)
+        golden.assert_close(name, canvas.vote(logits), expected, atol=0)
 
 
 @pytest.mark.parametrize("path", golden.files("corenet", "hsnet_parts*.npz"))
 def test_the_vote_of_hsnet_itself_is_the_same(path):
     stored = golden.npz(path)
-    golden.assert_close("vote", protocols.vote(torch.from_numpy(stored["vote_logits"])), stored["vote_pred"], atol=0)
+    golden.assert_close("vote", canvas.vote(torch.from_numpy(stored["vote_logits"])), stored["vote_pred"], atol=0)
 
 
 @pytest.mark.parametrize("path", golden.files("pi_clip", "misc*.npz"))
@@ -98,8 +100,8 @@ def test_scores_at_original_size_are_those_of_hdmnet(path):
     protocol, rows = preset("hdmnet"), []
     for i in range(len(stored["ev_classes"])):
         label, logits = stored[f"ev{i}_gt"], torch.from_numpy(stored[f"ev{i}_logits"])[0]
-        target = protocols.canvas(protocol, label, "squash", (33, 33))
-        mask = protocols.decide(protocol, [logits], label.shape, label.shape, "squash", 33)
+        target = canvas.scored_label(protocol, label, "squash", (33, 33))
+        mask = canvas.decide(protocol, [logits], label.shape, label.shape, "squash", 33)
         found = counts_of([mask], [target], [stored["ev_classes"][i]])
         golden.assert_close(f"inter {i}", found.intersection[0], stored[f"ev{i}_inter"], atol=0)
         golden.assert_close(f"union {i}", found.union[0], stored[f"ev{i}_union"], atol=0)
@@ -120,18 +122,18 @@ def test_scores_at_original_size_are_those_of_hdmnet(path):
 def test_the_padded_square_is_that_of_pfenet(path):
     stored = golden.npz(path)
     for height, width, size, *valid in stored["resize_geometry"][:, :5].tolist():
-        assert list(protocols.padded_size((height, width), size)) == valid
+        assert list(canvas.padded_size((height, width), size)) == valid
     found = counts_of(stored["iou_pred"], stored["iou_target"], [0] * len(stored["iou_pred"]))
     golden.assert_close("inter", found.intersection.sum(0), stored["iou_inter"], atol=0)
     golden.assert_close("union", found.union.sum(0), stored["iou_union"], atol=0)
     golden.assert_close("target", found.target.sum(0), stored["iou_tgt_area"], atol=0)
     size = stored["resize_out_lab"].shape[0]
-    image, mask = protocols.pad_pair(stored["resize_img"], stored["resize_lab"], size)
+    image, mask = canvas.pad_pair(stored["resize_img"], stored["resize_lab"], size)
     mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
     golden.assert_close("image", (image - mean) / std, stored["resize_out_img"], atol=2e-5)
     golden.assert_close("label", mask, stored["resize_out_lab"], atol=0)
     logits, side = torch.from_numpy(stored["ori_logit"])[0], stored["ori_pred"].shape[-1]
-    mask = protocols.decide(preset("pfenet"), [logits], (side, side), (side, side - 5), "pad", logits.shape[-1])
+    mask = canvas.decide(preset("pfenet"), [logits], (side, side), (side, side - 5), "pad", logits.shape[-1])
     golden.assert_close("mask at the original square", mask, stored["ori_pred"][0], atol=0)
 
 
@@ -278,7 +280,7 @@ def test_presets_are_as_the_papers_and_releases_say():
         "pi-clip": (1000, 5000, 10, seeds[0], 473, "squash", "original"),
         "cst": (1000, 1000, 1, 0, 400, "squash", "original"),
     }
-    assert set(table) == set(protocols.PRESETS)
+    assert set(table) == set(PRESETS)
     for name, expected in table.items():
         p = preset(name, "pascal5i")
         episodes = (p.episodes, preset(name, "coco20i").episodes)
@@ -304,7 +306,7 @@ def test_a_changed_choice_is_named_in_the_protocol():
 PAIRS = [(f"photo{i:02d}", c) for i in range(12) for c in range(3) if (i + c) % 4]
 
 
-@pytest.mark.parametrize("rule", sorted(protocols.RULES))
+@pytest.mark.parametrize("rule", sorted(RULES))
 @pytest.mark.parametrize("shots", [1, 3])
 def test_no_rule_ever_draws_the_query_as_its_own_support(rule, shots):
     pool = Pool(Listed(PAIRS), ["0", "1", "2"], shots)

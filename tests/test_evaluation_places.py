@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from shotseg.cli import evaluated
 from shotseg.cli.benchmark import Benchmark
 from shotseg.cli.evaluate import Evaluate
 from shotseg.errors import UsageError
+from shotseg.evaluation import subject
 
 
 @pytest.mark.parametrize("flags", [{}, {"way": 2}, {"method": "simformer", "checkpoint": Path("x.safetensors")}])
 def test_a_place_that_cannot_be_written_is_known_before_the_work(tmp_path, monkeypatch, flags):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(evaluated, "data_set", lambda *_: pytest.fail("the work began"))
-    monkeypatch.setattr(evaluated, "names", lambda _: (flags.get("method", "matching"), "none"))
+    monkeypatch.setattr(subject, "place", lambda *_: pytest.fail("the work began"))
+    monkeypatch.setattr(subject, "names", lambda *_: (flags.get("method", "matching"), "none"))
     for out, said in (
         (tmp_path / "file/x.json", "cannot be written (a file stands above it)"),
         (tmp_path, "ends in .json"),

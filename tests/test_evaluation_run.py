@@ -19,15 +19,18 @@ from torch.nn import functional as F
 import golden
 import tiny_clip
 from shotseg import models
-from shotseg.cli import evaluated
 from shotseg.cli.evaluate import Evaluate
 from shotseg.data.folder import FolderDataset
 from shotseg.data.samples import Prediction, Support
 from shotseg.encoders.features import Encoder, Features
 from shotseg.errors import InputError, UsageError
-from shotseg.evaluation import controls
-from shotseg.evaluation.protocols import PRESETS, Pool, draw_episodes, preset
-from shotseg.evaluation.run import Cache, Evaluator, evaluate, partial_files
+from shotseg.evaluation import controls, subject
+from shotseg.evaluation.cache import Cache
+from shotseg.evaluation.episode_loop import count_episodes, partial_files
+from shotseg.evaluation.episode_rules import draw_episodes
+from shotseg.evaluation.evaluator import Evaluator
+from shotseg.evaluation.pool import Pool
+from shotseg.evaluation.protocols import PRESETS, preset
 
 COLOURS = {"blue": (40, 60, 220), "green": (40, 190, 70), "red": (210, 50, 40)}
 
@@ -116,11 +119,11 @@ def miou(rows):
 @pytest.mark.parametrize("shots", [1, 3])
 def test_counts_are_the_same_for_any_number_of_workers_batch_and_cache(root, shots):
     evaluator, picks = setting(root, shots=shots)
-    first = evaluate(evaluator, picks, workers=1, batch=1)
+    first = count_episodes(evaluator, picks, workers=1, batch=1)
     assert miou(first) > 60
     for workers, batch, cache in ((4, 8, 100), (4, 1, 0), (1, 8, 1)):
         other, picks = setting(root, shots=shots, cache_mb=cache)
-        assert evaluate(other, picks, workers=workers, batch=batch) == first
+        assert count_episodes(other, picks, workers=workers, batch=batch) == first
 
 
 def test_a_photo_is_read_and_encoded_once_for_all_its_episodes(root, monkeypatch):
@@ -128,7 +131,7 @@ def test_a_photo_is_read_and_encoded_once_for_all_its_episodes(root, monkeypatch
     reads = Counter()
     read = evaluator.dataset.sample
     monkeypatch.setattr(evaluator.dataset, "sample", lambda i: reads.update([i]) or read(i))
-    evaluate(evaluator, picks, workers=1)
+    count_episodes(evaluator, picks, workers=1)
     photos = {i for pick in picks for i in (pick.query, *pick.supports)}
     assert len(evaluator.model.encoded) == len(photos)
     assert set(reads.values()) == {1}
@@ -136,7 +139,7 @@ def test_a_photo_is_read_and_encoded_once_for_all_its_episodes(root, monkeypatch
 
 def test_an_interrupted_run_goes_on_to_the_same_counts(root, tmp_path):
     evaluator, picks = setting(root)
-    whole = evaluate(evaluator, picks)
+    whole = count_episodes(evaluator, picks)
     partial = tmp_path / "x.partial.jsonl"
 
     class Stop(Exception):
@@ -148,17 +151,17 @@ def test_an_interrupted_run_goes_on_to_the_same_counts(root, tmp_path):
             raise Stop
 
     with pytest.raises(Stop):
-        evaluate(evaluator, picks, partial, "run 1", batch=5, on_rows=stop)
+        count_episodes(evaluator, picks, partial, "run 1", batch=5, on_rows=stop)
     torn = partial.read_text()[:-9]  # as if killed while writing
     partial.write_text(torn)
     kept = torn.count("\n") - 1
     assert 0 < kept < len(picks)
     with pytest.raises(UsageError, match="go on with --resume"):
-        evaluate(evaluator, picks, partial, "run 1", resume=False)
+        count_episodes(evaluator, picks, partial, "run 1", resume=False)
     with pytest.raises(UsageError, match="counts of another run"):
-        evaluate(evaluator, picks, partial, "run 2")
+        count_episodes(evaluator, picks, partial, "run 2")
     counted = []
-    assert evaluate(evaluator, picks, partial, "run 1", on_rows=counted.append) == whole
+    assert count_episodes(evaluator, picks, partial, "run 1", on_rows=counted.append) == whole
     assert sum(counted) == len(picks) - kept
     assert partial_files(partial) == [partial]
 
@@ -173,14 +176,14 @@ def test_a_broken_photo_stops_the_run_with_its_name(root, tmp_path):
 
     evaluator.dataset.sample = sample
     with pytest.raises(InputError, match=re.escape(str(broken))):
-        evaluate(evaluator, picks, workers=2)
+        count_episodes(evaluator, picks, workers=2)
 
 
 @pytest.mark.parametrize("protocol", sorted(PRESETS))
 @pytest.mark.parametrize("shots", [1, 2])
 def test_every_preset_measures_a_method_that_works(root, protocol, shots):
     evaluator, picks = setting(root, protocol, shots, episodes=12, size=PRESETS[protocol].size and 64)
-    rows = evaluate(evaluator, picks)
+    rows = count_episodes(evaluator, picks)
     assert miou(rows) > (30 if protocol == "cst" else 60)
     for row in rows:
         assert all(i <= u for i, u in zip(row["intersection"], row["union"]))
@@ -205,7 +208,7 @@ def test_a_pseudo_mask_that_the_method_was_given_is_scored_alone(root):
         return Prediction(forward(query, support, images).logits, {"pseudo_mask": corner})
 
     evaluator.model.forward = with_pseudo_mask
-    for row in evaluate(evaluator, picks):
+    for row in count_episodes(evaluator, picks):
         given = row["controls"]["pseudo_mask"]
         area = given["union"][1] + given["intersection"][1] - row["target"][1]
         assert area == pytest.approx(sum(row["target"]) / 4, rel=0.15)
@@ -221,9 +224,9 @@ def test_a_method_is_told_of_a_query_what_it_asks_and_nothing_else(root):
 
     evaluator.model.forward = listening
     evaluator.model.asks = ("class_name", "present", "sizes")
-    list(evaluate(evaluator, picks))
+    list(count_episodes(evaluator, picks))
     del evaluator.model.asks
-    list(evaluate(evaluator, picks))
+    list(count_episodes(evaluator, picks))
     expected = [
         ((name := evaluator.pool.items[pick.query].class_name), name, evaluator.sample(pick.query)[1].shape)
         for pick in picks
@@ -238,12 +241,12 @@ def test_clip_that_competes_with_a_photos_true_classes_can_be_evaluated(root, op
     evaluator, picks = setting(root, episodes=2)
     model = models.load("pi-clip-zero-shot", tiny_clip.random(), size=64, **options).eval()
     found = Evaluator(model, evaluator.dataset, evaluator.pool, evaluator.protocol)
-    assert len(list(evaluate(found, picks))) == 2
+    assert len(list(count_episodes(found, picks))) == 2
 
 
 def test_padding_is_cut_off_before_a_photo_is_scored_at_its_own_size(root):
     padded, picks = setting(root, geometry="pad", size=64)
-    assert miou(evaluate(padded, picks)) > 60
+    assert miou(count_episodes(padded, picks)) > 60
 
 
 def test_the_cache_keeps_to_its_bound_and_makes_nothing_twice_at_once():
@@ -278,11 +281,11 @@ def test_controls_are_simple_shapes_and_know_where_the_object_is():
 def stand_in(monkeypatch):
     """``shotseg evaluate`` with the stand-in model."""
 
-    def model(self):
+    def model(*_):
         torch.manual_seed(0)
         return Prototype().eval(), torch.device("cpu")
 
-    monkeypatch.setattr(evaluated, "model", model)
+    monkeypatch.setattr(subject, "model", model)
 
 
 SCORES = {"miou": float, "fb_iou": float, "episode_iou": float, "exact_ratio": float, "pixel_accuracy": float}
@@ -446,7 +449,7 @@ def test_two_processes_give_the_counts_of_one(root, tmp_path):
         "from pathlib import Path\n"
         "import test_evaluation_run as here\n"
         "evaluator, picks = here.setting(Path(sys.argv[2]))\n"
-        "rows = here.evaluate(evaluator, picks, Path(sys.argv[3]) / 'x.partial.jsonl', 'same', workers=2, batch=4)\n"
+        "rows = here.count_episodes(evaluator, picks, Path(sys.argv[3]) / 'x.partial.jsonl', 'same', workers=2, batch=4)\n"
         "import json, os\n"
         "if os.environ['RANK'] == '0': (Path(sys.argv[3]) / 'rows.json').write_text(json.dumps(rows))\n"
     )
@@ -465,7 +468,7 @@ def test_two_processes_give_the_counts_of_one(root, tmp_path):
     ]
     assert [process.wait(timeout=300) for process in started] == [0, 0]
     evaluator, picks = setting(root)
-    assert json.loads((tmp_path / "rows.json").read_text()) == evaluate(evaluator, picks)
+    assert json.loads((tmp_path / "rows.json").read_text()) == count_episodes(evaluator, picks)
     assert len(partial_files(tmp_path / "x.partial.jsonl")) == 2
 
 

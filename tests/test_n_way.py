@@ -14,8 +14,11 @@ from shotseg.data.samples import Prediction, Support
 from shotseg.encoders.features import Features
 from shotseg.errors import UsageError
 from shotseg.evaluation import n_way, results
-from shotseg.evaluation.protocols import Pool, draw_episodes, preset
-from shotseg.evaluation.run import Evaluator, evaluate
+from shotseg.evaluation.episode_loop import count_episodes
+from shotseg.evaluation.episode_rules import draw_episodes
+from shotseg.evaluation.evaluator import Evaluator
+from shotseg.evaluation.pool import Pool
+from shotseg.evaluation.protocols import preset
 
 COLOURS = {"green": 1, "blue": 2, "red": 0}
 
@@ -81,7 +84,7 @@ def test_the_exact_ratio_takes_the_models_word(photos):
     own = evaluator(photos, episodes=12)
     own._model.__class__ = type("Denies", (ByColour,), {"__call__": denies})
     episodes = draw_episodes(own.protocol, own.pool, 1, 0)
-    content = results.result({}, own.protocol, own.pool, {0: episodes}, evaluate(own, episodes))
+    content = results.result({}, own.protocol, own.pool, {0: episodes}, count_episodes(own, episodes))
     absent = np.mean([own.pool.items[e.query].class_id != e.class_id for e in episodes])
     assert content["exact_ratio"] == pytest.approx(100 * absent)
 

@@ -14,9 +14,10 @@ from shotseg.data.images import write_png
 from shotseg.data.samples import Support
 from shotseg.encoders.features import Features
 from shotseg.errors import UsageError
-from shotseg.evaluation import draws, several_run, several_scores
+from shotseg.evaluation import door, draws, several_run, several_scores
 from shotseg.evaluation.controls import centre_disc
-from shotseg.evaluation.protocols import Pool, preset
+from shotseg.evaluation.pool import Pool
+from shotseg.evaluation.protocols import preset
 from shotseg.evaluation.several import Several, cut_that_keeps
 from shotseg.evaluation.several_scores import ALARM, Table, auroc, scores
 from shotseg.models import presence
@@ -147,7 +148,10 @@ def test_a_class_without_a_query_of_its_own_is_named(tmp_path, by_colour):
         "known_iou": None,
         "photos": 0,
     }
-    assert "blue, red" in several_run.unasked(content) and "blue, red" in (tmp_path / "x.report.html").read_text()
+    assert (
+        "blue, red" in several_scores.summary(content).notes[0]
+        and "blue, red" in (tmp_path / "x.report.html").read_text()
+    )
 
 
 # --- what is true ------------------------------------------------------------------------------------------------------
@@ -190,7 +194,7 @@ def test_truth_of_a_folder_of_label_maps_has_every_class_of_the_photo(tmp_path):
 
 
 def test_the_counts_of_a_query_are_those_of_its_decision(photos, by_colour):
-    own = evaluator(photos, confidence=lambda image, labels, soft, present: soft.shape[0] + labels.max() / 10)
+    own = evaluator(photos, sure=lambda labels, soft, present: soft.shape[0] + labels.max() / 10)
     row = own.counts(query(own, "green/both"))
     assert row["target"] == [100, 100, 200, 0] and row["ignored"] == 0
     assert row["intersection"] == [100, 100, 200, 0] and row["union"] == [100, 100, 200, 0]
@@ -311,10 +315,10 @@ def test_auroc_counts_pairs_in_the_right_order_and_ties_half():
 
 
 def whole(photos, out, seeds=(0, 1), ways=3, **options):
-    own = evaluator(photos, seeds=seeds, threshold=0.5, confidence=lambda *x: 1.0)
-    lists = several_run.queries_of(own, ways, 1, 3)
+    own = evaluator(photos, seeds=seeds, threshold=0.5, sure=lambda *x: 1.0)
     about = {"method": "colours", "encoder": "none", "dataset": "folder", "way": ways, "shot": 1, "queries": 3}
-    return several_run.evaluate(own, lists, about, out, **options)
+    how = {"resume": False, "on_progress": lambda done, total: None, **options}
+    return door.kept(*several_run.measure(own, about, door.partial_of(out), **how), out).content
 
 
 def test_a_perfect_decision_scores_100_without_a_false_alarm(photos, by_colour, tmp_path):
@@ -334,15 +338,14 @@ def test_threads_batches_and_an_interrupt_change_no_count(photos, by_colour, tmp
     plain = whole(photos, tmp_path / "a.json")
     assert whole(photos, tmp_path / "b.json", workers=3, batch=1)["counts"] == plain["counts"]
     for stop_at in (1, len(plain["counts"]["per_query"]["seed"]) + 1):  # in the first pass, in the second
-        out, counted = tmp_path / f"{stop_at}.json", [0]
+        out = tmp_path / f"{stop_at}.json"
 
-        def stop(count, counted=counted, at=stop_at):
-            counted[0] += count
-            if counted[0] >= at:
+        def stop(done, total, at=stop_at):
+            if done >= at:
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            whole(photos, out, batch=1, on_rows=stop)
+            whole(photos, out, batch=1, on_progress=stop)
         with pytest.raises(UsageError, match="--resume"):
             whole(photos, out)
         assert whole(photos, out, resume=True)["counts"] == plain["counts"]

@@ -13,12 +13,13 @@ import torch
 from PIL import Image
 
 import golden
+from released_scores import confusion, released_scores
 from shotseg import cli, data, encoders
 from shotseg.data import weak_shot
 from shotseg.data.images import read_mask, write_png
 from shotseg.data.weak_shot import WeakShotData
 from shotseg.errors import InputError, UsageError
-from shotseg.evaluation import semantic
+from shotseg.evaluation import semantic_scores
 from shotseg.models.blocks import set_criterion as criterion
 from shotseg.models.blocks.pixel_similarity import Balance
 from shotseg.models.blocks.set_criterion import Proposals, Targets
@@ -674,10 +675,10 @@ def test_a_semantic_model_refuses_examples_and_a_few_shot_call(run, tmp_path, ca
 def test_a_right_prediction_scores_a_hundred_and_the_interval_holds_it(label_maps):
     photos = weak_shot.load("folder", label_maps, novel=NOVEL)
     truths = iter([np.where(photos.truth(i) == 255, 0, photos.truth(i)) for i in range(len(photos))])
-    counts = semantic.measure(lambda image: next(truths), photos)
-    found = semantic.result(counts, photos, times=20)
+    counts = semantic_scores.measure(lambda image: next(truths), photos)
+    found = semantic_scores.result(counts, photos, times=20)
     assert (found["base"], found["novel"], found["harmonic"]) == (100, 100, 100)
-    assert semantic.paired(counts, counts, photos, times=20)["novel"] == {"difference": 0, "low": 0, "high": 0}
+    assert semantic_scores.paired(counts, counts, photos, times=20)["novel"] == {"difference": 0, "low": 0, "high": 0}
 
 
 def test_the_released_scores_agree_with_ours():
@@ -686,8 +687,8 @@ def test_the_released_scores_agree_with_ours():
     truth[:, :4] = 255
     photos = Stored(truth)
     pictures = iter(said)
-    ours = semantic.result(semantic.measure(lambda image: next(pictures), photos), photos, times=5)
-    theirs = semantic.released_scores(semantic.confusion(said, truth, 5), np.array([0, 1, 2]), np.array([3, 4]))
+    ours = semantic_scores.result(semantic_scores.measure(lambda image: next(pictures), photos), photos, times=5)
+    theirs = released_scores(confusion(said, truth, 5), np.array([0, 1, 2]), np.array([3, 4]))
     pairs = {"miou": "mIoU", "base": "BaseIoU", "novel": "NovelIoU", "pixel_accuracy": "pACC"}
     for name, released in pairs.items():
         assert ours[name] == pytest.approx(theirs[released], abs=1e-3)

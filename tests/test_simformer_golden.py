@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import golden
+from released_scores import confusion, released_scores
 from shotseg.data import transforms
 from shotseg.errors import InputError
-from shotseg.evaluation import semantic
 from shotseg.models.blocks import set_criterion as criterion
 from shotseg.models.blocks.pixel_similarity import (
     Balance,
@@ -368,11 +368,11 @@ def test_pseudo_labels_are_the_authors(path):
 def test_scores_are_those_of_the_released_evaluator(path):
     d = golden.npz(path)
     wanted = golden.json.loads(str(d["results_json"]))
-    conf = semantic.confusion(d["pred"], d["gt"], CLASSES)
+    conf = confusion(d["pred"], d["gt"], CLASSES)
     assert np.array_equal(conf, d["conf"])
-    assert np.array_equal(semantic.confusion(d["pred_absent"], d["gt_absent"], CLASSES), d["conf_absent"])
+    assert np.array_equal(confusion(d["pred_absent"], d["gt_absent"], CLASSES), d["conf_absent"])
     for kind, matrix in (("plain", "conf"), ("absent", "conf_absent"), ("pseudo_quality", "conf_pseudo")):
-        found = semantic.released_scores(d[matrix], np.array(BASE), np.array(NOVEL))
+        found = released_scores(d[matrix], np.array(BASE), np.array(NOVEL))
         for name, value in wanted[kind].items():
             ours = found[name.replace("IoU-c", "IoU-").replace("ACC-c", "ACC-")]
             theirs = np.nan if value is None else value

@@ -14,16 +14,30 @@ _HOME = {
     "Segmenter": "shotseg.segmenter",
     "Result": "shotseg.result",
     "Labeller": "shotseg.labeller",
+    "evaluate": "shotseg.evaluation.door",
+    "EvaluationResult": "shotseg.evaluation.outcome",
     "load": "shotseg.segmenter",
     "list_models": "shotseg.models",
     "list_encoders": "shotseg.encoders",
     "list_datasets": "shotseg.data",
 }
-__all__ = ["Labeller", "Result", "Segmenter", "__version__", "list_datasets", "list_encoders", "list_models", "load"]
+__all__ = [
+    "EvaluationResult",
+    "Labeller",
+    "Result",
+    "Segmenter",
+    "__version__",
+    "evaluate",
+    "list_datasets",
+    "list_encoders",
+]
+__all__ += ["list_models", "load"]
 
 if TYPE_CHECKING:
     from shotseg.data import list_datasets
     from shotseg.encoders import list_encoders
+    from shotseg.evaluation.door import evaluate
+    from shotseg.evaluation.outcome import EvaluationResult
     from shotseg.labeller import Labeller
     from shotseg.models import list_models
     from shotseg.result import Result

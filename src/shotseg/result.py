@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from shotseg.data import images as files
-from shotseg.evaluation.counts import expected_iou
+from shotseg.evaluation import confidence
 from shotseg.overlay import PALETTE, draw
 
 SHOWN = 640  # longer side of the picture in a notebook
@@ -62,9 +62,7 @@ class Result:
         presence lies below even odds, 1 - 2 present, at least 0.
         """
         return {
-            name: self.present[name] * expected_iou(self.probabilities[name], mask)
-            if mask.any()
-            else max(0.0, 1 - 2 * self.present[name])
+            name: confidence.of_class(self.probabilities[name], mask, self.present[name])
             for name, mask in self.masks.items()
         }
 
@@ -72,10 +70,7 @@ class Result:
     def confidence(self) -> float:
         """The mean of the confidences of the classes found, weighted by area; where none is found, the lowest of all. Sort by it
         to see the doubtful photos first."""
-        found = {name: area for name, area in self.areas.items() if area}
-        if not found:
-            return min(self.confidences.values(), default=1.0)
-        return sum(area * self.confidences[name] for name, area in found.items()) / sum(found.values())
+        return confidence.of_photo(list(self.areas.values()), list(self.confidences.values()))
 
     def overlay(self) -> np.ndarray:
         """(H, W, 3) uint8: the photo with every class tinted and outlined in its palette colour."""

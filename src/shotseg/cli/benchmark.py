@@ -13,7 +13,6 @@ from statistics import median
 from typing import Any
 
 from shotseg.cli.console import progress, table
-from shotseg.cli.output import check_out
 from shotseg.errors import UsageError
 
 EPISODE = {
@@ -57,6 +56,8 @@ class Benchmark:
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"--{name} {getattr(self, name)}: must be 1 or more")
         if self.out is not None:
+            from shotseg.data.writable import check_out
+
             check_out(self.out)
         from shotseg.models import SEMANTIC
 

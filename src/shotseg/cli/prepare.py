@@ -8,7 +8,6 @@ from typing import Annotated
 
 import tyro
 
-from shotseg.cli.output import check_out
 from shotseg.errors import UsageError
 
 SHOWN = 20  # of what is left out; the manifest names all
@@ -44,6 +43,7 @@ class Prepare:
         from rich.console import Console
 
         from shotseg.data.preparation import prepare
+        from shotseg.data.writable import check_out
 
         if self.workers < 1:
             raise UsageError(f"--workers {self.workers}: give at least 1")

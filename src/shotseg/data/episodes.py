@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -117,7 +117,7 @@ class StoredEpisodes(Sequence[EpisodeIndex]):
     @property
     def sha256(self) -> str:
         """Of the list, written with names instead of positions: the same wherever the data set lies."""
-        return _hash(self._named())
+        return list_hash(self._named())
 
     def save(self, path: str | Path) -> None:
         """Write the list as JSON: ``sha256`` and ``episodes`` of [class, query id, support ids]."""
@@ -131,7 +131,7 @@ class StoredEpisodes(Sequence[EpisodeIndex]):
         try:
             content = json.loads(read_bytes(path))
             named = content["episodes"]
-            changed = _hash(named) != content["sha256"]
+            changed = list_hash(named) != content["sha256"]
             keys = [[(name, photo) for photo in (query, *supports)] for name, query, supports in named]
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(f"{path}: no list of episodes ({error}); give a file that .save() wrote") from error
@@ -150,7 +150,8 @@ class StoredEpisodes(Sequence[EpisodeIndex]):
         ]
 
 
-def _hash(named: list) -> str:
+def list_hash(named: Sequence[Any]) -> str:
+    """sha256 of a list of episodes by its names: two of one hash ask for the same photos, wherever the data set lies."""
     return hashlib.sha256(json.dumps(named, ensure_ascii=False).encode()).hexdigest()
 
 

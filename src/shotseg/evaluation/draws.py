@@ -6,14 +6,13 @@ twice in a draw, whatever classes it shows.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from typing import Any
 
 from shotseg.errors import UsageError
-from shotseg.evaluation.protocols import Pool
+from shotseg.evaluation.pool import Pool
 
 MOST = 254  # classes of one label map: 0 is the background, 255 what is ignored
 
@@ -25,6 +24,7 @@ class Draw:
     seed: int
     classes: tuple[int, ...]
     supports: tuple[tuple[int, ...], ...]
+    left_out: tuple[int, ...] = ()  # classes that were drawn, but had too few photos left to be examples
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ def draw(pool: Pool, ways: int, shots: int, queries: int, seed: int) -> list[Que
 
     Each class has an order of its photos of its own, a function of (seed, its name): its examples come first in it, then its
     queries. So neither other classes nor the number of queries change what is drawn, but for photos that show several classes.
-    Raises UsageError for more ways than classes, and where photos of several classes leave too few examples or no query.
+    A class that has too few photos beside the examples of others is left out. Raises UsageError for more ways than classes, and
+    where no query is left, or fewer than two of several classes.
     """
     if not 1 <= ways <= min(len(pool.classes), MOST):
         raise UsageError(
@@ -49,16 +50,27 @@ def draw(pool: Pool, ways: int, shots: int, queries: int, seed: int) -> list[Que
     classes = sorted(random.Random(f"{seed}").sample(range(len(pool.classes)), ways))
     orders = {c: _shuffled(pool, c, seed) for c in classes}
     used: set[str] = set()
-    supports = {}
+    supports, short = {}, {}
     for c in sorted(classes, key=lambda c: len(orders[c])):  # who has few photos chooses first
-        supports[c] = _unused(pool, orders[c], shots, used)
-        if len(supports[c]) < shots:
-            raise UsageError(
-                f"class {pool.classes[c]!r}: {len(supports[c])} photos are left that are no example of another class, "
-                f"{shots} shots need more; leave it out"
-            )
-    given = Draw(seed, tuple(classes), tuple(supports[c] for c in classes))
-    asked = [Query(i, given) for c in classes for i in _unused(pool, orders[c], queries, used)]
+        own = _unused(pool, orders[c], shots, used)
+        if len(own) < shots:
+            short[c] = len(own)
+            continue
+        supports[c] = own
+        used |= {pool.items[i].content for i in own}
+    if len(supports) < min(2, ways):
+        c, count = next(iter(short.items()))
+        raise UsageError(
+            f"class {pool.classes[c]!r}: {count} photos are left that are no example of another class, {shots} shots need "
+            "more; give it more photos, or ask for other classes"
+        )
+    kept = [c for c in classes if c in supports]
+    given = Draw(seed, tuple(kept), tuple(supports[c] for c in kept), tuple(sorted(short)))
+    asked: list[Query] = []
+    for c in kept:
+        own = _unused(pool, orders[c], queries, used)
+        used |= {pool.items[i].content for i in own}
+        asked += [Query(i, given) for i in own]
     if not asked:
         raise UsageError(
             f"--shot {shots}: all photos of the classes are examples, no photo is left to ask for; take fewer"
@@ -72,21 +84,17 @@ def _shuffled(pool: Pool, class_id: int, seed: int) -> list[int]:
     return order
 
 
-def _unused(pool: Pool, order: Sequence[int], count: int, used: set[str]) -> tuple[int, ...]:
-    """The first ``count`` items whose photo is in no one's use; they are ``used`` from then on."""
-    found: list[int] = []
+def _unused(pool: Pool, order: Sequence[int], count: int, used: Set[str]) -> tuple[int, ...]:
+    """The first ``count`` items of different photos that are in no one's use."""
+    first: dict[str, int] = {}
     for i in order:
-        if len(found) == count:
-            break
         if pool.items[i].content not in used:
-            used.add(pool.items[i].content)
-            found.append(i)
-    return tuple(found)
+            first.setdefault(pool.items[i].content, i)
+    return tuple(first.values())[:count]
 
 
-def list_hash(pool: Pool, queries: Sequence[Query]) -> str:
-    """sha256 of a draw by names, [[class, its examples], ...] and the queries: two runs of one hash have seen the same."""
+def named(pool: Pool, queries: Sequence[Query]) -> list[Any]:
+    """A draw by names, for :func:`shotseg.data.episodes.list_hash`: [class, its examples] of each class, and the queries."""
     given = queries[0].draw
     names = [[pool.classes[c], [pool.items[i].id for i in own]] for c, own in zip(given.classes, given.supports)]
-    content = [names, [pool.items[query.item].id for query in queries]]
-    return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
+    return [names, [pool.items[query.item].id for query in queries]]

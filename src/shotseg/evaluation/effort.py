@@ -21,12 +21,20 @@ from torch import Tensor
 from shotseg.data.episodes import EpisodeIndex
 from shotseg.data.samples import IGNORE, Support
 from shotseg.errors import UsageError
-from shotseg.evaluation.counts import expected_iou, resamples
-from shotseg.evaluation.protocols import Pool, working_pair
-from shotseg.evaluation.run import Evaluator, one_thread_each
+from shotseg.evaluation import confidence
+from shotseg.evaluation.canvas import working_pair
+from shotseg.evaluation.counts import resamples
+from shotseg.evaluation.episode_loop import OnProgress, Tally, one_thread_each
+from shotseg.evaluation.evaluator import Evaluator
+from shotseg.evaluation.pool import Pool
+from shotseg.evaluation.results import environment
+from shotseg.evaluation.summary import Summary, between
+from shotseg.models import presence
 from shotseg.models.strokes import Strokes, follow
 
+FORMAT = "shotseg-effort-1"
 RUNS = ("carried", "alone", "nothing")
+PHOTOS = 12  # corrected of each class, where no other number is asked for
 UNSEEN = -1.0  # log odds of an empty mask that nothing is known of
 
 
@@ -58,8 +66,9 @@ class Tool(Protocol):
     def truth(self, photo: int) -> np.ndarray: ...  # (H, W) in {0, 1, 255}
     def first(self) -> Any: ...
     def learn(self, known: Any, photo: int, mask: np.ndarray) -> Any: ...
-    def find(self, known: Any, photo: int) -> Tensor: ...  # log odds; known None = of an empty mask
-    def draw(self, found: Tensor, strokes: Strokes, photo: int) -> Tensor: ...  # (H, W) log odds
+    def find(self, known: Any, photo: int) -> Any: ...  # what :meth:`draw` needs; known None = of an empty mask
+    def present(self, found: Any) -> float: ...  # the probability that the class is in the photo
+    def draw(self, found: Any, strokes: Strokes, photo: int) -> Tensor: ...  # (H, W) log odds
 
 
 def next_stroke(mask: np.ndarray, truth: np.ndarray, strokes: Strokes, radius: float) -> Strokes:
@@ -117,53 +126,70 @@ def work(tool: Tool, photos: Sequence[int], person: Person, run: str) -> dict[in
     return done
 
 
-def _mask(tool: Tool, evidence: Tensor, photo: int, strokes: Strokes) -> np.ndarray:
-    return (tool.draw(evidence, strokes, photo) > 0).cpu().numpy()
+def _mask(tool: Tool, found: Any, photo: int, strokes: Strokes) -> np.ndarray:
+    return (tool.draw(found, strokes, photo) > 0).cpu().numpy()
 
 
-def _confidence(tool: Tool, found: Tensor, photo: int) -> float:
+def _confidence(tool: Tool, found: Any, photo: int) -> float:
     truth = tool.truth(photo)
     drawn = tool.draw(found, Strokes.none((truth.shape[0], truth.shape[1])), photo).cpu()
-    return expected_iou(drawn.sigmoid().numpy(), (drawn > 0).numpy())
+    return confidence.of_class(drawn.sigmoid().numpy(), (drawn > 0).numpy(), tool.present(found))
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """evidence: (h, w) log odds of a class that is known to be there.      present: the probability that it is."""
+
+    evidence: Tensor
+    present: float
 
 
 class ModelTool:
-    """A few-shot model as a person's tool, for one class of an evaluator's pool.
+    """A few-shot model as a person's tool, for one class of an evaluator's pool; its masks are those of ``shotseg segment``.
 
-    examples: positions of the first examples.      Photos are positions in the pool, encoded once.
+    examples:  positions of the first examples.      Photos are positions in the pool, encoded once.
+    threshold: presence from which a mask is drawn at all, before the first stroke says that the class is there.
     """
 
-    def __init__(self, evaluator: Evaluator, class_id: int, examples: Sequence[int]):
-        self.evaluator, self.class_id, self.examples = evaluator, class_id, examples
+    def __init__(self, evaluator: Evaluator, class_id: int, examples: Sequence[int], threshold: float):
+        self.evaluator, self.class_id, self.examples, self.threshold = evaluator, class_id, examples, threshold
 
     def truth(self, photo: int) -> np.ndarray:
         return self.evaluator.sample(photo)[1]
 
     def first(self) -> list[Support]:
-        return [self.evaluator.support(i) for i in self.examples]
+        return [self._shot(i, self.truth(i)) for i in self.examples]
 
     def learn(self, known: list[Support], photo: int, mask: np.ndarray) -> list[Support]:
-        ours, encoded, model = self.evaluator, self.evaluator.photo(photo), self.evaluator.model
-        pixels = ours.sample(photo)[0]
-        _, small = working_pair(pixels, mask.astype(np.uint8), ours.geometry, ours.size, model.encoder.patch)
-        assert small is not None
-        masks, names = small[None, None].to(encoded.image.device), (ours.pool.classes[self.class_id],)
-        with torch.no_grad():
-            return [*known, model.encode_support(encoded.image[None], masks, encoded.features, class_names=names)]
+        return [*known, self._shot(photo, mask.astype(np.uint8))]
 
-    def find(self, known: list[Support] | None, photo: int) -> Tensor:
+    def _shot(self, photo: int, mask: np.ndarray) -> Support:
+        ours, encoded, model = self.evaluator, self.evaluator.photo(photo), self.evaluator.model
+        _, small = working_pair(ours.sample(photo)[0], mask, ours.geometry, ours.size, model.encoder.patch)
+        assert small is not None
+        names = (ours.pool.classes[self.class_id],)
+        with torch.no_grad():
+            return presence.encode_shot(
+                model, encoded.image, small[None].to(encoded.image.device), encoded.features, names
+            )
+
+    def find(self, known: list[Support] | None, photo: int) -> Found:
         encoded, model = self.evaluator.photo(photo), self.evaluator.model
         if known is None:
-            return torch.full((1, 1), UNSEEN, device=encoded.image.device)
+            return Found(torch.full((1, 1), UNSEEN, device=encoded.image.device), 1.0)
         told = self.evaluator.told(EpisodeIndex(photo, (), self.class_id))
         with torch.no_grad():
             support = getattr(model, "merge", Support.join)(known)
-            logits = model(encoded.features, support, encoded.image, **told).logits[0]
-        return logits[1] - logits[0]
+            decision = presence.decide(model, encoded.features, [support], encoded.image, [told], threshold=None)
+        return Found(decision.scores[1].float(), float(decision.present[0]))
 
-    def draw(self, found: Tensor, strokes: Strokes, photo: int) -> Tensor:
+    def present(self, found: Found) -> float:
+        return found.present
+
+    def draw(self, found: Found, strokes: Strokes, photo: int) -> Tensor:
         encoded = self.evaluator.photo(photo)
-        return follow(found, strokes, encoded.features, encoded.image)
+        drawn = follow(found.evidence, strokes, encoded.features, encoded.image)
+        return drawn if strokes or found.present >= self.threshold else torch.full_like(drawn, presence.ABSENT)
 
 
 def pick(pool: Pool, class_id: int, shots: int, photos: int, seed: int) -> tuple[list[int], list[int]]:
@@ -179,9 +205,13 @@ def measure(
     photos: int,
     seeds: Sequence[int],
     person: Person = Person(),
-    on_run: Callable[[], None] = lambda: None,
+    threshold: float = 0.5,
+    on_run: Callable[[], object] = lambda: None,
 ) -> list[dict[str, Any]]:
-    """One row for each photo, seed and run: its class, the first examples, its place in the order, strokes and IoUs."""
+    """One row for each photo, seed and run: its class, the first examples, its place in the order, strokes and IoUs.
+
+    threshold: as of :class:`ModelTool`.
+    """
     if getattr(evaluator.model, "needs", "masks") != "masks":
         raise UsageError("--effort: this method does not learn from masks; choose one that does, as matching")
     rows, pool = [], evaluator.pool
@@ -189,7 +219,7 @@ def measure(
         for seed in seeds:
             for class_id, name in enumerate(pool.classes):
                 examples, rest = pick(pool, class_id, shots, photos, seed)
-                tool = ModelTool(evaluator, class_id, examples)
+                tool = ModelTool(evaluator, class_id, examples, threshold)
                 for run in RUNS:
                     for place, (photo, done) in enumerate(work(tool, rest, person, run).items()):
                         told = {"seed": seed, "class": name, "examples": [pool.items[i].id for i in examples]}
@@ -231,7 +261,7 @@ def result(
             runs[run]["interval"][score] = interval(mean(run, score))
     ratio = mean("carried", "strokes") / np.maximum(mean("alone", "strokes"), 1e-9)
     return {
-        "format": "shotseg-effort-1",
+        "format": FORMAT,
         **about,
         "classes": names,
         "person": {
@@ -260,11 +290,39 @@ def _scores(rows: list[dict[str, Any]], person: Person) -> dict[str, np.ndarray]
     }
 
 
+def whole(
+    evaluator: Evaluator, about: dict[str, Any], photos: int, threshold: float, on_progress: OnProgress
+) -> dict[str, Any]:
+    """The content of the result file of all that is measured. about: with ``shot``; the other arguments are :func:`measure`'s."""
+    person, seeds = Person(), evaluator.protocol.seeds
+    tally = Tally(on_progress, len(RUNS) * len(seeds) * len(evaluator.pool.classes))
+    rows = measure(evaluator, about["shot"], photos, seeds, person, threshold, tally)
+    about = {**about, "size": evaluator.size, "seeds": seeds, "present": threshold}
+    return {**result(about, rows, person, photos), "environment": environment(evaluator.device)}
+
+
+def summary(content: dict[str, Any]) -> Summary:
+    """What a result of the strokes says in one table."""
+    columns = ("run", "strokes a photo", "95 % interval", "% none at 0.8", "% none at 0.85", "% given up")
+    what = f"{content['dataset']}, {len(content['classes'])} classes, {content['shot']}-shot"
+    runs, ratio = content["runs"], "carried_to_alone"
+    low, high = content[f"{ratio}_interval"]
+    named = [(run, name) for run in runs for name in runs[run]["interval"]]
+    return Summary(
+        title=f"{what}, {content['person']['photos_of_a_class']} photos a class and seed",
+        columns=columns,
+        rows=lines(content),
+        scores={f"{run}_{name}": runs[run][name] for run, name in named} | {ratio: content[ratio]},
+        intervals={f"{run}_{name}": runs[run]["interval"][name] for run, name in named} | {ratio: (low, high)},
+        numbers=columns[1:],
+        below=f"carried / alone: {content[ratio]:.2f} ({low:.2f} .. {high:.2f})",
+    )
+
+
 def lines(content: dict[str, Any]) -> list[tuple[str, ...]]:
-    """The table that is printed: run, strokes a photo, their interval, percent without a stroke at 0.8 and 0.85, given up."""
+    """The rows of the table: run, strokes a photo, their interval, percent without a stroke at 0.8 and 0.85, given up."""
     found = []
     for run, scores in content["runs"].items():
-        low, high = scores["interval"]["strokes"]
         shares = [f"{scores[name]:.0f}" for name in ("none_at_80", "none_at_85", "given_up")]
-        found.append((run, f"{scores['strokes']:.2f}", f"{low:.2f} .. {high:.2f}", *shares))
+        found.append((run, f"{scores['strokes']:.2f}", between(scores["interval"]["strokes"], 2), *shares))
     return found

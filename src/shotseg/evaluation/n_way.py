@@ -18,10 +18,15 @@ from shotseg.data.episodes import EpisodeIndex
 from shotseg.data.samples import Support
 from shotseg.errors import UsageError
 from shotseg.evaluation import counts as reduce
+from shotseg.evaluation.canvas import without_padding
 from shotseg.evaluation.counts import Counts, count
-from shotseg.evaluation.protocols import Pool, cst_query, supports_of, without_padding
-from shotseg.evaluation.run import Evaluator
+from shotseg.evaluation.episode_rules import cst_query, supports_of
+from shotseg.evaluation.evaluator import Evaluator
+from shotseg.evaluation.pool import Pool
+from shotseg.evaluation.results import environment
+from shotseg.evaluation.summary import Summary
 
+FORMAT = "shotseg-ways-1"
 # what a protocol does not choose here
 FIXED: dict[str, Any] = {
     "rule": "cst",
@@ -75,7 +80,21 @@ def result(
         for seed in protocol.seeds
     }
     means = {name: sum(s[name] for s in scores.values()) / len(scores) for name in ("miou", "exact_ratio")}
-    return {**about, "way": ways, "protocol": asdict(protocol), **means, "per_seed": scores}
+    known = {"protocol": asdict(protocol), **means, "per_seed": scores, "environment": environment(evaluator.device)}
+    return {"format": FORMAT, **about, "way": ways, **known}
+
+
+def summary(content: dict[str, Any]) -> Summary:
+    """What a result of CST's episodes says in one table."""
+    scores = {name: content[name] for name in ("miou", "exact_ratio")}
+    each = f"{content['protocol']['episodes']} episodes a seed"
+    return Summary(
+        title=f"{content['dataset']}, {content['way']}-way {content['shot']}-shot, {each}",
+        columns=("percent", "value"),
+        rows=[(name, f"{value:.1f}") for name, value in scores.items()],
+        scores=scores,
+        numbers=("value",),
+    )
 
 
 def evaluate(evaluator: Evaluator, episodes: Sequence[Ways]) -> dict[str, float]:

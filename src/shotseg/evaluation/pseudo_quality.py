@@ -12,7 +12,7 @@ import torch
 from shotseg.data.samples import IGNORE
 from shotseg.evaluation.controls import all_foreground, centre_disc
 from shotseg.evaluation.counts import Counts, bootstrap_interval, class_iou, count, episode_iou, miou
-from shotseg.evaluation.report import STYLE, bars
+from shotseg.evaluation.result_page import STYLE, bars
 
 BINS = 10
 

@@ -6,23 +6,23 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from shotseg.data.episodes import EpisodeIndex
-from shotseg.errors import InputError, UsageError
+from shotseg.data.episodes import EpisodeIndex, list_hash
+from shotseg.errors import UsageError
 from shotseg.evaluation import counts as reduce
 from shotseg.evaluation.counts import Counts
+from shotseg.evaluation.episode_rules import named
+from shotseg.evaluation.evaluator import Row
 from shotseg.evaluation.pool import Pool
-from shotseg.evaluation.protocols import Protocol, list_hash
-from shotseg.evaluation.run import Row
+from shotseg.evaluation.protocols import Protocol
+from shotseg.evaluation.summary import Summary, between
 
 FORMAT = "shotseg-evaluation-1"
 LIBRARIES = ("shotseg", "torch", "torchvision", "timm", "numpy", "pillow")
@@ -57,22 +57,36 @@ def result(
         "protocol": {
             **asdict(protocol),
             "accumulate": "per class over the episodes of a seed, then the mean of classes, then of seeds",
-            "lists": {str(seed): list_hash(pool, listed) for seed, listed in lists.items()},
+            "lists": {str(seed): list_hash(named(pool, listed)) for seed, listed in lists.items()},
         },
         "counts": {"per_episode": stored},
     }
     content["counts"]["per_class"] = _class_sums(content)
-    per_seed: dict[str, dict[str, Any]] = {str(seed): _scores(_counts(content, seed=seed), content) for seed in lists}
-    means = _mean_of(list(per_seed.values()))
+    return _scored(content, list(lists))
+
+
+def of_control(content: dict[str, Any], control: str) -> dict[str, Any]:
+    """A control as a result of its own, which can be compared episode by episode."""
+    stored = content["counts"]["per_episode"]
+    counts = {**{name: x for name, x in stored.items() if name != "present"}, **stored["controls"][control]}
+    own = {**content, "method": control, "counts": {"per_episode": {**counts, "controls": {}}}, "published": []}
+    own["counts"]["per_class"] = _class_sums(own)
+    return _scored(own, sorted(set(stored["seed"]), key=stored["seed"].index))
+
+
+def _scored(content: dict[str, Any], seeds: list[int]) -> dict[str, Any]:
+    """The content with all that is made of its counts: scores, intervals, classes, seeds, controls."""
+    per_seed: dict[str, dict[str, Any]] = {str(seed): _scores(_counts(content, seed=seed), content) for seed in seeds}
     intervals = _intervals(content, [s["miou"] for s in per_seed.values()])
+    controls = content["counts"]["per_episode"]["controls"]
     return {
         **content,
-        **means,
+        **_mean_of(list(per_seed.values())),
         "ci95": intervals["seeds"] or intervals["episodes"],
         "intervals": intervals,
-        "per_class": {name: _mean([s["per_class"][name] for s in per_seed.values()]) for name in pool.classes},
+        "per_class": {n: _mean([s["per_class"][n] for s in per_seed.values()]) for n in content["classes"]},
         "per_seed": {seed: {k: v for k, v in s.items() if k != "per_class"} for seed, s in per_seed.items()},
-        "controls": {control: _control_scores(content, control, list(lists)) for control in stored["controls"]},
+        "controls": {control: _control_scores(content, control, seeds) for control in controls},
     }
 
 
@@ -218,23 +232,12 @@ def published_beside(content: dict[str, Any], all_classes: bool, host: str | Non
 # --- comparison -------------------------------------------------------------------------------------------------------
 
 
-def read_result(path: Path) -> dict[str, Any]:
-    """A result file. Raises InputError where it is missing or is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as a result ({error}); give a file that evaluate wrote") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise InputError(f"{path}: no result of this version; give a file that evaluate wrote")
-    return content
-
-
-def compare(first: Path, second: Path) -> dict[str, Any]:
+def compare(a: dict[str, Any], b: dict[str, Any], first: str, second: str) -> dict[str, Any]:
     """Paired bootstrap of two results on the same episodes: mIoU of the first minus the second, in percent points.
 
+    a, b: their contents.       first, second: what they are called.
     Raises UsageError where the episodes or the rules for classes that never occur are not the same.
     """
-    a, b = read_result(first), read_result(second)
     names = ("seed", "episode", "class", "query", "support")
     if any(a["counts"]["per_episode"][name] != b["counts"]["per_episode"][name] for name in names):
         other = ", ".join(_differing(a, b)) or "the photos"
@@ -249,8 +252,8 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
     found = reduce.paired_bootstrap(_counts(a), _counts(b), ids, absent=absent, runs=runs)
     both = ((name, a["per_class"][name], b["per_class"][name]) for name in a["classes"])
     return {
-        "first": str(first),
-        "second": str(second),
+        "first": first,
+        "second": second,
         "miou": [a["miou"], b["miou"]],
         **{name: 100 * value if name != "p" else value for name, value in found.items()},
         "per_class": {name: None if x is None or y is None else x - y for name, x, y in both},
@@ -266,18 +269,49 @@ def _differing(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
     ]
 
 
+# --- what is printed ----------------------------------------------------------------------------------------------------
+
+
+SCORES = ("miou", "fb_iou", "episode_iou", "exact_ratio", "pixel_accuracy")
+
+
+def summary(content: dict[str, Any]) -> Summary:
+    """What a result of one class at a time says in one table."""
+    protocol, asked = content["protocol"], len(content["counts"]["per_episode"]["seed"])
+    what = f"{content['dataset']}, {len(content['classes'])} classes, {content['shot']}-shot"
+    changed = ", ".join(protocol["overridden"])
+    notes = [
+        unmet(content),
+        _unshown(content),
+        f"not the preset {protocol['name']}: changed {changed}" if changed else "",
+    ]
+    return Summary(
+        title=f"{what}, {asked} episodes, {protocol['name']}",
+        columns=("percent", "mIoU", "95 % interval", "FB-IoU"),
+        rows=lines(content),
+        scores={name: content[name] for name in SCORES},
+        intervals={"miou": content["ci95"]},
+        numbers=("mIoU", "FB-IoU"),
+        notes=[note for note in notes if note],
+    )
+
+
+def _unshown(content: dict[str, Any]) -> str:
+    """A line where numbers were published of this method and data set, none of which may stand beside this result."""
+    if content["published"] or not published(content["method"], content["dataset"], content["shot"]):
+        return ""
+    other = "they have other folds, another encoder or another protocol"
+    return f"published numbers of {content['method']}: not shown, {other}"
+
+
 def lines(content: dict[str, Any]) -> list[tuple[str, ...]]:
-    """The table that is printed and stands in the report: name, mIoU, 95 % interval, FB-IoU."""
-
-    def interval(pair: Sequence[float] | None) -> str:
-        return "" if pair is None else f"{pair[0]:.1f} .. {pair[1]:.1f}"
-
+    """The rows of the table: name, mIoU, 95 % interval, FB-IoU."""
     rows: list[tuple[str, ...]] = [
-        (content["method"], f"{content['miou']:.1f}", interval(content["ci95"]), f"{content['fb_iou']:.1f}")
+        (content["method"], f"{content['miou']:.1f}", between(content["ci95"]), f"{content['fb_iou']:.1f}")
     ]
     for name, scores in content["controls"].items():
         label = f"control: {name.replace('_', ' ')}"
-        rows.append((label, f"{scores['miou']:.1f}", interval(scores["ci95"]), f"{scores['fb_iou']:.1f}"))
+        rows.append((label, f"{scores['miou']:.1f}", between(scores["ci95"]), f"{scores['fb_iou']:.1f}"))
     for row in content["published"]:
         rows.append((_label(row, content["fold"]), f"{row['folds'][content['fold']]:.1f}", "", ""))
     return rows

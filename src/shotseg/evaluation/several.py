@@ -20,25 +20,28 @@ from torch import Tensor
 from shotseg.data import transforms
 from shotseg.data.episodes import EpisodeIndex
 from shotseg.data.samples import IGNORE, Support
-from shotseg.evaluation import protocols, run
+from shotseg.evaluation import canvas, confidence
 from shotseg.evaluation.counts import count
 from shotseg.evaluation.draws import Query
-from shotseg.evaluation.run import Evaluator, Row
+from shotseg.evaluation.episode_loop import count_episodes
+from shotseg.evaluation.evaluator import Evaluator, Row
 from shotseg.models import presence
 from shotseg.models.presence import Decision
 
 KEEP = 0.9  # of the classes that are there: where false alarms of two methods are compared
 
-# image (H, W, 3) uint8, labels (H, W) uint8, probabilities (N, H, W), presence (N,) -> one number for the photo
-Confidence = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], float]
+# labels (H, W) uint8, probabilities (N, H, W), presence (N,) -> one number for the photo
+Confidence = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
 
 
 class Several(Evaluator):
-    """An evaluator of queries. threshold: the operating point.     confidence: of a photo, None = not measured."""
+    """An evaluator of queries. threshold: the operating point.     sure: how sure a decision is; None = not measured."""
 
-    def __init__(self, *args: Any, threshold: float = 0.5, confidence: Confidence | None = None, **options: Any):
+    def __init__(
+        self, *args: Any, threshold: float = 0.5, sure: Confidence | None = confidence.of_labels, **options: Any
+    ):
         super().__init__(*args, **options)
-        self.threshold, self.confidence = threshold, confidence
+        self.threshold, self.sure = threshold, sure
         self._item = {(x.content, x.class_id): i for i, x in reversed(list(enumerate(self.pool.items)))}
 
     def counts(self, query: Query) -> Row:
@@ -53,7 +56,7 @@ class Several(Evaluator):
             **_counted(labels, truth, ways),
             "present": decision.present.tolist(),
             "known": self._known(query),
-            "confidence": self._confidence(query, labels, scores, decision),
+            "confidence": self._confidence(labels, scores, decision),
             "controls": {name: _overlap(mask, truth, ways) for name, mask in there.items()},
         }
 
@@ -89,7 +92,7 @@ class Several(Evaluator):
             decision = presence.decide(self.model, photo.features, supports, photo.image, told, threshold)
             scores = decision.scores.float()
             if self.geometry == "pad":
-                scores = protocols.without_padding(scores, (height, width), self.size, align_corners=False)
+                scores = canvas.without_padding(scores, (height, width), self.size, align_corners=False)
             scores = transforms.resize_logits(scores, (height, width))
         return scores.argmax(0).cpu(), scores, replace(decision, present=decision.present.cpu())
 
@@ -116,12 +119,11 @@ class Several(Evaluator):
         labels = self.decided(query, threshold)[0][self.truth(query) != IGNORE]
         return {"area": torch.bincount(labels, minlength=len(query.draw.classes) + 1).tolist()}
 
-    def _confidence(self, query: Query, labels: Tensor, scores: Tensor, decision: Decision) -> float | None:
-        if self.confidence is None:
+    def _confidence(self, labels: Tensor, scores: Tensor, decision: Decision) -> float | None:
+        if self.sure is None:
             return None
         soft = scores.softmax(0)[1:].cpu().numpy()
-        image = self.sample(query.item)[0]
-        return float(self.confidence(image, labels.numpy().astype(np.uint8), soft, decision.present.numpy()))
+        return float(self.sure(labels.numpy().astype(np.uint8), soft, decision.present.numpy()))
 
 
 class _Pass:
@@ -142,27 +144,21 @@ def cut_that_keeps(part: float, rows: Sequence[Row]) -> float:
     return of_those_there[math.ceil(part * len(of_those_there) - 1e-9) - 1] if of_those_there else 0.0
 
 
-def measure(
+def count_queries(
     several: Several,
     queries: list[Query],
-    partial: Path,
+    partial: Path | None,
     fingerprint: str,
-    resume: bool,
-    workers: int,
-    batch: int,
-    on_rows: Callable[[int], None] = lambda count: None,
-) -> tuple[list[Row], float] | None:
-    """The row of every query with its ``area_at_cut``, and the cut; under ``torchrun`` None on all processes but the first.
+    **how: Any,
+) -> tuple[list[Row], float]:
+    """The row of every query with its ``area_at_cut``, and the cut.
 
-    The arguments are those of :func:`shotseg.evaluation.run.evaluate`; each pass has a partial file of its own.
+    how: the further arguments of :func:`shotseg.evaluation.episode_loop.count_episodes`; each pass has a partial file of its own.
     """
-    options: dict[str, Any] = {"resume": resume, "workers": workers, "batch": batch, "on_rows": on_rows}
-    rows = run.evaluate(_Pass(several, several.counts), queries, partial, fingerprint, **options)
-    cut = run.told_by_first(None if rows is None else cut_that_keeps(KEEP, rows))
+    rows = count_episodes(_Pass(several, several.counts), queries, partial, fingerprint, **how)
+    cut = cut_that_keeps(KEEP, rows)
     at_cut = _Pass(several, lambda query: several.area(query, cut))
-    again = run.evaluate(at_cut, queries, second(partial), f"{fingerprint} {cut!r}", **options)
-    if rows is None or again is None:
-        return None
+    again = count_episodes(at_cut, queries, partial and second(partial), f"{fingerprint} {cut!r}", **how)
     return [{**row, "area_at_cut": more["area"]} for row, more in zip(rows, again)], cut
 
 

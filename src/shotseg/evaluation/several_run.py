@@ -1,28 +1,55 @@
-"""``evaluate --way N`` as a whole: draw, decide, count, and write the result file and its page."""
+"""Several classes at once as a whole: draw, decide, count, and make the content of the result file and its page."""
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from shotseg.data.images import write_bytes
-from shotseg.evaluation import draws, report, results, several_scores
+from shotseg.data.episodes import list_hash
+from shotseg.evaluation import draws, result_page, results, several_scores
 from shotseg.evaluation.draws import Query
-from shotseg.evaluation.report import without_ignored
-from shotseg.evaluation.run import one_thread_each, partial_files
-from shotseg.evaluation.several import Several, measure, second
+from shotseg.evaluation.episode_loop import OnProgress, Tally, one_thread_each
+from shotseg.evaluation.result_page import Pictures, without_ignored
+from shotseg.evaluation.several import Several, count_queries
 from shotseg.overlay import draw
 
 
-def queries_of(several: Several, ways: int, shots: int, count: int) -> dict[int, list[Query]]:
-    """The queries of every seed of the protocol."""
-    return {seed: draws.draw(several.pool, ways, shots, count, seed) for seed in several.protocol.seeds}
+def measure(
+    several: Several,
+    about: dict[str, Any],
+    partial: Path | None,
+    on_progress: OnProgress,
+    left_out: tuple[str, ...] = (),
+    **how: Any,
+) -> tuple[dict[str, Any], str]:
+    """The content of the result file of all queries, and its page. Each query is counted twice, once in each pass.
+
+    about:    what is measured on what, with ``way``, ``shot`` and ``queries``.
+    left_out: classes that had too few photos to be in any draw, by name.
+    partial, how: of :func:`shotseg.evaluation.several.count_queries`.
+    """
+    pool, protocol = several.pool, several.protocol
+    way, shot, queries = (about[name] for name in ("way", "shot", "queries"))
+    lists = {seed: draws.draw(pool, way, shot, queries, seed) for seed in protocol.seeds}
+    asked = [query for listed in lists.values() for query in listed]
+    hashes = [list_hash(draws.named(pool, listed)) for listed in lists.values()]
+    what = [about, asdict(protocol), several.threshold, hashes, str(several.device)]
+    fingerprint = json.dumps(what, sort_keys=True, default=str)
+    tally = Tally(on_progress, 2 * len(asked))
+    rows, cut = count_queries(several, asked, partial, fingerprint, on_rows=tally, **how)
+    content = {
+        **several_scores.result(about, protocol, pool, lists, rows, several.threshold, cut),
+        "without_query": without_query(several, lists),
+        "left_out": sorted({*left_out, *(pool.classes[c] for own in lists.values() for c in own[0].draw.left_out)}),
+        "seconds_per_query": round(2 * tally.seconds, 5),
+        "environment": results.environment(several.device),
+    }
+    pictures = best_and_worst(several, content, asked)
+    return content, result_page.page(content, several_scores.summary(content), pictures)
 
 
 def without_query(several: Several, lists: dict[int, list[Query]]) -> list[str]:
@@ -32,66 +59,7 @@ def without_query(several: Several, lists: dict[int, list[Query]]) -> list[str]:
     return sorted({several.pool.classes[c] for _, c in given - asked})
 
 
-def unasked(content: dict[str, Any]) -> str:
-    """One line that names them; empty without any."""
-    names = ", ".join(content["without_query"])
-    return (
-        f"no photo is left to ask for in some draw, all serve other classes: {names}; take fewer --shot"
-        if names
-        else ""
-    )
-
-
-def evaluate(
-    several: Several,
-    lists: dict[int, list[Query]],
-    about: dict[str, Any],
-    out: Path,
-    resume: bool = False,
-    workers: int = 1,
-    batch: int = 8,
-    on_rows: Callable[[int], None] = lambda count: None,
-) -> dict[str, Any] | None:
-    """The result of all queries, written to ``out`` with a page beside it; None on all processes but the first.
-
-    about: what is measured on what, with ``way``, ``shot`` and ``queries``.     on_rows: told how many queries were counted;
-    each is counted twice, once in each pass.
-    """
-    queries = [query for listed in lists.values() for query in listed]
-    asked = [draws.list_hash(several.pool, listed) for listed in lists.values()]
-    what = [about, asdict(several.protocol), several.threshold, asked, str(several.device)]
-    partial = out.with_suffix(".partial.jsonl")
-    start, counted = time.perf_counter(), [0]  # without what an interrupted run had counted
-
-    def on_counted(count: int) -> None:
-        counted[0] += count
-        on_rows(count)
-
-    fingerprint = json.dumps(what, sort_keys=True, default=str)
-    measured = measure(several, queries, partial, fingerprint, resume, workers, batch, on_counted)
-    if measured is None:
-        return None
-    rows, cut = measured
-    seconds = 2 * (time.perf_counter() - start) / max(1, counted[0])
-    content = {
-        **several_scores.result(about, several.protocol, several.pool, lists, rows, several.threshold, cut),
-        "without_query": without_query(several, lists),
-        "seconds_per_query": round(seconds, 5),
-        "environment": results.environment(several.device),
-    }
-    bars = {name: own["iou"] for name, own in content["per_class"].items()}
-    columns, lines = ("percent", "value", "95 % interval"), several_scores.lines(content)
-    page = report.document(content, columns, lines, bars, best_and_worst(several, content, queries), unasked(content))
-    write_bytes(out.with_suffix(".report.html"), page.encode())
-    write_bytes(out, json.dumps(content, ensure_ascii=False).encode())
-    for path in (*partial_files(partial), *partial_files(second(partial))):
-        path.unlink()
-    return content
-
-
-def best_and_worst(
-    several: Several, content: dict[str, Any], queries: list[Query], count: int = 6
-) -> dict[str, list[tuple[str, list[np.ndarray]]]]:
+def best_and_worst(several: Several, content: dict[str, Any], queries: list[Query], count: int = 6) -> Pictures:
     """Pictures of the queries with the highest and the lowest IoU of all classes together, no photo twice: truth, decision."""
     stored = content["counts"]["per_query"]
     both, either = (np.array(stored[name])[:, 1:].sum(1) for name in ("intersection", "union"))
@@ -99,7 +67,7 @@ def best_and_worst(
     order = np.argsort(iou, kind="stable").tolist()
     with one_thread_each():
         return {
-            heading: [_drawn(several, queries[i], iou[i]) for i in report.distinct(ranked, stored["query"], count)]
+            heading: [_drawn(several, queries[i], iou[i]) for i in result_page.distinct(ranked, stored["query"], count)]
             for heading, ranked in (("Worst queries", order), ("Best queries", order[::-1]))
         }
 

@@ -13,11 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from shotseg.data.episodes import list_hash
 from shotseg.evaluation import counts as reduce
-from shotseg.evaluation.draws import Query, list_hash
-from shotseg.evaluation.protocols import Pool, Protocol
-from shotseg.evaluation.run import Row
+from shotseg.evaluation.draws import Query, named
+from shotseg.evaluation.evaluator import Row
+from shotseg.evaluation.pool import Pool
+from shotseg.evaluation.protocols import Protocol
 from shotseg.evaluation.several import KEEP
+from shotseg.evaluation.summary import Summary, between
 
 FORMAT = "shotseg-several-1"
 ALARM = 0.01  # part of a photo from which a mask of a class that is not there is a false alarm
@@ -220,7 +223,7 @@ def result(
     """The content of a result file, ready for JSON; scores are percent, counts are pixels.
 
     about: what was measured on what, with ``way``, ``shot`` and ``queries``, written as it is.
-    lists: the queries of each draw.    rows: of :func:`shotseg.evaluation.several.measure`, in the same order.
+    lists: the queries of each draw.    rows: of :func:`shotseg.evaluation.several.count_queries`, in the same order.
     """
     ends = np.cumsum([len(listed) for listed in lists.values()])
     parts = dict(zip(lists, (rows[end - len(own) : end] for end, own in zip(ends, lists.values()))))
@@ -245,7 +248,7 @@ def result(
             "alarm": ALARM,
             "sizes": sizes,
             **RULES,
-            "lists": {str(seed): list_hash(pool, listed) for seed, listed in lists.items()},
+            "lists": {str(seed): list_hash(named(pool, listed)) for seed, listed in lists.items()},
         },
         **found["mean"],
         **{name: found[name] for name in ("ci95", "intervals", "per_seed")},
@@ -309,8 +312,38 @@ def _stored(pool: Pool, lists: dict[int, list[Query]], rows: list[Row]) -> dict[
     }
 
 
+def summary(content: dict[str, Any]) -> Summary:
+    """What a result of several classes at once says in one table."""
+    asked, drawn = len(content["counts"]["per_query"]["seed"]), len(content["per_seed"])
+    return Summary(
+        title=f"{content['dataset']}, {content['way']}-way {content['shot']}-shot, {asked} queries in {drawn} draws",
+        columns=("percent", "value", "95 % interval"),
+        rows=lines(content),
+        scores={name: content[name] for name in content["ci95"]},
+        intervals=content["ci95"],
+        numbers=("value",),
+        notes=[note for note in (_unasked(content), _left_out(content)) if note],
+    )
+
+
+def _unasked(content: dict[str, Any]) -> str:
+    """One line that names the classes without a query in some draw; empty without any."""
+    names = ", ".join(content["without_query"])
+    return (
+        f"no photo is left to ask for in some draw, all serve other classes: {names}; take fewer --shot"
+        if names
+        else ""
+    )
+
+
+def _left_out(content: dict[str, Any]) -> str:
+    """One line that names the classes that had too few examples for some draw, or for all; empty without any."""
+    names, few = ", ".join(content.get("left_out", ())), content["shot"] + 1
+    return f"left out of one draw or all, fewer than {few} photos that serve no other class: {names}" if names else ""
+
+
 def lines(content: dict[str, Any]) -> list[tuple[str, ...]]:
-    """The table that is printed and stands in the report: what, percent, 95 % interval."""
+    """The rows of the table: what, percent, 95 % interval."""
     at = f"at presence {content['protocol']['present']:g}"
     names = {
         "miou": f"all classes at once, mIoU, {at}",
@@ -338,5 +371,5 @@ def _numbers(scores: dict[str, Any], name: str) -> tuple[str, str]:
     value, interval = scores[name], scores["ci95"][name]
     return (
         "" if value is None else f"{value:.1f}",
-        "" if interval is None else f"{interval[0]:.1f} .. {interval[1]:.1f}",
+        between(interval),
     )

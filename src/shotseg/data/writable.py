@@ -5,13 +5,12 @@ from __future__ import annotations
 import uuid
 from pathlib import Path
 
+from shotseg.data.images import TEMPORARY, write_bytes
 from shotseg.errors import ShotsegError, UsageError
 
 
 def check_out(path: Path, folder: bool = False, flag: str = "--out") -> None:
     """Raise UsageError where the file ``path`` (or, with ``folder``, a file in it) cannot be written."""
-    from shotseg.data.images import TEMPORARY, write_bytes
-
     probe = (path if folder else path.parent) / f"{TEMPORARY}{uuid.uuid4().hex}.tmp"
     try:
         if not folder and path.is_dir():

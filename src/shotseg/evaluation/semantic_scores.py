@@ -11,7 +11,9 @@ import torch
 from shotseg.data.samples import IGNORE
 from shotseg.data.weak_shot import WeakShotData
 from shotseg.evaluation.counts import Counts, count, resamples, weak_shot, weighted
+from shotseg.evaluation.summary import Summary
 
+FORMAT = "shotseg-semantic-1"
 Array = np.ndarray
 
 
@@ -43,6 +45,7 @@ def result(counts: Counts, data: WeakShotData, times: int = 1000) -> dict[str, A
     interval = {name: np.percentile([d[name] for d in drawn], (2.5, 97.5)) for name in scores}
     inter, union, target = (counts.of(x, np.arange(len(data.classes))) for x in ("intersection", "union", "target"))
     return {
+        "format": FORMAT,
         **{name: round(100 * value, 3) for name, value in scores.items()},
         "interval": {name: [round(100 * float(v), 3) for v in pair] for name, pair in interval.items()},
         "per_class": {
@@ -52,6 +55,18 @@ def result(counts: Counts, data: WeakShotData, times: int = 1000) -> dict[str, A
         "novel_classes": [data.classes[i] for i in data.novel],
         "photos": len(counts),
     }
+
+
+def summary(content: dict[str, Any]) -> Summary:
+    """What a result of a semantic model says in one table."""
+    intervals = content["interval"]
+    return Summary(
+        title=f"{content['dataset']}, {content['photos']} photos, {len(content['per_class'])} classes",
+        columns=("percent", "score", "95 % interval"),
+        rows=[(name, f"{content[name]:.1f}", "{} .. {}".format(*pair)) for name, pair in intervals.items()],
+        scores={name: content[name] for name in intervals},
+        intervals=intervals,
+    )
 
 
 def paired(ours: Counts, theirs: Counts, data: WeakShotData, times: int = 2000) -> dict[str, dict[str, float]]:
@@ -76,36 +91,3 @@ def _taken(counts: Counts, weights: Array) -> Iterator[Counts]:
     sums = [weighted(weights, x) for x in (counts.intersection, counts.union, counts.target, counts.ignored[:, None])]
     for intersection, union, target, ignored in zip(*sums):
         yield Counts(counts.classes[:1], intersection[None], union[None], target[None], ignored)
-
-
-def confusion(predicted: Array, truth: Array, classes: int, ignore: int = IGNORE) -> Array:
-    """(C + 1, C + 1) int64 pixel counts [predicted, true]; the last row and column are ``ignore``."""
-    said, true = (np.where(x == ignore, classes, x).astype(np.int64).ravel() for x in (predicted, truth))
-    return np.bincount((classes + 1) * said + true, minlength=(classes + 1) ** 2).reshape(classes + 1, classes + 1)
-
-
-def released_scores(conf: Array, base: Array, novel: Array) -> dict[str, float]:
-    """The scores of MaskFormer's evaluator as SimFormer's release extends it, in percent, under its names.
-
-    Pixels that are predicted as "ignore", which only pseudo labels are, count nowhere.
-    """
-    inner = conf[:-1, :-1].astype(np.float64)
-    hit, said, true = inner.diagonal(), inner.sum(1), inner.sum(0)
-    union = true + said - hit
-    there, any_ = true > 0, union > 0
-    iou = np.where(there, hit / np.maximum(union, 1), np.nan)
-    accuracy = np.where(there, hit / np.maximum(true, 1), np.nan)
-    share = true / max(true.sum(), 1)
-    scores = {
-        "mIoU": np.nansum(iou) / max(any_.sum(), 1),
-        "fwIoU": np.nansum(iou * share),
-        "mACC": np.nansum(accuracy) / max(there.sum(), 1),
-        "pACC": hit.sum() / max(true.sum(), 1),
-        **{f"IoU-{c}": v for c, v in enumerate(iou)},
-        **{f"ACC-{c}": v for c, v in enumerate(accuracy)},
-    }
-    for group, ids in (("Base", base), ("Novel", novel)):
-        kept = there[ids]
-        for name, values in (("IoU", iou), ("ACC", accuracy)):
-            scores[f"{group}{name}"] = values[ids][kept].mean() if kept.any() else np.nan
-    return {name: 100 * float(value) for name, value in scores.items()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,9 @@ from PIL import Image
 
 from shotseg.data.episodes import EpisodeIndex
 from shotseg.data.samples import IGNORE
-from shotseg.evaluation.results import lines, unmet
-from shotseg.evaluation.run import Evaluator, one_thread_each
+from shotseg.evaluation.episode_loop import one_thread_each
+from shotseg.evaluation.evaluator import Evaluator
+from shotseg.evaluation.summary import Summary
 from shotseg.overlay import draw
 
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:70em;padding:0 1em;color:#222}
@@ -37,35 +37,26 @@ FACTS = (
 Pictures = dict[str, list[tuple[str, list[np.ndarray]]]]  # heading -> (caption, photos (H, W, 3) uint8 side by side)
 
 
-def page(content: dict[str, Any], pictures: Pictures) -> str:
-    """The page of a result of one class at a time."""
-    columns = ("percent", "mIoU", "95 % interval", "FB-IoU")
-    return document(content, columns, lines(content), content["per_class"], pictures, unmet(content))
-
-
-def document(
-    content: dict[str, Any],
-    columns: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    per_class: dict[str, float | None],
-    pictures: Pictures,
-    note: str = "",
-) -> str:
-    """A page with one table, a note below it, a bar a class, pictures, and how it was measured."""
+def page(content: dict[str, Any], said: Summary, pictures: Pictures | None = None) -> str:
+    """A page with one table, notes below it, a bar a class, pictures, and how it was measured."""
     e = html.escape
-    head = "".join(f"<th>{e(column)}</th>" for column in columns)
-    body = "".join("<tr>" + "".join(f"<td>{e(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    facts = {**{k: content[k] for k in FACTS if k in content}, **content["protocol"], **content["environment"]}
+    head = "".join(f"<th>{e(column)}</th>" for column in said.columns)
+    body = "".join("<tr>" + "".join(f"<td>{e(cell)}</td>" for cell in row) + "</tr>" for row in said.rows)
+    below = "".join(f"<p>{e(note)}</p>" for note in (said.below, *said.notes) if note)
+    facts = {k: content[k] for k in FACTS if k in content}
+    facts |= {**content.get("protocol", {}), **content.get("person", {}), **content.get("environment", {})}
+    of_class = {name: x["iou"] if isinstance(x, dict) else x for name, x in content.get("per_class", {}).items()}
     shown = "".join(
         f"<h2>{e(heading)}</h2>" + "".join(_figure(caption, photos) for caption, photos in entries)
-        for heading, entries in pictures.items()
+        for heading, entries in (pictures or {}).items()
     )
     about = "".join(f"<dt>{e(str(k))}</dt><dd>{e(str(v))}</dd>" for k, v in facts.items())
+    each = f"<h2>IoU of each class</h2>{bars(of_class)}" if of_class else ""
     title = f"{content['method']} on {content['dataset']}"
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{e(title)}</title><style>{STYLE}</style>'
-        f"<h1>{e(title)}</h1><table><tr>{head}</tr>{body}</table><p>{e(note)}</p>"
-        f"<h2>IoU of each class</h2>{bars(per_class)}{shown}<h2>How it was measured</h2><dl>{about}</dl></html>\n"
+        f"<h1>{e(title)}</h1><table><tr>{head}</tr>{body}</table>{below}{each}{shown}"
+        f"<h2>How it was measured</h2><dl>{about}</dl></html>\n"
     )
 
 
@@ -83,7 +74,7 @@ def bars(per_class: dict[str, float | None]) -> str:
 
 def best_and_worst(
     evaluator: Evaluator, content: dict[str, Any], episodes: list[EpisodeIndex], count: int = 6
-) -> dict[str, list[tuple[str, list[np.ndarray]]]]:
+) -> Pictures:
     """Pictures of the episodes with the highest and the lowest IoU, no query twice: support, query with truth, prediction."""
     stored = content["counts"]["per_episode"]
     iou = [i[1] / u[1] if u[1] else 1.0 for i, u in zip(stored["intersection"], stored["union"])]
