@@ -69,6 +69,8 @@ class Labeller:
     >>> labeller.predict("a.jpg", ["dog"]).masks["dog"]  # doctest: +SKIP
     """
 
+    sees = None  # pixels of a photo's longer side that are enough: all
+
     def __init__(
         self,
         classes: Sequence[str],

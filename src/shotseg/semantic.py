@@ -42,6 +42,8 @@ class SemanticSegmenter:
     >>> seg.predict("street.jpg").probabilities["bicyclist"]  # doctest: +SKIP
     """
 
+    sees = None  # pixels of a photo's longer side that are enough: all
+
     def __init__(
         self,
         checkpoint: str | Path,
