@@ -279,12 +279,12 @@ def test_a_photo_that_was_mended_leaves_the_errors_of_a_sharded_run(support, pho
 
 def test_reading_and_writing_stay_close_to_the_model(support, photos, tmp_path, monkeypatch):
     under_way, most = set(), []
-    read_image, write = engines.files.read_image, engines.write
+    seen, write = engines.seen, engines.write
 
-    def reading(path, *how):
-        under_way.add(str(path))
+    def reading(photo):
+        under_way.add(photo.path)
         most.append(len(under_way))
-        return read_image(path)
+        return seen(photo)
 
     def writing(out, step):
         time.sleep(0.02)
@@ -292,14 +292,15 @@ def test_reading_and_writing_stay_close_to_the_model(support, photos, tmp_path, 
         under_way.discard(step.photo.path)
         return record
 
-    monkeypatch.setattr(engines.files, "read_image", reading)
+    monkeypatch.setattr(engines, "seen", reading)
     monkeypatch.setattr(engines, "write", writing)
     many = tmp_path / "many"
     many.mkdir()
     for i in range(40):
         os.link(photos / "a.jpg", many / f"{i:03d}.jpg")
     assert segment(support, many, tmp_path / "out") == 0
-    assert max(most) <= engines.READ_AHEAD + engines.WRITE_BEHIND + 1
+    cores = len(os.sched_getaffinity(0))
+    assert max(most) <= cores * (engines.READ_AHEAD + 1 + engines.WRITE_BEHIND) + 2
 
 
 @pytest.mark.parametrize("format", ["coco", "voc"])

@@ -24,6 +24,7 @@ class Finder:
 
     def __init__(self, *classes):
         self.classes, self.device, self.thumbnails, self.asked = classes, pick_device("cpu"), {}, []
+        self.sees = None
 
     def predict_batch(self, photos):
         return [self.predict(photo) for photo in photos]

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor
 
 from shotseg.data import images as files
-from shotseg.data import transforms
 from shotseg.encoders.features import Features
 from shotseg.errors import InputError, UsageError, first_line
-from shotseg.photo import Photo, read_photo, title
+from shotseg.photo import Opened, Photo, open_photo, title
 
 FORMAT = "shotseg-encoded-1"
 
@@ -25,11 +25,11 @@ FORMAT = "shotseg-encoded-1"
 class Encoded:
     """A photo after :meth:`Segmenter.encode`; the classes may change meanwhile.
 
-    image: (H, W, 3) uint8 RGB.   resized: (3, h, w) float in [0, 1], as it was encoded.   features: of it, batch 1.
+    photo: as it was opened.   resized: (3, h, w) float in [0, 1], as it was encoded.   features: of it, batch 1.
     by: the method, encoder and trained model that the features are of.
     """
 
-    image: np.ndarray
+    photo: Opened
     resized: Tensor
     features: Features
     by: str
@@ -41,7 +41,7 @@ class Encoded:
         kept |= {f"map/{i}": _half(x) for i, x in enumerate(features.maps)}
         kept |= {f"class/{i}": _half(x) for i, x in enumerate(features.classes)}
         tensors = {name: tensor.contiguous().cpu() for name, tensor in kept.items()}
-        about = {"format": FORMAT, "size": self.image.shape[:2], "strides": features.strides, "by": self.by}
+        about = {"format": FORMAT, "size": self.photo.size, "strides": features.strides, "by": self.by}
         files.write_bytes(path, serialise(tensors, {"shotseg": json.dumps(about)}))
 
     @classmethod
@@ -65,16 +65,17 @@ class Encoded:
         except Exception as error:
             raise InputError(f"{path}: not a kept photo ({first_line(error)}); make it with Encoded.save") from None
         if photo is None:
-            image = (transforms.resize_logits(resized, (height, width)) * 255).round().byte().permute(1, 2, 0).numpy()
+            seen = (resized * 255).round().byte().permute(1, 2, 0).numpy()
+            opened = Opened(seen, (height, width), lambda: np.asarray(Image.fromarray(seen).resize((width, height))))
         else:
-            image = read_photo(photo)
-            if image.shape[:2] != (height, width):
+            opened = open_photo(photo, 2 * max(resized.shape[1:]))
+            if opened.size != (height, width):
                 raise UsageError(f"{path}: of a photo of {(height, width)} pixels, not {title(photo)}; give that photo")
-        return cls(image, resized, features, by)
+        return cls(opened, resized, features, by)
 
     def to(self, device: torch.device | str) -> Encoded:
         """The same with every tensor on ``device``."""
-        return Encoded(self.image, self.resized.to(device), self.features.to(device), self.by)
+        return Encoded(self.photo, self.resized.to(device), self.features.to(device), self.by)
 
 
 def _half(x: Tensor) -> Tensor:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,48 @@ Photo = str | os.PathLike | bytes | np.ndarray | Image.Image | Sample | Any  # A
 MOST_CLASSES = 254  # a label map holds 0 = background and 255 = ignore beside them
 
 
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A photo at hand at a reduced size, and whole when that is asked for.
+
+    small: (h, w, 3) uint8 RGB.     size: (H, W) of the photo.      whole(): (H, W, 3) uint8 RGB.
+    """
+
+    small: np.ndarray
+    size: tuple[int, int]
+    whole: Callable[[], np.ndarray]
+
+
+def open_photo(photo: Photo, least: int) -> Opened:
+    """A photo of which ``least`` pixels of the longer side are enough: it is not decoded finer than that takes.
+
+    A photo of twice that and more is reduced by whole numbers, each pixel the mean of those that it stands for; a JPEG while it
+    is decoded. Raises as :func:`read_photo`.
+    """
+    if isinstance(photo, Sample):
+        photo = photo.image
+    if isinstance(photo, Opened):
+        return photo
+    if isinstance(photo, str | os.PathLike):
+        return open_file(files.read_bytes(os.fspath(photo)), photo, least)
+    image = read_photo(photo)
+    return Opened(_reduced(image, least), (image.shape[0], image.shape[1]), lambda: image)
+
+
+def open_file(data: bytes, name: object, least: int, bands: Sequence[int] | None = None, page: int = 1) -> Opened:
+    """The same of the content of a file; bands and page as for :func:`shotseg.data.images.read_image`."""
+    pixels = decode(data, name, bands, page, least)
+    image = to_rgb(pixels)
+    size = pixels.whole or (image.shape[0], image.shape[1])
+    # The whole photo is decoded again if it is wanted: until then its file takes a tenth of the memory.
+    return Opened(_reduced(image, least), size, lambda: to_rgb(decode(data, name, bands, page)))
+
+
+def _reduced(image: np.ndarray, least: int) -> np.ndarray:
+    factor = max(image.shape[:2]) // least
+    return image if factor < 2 else np.asarray(Image.fromarray(image).reduce(factor))
+
+
 def read_photo(photo: Photo) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a path, the bytes of a file, an open file, a PIL image, a Sample, or an array, tensor or list.
 
@@ -31,6 +74,8 @@ def read_photo(photo: Photo) -> np.ndarray:
     """
     if isinstance(photo, Sample):
         photo = photo.image
+    if isinstance(photo, Opened):
+        return photo.whole()
     if isinstance(photo, str | os.PathLike):
         return files.read_image(os.fspath(photo))
     return to_rgb(_pixels(photo, "photo"))

@@ -47,6 +47,16 @@ class Predictor(ABC):
         """Class name -> pictures (h, w, 3) uint8 of its examples, for reports; a class without any may be missing."""
         return {}
 
+    @property
+    def sees(self) -> int | None:
+        """Pixels of a photo's longer side from which on more would change no mask; None: every pixel counts."""
+        return None
+
+    def twin(self) -> Self | None:
+        """Another over the same weights and classes, for a thread of its own, since a forward pass may keep state in its
+        modules; None where there is no such thing."""
+        return None
+
     def predict(self, photo: Photo) -> Result:
         """Segment one photo. Raises InputError for one that cannot be read."""
         return self.predict_batch([photo])[0]

@@ -37,12 +37,13 @@ def thumbnail_path(state: Path, name: str) -> Path:
 
 def write_thumbnail(state: Path, name: str, result: Result) -> None:
     """Keep the picture of one result: photo, overlay and probability side by side."""
-    height, width = result.labels.shape
+    height, width = result.size
     scale = min(PANEL[0] / width, PANEL[1] / height, 1)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    photo = np.asarray(Image.fromarray(result.image).resize(size, Image.Resampling.BOX))
-    labels = np.asarray(Image.fromarray(result.labels).resize(size, Image.Resampling.NEAREST))
-    maps = [np.asarray(Image.fromarray(p).resize(size, Image.Resampling.BOX)) for p in result.probabilities.values()]
+    small = result.preview
+    photo = np.asarray(Image.fromarray(small.image).resize(size, Image.Resampling.BOX))
+    labels = np.asarray(Image.fromarray(small.labels).resize(size, Image.Resampling.NEAREST))
+    maps = [np.asarray(Image.fromarray(p).resize(size, Image.Resampling.BOX)) for p in small.probabilities.values()]
     gap = np.full((size[1], 4, 3), 255, np.uint8)
     strip = np.concatenate([photo, gap, draw(photo, labels), gap, _heat(np.max(maps, axis=0))], axis=1)
     files.write_bytes(thumbnail_path(state, name), _jpeg(strip))

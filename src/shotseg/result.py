@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +18,13 @@ from torch import Tensor
 
 from shotseg.data import images as files
 from shotseg.evaluation import confidence
+from shotseg.models.strokes import Strokes
 from shotseg.overlay import PALETTE, draw
+from shotseg.photo import Opened
 
 SHOWN = 640  # longer side of the picture in a notebook
+EVEN, SURE = 128, 4.0  # the byte that stands for even odds; the log odds that the last bytes stand for
+ALL = slice(None)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -51,7 +55,17 @@ class Result:
     @cached_property
     def areas(self) -> dict[str, float]:
         """Class name -> part of the photo that it covers, in [0, 1]."""
-        return {name: float(mask.mean()) for name, mask in self.masks.items()}
+        return {name: np.count_nonzero(mask) / mask.size for name, mask in self.masks.items()}
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the photo."""
+        return self.labels.shape[0], self.labels.shape[1]
+
+    @property
+    def preview(self) -> Result:
+        """The same as small as it was decided: for lists and thumbnails."""
+        return self
 
     @cached_property
     def confidences(self) -> dict[str, float]:
@@ -97,7 +111,7 @@ class Result:
     def save(self, folder: str | Path, name: str = "photo") -> None:
         """Write ``masks/<class>/<name>.png`` (0/255) and ``labels/<name>.png`` (palette) under ``folder``."""
         for class_name, mask in self.masks.items():
-            files.write_png(Path(folder, "masks", class_name, f"{name}.png"), mask.astype(np.uint8) * 255)
+            files.write_png(Path(folder, "masks", class_name, f"{name}.png"), mask.view(np.uint8) * np.uint8(255))
         files.write_png(Path(folder, "labels", f"{name}.png"), self.labels, palette=PALETTE)
 
     def save_soft(self, folder: str | Path, name: str) -> None:
@@ -118,6 +132,115 @@ class Result:
             axis.axis("off")
         figure.tight_layout()
         return figure
+
+
+class Decided(Result):
+    """A result that is kept as it was decided, far smaller than a large photo; what has the photo's size is made when it is asked
+    for, and probabilities are made anew each time.
+
+    photo: as it was opened.    scores: (N + 1, h, w) float log odds, the background's first, from the photo's corners to its
+    corners.    present: as for :class:`Result`.     strokes: class name -> strokes at the photo's size, which bind.
+    """
+
+    _photo: Opened
+    _scores: Tensor  # (N + 1, h, w) float32 log odds, the background's first
+    _strokes: Mapping[str, Strokes]
+
+    def __init__(
+        self,
+        photo: Opened,
+        classes: tuple[str, ...],
+        scores: Tensor,
+        present: Mapping[str, float],
+        strokes: Mapping[str, Strokes] | None = None,
+    ):
+        self.__dict__.update(classes=classes, present=present)  # a Result is frozen
+        self.__dict__.update(_photo=photo, _scores=scores.float().cpu(), _strokes=dict(strokes or {}))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the photo."""
+        return self._photo.size
+
+    @cached_property
+    def image(self) -> np.ndarray:  # type: ignore[override]
+        return self._photo.whole()
+
+    @cached_property
+    def labels(self) -> np.ndarray:  # type: ignore[override]
+        """Whose log odds are the highest: those against the background are drawn larger, one class after the other, bilinear,
+        in bytes that reach up to SURE on either side."""
+        labels = np.zeros(self._photo.size, np.uint8)
+        highest = np.full(self._photo.size, EVEN, np.uint8)
+        ahead = ((self._scores - self._scores[0]).clamp(-SURE, SURE) * (EVEN - 1) / SURE + EVEN).round().byte().numpy()
+        for i, rows, columns in self._places():
+            level = larger(ahead[i], self._photo.size, rows, columns)
+            if (strokes := self._strokes.get(self.classes[i - 1])) is not None:
+                level = np.where(strokes.labels == 0, np.uint8(0), level)
+            better = level > highest[rows, columns]
+            np.copyto(labels[rows, columns], np.uint8(i), where=better)
+            np.copyto(highest[rows, columns], level, where=better)
+        for name, strokes in self._strokes.items():
+            labels[strokes.labels == 1] = self.classes.index(name) + 1
+        return labels
+
+    def _places(self) -> Iterator[tuple[int, slice, slice]]:
+        """Each class that wins anywhere, and the rows and columns of the photo where it can."""
+        for i, name in enumerate(self.classes, 1):
+            mine = self.preview.labels == i
+            if name in self._strokes:
+                yield i, ALL, ALL
+            elif mine.any():
+                yield i, self._span(mine, 0), self._span(mine, 1)
+
+    def _span(self, mine: np.ndarray, axis: int) -> slice:
+        """The rows (or columns) of the photo that cells of a small mask reach into."""
+        first, last = np.flatnonzero(mine.any(1 - axis))[[0, -1]]
+        step = self._photo.size[axis] / mine.shape[axis]
+        return slice(max(0, int((first - 1) * step)), int(np.ceil((last + 2) * step)))
+
+    @cached_property
+    def probabilities(self) -> Mapping[str, np.ndarray]:  # type: ignore[override]
+        small = self.preview.probabilities
+        return _Made(self.classes, lambda name: larger(small[name], self._photo.size))
+
+    @cached_property
+    def preview(self) -> Result:  # type: ignore[override]
+        height, width = self._scores.shape[1:]
+        image = np.asarray(Image.fromarray(self._photo.small).resize((width, height), Image.Resampling.BOX))
+        shares = dict(zip(self.classes, self._scores.softmax(0)[1:].numpy()))
+        return Result(image, self.classes, winners(self._scores).numpy(), shares, present=self.present)
+
+    @cached_property
+    def confidences(self) -> dict[str, float]:  # type: ignore[override]
+        """As of :class:`Result`, at the size of the decision."""
+        return self.preview.confidences
+
+
+class _Made(Mapping[str, np.ndarray]):
+    """Class name -> an array that is made each time it is asked for."""
+
+    def __init__(self, names: tuple[str, ...], make: Callable[[str], np.ndarray]):
+        self._names, self._make = names, make
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._make(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def larger(level: np.ndarray, size: tuple[int, int], rows: slice = ALL, columns: slice = ALL) -> np.ndarray:
+    """A map (h, w), uint8 or float32, at the (height, width) ``size``, bilinear; only the rows and columns that are wanted."""
+    (top, bottom, _), (left, right, _) = rows.indices(size[0]), columns.indices(size[1])
+    down, across = level.shape[0] / size[0], level.shape[1] / size[1]
+    box = (left * across, top * down, right * across, bottom * down)
+    return np.asarray(Image.fromarray(level).resize((right - left, bottom - top), Image.Resampling.BILINEAR, box))
 
 
 def winners(scores: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,12 +20,12 @@ from shotseg.data.samples import Support
 from shotseg.encoded import Encoded
 from shotseg.errors import InputError, UsageError, note
 from shotseg.models import presence
-from shotseg.models.strokes import Strokes, competing, follow
+from shotseg.models.strokes import Strokes, carried, competing
 from shotseg.overlay import draw
-from shotseg.photo import Photo, check_classes, is_one, read_photo, read_shot, title
+from shotseg.photo import Photo, check_classes, is_one, open_photo, read_shot, title
 from shotseg.predictor import Predictor, in_turns
 from shotseg.priors import pseudo_masks
-from shotseg.result import Result, winners
+from shotseg.result import Decided, Result
 from shotseg.training import checkpoint as trained
 
 COARSE = 4  # a photo so many times the working size gets contours that are off by several pixels
@@ -217,20 +219,20 @@ class Segmenter(Predictor):
     @torch.no_grad()
     def encode_batch(self, photos: Iterable[Photo]) -> list[Encoded]:
         """Several photos encoded, those of the same working size together."""
-        images = [read_photo(photo) for photo in photos]
-        if any(max(image.shape[:2]) > COARSE * self.model.size for image in images):
+        opened = [open_photo(photo, self.sees) for photo in photos]
+        if any(max(photo.size) > COARSE * self.model.size for photo in opened):
             note(
                 f"photos are more than {COARSE} times as large as the {self.model.size} pixels at which {self.method} works, so "
                 f"edges are coarse; --size {2 * self.model.size} draws them finer"
             )
-        inputs = [self._fit(image)[0] for image in images]
+        inputs = [self._fit(photo.small, sides=photo.size)[0] for photo in opened]
         encoded: dict[int, Encoded] = {}
         for shape in {tuple(x.shape) for x in inputs}:
             same = [i for i, x in enumerate(inputs) if tuple(x.shape) == shape]
             features = self.model.encode(torch.stack([inputs[i] for i in same]))
             for row, i in enumerate(same):
-                encoded[i] = Encoded(images[i], inputs[i], features[row], self._by)
-        return [encoded[i] for i in range(len(images))]
+                encoded[i] = Encoded(opened[i], inputs[i], features[row], self._by)
+        return [encoded[i] for i in range(len(opened))]
 
     @cached_property
     def _by(self) -> str:
@@ -251,7 +253,7 @@ class Segmenter(Predictor):
         if encoded.by != self._by:
             raise UsageError(f"a photo encoded by {encoded.by}, not by {self._by}; encode it again")
         encoded = encoded.to(self.device)
-        size, strokes = encoded.image.shape[:2], {name: drawn for name, drawn in (strokes or {}).items() if drawn}
+        size, strokes = encoded.photo.size, {name: drawn for name, drawn in (strokes or {}).items() if drawn}
         for name, drawn in strokes.items():
             if name not in self._known or drawn.labels.shape != size:
                 raise UsageError(
@@ -271,24 +273,41 @@ class Segmenter(Predictor):
             )
 
         found = decided(self.present)
-        scores = transforms.resize_logits(found.scores.float(), size)
+        scores = found.scores.float()
         said = [1.0] * len(self.classes) if self.present is None else found.present.tolist()
         present = dict(zip(self.classes, said))
+        told_apart = competing(strokes)
         if strokes:
-            everywhere = decided(None).scores
-            for name, drawn in competing(strokes).items():
-                row = self.classes.index(name) + 1
-                scores[row] = follow(everywhere[row], drawn, encoded.features, image)
-                present[name] = max(present[name], float((drawn.labels == 1).any()))
-        labels = winners(scores).cpu().numpy()
-        probability = scores.softmax(0)[1:].cpu().numpy()
-        return Result(encoded.image, self.classes, labels, dict(zip(self.classes, probability)), present=present)
+            everywhere = dict(zip(self.classes, decided(None).scores[1:]))
+            followed = {
+                name: carried(everywhere[name], drawn, encoded.features, image) for name, drawn in told_apart.items()
+            }
+            height, width = next(iter(followed.values())).shape
+            scores = transforms.resize_logits(scores, (height, width))
+            for name, level in followed.items():
+                scores[self.classes.index(name) + 1] = level
+            present |= {name: 1.0 for name, drawn in told_apart.items() if (drawn.labels == 1).any()}
+        return Decided(encoded.photo, self.classes, scores, present, told_apart)
 
-    def _fit(self, image: np.ndarray, mask: np.ndarray | None = None) -> tuple[Tensor, Any]:
+    @property
+    def sees(self) -> int:
+        return 2 * self.model.size
+
+    @in_turns
+    def twin(self) -> Segmenter:
+        twin = copy.copy(self)
+        shared = {id(tensor): tensor for tensor in (*self.model.parameters(), *self.model.buffers())}
+        twin.model, twin._lock = copy.deepcopy(self.model, shared), threading.RLock()
+        twin._known, twin._added = dict(self._supports), {}
+        return twin
+
+    def _fit(
+        self, image: np.ndarray, mask: np.ndarray | None = None, sides: tuple[int, int] | None = None
+    ) -> tuple[Tensor, Any]:
         if self.model.geometry == "squash":
             x, y = transforms.squash(image, self.model.size, mask)
         else:
-            x, y = transforms.fit(image, self.model.size, self.model.encoder.patch, mask)
+            x, y = transforms.fit(image, self.model.size, self.model.encoder.patch, mask, sides)
         return x.to(self.device), None if y is None else y.to(self.device)
 
     @in_turns

@@ -13,6 +13,7 @@ from statistics import median
 from typing import Any
 
 from shotseg.cli.console import progress, table
+from shotseg.data.writable import check_out
 from shotseg.errors import UsageError
 
 EPISODE = {
@@ -28,6 +29,7 @@ class Benchmark:
     """Time one class on this machine: the encoder's forward pass, everything after it, and a folder of photos.
 
     With --episode: a few-shot model with random weights on noise, in units of two forward passes of its backbone.
+    With --big: a folder of photos of 12 megapixels, beside what decoding and encoding them takes.
 
     example: shotseg benchmark --photos 1000 --out speed.json
     """
@@ -44,6 +46,8 @@ class Benchmark:
     """How often the single photo is timed; the medians are shown."""
     episode: bool = False
     """Time the parts of one episode and of one training step instead; no weights are needed."""
+    big: bool = False
+    """Time --photos photos of 12 megapixels with one class and with eight instead, each known to be there."""
     photos: int = 40
     """Photos in the folder."""
     batch: int = 1
@@ -56,8 +60,6 @@ class Benchmark:
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"--{name} {getattr(self, name)}: must be 1 or more")
         if self.out is not None:
-            from shotseg.data.writable import check_out
-
             check_out(self.out)
         from shotseg.models import SEMANTIC
 
@@ -65,19 +67,26 @@ class Benchmark:
             raise UsageError(f"--method {self.method}: it knows only the classes of its training; choose another")
         if self.episode:
             return self._episode()
+        options: dict[str, Any] = {} if self.size is None else {"size": self.size}
+        if self.big:
+            from shotseg.cli import benchmark_big
+
+            settings = {"method": self.method, "encoder": self.encoder, "device": self.device, **options}
+            numbers = benchmark_big.measure(self.photos, {**settings, "present": None})
+            benchmark_big.show(numbers)
+            return self._written(numbers, self.device)
         import torch
 
         from shotseg.cli.demo import demo_items
         from shotseg.data.images import read_image
         from shotseg.segmenter import Segmenter
 
-        options: dict[str, Any] = {} if self.size is None else {"size": self.size}
         segmenter = Segmenter(self.method, self.encoder, self.device, **options)
         seen = _watch(segmenter.model)
         (example, *_), queries = demo_items()
         start = time.perf_counter()
         segmenter.add(example.class_name, [example.image_path], [example.mask_path])
-        numbers: dict[str, Any] = {"support_seconds": time.perf_counter() - start, "support_encoder_calls": seen.calls}
+        numbers = {"support_seconds": time.perf_counter() - start, "support_encoder_calls": seen.calls}
 
         image = read_image(queries[0].image_path)
         encode, rest, whole = [], [], []
@@ -173,14 +182,14 @@ def _folder(segmenter: Any, paths: list[Path], count: int, batch: int) -> dict[s
     with tempfile.TemporaryDirectory() as out, progress("folder", count) as advance:
 
         def on_record(record: dict) -> None:
-            peaks.append(_peak_memory())
+            peaks.append(peak_memory())
             advance()
 
         seconds = _seconds(lambda: segment_folder(segmenter, photos, out, batch=batch, on_record=on_record))
     return {"photos_per_second": count / seconds, "peak_mib_at_tenth": peaks[count // 10], "peak_mib_at_end": peaks[-1]}
 
 
-def _peak_memory() -> float:
+def peak_memory() -> float:
     """Peak resident memory of this process in MiB; 0 where the system does not tell."""
     try:
         import resource

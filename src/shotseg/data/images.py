@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import struct
 import uuid
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from shotseg.data.containers import PNG
 from shotseg.data.masks import binary, class_ids
 from shotseg.data.pixels import decode, to_rgb
 from shotseg.data.samples import IGNORE
@@ -97,12 +100,39 @@ def write_png(path: str | Path, array: np.ndarray, palette: np.ndarray | None = 
 
     ``palette``: (N, 3) uint8 colours, N <= 256, for an (H, W) array of indices. Raises as :func:`write_bytes`.
     """
-    image = Image.fromarray(np.ascontiguousarray(array))
+    if array.ndim == 2:
+        data = _flat_png(array, palette)
+    else:
+        buffer = io.BytesIO()
+        Image.fromarray(np.ascontiguousarray(array)).save(buffer, format="PNG")
+        data = buffer.getvalue()
+    write_bytes(path, data)
+
+
+def _flat_png(array: np.ndarray, palette: np.ndarray | None = None) -> bytes:
+    """The bytes of a PNG of (H, W) uint8 whose rows are stored unfiltered, as fits masks: filters take Pillow half of its time,
+    and make no mask smaller."""
+    height, width = array.shape
+    rows = np.zeros((height, 1 + width), np.uint8)  # 0: no filter
+    rows[:, 1:] = array
+    colour = 0 if palette is None else 3
+    chunks = [(b"IHDR", struct.pack(">2I5B", width, height, 8, colour, 0, 0, 0))]
     if palette is not None:
-        image.putpalette(np.asarray(palette, dtype=np.uint8).tobytes())
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    write_bytes(path, buffer.getvalue())
+        chunks.append((b"PLTE", np.asarray(palette, np.uint8).tobytes()))
+    chunks += [(b"IDAT", _deflated(rows.data)), (b"IEND", b"")]
+    parts = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    ]
+    return PNG + b"".join(parts)
+
+
+def _deflated(rows: memoryview) -> bytes:
+    try:
+        from isal import isal_zlib  # 2 ms for a mask of 12 megapixels, where zlib takes 20
+    except ImportError:
+        packer = zlib.compressobj(1, zlib.DEFLATED, 15, 9, zlib.Z_RLE)
+        return packer.compress(rows) + packer.flush()
+    return isal_zlib.compress(rows, 1)
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

@@ -18,13 +18,13 @@ IGNORE = 255
 class Sample:
     """One photo and what is known of it.
 
-    image: (H, W, 3) uint8 RGB, EXIF rotation applied.
+    image: (H, W, 3) uint8 RGB, EXIF rotation applied; in a run over a folder also a :class:`shotseg.photo.Opened`.
     mask:  (H, W) class ids, 255 = ignore; None where there is no mask. As an example of one class it is read by the rule
            of :mod:`shotseg.data.masks`, so that 0 and 255 alone are background and class.
     tags:  ids of the classes known to be in the photo (image-level labels).
     """
 
-    image: np.ndarray
+    image: Any
     mask: np.ndarray | None = None
     tags: frozenset[int] = frozenset()
     id: str = ""

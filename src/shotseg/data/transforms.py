@@ -25,9 +25,18 @@ Pair = tuple[Tensor, Tensor | None]
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet: what padding is filled with
 
 
-def fit(image: np.ndarray, size: int, multiple: int = 1, mask: np.ndarray | None = None) -> Pair:
-    """Aspect kept, longer side ``size``, both sides rounded to a multiple of ``multiple`` and never below one."""
-    return _resized(image, mask, fitted_size(image.shape[:2], size, multiple))
+def fit(
+    image: np.ndarray,
+    size: int,
+    multiple: int = 1,
+    mask: np.ndarray | None = None,
+    sides: tuple[int, int] | None = None,
+) -> Pair:
+    """Aspect kept, longer side ``size``, both sides rounded to a multiple of ``multiple`` and never below one.
+
+    sides: (height, width) of the photo, where ``image`` is a smaller copy of it.
+    """
+    return _resized(image, mask, fitted_size(sides or image.shape[:2], size, multiple))
 
 
 def squash(image: np.ndarray, size: int, mask: np.ndarray | None = None) -> Pair:

@@ -93,13 +93,19 @@ def shot(model: Any, strokes: Strokes, image: Tensor, features: Features, class_
 
 
 def follow(evidence: Tensor, strokes: Strokes, query: Features, image: Tensor) -> Tensor:
-    """(H, W) log odds at the size of the strokes: every pixel under a stroke has its side, and like places follow.
+    """(H, W) log odds at the size of the strokes: every pixel under a stroke has its side, and like places follow."""
+    return _bound(_resize(carried(evidence, strokes, query, image), strokes.labels.shape), strokes)
+
+
+def carried(evidence: Tensor, strokes: Strokes, query: Features, image: Tensor) -> Tensor:
+    """(h, w) log odds on a grid of every fourth pixel: what the strokes say of the places that are like theirs.
 
     evidence: (h, w) log odds of the class, as ``model(query, support, image)`` gives them (foreground minus background logit).
     query:    the photo's features, batch 1.       image: (1, 3, H', W') in [0, 1], as it was encoded.
+    Without strokes the evidence stays as it is.
     """
     if not strokes:
-        return _resize(evidence, strokes.labels.shape)
+        return evidence
     grid = (max(1, image.shape[-2] // STRIDE), max(1, image.shape[-1] // STRIDE))
     labels = strokes.at(grid).to(evidence.device).flatten()
     marked = (labels != IGNORE).nonzero()[:, 0]
@@ -110,7 +116,7 @@ def follow(evidence: Tensor, strokes: Strokes, query: Features, image: Tensor) -
         observed = kernel[marked] + NOISE * torch.eye(len(marked), device=kernel.device)
         missing = TARGET * (2 * labels[marked] - 1) - prior[marked]
         prior = prior + kernel @ torch.linalg.solve(observed, missing)
-    return _bound(_resize(prior.unflatten(0, grid), strokes.labels.shape), strokes)
+    return prior.unflatten(0, grid)
 
 
 def _alike(query: Features, image: Tensor, grid: tuple[int, int], marked: Tensor) -> Tensor:

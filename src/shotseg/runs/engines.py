@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 
 from shotseg import report
-from shotseg.data import images as files
+from shotseg.data.pixels import decode, to_rgb
 from shotseg.data.samples import Sample
 from shotseg.errors import InputError, UsageError
+from shotseg.photo import Opened, open_file
 from shotseg.predictor import Predictor
 from shotseg.result import Result
 from shotseg.runs.journal import Entry
@@ -29,15 +34,57 @@ from shotseg.runs.records import record_of
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-READ_AHEAD = 4  # photos decoded before the model wants them
-WRITE_BEHIND = 4  # results that may wait to be written
+READ_AHEAD = 2  # photos decoded before the model wants them, for each of its threads
+WRITE_BEHIND = 2  # results that may wait to be written, likewise
 
 
 def run_here(segmenter: Predictor, photos: Sequence[PhotoFile], out: Path, batch: int) -> Iterator[Entry]:
-    """Entries in the order of the photos: threads read ahead and write behind while this thread runs the model."""
-    with ThreadPoolExecutor(2) as readers, ThreadPoolExecutor(2) as writers:
-        steps = _segmented(segmenter, _ahead(readers, _read, photos, READ_AHEAD), batch)
-        yield from _ahead(writers, lambda step: write(out, step), steps, WRITE_BEHIND)
+    """Entries in the order of the photos: threads read ahead and write behind those that run the model.
+
+    On a CPU each core has a thread with a model of its own, which gives more photos a second than one model on all cores.
+    """
+    twins = twins_of(segmenter)
+    pools = [ThreadPoolExecutor(n) for n in (len(twins) + 1, len(twins), len(twins) + 1)]
+    with pools[0] as readers, pools[1] as models, pools[2] as writers, one_thread_each(segmenter.device):
+        idle: SimpleQueue[Predictor] = SimpleQueue()
+        for twin in twins:
+            idle.put(twin)
+
+        def predict(group: Sequence[_Step]) -> list[_Step]:
+            mine = idle.get()
+            try:
+                return _segmented(mine, group)
+            finally:
+                idle.put(mine)
+
+        opened = _ahead(readers, lambda photo: _read(photo, segmenter.sees), photos, READ_AHEAD * len(twins) + batch)
+        steps = _ahead(models, predict, _groups(opened, batch), len(twins))
+        flat = (step for group in steps for step in group)
+        yield from _ahead(writers, lambda step: write(out, step), flat, WRITE_BEHIND * len(twins))
+
+
+def twins_of(segmenter: Predictor) -> list[Predictor]:
+    """As many over the same weights as cores can keep busy; on another device it is one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    more = cores - 1 if segmenter.device.type == "cpu" else 0
+    return [segmenter, *(twin for _ in range(more) if (twin := segmenter.twin()) is not None)]
+
+
+@contextmanager
+def one_thread_each(device: torch.device) -> Iterator[None]:
+    """On a CPU each thread computes alone: torch's own threads wait for each other by spinning, and take the cores from ours."""
+    before = torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _groups(items: Iterator[In], count: int) -> Iterator[list[In]]:
+    while group := list(islice(items, count)):
+        yield group
 
 
 def _ahead(pool: ThreadPoolExecutor, function: Callable[[In], Out], items: Iterable[In], depth: int) -> Iterator[Out]:
@@ -57,34 +104,39 @@ class _Step:
 
     photo: PhotoFile
     seen: dict[str, Any]
-    value: np.ndarray | Result | str
+    value: np.ndarray | Opened | Result | str
     seconds: float
 
 
-def _read(photo: PhotoFile) -> _Step:
+def _read(photo: PhotoFile, least: int | None) -> _Step:
+    """A photo, no finer than ``least`` pixels of its longer side where that is given."""
     start = time.perf_counter()
-    value: np.ndarray | str
+    value: np.ndarray | Opened | str
     about: dict[str, Any] = {}
     try:
-        about = seen(photo)
-        value = files.read_image(photo.path, photo.bands, photo.page)
+        data, about = seen(photo)
+        if least is None:
+            value = to_rgb(decode(data, photo.path, photo.bands, photo.page))
+        else:
+            value = open_file(data, photo.path, least, photo.bands, photo.page)
     except InputError as error:
         value = str(error)
     return _Step(photo, about, value, time.perf_counter() - start)
 
 
-def _segmented(segmenter: Predictor, steps: Iterator[_Step], batch: int) -> Iterator[_Step]:
-    while group := list(islice(steps, batch)):
-        start = time.perf_counter()
-        readable = {
-            place: Sample(step.value, tags=frozenset(step.photo.tags), id=step.photo.file)
-            for place, step in enumerate(group)
-            if isinstance(step.value, np.ndarray)
-        }
-        results = _predict(segmenter, readable)
-        share = (time.perf_counter() - start) / max(len(readable), 1)
-        for place, step in enumerate(group):
-            yield replace(step, value=results[place], seconds=step.seconds + share) if place in results else step
+def _segmented(segmenter: Predictor, group: Sequence[_Step]) -> list[_Step]:
+    start = time.perf_counter()
+    readable = {
+        place: Sample(step.value, tags=frozenset(step.photo.tags), id=step.photo.file)
+        for place, step in enumerate(group)
+        if isinstance(step.value, np.ndarray | Opened)
+    }
+    results = _predict(segmenter, readable)
+    share = (time.perf_counter() - start) / max(len(readable), 1)
+    return [
+        replace(step, value=results[place], seconds=step.seconds + share) if place in results else step
+        for place, step in enumerate(group)
+    ]
 
 
 def _predict(segmenter: Predictor, images: dict[int, Sample]) -> dict[int, Result | str]:
@@ -111,7 +163,7 @@ def write(out: Path, step: _Step) -> Entry:
             if getattr(error.__cause__, "errno", None) in FATAL:
                 raise full(out, error) from error
             value = str(error)
-    assert not isinstance(value, np.ndarray)
+    assert not isinstance(value, np.ndarray | Opened)
     seconds = round(step.seconds + time.perf_counter() - start, 3)
     about = {"file": step.photo.file, "name": step.photo.name}
     found = record_of(value if isinstance(value, Result) else None)

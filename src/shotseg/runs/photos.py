@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -117,13 +118,16 @@ def parse_shard(shard: str) -> tuple[int, int]:
     return (part - 1) % count, count
 
 
-def seen(photo: PhotoFile) -> dict[str, Any]:
-    """What a photo is now, for the journal: where it lies, what the system says of its file, its digest, its tags.
+def seen(photo: PhotoFile) -> tuple[bytes, dict[str, Any]]:
+    """The content of a photo's file, and what it is now, for the journal: where it lies, what the system says of its file, its
+    digest, its tags.
 
     Raises InputError where it cannot be read.
     """
     stat = _stat(photo.absolute)  # before the content is read: a photo replaced meanwhile counts as another
-    return {"path": photo.absolute, "stat": stat, "sha256": files.sha256(photo.path), "tags": list(photo.tags)}
+    data = files.read_bytes(photo.path)
+    digest = hashlib.sha256(data).hexdigest()
+    return data, {"path": photo.absolute, "stat": stat, "sha256": digest, "tags": list(photo.tags)}
 
 
 def is_unchanged(photo: PhotoFile, before: Mapping[str, Any]) -> bool:

@@ -1,0 +1,121 @@
+"""Photos much larger than the working size: what is decoded, decided and written is no larger than it must be, and the same."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from shotseg.data.images import read_image, read_mask, write_png
+from shotseg.models.strokes import Strokes
+from shotseg.overlay import PALETTE
+from shotseg.photo import Opened, open_file, open_photo, read_photo
+from shotseg.result import Decided, winners
+
+RNG = np.random.default_rng(0)
+
+
+def jpeg(size=(1200, 1600), **save):
+    """The bytes of a JPEG photo of (height, width)."""
+    small = RNG.integers(0, 255, (12, 16, 3), dtype=np.uint8)
+    picture = Image.fromarray(small).resize(size[::-1], Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=92, **save)
+    return buffer.getvalue()
+
+
+def opened(size):
+    image = np.zeros((*size, 3), np.uint8)
+    return Opened(image, size, lambda: image)
+
+
+def turned(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_a_jpeg_is_decoded_no_finer_than_asked_and_looks_the_same(orientation):
+    data = jpeg(exif=turned(orientation))
+    found = open_file(data, "photo.jpg", least=400)
+    whole = found.whole()
+    assert max(found.small.shape[:2]) == 400 and found.size == whole.shape[:2]
+    expected = np.asarray(Image.fromarray(whole).resize(found.small.shape[1::-1], Image.Resampling.BOX))
+    assert np.abs(found.small.astype(int) - expected).mean() < 1.0
+
+
+def test_a_photo_that_is_not_twice_as_large_as_needed_keeps_every_pixel(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(jpeg((300, 399)))
+    found = open_photo(tmp_path / "a.jpg", least=200)
+    assert np.array_equal(found.small, read_photo(tmp_path / "a.jpg")) and np.array_equal(found.small, found.whole())
+
+
+def test_an_array_and_a_png_of_the_same_pixels_are_reduced_alike(tmp_path):
+    image = RNG.integers(0, 255, (900, 1200, 3), dtype=np.uint8)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    one, other = open_photo(image, 300), open_photo(tmp_path / "a.png", 300)
+    assert one.size == other.size == (900, 1200) and np.array_equal(one.small, other.small)
+    assert one.small.shape == (225, 300, 3) and np.array_equal(one.whole(), image)
+
+
+@pytest.mark.parametrize("size", [(480, 640), (37, 53), (24, 33)])
+@pytest.mark.parametrize("classes", [1, 3])
+def test_labels_at_the_photos_size_are_those_of_its_log_odds_drawn_larger(size, classes):
+    coarse = torch.randn(1, classes, 6, 8, generator=torch.Generator().manual_seed(classes))
+    scores = torch.cat([torch.zeros(1, 24, 32), F.interpolate(coarse, (24, 32), mode="bicubic")[0]])
+    result = Decided(opened(size), tuple("abc"[:classes]), scores, dict.fromkeys("abc"[:classes], 1.0))
+    expected = winners(F.interpolate(scores[None], size, mode="bilinear")[0]).numpy()
+    assert (result.labels == expected).mean() > 0.985
+    for i, name in enumerate(result.classes):
+        assert np.array_equal(result.masks[name], result.labels == i + 1)
+        assert result.areas[name] == pytest.approx((result.labels == i + 1).mean())
+        assert result.probabilities[name].shape == size and result.probabilities[name].dtype == np.float32
+
+
+def test_nothing_as_large_as_the_photo_is_made_before_it_is_asked_for():
+    def never():
+        raise AssertionError("the whole photo was decoded")
+
+    photo = Opened(np.zeros((30, 40, 3), np.uint8), (30_000, 40_000), never)
+    scores = torch.full((3, 15, 20), -9.0)
+    scores[0], scores[1, 4:9, 5:10] = 0, 9.0
+    result = Decided(photo, ("a", "b"), scores, {"a": 0.9, "b": 0.1})
+    assert result.size == (30_000, 40_000) and 0.89 < result.confidences["a"] < 0.9
+    assert result.preview.labels.shape == (15, 20) and result.confidences["b"] == pytest.approx(0.8)
+
+
+def test_strokes_bind_at_the_photos_own_pixels_against_every_other_class():
+    scores = torch.zeros(3, 12, 16)
+    scores[2] = 8.0  # class b is sure to be everywhere
+    here = Strokes.none((120, 160)).disc((60, 80), 1, True)
+    away = Strokes.none((120, 160)).disc((20, 20), 1, False)
+    result = Decided(opened((120, 160)), ("a", "b"), scores, {"a": 1.0, "b": 1.0}, {"a": here, "b": away})
+    assert (result.labels[here.labels == 1] == 1).all() and (result.labels[away.labels == 0] == 0).all()
+    assert (result.labels == 2).sum() == 120 * 160 - (here.labels == 1).sum() - (away.labels == 0).sum()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 9), (64, 48)])
+def test_masks_and_label_maps_are_png_files_that_others_read(tmp_path, shape):
+    mask = (RNG.random(shape) > 0.5).astype(np.uint8) * 255
+    labels = RNG.integers(0, 5, shape, dtype=np.uint8)
+    write_png(tmp_path / "mask.png", mask)
+    write_png(tmp_path / "labels.png", labels, PALETTE)
+    with Image.open(tmp_path / "mask.png") as picture:
+        picture.verify()
+    with Image.open(tmp_path / "mask.png") as picture:
+        assert picture.mode == "L" and np.array_equal(np.asarray(picture), mask)
+    with Image.open(tmp_path / "labels.png") as picture:
+        assert picture.mode == "P" and np.array_equal(np.asarray(picture), labels)
+        assert np.array_equal(np.asarray(picture.convert("RGB")), PALETTE[labels])
+    assert np.array_equal(read_mask(tmp_path / "labels.png", labels=True), labels)
+    assert np.array_equal(read_image(tmp_path / "mask.png")[..., 0], mask)
+
+
+def test_png_files_are_written_without_the_fast_packer_too(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "isal", None)
+    mask = (RNG.random((20, 30)) > 0.5).astype(np.uint8) * 255
+    write_png(tmp_path / "mask.png", mask)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "mask.png")), mask)
