@@ -7,21 +7,21 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import tyro
 
 from shotseg.cli import evaluated
 from shotseg.cli.console import progress, say, table
-from shotseg.cli.formats import Source
 from shotseg.cli.output import check_out
 from shotseg.cli.parsing import must_exist
+from shotseg.data.reading import AS_SEEN, Reading
 from shotseg.errors import UsageError
 
 READ_BY_EFFORT = {
     "dataset",
     "root",
-    "root_format",
+    "reading",
     "out",
     "method",
     "encoder",
@@ -48,8 +48,6 @@ class Evaluate:
     """ "folder", a prepared data set (see: shotseg list datasets), or in place of "folder --root PATH" the path itself."""
     root: Path | None = None
     """Folder of the data set; of "folder" images/<class>/ with masks/<class>/, or annotations of another tool."""
-    root_format: Annotated[Source, tyro.conf.arg(name="from")] = "auto"
-    """How the masks of a folder are stored, where two formats fit; "auto" looks."""
     out: Path | None = None
     """Result file (.json); the report is written beside it as .report.html."""
     method: str = "matching"
@@ -108,6 +106,7 @@ class Evaluate:
     """Go on where an interrupted run stopped."""
     compare: tuple[Path, Path] | None = None
     """Two result files of the same episodes; no data set is needed then."""
+    reading: Reading = AS_SEEN
 
     def run(self) -> int:
         if self.compare:

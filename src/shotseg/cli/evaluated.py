@@ -34,7 +34,7 @@ def data_set(verb: Evaluate, root: Path) -> tuple[Any, list[str]]:
     from shotseg.evaluation.pool import with_enough_photos
 
     if verb.dataset == "folder":
-        dataset: Any = data.load("folder", root, kind=verb.kind, min_area=verb.min_area, format=verb.root_format)
+        dataset: Any = data.load("folder", root, kind=verb.kind, min_area=verb.min_area, **verb.reading.view)
         wanted = dataset.classes
         if verb.fold is not None:
             found = {str(fold): names for fold, names in dataset.folds.items()}
@@ -43,6 +43,7 @@ def data_set(verb: Evaluate, root: Path) -> tuple[Any, list[str]]:
                 raise UsageError(f"--fold: no fold {verb.fold!r} in {root}; {known}")
             wanted = found[verb.fold]
     else:
+        verb.reading.refuse("a prepared data set")
         family = "pfenet" if verb.protocol in ("pfenet", "bam", "hdmnet", "pi-clip") else "hsnet"
         # the class of a query is drawn among all that it shows; the pool itself asks for the least area
         least = 1 if protocol(verb).min_pixels else None
@@ -108,5 +109,6 @@ def about(verb: Evaluate, dataset: Any) -> dict[str, Any]:
         "dataset": verb.dataset,
         "fold": int(verb.fold) if verb.fold and verb.fold.isdecimal() else verb.fold,
         "shot": verb.shot,
-        "data": getattr(dataset, "choices", {"root": str(verb.root), "kind": verb.kind, "min_area": verb.min_area}),
+        "data": getattr(dataset, "choices", {"root": str(verb.root), "kind": verb.kind, "min_area": verb.min_area})
+        | verb.reading.said,
     }

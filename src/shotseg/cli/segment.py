@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from tyro.conf import arg
+from typing import TYPE_CHECKING, Any, Literal
 
 from shotseg.cli.console import progress, say
-from shotseg.cli.formats import Source, Target, export_options
+from shotseg.cli.formats import Target, export_options
 from shotseg.cli.parsing import identity, must_exist
+from shotseg.data.reading import AS_SEEN, Reading
 from shotseg.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -52,8 +51,6 @@ class Segment:
     """See: shotseg list encoders. "auto" is the method's own, for most the one that needs no download."""
     checkpoint: Path | None = None
     """A trained model (best.safetensors of a run); its own recipe then says method and encoder."""
-    support_format: Annotated[Source, arg(name="from")] = "auto"
-    """How the examples are stored, where two formats fit; "auto" looks."""
     format: Target = "mask"
     """Annotations to write beside the masks, into OUT/<format>."""
     min_object: int = 0
@@ -88,12 +85,9 @@ class Segment:
     """Of a semantic model: shorter sides to average over."""
     flip: bool = False
     """Of a semantic model: average with the mirrored photo."""
-    bands: str | None = None
-    """Of TIFFs with more than three bands: those for red, green and blue, from 1, as 4,3,2."""
-    page: int = 1
-    """Of files with several pages or frames: which, from 1."""
     soft: bool = False
     """Of a semantic model: also soft/<class>/<name>.png, the probability of each class times 255."""
+    reading: Reading = AS_SEEN
 
     def run(self) -> int:
         for name in ("size", "batch"):
@@ -128,15 +122,13 @@ class Segment:
         from shotseg.runs import check_output, find_photos, parse_shard, segment_folder, write_errors
 
         parse_shard(self.shard)
-        bands = self._bands()
-        photos = [replace(photo, bands=bands, page=self.page) for photo in find_photos(self.query, self.out)]
+        photos = [replace(photo, **self.reading.which) for photo in find_photos(self.query, self.out)]
         must_exist(support=self.support)
         if self.engine == "ray" and len(photos) < WORTH_RAY:
             say(f"--engine ray takes about 15 s to start; below {WORTH_RAY} photos --engine local is done earlier")
         check_output(self.out, self.format)
         segmenter, settings, failed = self._semantic() if semantic else self._segmenter()
-        if bands is not None or self.page > 1:
-            settings |= {"bands": self.bands or "all", "page": self.page}
+        settings |= self.reading.said
         if semantic:
             write_bytes(self.out / "classes.txt", "".join(f"{name}\n" for name in segmenter.classes).encode())
         for _, reason in failed:
@@ -170,12 +162,6 @@ class Segment:
         if self.format != "mask":
             print(next_step(self.format, self.out / self.format))
         return 1 if summary.failed or failed else 0
-
-    def _bands(self) -> tuple[int, ...] | None:
-        bands = () if self.bands is None else tuple(self.bands.split(","))
-        if not all(band.strip().isdecimal() for band in bands) or len(bands) not in (0, 1, 3):
-            raise UsageError(f"--bands {self.bands}: give one or three numbers, from 1, as 4,3,2")
-        return tuple(int(band) for band in bands) or None
 
     def _is_semantic(self) -> bool:
         """Whether the checkpoint is of a model that labels every pixel without examples."""
@@ -228,7 +214,7 @@ class Segment:
             segmenter.add(name)
         if self.support is not None:
             called = self.name[0] if self.name else None
-            examples = open_folder(self.support, self.support_format, name=called, bands=self._bands(), page=self.page)
+            examples = open_folder(self.support, name=called, **self.reading.view)
             used, failed = _learn(segmenter, examples)
             options |= _made_from_names(segmenter, examples)
         settings = {"method": segmenter.method, "encoder": segmenter.encoder, **options, "examples": used}

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,11 +84,12 @@ def read(format: str, path: str | Path, images: str | Path | None = None) -> tup
     return found.classes, found.labelled()
 
 
-def index(format: str, path: str | Path, images: str | Path | None = None) -> Annotations:
-    """The same, not drawn yet."""
+def index(format: str, path: str | Path, images: str | Path | None = None, page: int = 1) -> Annotations:
+    """The same, not drawn yet.   page: of photos in files of several, from 1."""
     if format not in READERS:
         raise UsageError(f"no annotation format {format!r}; choose one of {', '.join(READERS)}")
-    return READERS[format](Path(path), None if images is None else Path(images))
+    found = READERS[format](Path(path), None if images is None else Path(images))
+    return found if page == 1 else found._replace(photos=[replace(photo, page=page) for photo in found.photos])
 
 
 def detect(path: str | Path) -> str:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from shotseg.data import tiff
 from shotseg.data.annotations.labelled import MOST, Labelled, Part, cropped, label_map, note
 from shotseg.data.images import IMAGE_TYPES, one_class, read_image
 from shotseg.data.pixels import MAX_PIXELS
@@ -46,7 +47,7 @@ class Annotated:
     source: the file that says so.                              size: (height, width) that it says, if it does.
     shapes: its objects, the later on top.                      lost: how many more cannot be used.
     map:    in place of shapes: gives the label map, (H, W) uint8, 255 = ignore.
-    number: its id in the file, where that has one.
+    number: its id in the file, where that has one.             page: of the photo's file, from 1.
     """
 
     file: str
@@ -57,6 +58,7 @@ class Annotated:
     lost: int = 0
     map: Callable[[], np.ndarray] | None = None
     number: int | None = None
+    page: int = 1
 
     def shows(self) -> list[int]:
         """The numbers of its classes. Raises InputError where the label map cannot be read."""
@@ -96,7 +98,7 @@ class Annotated:
             )
 
     def _target(self) -> tuple[int, int]:
-        size = self.size if self.photo is None else upright_size(self.photo)
+        size = self.size if self.photo is None else upright_size(self.photo, self.page)
         if size is None:
             raise InputError(f"{self._where}: its size is not known; put the photo beside the file")
         return size
@@ -210,9 +212,14 @@ def size(height: Any, width: Any) -> tuple[int, int] | None:
     return found
 
 
-def upright_size(path: Path) -> tuple[int, int]:
-    """(height, width) of a photo turned upright, from its header where that says it."""
+def upright_size(path: Path, page: int = 1) -> tuple[int, int]:
+    """(height, width) of a photo turned upright, from its header where that says it; page: of a TIFF, from 1."""
     try:
+        with path.open("rb") as file:
+            is_tiff = file.read(4) in tiff.SIGNATURES
+            file.seek(0)
+            if is_tiff:  # Pillow turns some and says so all the same, and knows no photo of five bands
+                return tiff.upright_size(file, page, path)
         with Image.open(path) as image:
             width, height = image.size
             return (width, height) if image.getexif().get(ORIENTATION, 1) > 4 else (height, width)

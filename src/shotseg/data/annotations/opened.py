@@ -46,7 +46,7 @@ class AnnotatedDataset:
         page: int = 1,
     ):
         self.root, self.bands, self.page = Path(path), bands, page
-        known, photos = index(format, path, images)[:2]
+        known, photos = index(format, path, images, page)[:2]
         if missing := [photo.file for photo in photos if photo.photo is None]:
             note(f"{path}: {len(missing)} photos not found, left out ({some(missing)}); put them beside the file")
         photos = self._every = [photo for photo in photos if photo.photo is not None]
