@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from shotseg.cli.console import progress, say
+from shotseg.cli.console import left_out, progress, say
 from shotseg.cli.formats import Target, export_options
 from shotseg.cli.parsing import identity, must_exist
 from shotseg.data.reading import AS_SEEN, Reading
@@ -127,14 +127,16 @@ class Segment:
         if self.engine == "ray" and len(photos) < WORTH_RAY:
             say(f"--engine ray takes about 15 s to start; below {WORTH_RAY} photos --engine local is done earlier")
         check_output(self.out, self.format)
-        segmenter, settings, failed = self._semantic() if semantic else self._segmenter()
+        with left_out() as lines:
+            segmenter, settings, failed = self._semantic() if semantic else self._segmenter()
+        unusable = [(str(self.support), line) for line in lines]
         settings |= self.reading.said
         if semantic:
             write_bytes(self.out / "classes.txt", "".join(f"{name}\n" for name in segmenter.classes).encode())
         for _, reason in failed:
             say(reason)
         if not segmenter.classes:
-            write_errors(self.out, failed)
+            write_errors(self.out, [*failed, *unusable])
             raise InputError(f"{self.support}: no example can be used, nothing was segmented; mend one of the above")
         with progress("segmenting", len(photos)) as advance:
 
@@ -153,7 +155,7 @@ class Segment:
                 batch=self.batch,
                 annotations=self.format,
                 export=export,
-                failed_supports=failed,
+                failed_supports=[*failed, *unusable],
                 settings=settings,
                 on_record=on_record,
             )

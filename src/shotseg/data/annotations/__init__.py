@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from shotseg.data.annotations import coco, cvat, label_studio, labelme, masks, names, voc, yolo
 from shotseg.data.annotations.drawn import Annotations
-from shotseg.data.annotations.labelled import Labelled, arranged, inside
+from shotseg.data.annotations.labelled import Labelled, arranged, inside, note, some
 from shotseg.data.annotations.place import placed
 from shotseg.errors import UsageError
 
@@ -107,9 +107,19 @@ def detect(path: str | Path) -> str:
         fits.insert(0, "mask")
     if len(fits) > 1:
         raise UsageError(f"{path}: {' and '.join(fits)} both fit; say which with --from, or give the file itself")
+    if not fits and path.is_dir() and (empty := [file.name for file in _tables(path) if not file.stat().st_size]):
+        note(f"{path}: left out, annotation files that are empty: {some(empty)}")
     if not fits and path.is_file():
         raise UsageError(f"{path}: no annotation file that is known; unpack it, or give one of {', '.join(READERS)}")
     return fits[0] if fits else _pair_or_folder(path)
+
+
+def _tables(path: Path) -> list[Path]:
+    """The files that annotations stand in, where most tools put them."""
+    found = (file for folder in (path, path / "annotations") for file in folder.glob("*.*"))
+    return sorted(
+        file for file in found if file.suffix.lower() in (".json", ".xml", ".yaml", ".yml") and file.is_file()
+    )
 
 
 def _pair_or_folder(path: Path) -> str:

@@ -69,7 +69,10 @@ class AnnotatedDataset:
                 self.items.append(Item(id, name, class_ids[name], photo.photo, photo.source, label))
                 self._photos.append((photo, label))
         if not self.items:
-            raise UsageError(f"{path}: no photo of any class in it; put the photos beside the annotations")
+            what = f"no object that can be used in its {len(photos)} photos; draw some with a class"
+            raise UsageError(
+                f"{path}: {what if photos else 'none of its photos is found; put them beside the annotations'}"
+            )
 
     def __len__(self) -> int:
         return len(self.items)

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 HEAD = 1 << 20
+COCO = {"images", "annotations", "categories", "licenses"}
 
 
 def json_kind(path: Path) -> str:
@@ -36,9 +37,12 @@ def _kind(path: Path, changed: int, length: int) -> str:
     if listed:
         known = keys & {"data", "annotations", "predictions", "completions"} or '"original_width"' in head
         return "labelstudio" if known else ""
-    if content is None and keys & {"images", "annotations", "categories"} and keys & {"file_name", "segmentation"}:
+    broken = content is None and length <= HEAD  # its reader says so
+    if content is None and keys & COCO and (broken or keys & {"file_name", "segmentation"}):
         return "coco"
     if ("shapes" in keys and keys & {"imagePath", "imageData", "version"}) or (content is None and "imageData" in keys):
+        return "labelme"
+    if broken and {"version", "flags"} <= keys:
         return "labelme"
     if {"images", "categories"} <= keys:
         return "coco"
