@@ -23,11 +23,11 @@ from shotseg.data import transforms
 from shotseg.data.samples import Support
 from shotseg.device import pick_device
 from shotseg.encoders.features import Features
-from shotseg.errors import InputError, UsageError, first_line, note
+from shotseg.errors import InputError, NoMaskWarning, UsageError, first_line, note
 from shotseg.models import presence
 from shotseg.models.strokes import Strokes, competing, follow
 from shotseg.overlay import draw
-from shotseg.photo import Photo, check_classes, is_one, read_photo, read_shot, title
+from shotseg.photo import Photo, are_several, check_classes, is_one, read_photo, read_shot, title
 from shotseg.priors import pseudo_masks
 from shotseg.result import Result, winners
 from shotseg.training import checkpoint as trained
@@ -150,7 +150,7 @@ class Segmenter:
         images: one or several of what :func:`shotseg.photo.read_photo` takes. A method that :attr:`needs` the name alone
                 does not look at them.
         masks:  for each photo one of the same, read by the rule of :mod:`shotseg.data.masks`. Where there is none (for all,
-                or for one), a method that needs masks gets one made from the class name.
+                or for one), a method that needs masks gets one made from the class name, with a ``NoMaskWarning``.
         Raises InputError for a photo or mask that cannot be used, UsageError for a wrong call.
         """
         check_classes({*self.classes, name}, "add")
@@ -179,6 +179,7 @@ class Segmenter:
         image, known = read_shot(photo, mask)
         if known is None and self.needs == "masks":
             known = pseudo_masks.from_name(image, name, self.device)
+            note(f"{name}: {title(photo)} has no mask, it is made from the class name; give masks", NoMaskWarning)
         resized, target = self._fit(image, known)
         if target is not None and not bool((target == 1).any()):
             raise InputError(
@@ -204,12 +205,16 @@ class Segmenter:
 
     def encode(self, photo: Photo) -> Encoded:
         """The first half of :meth:`predict`: all that takes long, and nothing that depends on the classes."""
+        if are_several(photo):
+            raise UsageError("several photos at once: give them to predict_batch, or one to predict")
         return self.encode_batch([photo])[0]
 
     @_alone
     @torch.no_grad()
     def encode_batch(self, photos: Iterable[Photo]) -> list[Encoded]:
         """Several photos encoded, those of the same working size together."""
+        if is_one(photos) and not hasattr(photos, "shape"):
+            raise UsageError("one photo: give it to predict, or a list of photos to predict_batch")
         images = [read_photo(photo) for photo in photos]
         if any(max(image.shape[:2]) > COARSE * self.model.size for image in images):
             note(
