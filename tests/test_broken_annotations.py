@@ -115,3 +115,44 @@ def test_photos_that_are_there_without_an_object_are_not_said_to_be_missing(tmp_
     photos(instances(tmp_path, [{"segmentation": None}]), "a.jpg")
     with pytest.warns(LeftOutWarning), pytest.raises(ShotsegError, match="no object that can be used in its 1 photos"):
         open_folder(tmp_path)
+
+
+def test_files_of_tools_that_are_not_read_are_refused_by_name(tmp_path):
+    supervisely = {"size": {"height": 60, "width": 80}, "objects": [{"classTitle": "cat", "geometryType": "bitmap"}]}
+    region = {"shape_attributes": {"name": "polygon"}, "region_attributes": {"class": "cat"}}
+    for tool, file, content in (
+        ("Supervisely", "s/ds/ann/a.jpg.json", supervisely),
+        ("VIA", "v/via.json", {"a.jpg123": {"filename": "a.jpg", "regions": [region]}}),
+        ("Labelbox", "l/export.json", [{"data_row": {"external_id": "a.jpg"}}]),
+    ):
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).write_text(json.dumps(content))
+        root = tmp_path / file[0]
+        photos(root / "ds/img" if tool == "Supervisely" else root, "a.jpg")
+        for path in (root, tmp_path / file) + ((root / "ds",) if tool == "Supervisely" else ()):
+            with pytest.raises(ShotsegError, match=f"annotations of {tool}, which are not read; export them as COCO"):
+                open_folder(path)
+
+
+@pytest.mark.parametrize("coding", ["utf-8-sig", "utf-16"])
+def test_a_file_saved_with_a_byte_order_mark_is_read(coding, tmp_path):
+    photos(instances(tmp_path, [{"segmentation": SQUARE}]), "a.jpg")
+    content = (tmp_path / "instances.json").read_text()
+    (tmp_path / "instances.json").write_bytes(content.encode(coding))
+    assert open_folder(tmp_path).classes == ["cat"]
+
+
+@pytest.mark.parametrize(
+    ("named", "there"), [("a.jpg", "A.JPG"), ("deep/A.jpg", "a.Jpg"), ("\u00e4.jpg", "a\u0308.jpg")]
+)
+def test_a_photo_is_found_in_another_letter_case_where_it_is_the_only_one(named, there, tmp_path):
+    images = [{"id": 1, "file_name": named, "height": 60, "width": 80}]
+    photos(instances(tmp_path, [{"segmentation": SQUARE}], images), there)
+    (item,) = open_folder(tmp_path).items
+    assert item.image_path == tmp_path / there
+    photos(tmp_path / "other", there)
+    with (
+        pytest.warns(LeftOutWarning, match="1 photos not found"),
+        pytest.raises(ShotsegError, match="none of its photos"),
+    ):
+        open_folder(tmp_path)

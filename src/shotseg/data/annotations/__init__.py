@@ -18,6 +18,7 @@ from shotseg.data.annotations import coco, cvat, label_studio, labelme, masks, n
 from shotseg.data.annotations.drawn import Annotations
 from shotseg.data.annotations.labelled import Labelled, arranged, inside, note, some
 from shotseg.data.annotations.place import placed
+from shotseg.data.annotations.sniff import unread_tool
 from shotseg.errors import UsageError
 
 __all__ = ["FORMATS", "READERS", "Annotations", "Labelled", "detect", "index", "read", "write"]
@@ -107,6 +108,8 @@ def detect(path: str | Path) -> str:
         fits.insert(0, "mask")
     if len(fits) > 1:
         raise UsageError(f"{path}: {' and '.join(fits)} both fit; say which with --from, or give the file itself")
+    if not fits and not masks.holds_masks(path) and (tool := unread_tool(path)):
+        raise UsageError(f"{path}: annotations of {tool}, which are not read; export them as COCO, or give --from mask")
     if not fits and path.is_dir() and (empty := [file.name for file in _tables(path) if not file.stat().st_size]):
         note(f"{path}: left out, annotation files that are empty: {some(empty)}")
     if not fits and path.is_file():

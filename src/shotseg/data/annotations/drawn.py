@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -158,7 +159,7 @@ class Photos:
 
     def __init__(self, root: Path, *bases: Path):
         self.root, self.bases = root, list(dict.fromkeys((*bases, root)))
-        self._known: dict[str, list[Path]] | None = None
+        self._known: dict[tuple[bool, str], list[Path]] | None = None
 
     def find(self, file: str) -> Path | None:
         """The photo of that name; without an ending, of that name with any ending. None where there is none, or several."""
@@ -183,8 +184,9 @@ class Photos:
                 folders[:] = sorted(name for name in folders if name[0] != ".")
                 for path in (Path(folder, name) for name in sorted(names)):
                     if _is_photo(path):
-                        self._known.setdefault(path.name, []).append(path)
-        found = self._known.get(file.name, [])
+                        for key in _spellings(path.name):
+                            self._known.setdefault(key, []).append(path)
+        found = next((self._known[key] for key in _spellings(file.name) if key in self._known), [])
         alike = [sum(a == b for a, b in zip(path.parts[::-1], file.parts[::-1])) for path in found]
         best = [path for path, same in zip(found, alike) if same == max(alike)]
         return best[0] if len(best) == 1 else None
@@ -250,6 +252,11 @@ def in_photo(part: Part, shape: tuple[int, ...]) -> np.ndarray:
 
 def _reason(error: Exception) -> str:
     return f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _spellings(name: str) -> tuple[tuple[bool, str], tuple[bool, str]]:
+    """A name as it is, and as systems keep it that know neither letter case nor how accents are stored."""
+    return (True, name), (False, unicodedata.normalize("NFC", name).casefold())
 
 
 def _is_photo(path: Path) -> bool:
