@@ -149,6 +149,24 @@ def test_small_and_touching_objects_are_the_class_too(read):
     np.testing.assert_array_equal(read(png(ordered)), ordered > 0)
 
 
+@pytest.mark.parametrize("side", [4, 6, 8, 12])
+@pytest.mark.parametrize("order", ["rows", "columns", "mixed"])
+def test_hundreds_of_small_objects_that_touch_are_the_class(read, side, order):
+    y, x = np.mgrid[:300, :400]
+    known = ((y - 150) / 140) ** 2 + ((x - 200) / 190) ** 2 < 1
+    cell = y // side * 400 + x // side if order != "columns" else x // side * 400 + y // side
+    ids = np.unique(np.where(known, cell + 1, 0), return_inverse=True)[1].reshape(known.shape)
+    if order == "mixed":
+        ids = np.r_[0, np.random.default_rng(0).permutation(ids.max()) + 1][ids]
+    np.testing.assert_array_equal(read(png(ids.astype(np.uint16))), known)
+
+
+def test_a_slope_of_a_thousand_shades_is_cut_at_half(read):
+    y, x = np.mgrid[:300, :400]
+    values = (1000 / (1 + np.exp((np.hypot(y - 150, x - 200) - 80) / 12))).round().astype(np.uint16)
+    np.testing.assert_array_equal(read(png(values)), values >= values.max() / 2)
+
+
 def test_a_trimap_counts_its_doubtful_rim(read):
     rim = (Y - 100) ** 2 + (X - 150) ** 2 < 4400
     values = np.where(DISC, 255, np.where(rim, 128, 0)).astype(np.uint8)

@@ -24,6 +24,14 @@ class InputWarning(UserWarning):
     """A file of the user's was read, though perhaps not as it was meant. The message is one line."""
 
 
-def note(line: str) -> None:
+class LeftOutWarning(InputWarning):
+    """An annotation of the user's that cannot be used; the rest is read. The message is one line."""
+
+
+class NoMaskWarning(InputWarning):
+    """An example came without its mask, and got one that was made from the class name. The message is one line."""
+
+
+def note(line: str, kind: type[InputWarning] = InputWarning) -> None:
     """Say one line that stops nothing; the same line is said once."""
-    warnings.warn(line, InputWarning, stacklevel=2)
+    warnings.warn(line, kind, stacklevel=2)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from shotseg.data import image_labels, masks
 from shotseg.data import images as files
@@ -111,6 +111,13 @@ def is_one(photos: Any) -> bool:
     return isinstance(photos, str | os.PathLike | bytes | Image.Image | Sample) or hasattr(photos, "read")
 
 
+def are_several(photo: Any) -> bool:
+    """Whether this is a sequence of photos where one was asked for: a list of files or pictures, or an array (N, H, W, C)."""
+    if isinstance(photo, list | tuple) and photo:
+        return len(getattr(photo[0], "shape", (0,) * 3)) == 3 and is_one(photo[0])
+    return len(getattr(photo, "shape", ())) == 4
+
+
 def _as_decoded(photo: Photo, mask: Any) -> np.ndarray | None:
     """The mask that a data set has read already, in {0, 1, 255}; None where it is not in that form."""
     if not isinstance(photo, Sample) or mask is not photo.mask:
@@ -123,7 +130,8 @@ def _pixels(source: Any, name: object) -> Pixels:
     if isinstance(source, str | os.PathLike):
         return decode(files.read_bytes(os.fspath(source)), name)
     if isinstance(source, Image.Image):
-        return from_image(source)
+        file = _undecoded_tiff(source)
+        return from_image(source) if file is None else decode(file, name, page=source.tell() + 1)
     if hasattr(source, "read"):
         name = getattr(source, "name", name)
         if source.seekable():
@@ -144,6 +152,17 @@ def _pixels(source: Any, name: object) -> Pixels:
         return from_array(source, name)
     except ValueError as error:  # rows of different lengths
         raise InputError(f"{name}: no rectangle of numbers ({first_line(error)}); give (H, W) or (H, W, 3)") from None
+
+
+def _undecoded_tiff(image: Image.Image) -> bytes | None:
+    """The file of a TIFF that Pillow has opened and not decoded yet: it narrows 16 bits, and mixes up the rows of turned ones."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile) or not image.tile or image.fp is None:
+        return None
+    place = image.fp.tell()
+    image.fp.seek(0)
+    content = image.fp.read()
+    image.fp.seek(place)
+    return content
 
 
 def check_classes(names: Collection[str], where: object, error: type[ShotsegError] = UsageError) -> None:

@@ -18,11 +18,11 @@ from shotseg.data import images as files
 from shotseg.data import transforms
 from shotseg.data.samples import Support
 from shotseg.encoded import Encoded
-from shotseg.errors import InputError, UsageError, note
+from shotseg.errors import InputError, NoMaskWarning, UsageError, note
 from shotseg.models import presence
 from shotseg.models.strokes import Strokes, carried, competing
 from shotseg.overlay import draw
-from shotseg.photo import Photo, check_classes, is_one, open_photo, read_shot, title
+from shotseg.photo import Photo, are_several, check_classes, is_one, open_photo, read_shot, title
 from shotseg.predictor import Predictor, in_turns
 from shotseg.priors import pseudo_masks
 from shotseg.result import Decided, Result
@@ -131,7 +131,7 @@ class Segmenter(Predictor):
         images: one or several of what :func:`shotseg.photo.read_photo` takes. A method that :attr:`needs` the name alone
                 does not look at them.
         masks:  for each photo one of the same, read by the rule of :mod:`shotseg.data.masks`. Where there is none (for all,
-                or for one), a method that needs masks gets one made from the class name.
+                or for one), a method that needs masks gets one made from the class name, with a ``NoMaskWarning``.
         Raises InputError for a photo or mask that cannot be used, UsageError for a wrong call.
         """
         check_classes({*self.classes, name}, "add")
@@ -160,6 +160,7 @@ class Segmenter(Predictor):
         image, known = read_shot(photo, mask)
         if known is None and self.needs == "masks":
             known = pseudo_masks.from_name(image, name, self.device)
+            note(f"{name}: {title(photo)} has no mask, it is made from the class name; give masks", NoMaskWarning)
         resized, target = self._fit(image, known)
         if target is not None and not bool((target == 1).any()):
             raise InputError(
@@ -213,12 +214,16 @@ class Segmenter(Predictor):
 
     def encode(self, photo: Photo) -> Encoded:
         """The first half of :meth:`predict`: all that takes long, and nothing that depends on the classes."""
+        if are_several(photo):
+            raise UsageError("several photos at once: give them to predict_batch, or one to predict")
         return self.encode_batch([photo])[0]
 
     @in_turns
     @torch.no_grad()
     def encode_batch(self, photos: Iterable[Photo]) -> list[Encoded]:
         """Several photos encoded, those of the same working size together."""
+        if is_one(photos) and not hasattr(photos, "shape"):
+            raise UsageError("one photo: give it to predict, or a list of photos to predict_batch")
         opened = [open_photo(photo, self.sees) for photo in photos]
         if any(max(photo.size) > COARSE * self.model.size for photo in opened):
             note(

@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
+from typing import Any
+
+from shotseg.errors import LeftOutWarning
 
 
 def say(line: str) -> None:
     """One line on stderr."""
     print(" ".join(line.split()), file=sys.stderr)
+
+
+@contextmanager
+def left_out() -> Iterator[list[str]]:
+    """The lines about annotations that cannot be used, which are still said as they come."""
+    lines: list[str] = []
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def keep(message: Warning | str, category: type[Warning], *place: Any) -> None:
+            if issubclass(category, LeftOutWarning):
+                lines.append(str(message))
+            show(message, category, *place)
+
+        warnings.showwarning = keep  # type: ignore[assignment]
+        yield lines
 
 
 @contextmanager

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import tyro
 
 from shotseg.cli.console import progress
-from shotseg.cli.formats import Source, Target, photos_of
+from shotseg.cli.formats import Target, photos_of
+from shotseg.data.reading import AS_SEEN, Reading
 from shotseg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ class Convert:
     """Format to write."""
     out: Path
     """Folder to write it into."""
-    source_format: Annotated[Source, tyro.conf.arg(name="from")] = "auto"
-    """Format to read, where two fit; "auto" looks."""
     images: Path | None = None
     """Folder of the photos, where they do not lie beside the annotations."""
     min_object: int = 0
@@ -43,6 +42,7 @@ class Convert:
     """One annotation for each class of a photo, in place of one for each object."""
     copy_images: bool = False
     """Copy the photos beside the annotations, in place of links where the format needs them."""
+    reading: Reading = AS_SEEN
 
     def run(self) -> int:
         if self.min_object < 0:
@@ -51,10 +51,10 @@ class Convert:
             raise UsageError(f"--images {self.images}: no such folder; give the folder of the photos")
         from shotseg.data.annotations import detect, index, names, write
 
-        format = detect(self.source) if self.source_format == "auto" else self.source_format
+        format = detect(self.source) if self.reading.source == "auto" else self.reading.source
         if self.out.resolve() == self.source.resolve():
             raise UsageError(f"--out {self.out}: is the folder that is read; choose another")
-        found = index(format, self.source, self.images)
+        found = index(format, self.source, self.images, self.reading.page)
         names.check(self.to, found.classes, [photo.file for photo in found.photos])
         done = [0]
 

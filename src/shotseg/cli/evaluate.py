@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import tyro
 
 from shotseg.cli.console import measured, say, table
-from shotseg.cli.formats import Source
+from shotseg.data.reading import AS_SEEN, Reading
 from shotseg.errors import UsageError
 
 
@@ -28,8 +28,6 @@ class Evaluate:
     """ "folder", a prepared data set (see: shotseg list datasets), or in place of "folder --root PATH" the path itself."""
     root: Path | None = None
     """Folder of the data set; of "folder" images/<class>/ with masks/<class>/, or annotations of another tool."""
-    root_format: Annotated[Source, tyro.conf.arg(name="from")] = "auto"
-    """How the masks of a folder are stored, where two formats fit; "auto" looks."""
     out: Path | None = None
     """Result file (.json); the report is written beside it as .report.html."""
     method: str = "matching"
@@ -88,6 +86,7 @@ class Evaluate:
     """Go on where an interrupted run stopped."""
     compare: tuple[Path, Path] | None = None
     """Two result files of the same episodes; no data set is needed then."""
+    reading: Reading = AS_SEEN
 
     def run(self) -> int:
         if self.compare:

@@ -7,7 +7,6 @@ from typing import Any, Literal
 from shotseg.errors import UsageError
 
 Target = Literal["mask", "coco", "coco-polygons", "voc", "yolo", "labelstudio", "labelme", "cvat"]
-Source = Literal["auto", "mask", "pairs", "coco", "voc", "yolo", "labelstudio", "labelme", "cvat"]
 
 
 def export_options(verb: Any) -> dict[str, Any]:

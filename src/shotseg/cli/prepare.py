@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from shotseg.data.reading import Source
 from shotseg.errors import UsageError
 
 SHOWN = 20  # of what is left out; the manifest names all
@@ -30,13 +31,16 @@ class Prepare:
     dataset: Annotated[str, tyro.conf.Positional]
     """pascal5i, coco20i, fss1000, lvis92i, coco_stuff10k, ade20k150, isic, chest_xray, deepglobe, suim or folder."""
     root: Path
-    """The folder with the archives."""
+    """The folder with the archives; of folder your own: class folders, or annotations of another tool with their photos."""
     out: Path | None = None
     """Where the manifest and masks go (default: ROOT/shotseg/DATASET)."""
     download: bool = False
     """Fetch missing archives from hosts that allow it."""
     workers: int = 2
     """Threads that convert masks."""
+
+    source: Annotated[Source, tyro.conf.arg(name="from")] = "auto"
+    """Of folder: how its masks are stored, where two formats fit; "auto" looks."""
 
     def run(self) -> int:
         """Prepare and print what was found; the exit code is 0."""
@@ -45,13 +49,15 @@ class Prepare:
         from shotseg.data.preparation import prepare
         from shotseg.data.writable import check_out
 
+        if self.source != "auto" and self.dataset != "folder":
+            raise UsageError("--from changes nothing with an official data set; leave it out")
         if self.workers < 1:
             raise UsageError(f"--workers {self.workers}: give at least 1")
         if self.out is not None:
             check_out(self.out, folder=True)
         elif self.download or self.root.is_dir():
             check_out(self.root, folder=True, flag="--root")
-        manifest = prepare(self.dataset, self.root, self.out, self.download, self.workers)
+        manifest = prepare(self.dataset, self.root, self.out, self.download, self.workers, format=self.source)
         console = Console(soft_wrap=True, highlight=False)
         lists = ", ".join(f"{name} {count}" for name, count in manifest.facts["photos_by_list"].items())
         console.print(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from shotseg.cli.console import progress, say, table
 from shotseg.cli.formats import Target, export_options
 from shotseg.cli.parsing import identity, must_exist
+from shotseg.data.reading import AS_SEEN, Reading
 from shotseg.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class PseudoLabel:
     """Only the i-th of n parts of the photos, as 2/4; the last part to finish joins the results."""
     device: str = "auto"
     """cpu, cuda, mps, or "auto"."""
+    reading: Reading = AS_SEEN
 
     def run(self) -> int:
         cut: dict[str, Any] = {name: getattr(self, name) for name in ("high", "low", "refine")}
@@ -94,7 +96,6 @@ class PseudoLabel:
 
         export = export_options(self)
         from shotseg.data import image_labels
-        from shotseg.data.annotations import detect
         from shotseg.data.annotations.names import next_step
         from shotseg.data.images import write_bytes
         from shotseg.labeller import Labeller
@@ -102,7 +103,7 @@ class PseudoLabel:
 
         must_exist(images=self.images, labels=self.labels, classes=self.classes, truth=self.truth, words=self.words)
         parse_shard(self.shard)
-        truth_format = "" if self.truth is None else detect(self.truth)
+        truth_format = "" if self.truth is None else self._truth_format(self.truth)
         chosen = [] if self.classes is None else image_labels.read_classes(self.classes)
         found = image_labels.read(self.labels, self.images, chosen)
         options = {
@@ -121,7 +122,7 @@ class PseudoLabel:
         write_bytes(self.out / "classes.txt", "".join(f"{name}\n" for name in found.classes).encode())
         for _, reason in found.failed:
             say(reason)
-        photos = _photos(found)
+        photos = [replace(photo, **self.reading.which) for photo in _photos(found)]
         with progress("labelling", len(photos)) as advance:
 
             def on_record(record: dict) -> None:
@@ -139,7 +140,7 @@ class PseudoLabel:
                 annotations=self.format,
                 export=export,
                 failed_supports=found.failed,
-                settings=_settings(labeller.settings),
+                settings=_settings(labeller.settings) | self.reading.said,
                 on_record=on_record,
             )
         done = f"{summary.photos - summary.failed} of {summary.photos} photos done"
@@ -150,6 +151,11 @@ class PseudoLabel:
             self._judge(self.truth, truth_format, found)
         return 1 if summary.failed or found.failed else 0
 
+    def _truth_format(self, truth: Path) -> str:
+        from shotseg.data.annotations import detect
+
+        return detect(truth) if self.reading.source == "auto" else self.reading.source
+
     def _judge(self, truth: Path, form: str, found: ImageLabels) -> None:
         from shotseg.data.annotations.opened import AnnotatedDataset
         from shotseg.data.images import write_bytes
@@ -158,7 +164,7 @@ class PseudoLabel:
         if form == "mask":
             known_by = partial(_true_mask, truth)
         else:
-            known_by = partial(_annotated, AnnotatedDataset(truth, form, images=self.images))
+            known_by = partial(_annotated, AnnotatedDataset(truth, form, images=self.images, **self.reading.which))
         content = pseudo_quality.quality(_judged(self.out, known_by, found), found.classes)
         if not content["masks"]:
             raise InputError(f"{truth}: no mask for any photo; give <class>/<name>.png, or label maps <name>.png")

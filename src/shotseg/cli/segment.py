@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from tyro.conf import arg
-
-from shotseg.cli.console import progress, say
-from shotseg.cli.formats import Source, Target, export_options
+from shotseg.cli.console import left_out, progress, say
+from shotseg.cli.formats import Target, export_options
 from shotseg.cli.parsing import identity, must_exist
-from shotseg.errors import InputError, UsageError
+from shotseg.data.reading import AS_SEEN, Reading
+from shotseg.errors import InputError, NoMaskWarning, UsageError
 
 if TYPE_CHECKING:
     from shotseg.data.annotations.opened import AnnotatedDataset
@@ -54,8 +54,6 @@ class Segment:
     """See: shotseg list encoders. "auto" is the method's own, for most the one that needs no download."""
     checkpoint: Path | None = None
     """A trained model (best.safetensors of a run); its own recipe then says method and encoder."""
-    support_format: Annotated[Source, arg(name="from")] = "auto"
-    """How the examples are stored, where two formats fit; "auto" looks."""
     format: Target = "mask"
     """Annotations to write beside the masks, into OUT/<format>."""
     min_object: int = 0
@@ -90,12 +88,9 @@ class Segment:
     """Of a semantic model: shorter sides to average over."""
     flip: bool = False
     """Of a semantic model: average with the mirrored photo."""
-    bands: str | None = None
-    """Of TIFFs with more than three bands: those for red, green and blue, from 1, as 4,3,2."""
-    page: int = 1
-    """Of files with several pages or frames: which, from 1."""
     soft: bool = False
     """Of a semantic model: also soft/<class>/<name>.png, the probability of each class times 255."""
+    reading: Reading = AS_SEEN
 
     def run(self) -> int:
         for name in ("size", "batch"):
@@ -130,22 +125,22 @@ class Segment:
         from shotseg.runs import check_output, find_photos, parse_shard, segment_folder, write_errors
 
         parse_shard(self.shard)
-        bands = self._bands()
-        photos = [replace(photo, bands=bands, page=self.page) for photo in find_photos(self.query, self.out)]
+        photos = [replace(photo, **self.reading.which) for photo in find_photos(self.query, self.out)]
         must_exist(support=self.support)
         if self.engine == "ray" and len(photos) < WORTH_RAY:
             say(f"--engine ray takes about 15 s to start; below {WORTH_RAY} photos --engine local is done earlier")
         check_output(self.out, self.format)
         segmenter: Predictor
-        segmenter, settings, failed = self._semantic() if semantic else self._segmenter()
-        if bands is not None or self.page > 1:
-            settings |= {"bands": self.bands or "all", "page": self.page}
+        with left_out() as lines:
+            segmenter, settings, failed = self._semantic() if semantic else self._segmenter()
+        unusable = [(str(self.support), line) for line in lines]
+        settings |= self.reading.said
         if semantic:
             write_bytes(self.out / "classes.txt", "".join(f"{name}\n" for name in segmenter.classes).encode())
         for _, reason in failed:
             say(reason)
         if not segmenter.classes:
-            write_errors(self.out, failed)
+            write_errors(self.out, [*failed, *unusable])
             raise InputError(f"{self.support}: no example can be used, nothing was segmented; mend one of the above")
         with progress("segmenting", len(photos)) as advance:
 
@@ -164,7 +159,7 @@ class Segment:
                 batch=self.batch,
                 annotations=self.format,
                 export=export,
-                failed_supports=failed,
+                failed_supports=[*failed, *unusable],
                 settings=settings,
                 on_record=on_record,
             )
@@ -173,12 +168,6 @@ class Segment:
         if self.format != "mask":
             print(next_step(self.format, self.out / self.format))
         return 1 if summary.failed or failed else 0
-
-    def _bands(self) -> tuple[int, ...] | None:
-        bands = () if self.bands is None else tuple(self.bands.split(","))
-        if not all(band.strip().isdecimal() for band in bands) or len(bands) not in (0, 1, 3):
-            raise UsageError(f"--bands {self.bands}: give one or three numbers, from 1, as 4,3,2")
-        return tuple(int(band) for band in bands) or None
 
     def _is_semantic(self) -> bool:
         """Whether the checkpoint is of a model that labels every pixel without examples."""
@@ -231,7 +220,7 @@ class Segment:
             segmenter.add(name)
         if self.support is not None:
             called = self.name[0] if self.name else None
-            examples = open_folder(self.support, self.support_format, name=called, bands=self._bands(), page=self.page)
+            examples = open_folder(self.support, name=called, **self.reading.view)
             used, failed = _learn(segmenter, examples)
             options |= _made_from_names(segmenter, examples)
         settings = {"method": segmenter.method, "encoder": segmenter.encoder, **options, "examples": used}
@@ -257,17 +246,19 @@ def _learn(segmenter: Segmenter, examples: FolderDataset | AnnotatedDataset) -> 
     """Add every example; ids of those that were used, and (file, reason) of those that failed."""
     used, failed = [], []
     known = cache(identity)  # one annotation file holds many examples
-    for index, item in enumerate(examples.items):
-        try:
-            # By path where the mask is the class's own, so that an error names the file.
-            own = item.class_value is None and examples.bands is None and examples.page == 1
-            photo, mask = (item.image_path, item.mask_path) if own else (examples.sample(index), None)
-            segmenter.add(item.class_name, [photo], [mask])
-            drawn = "no mask" if item.mask_path is None else known(item.mask_path)
-            value = "" if item.class_value is None else f" {item.class_value}"
-            used.append(f"{item.id} {item.content[:16]} {drawn}{value}")
-        except InputError as error:
-            failed.append((str(item.image_path), str(error)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NoMaskWarning)  # said of all in one line
+        for index, item in enumerate(examples.items):
+            try:
+                # By path where the mask is the class's own, so that an error names the file.
+                own = item.class_value is None and examples.bands is None and examples.page == 1
+                photo, mask = (item.image_path, item.mask_path) if own else (examples.sample(index), None)
+                segmenter.add(item.class_name, [photo], [mask])
+                drawn = "no mask" if item.mask_path is None else known(item.mask_path)
+                value = "" if item.class_value is None else f" {item.class_value}"
+                used.append(f"{item.id} {item.content[:16]} {drawn}{value}")
+            except InputError as error:
+                failed.append((str(item.image_path), str(error)))
     return used, failed
 
 

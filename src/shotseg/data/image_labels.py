@@ -208,8 +208,11 @@ def _placed(image: str, photos: Photos) -> tuple[str, Path]:
 
 def check_name(name: str, where: object, error: type[ShotsegError] = InputError) -> None:
     """Raise ``error`` for a class name that cannot be a folder's name; ``where``: what gives the name, for the message."""
-    if not isinstance(name, str) or not name or name[0] == "." or any(mark in name for mark in '/\\:*?"<>\0\n'):
+    if not isinstance(name, str) or not name or name[0] == "." or any(mark in name for mark in '/\\:*?"<>|\0\n'):
         raise error(f"{where}: class name {name!r} cannot be a folder's name; use letters, digits and spaces")
+    device = re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d|conin\$|conout\$) *(\..*)?", name, re.IGNORECASE)
+    if device or name[-1] in ". " or name[0] == " " or not name.isprintable():
+        raise error(f"{where}: class name {name!r} cannot be a folder's name on Windows; rename the class")
 
 
 def _check(image: str, names: Sequence[str], classes: Sequence[str]) -> None:

@@ -184,10 +184,13 @@ def _is_soft(values: np.ndarray, present: np.ndarray, counts: np.ndarray) -> boo
     if top >= 64 and _was_lossy(present, counts):
         return True
     between = (values > 0) & (values < top)
+    middle = (values >= top / 8) & (values <= top * 7 / 8)
+    counted = top > 255 and top not in WHITES and np.count_nonzero(present) == top  # 1, 2, ... without a gap
+    if counted and flat[middle].mean() >= 1 / 5:
+        return False  # many small objects that touch: their insides are flat, slopes are not
     if flat[between].mean() < 1 / 3 and (top in WHITES or len(present) - 1 > ndimage.label(values > 0)[1]):
         return True  # ids have areas, or at least an object each
     # Maps of probability or distance change little from pixel to pixel; ids leap, or lie in areas.
-    middle = (values >= top / 8) & (values <= top * 7 / 8)
     if top < 64 or not middle.any() or flat[middle].mean() >= 2 / 3:
         return False
     whole = values.astype(np.int64)

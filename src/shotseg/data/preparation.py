@@ -42,11 +42,13 @@ def prepare(
     download: bool = False,
     workers: int = 2,
     quiet: bool = False,
+    format: str = "auto",
 ) -> Manifest:
     """Check and convert a data set; return what was written to ``out`` (default ``root/shotseg/<name>``).
 
     root:     where the official archives lie, packed or unpacked.
     download: fetch missing archives from hosts that allow it.      workers: threads that convert masks.
+    format:   of "folder", how its masks are stored, as for :func:`shotseg.data.annotations.opened.open_folder`.
     Raises UsageError for a missing archive (which, from where, to where), InputError for a broken one or one of which
     more than ``MOST_LEFT_OUT`` cannot be used.
     """
@@ -61,7 +63,7 @@ def prepare(
     facts = spec(name)
     with _progress(quiet) as progress:
         found, archives = gather(facts, root, download, progress)
-        plan = planner(name)(found, facts)
+        plan = planner(name)({**found, "format": format}, facts)
         _check_share(plan.left_out, plan.records or len(plan.sources) + len(plan.left_out), root)
         if not plan.sources:
             raise InputError(f"{root}: the files of {name} hold no annotated photo; unpack the official archives again")

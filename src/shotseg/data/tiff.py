@@ -6,7 +6,7 @@ import io
 import logging
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -17,12 +17,12 @@ WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, CMYK = 0, 1, 2, 5
 NODATA = 42113  # GDAL's tag
 
 
-def opened(data: bytes) -> Any:
+def opened(data: bytes | BinaryIO) -> Any:
     """A ``tifffile.TiffFile``, to be closed."""
     import tifffile
 
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its remarks on odd tags are not for the user
-    return tifffile.TiffFile(io.BytesIO(data))
+    return tifffile.TiffFile(io.BytesIO(data) if isinstance(data, bytes) else data)
 
 
 def page_of(file: Any, page: int, name: object) -> Any:
@@ -30,6 +30,14 @@ def page_of(file: Any, page: int, name: object) -> Any:
     if not 1 <= page <= len(file.pages):
         raise InputError(f"{name}: no page {page}, it has {len(file.pages)}; choose another with --page")
     return file.pages[page - 1]
+
+
+def upright_size(data: BinaryIO, page: int, name: object) -> tuple[int, int]:
+    """(height, width) of a page, turned upright. Raises InputError where there is no such page."""
+    with opened(data) as file:
+        found = page_of(file, page, name)
+        lies = tag(found, "Orientation", 1) > 4
+        return (found.imagewidth, found.imagelength) if lies else (found.imagelength, found.imagewidth)
 
 
 def is_plain(page: Any) -> bool:

@@ -18,8 +18,9 @@ import numpy as np
 from shotseg import data
 from shotseg.data.annotations.opened import open_folder
 from shotseg.data.folder import csv_rows, label_map_pairs
-from shotseg.data.images import read_image, read_mask
+from shotseg.data.images import read_mask
 from shotseg.data.manifest import ManifestDataset
+from shotseg.data.reading import AS_SEEN, Reading
 from shotseg.data.samples import IGNORE, Sample
 from shotseg.errors import InputError, UsageError
 
@@ -50,6 +51,7 @@ class WeakShotData:
     classes: list[str]
     novel: tuple[int, ...]
     items: list[TaggedPhoto]
+    reading: Reading = AS_SEEN
 
     def __len__(self) -> int:
         return len(self.items)
@@ -63,7 +65,7 @@ class WeakShotData:
 
     def image(self, index: int) -> np.ndarray:
         """(H, W, 3) uint8 RGB."""
-        return read_image(self.items[index].image)
+        return self.reading.photo(self.items[index].image)
 
     def known(self, index: int) -> np.ndarray:
         """(H, W) uint8 base classes, 255 = everything else: all that may be learned from pixels."""
@@ -75,7 +77,7 @@ class WeakShotData:
 
     def supervised(self) -> WeakShotData:
         """The same with every mask to learn from: no class is novel, nothing is known by tag alone."""
-        return WeakShotData(self.classes, (), [replace(p, tags=frozenset()) for p in self.items])
+        return replace(self, novel=(), items=[replace(p, tags=frozenset()) for p in self.items])
 
     def base_only(self) -> WeakShotData:
         """The photos in which something has a mask."""
@@ -98,6 +100,7 @@ def load(
     fold: str = "",
     labels: Sequence[str] = (),
     background: str = "unknown",
+    reading: Reading = AS_SEEN,
 ) -> WeakShotData:
     """The training or test photos of a data set.
 
@@ -107,6 +110,7 @@ def load(
     labels: of a folder of label maps without classes.csv, the names of the values 0, 1, ...; other values are unknown.
     background: of class folders, what no mask covers in a photo with a class that has none: "unknown", or a class with a
             mask ("base", as VOC's weak-shot split has it; it then outlines the novel object).
+    reading: how a folder's photos and masks are stored, where a look at them does not tell.
 
     A folder is laid out as images/<class>/ with masks/<class>/ for the classes (or photos) that have them; or as
     images/**, masks/** with classes.csv, where tags.csv (columns image, class) may name what a label map does not paint.
@@ -114,13 +118,14 @@ def load(
     """
     root = Path(root)
     if name != "folder":
+        reading.refuse("a prepared data set")
         found = _prepared(name, root, split)
     elif labels or (root / "classes.csv").is_file():
         found = _label_maps(root, split, labels)
     else:
         if split == "test":
             raise UsageError(f"{root}: class folders have no test photos of their own; hold some out")
-        found = _class_folders(root, novel, fold, background)
+        found = _class_folders(root, novel, fold, background, reading)
     classes, photos, by_fold = found
     chosen = list(novel) or by_fold.get(fold, [])
     if fold and not novel and by_fold and fold not in by_fold:
@@ -136,16 +141,16 @@ def load(
         raise UsageError(f"{root}: every class is novel; some must have masks to learn from")
     own = frozenset(ids)
     photos = [replace(p, tags=p.tags | (p.shown & own)) for p in photos]
-    return WeakShotData(classes, ids, photos)
+    return WeakShotData(classes, ids, photos, reading)
 
 
 # classes, photos, novel classes by fold ("" = by the files)
 Found = tuple[list[str], list[TaggedPhoto], dict[str, list[str]]]
 
 
-def _class_folders(root: Path, novel: Sequence[str], fold: str, background: str) -> Found:
+def _class_folders(root: Path, novel: Sequence[str], fold: str, background: str, reading: Reading) -> Found:
     """One binary mask a class; a photo of several classes is told by its content."""
-    dataset = open_folder(root)
+    dataset = open_folder(root, **reading.view)
     classes = [BACKGROUND, *(c for c in dataset.classes if c != BACKGROUND)]
     without = [c for c in dataset.classes if not any(i.mask_path for i in dataset.items if i.class_name == c)]
     folds = {str(k): names for k, names in dataset.folds.items()}
@@ -166,7 +171,7 @@ def _class_folders(root: Path, novel: Sequence[str], fold: str, background: str)
         outlined = background == "base"
         if tags and not outlined:
             tags |= {0}
-        read = _BinaryMasks(items[0].image_path, masks, complete=shown == masks.keys())
+        read = _BinaryMasks(partial(reading.photo, items[0].image_path), masks, complete=shown == masks.keys())
         photos.append(TaggedPhoto(items[0].id, items[0].image_path, content, tags, shown | {0}, read))
     return classes, photos, {**folds, "": without}
 
@@ -179,7 +184,7 @@ def _own_mask(dataset: Any, index: int) -> np.ndarray:
 class _BinaryMasks:
     """The label map of a photo with one mask a class."""
 
-    image: Path
+    image: Callable[[], np.ndarray]
     masks: dict[int, Callable[[], np.ndarray]]
     complete: bool
 
@@ -191,7 +196,7 @@ class _BinaryMasks:
         if found:
             shape = next(iter(found.values())).shape
         else:
-            shape = read_image(self.image).shape[:2]
+            shape = self.image().shape[:2]
         labels = np.full(shape, 0 if 0 in wanted and self.complete else IGNORE, np.uint8)
         for c, mask in found.items():
             labels[mask == IGNORE] = IGNORE

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from shotseg import models
+from shotseg.data.reading import AS_SEEN, Reading
 from shotseg.data.writable import check_out
 from shotseg.errors import UsageError, note
 from shotseg.evaluation import effort as strokes
@@ -28,7 +29,7 @@ def evaluate(
     method: Any = "matching",
     *,
     root: str | Path | None = None,
-    root_format: str = "auto",
+    reading: Reading = AS_SEEN,
     out: str | Path | None = None,
     encoder: str = "auto",
     checkpoint: str | Path | None = None,
@@ -65,7 +66,7 @@ def evaluate(
                 (``items``, ``classes``, ``sample(i)`` with photo (H, W, 3) uint8 and mask (H, W) uint8 in {0, 1, 255}).
     method:     a name (``shotseg.list_models``), or a few-shot model that is ready.      encoder: of a method by name.
     checkpoint: a trained model; its recipe says method and encoder. A semantic model is scored on what its training held out.
-    fold, folds, classes, kind, min_area, root_format: which classes and masks of the data set, see shotseg evaluate --help.
+    fold, folds, classes, kind, min_area, reading: which classes and masks of the data set, see shotseg evaluate --help.
     shot:       examples of each class, 1 or more.
     way:        classes asked for at once, 1 or more. Above 1 most are absent: ``queries`` photos of each class are asked for all
                 of them, and from a presence of ``present`` on, 0 to 1, a class is said to be there.
@@ -115,13 +116,15 @@ def _few_shot(asked: SimpleNamespace) -> tuple[dict[str, Any], str]:
     protocol, shot, way = _protocol(asked), asked.shot, asked.way
     fold = None if asked.fold is None else str(asked.fold)
     chosen = {"kind": asked.kind, "min_area": asked.min_area}
+    if asked.name != "folder":
+        asked.reading.refuse("a prepared data set")
     where = (asked.name, asked.root, protocol, fold, asked.folds)
-    photos, known = subject.opened(asked.dataset, *where, **chosen, format=asked.root_format)
+    photos, known = subject.opened(asked.dataset, *where, {**chosen, **asked.reading.view})
     classes, left_out = subject.tested(photos, asked.root or asked.name, known, asked.classes, shot, way)
     if left_out:
         asked.say(f"left out, fewer than {shot + 1} photos: {', '.join(left_out)}")
         way = min(way, len(classes)) if way <= len(classes) + len(left_out) else way
-    data = {"root": str(asked.root or getattr(photos, "root", "")), **chosen}
+    data = {"root": str(asked.root or getattr(photos, "root", "")), **chosen, **asked.reading.said}
     made_of = (asked.method, asked.encoder, asked.checkpoint)
     about = subject.about(*made_of, photos, asked.name, fold, shot=shot, data=data)
     model, device = subject.model(*made_of, asked.device)

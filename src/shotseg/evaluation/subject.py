@@ -36,9 +36,15 @@ def place(dataset: Any, root: str | Path | None) -> tuple[str, Path | None]:
 
 
 def opened(
-    dataset: Any, name: str, root: Path | None, protocol: Protocol, fold: str | None, folds: str | None, **view: Any
+    dataset: Any,
+    name: str,
+    root: Path | None,
+    protocol: Protocol,
+    fold: str | None,
+    folds: str | None,
+    view: dict[str, Any],
 ) -> tuple[Any, list[str]]:
-    """The data set and the names of its classes to test. view: kind, min_area and format of a folder.
+    """The data set and the names of its classes to test. view: kind, min_area, format, bands and page of a folder.
 
     Raises UsageError for a fold that it has not.
     """

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from shotseg.data import transforms
 from shotseg.data.annotations.opened import open_folder
 from shotseg.data.folder import find_images
-from shotseg.data.images import read_bytes, read_image
+from shotseg.data.images import read_bytes
 from shotseg.errors import UsageError
 from shotseg.priors.objectness import border_contrast
 from shotseg.priors.visual import min_max
@@ -65,7 +65,7 @@ def collect(recipe: Recipe, root: Path) -> Photos:
         if recipe.unlabelled:
             out = [*_distinct(held).values()]
             if recipe.data.novel == "drop" and recipe.data.name == "folder" and choice.test:
-                test = open_folder(root, classes=choice.test).items
+                test = open_folder(root, classes=choice.test, **recipe.data.reading.view).items
                 out = [*out, *_distinct([item.image_path for item in test]).values()]
             found = _distinct(find_images(recipe.unlabelled))
             train = [path for path, content in found.items() if content not in set(out)]
@@ -121,7 +121,7 @@ class ContrastiveTraining(Reader):
         self.model: nn.Module = model
         self.choice, self.epoch = recipe.contrastive, len(photos.train)
         needed = self.choice.objective == "region" or (model.has_local and self.choice.segments != "none")
-        self.superpixels = Superpixels(folder, self.choice) if needed else None
+        self.superpixels = Superpixels(folder, self.choice, recipe.data.reading) if needed else None
         labelled = photos.probe is not None
         self.classes = ["nearest neighbours", "prior map"] if labelled else ["other view found"]
         self.best_is = " and ".join(self.classes)
@@ -143,7 +143,13 @@ class ContrastiveTraining(Reader):
         order = torch.randperm(self.epoch, generator=generator(self.recipe.seed, 3, epoch))
         path = self.photos.train[int(order[at])]
         labels = None if self.superpixels is None else self.superpixels.read(path)
-        return views(read_image(path), labels, self.choice, self.recipe.model.size, generator(self.recipe.seed, 4, i))
+        return views(
+            self.recipe.data.reading.photo(path),
+            labels,
+            self.choice,
+            self.recipe.model.size,
+            generator(self.recipe.seed, 4, i),
+        )
 
     def draw_validation(self, j: int) -> Probe:
         """The held-out photos, and those among which their neighbours are sought."""
@@ -152,7 +158,9 @@ class ContrastiveTraining(Reader):
         if gallery is None or probe is None:
             pairs = []
             for n, path in enumerate(self.photos.held_out[:count]):
-                seen = views(read_image(path), None, GLOBAL, size, generator(self.recipe.seed, 5, n))
+                seen = views(
+                    self.recipe.data.reading.photo(path), None, GLOBAL, size, generator(self.recipe.seed, 5, n)
+                )
                 pairs.append(torch.cat([seen.query, seen.key]))
             stacked = torch.stack(pairs, 1).flatten(0, 1)  # queries, then their keys
             return Probe((stacked * 255).round().byte(), queries=len(pairs))
@@ -205,7 +213,7 @@ class ContrastiveTraining(Reader):
         """Held-out photos: the superpixels, and the upper half of the prior map."""
         drawn = []
         for path in self.photos.held_out[:SHOWN]:
-            photo, _ = transforms.squash(read_image(path), self.recipe.model.size)
+            photo, _ = transforms.squash(self.recipe.data.reading.photo(path), self.recipe.model.size)
             pixels = (photo * 255).round().byte().permute(1, 2, 0).numpy()
             last = model.encoder(photo[None].to(device)).maps[-1]  # type: ignore[operator, union-attr]
             upper = transforms.resize_logits(prior_map(last), (pixels.shape[0], pixels.shape[1]))[0, 0] > 0.5

@@ -17,7 +17,8 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as moves
 
-from shotseg.data.images import read_bytes, read_image, write_bytes
+from shotseg.data.images import read_bytes, write_bytes
+from shotseg.data.reading import AS_SEEN, Reading
 from shotseg.data.transforms import MEAN
 from shotseg.priors.superpixels import felzenszwalb, slic
 from shotseg.training.recipe import ContrastiveChoice
@@ -56,19 +57,20 @@ class Views:
 class Superpixels:
     """Label maps of photos, (H', W') int64 with the longer side at most 320; computed once, one file a photo."""
 
-    def __init__(self, folder: Path, choice: ContrastiveChoice):
+    def __init__(self, folder: Path, choice: ContrastiveChoice, reading: Reading = AS_SEEN):
+        self.reading = reading
         self.folder, self.kind, self.count = folder, choice.segments, choice.superpixels
 
     def path(self, photo: Path) -> Path:
         content = hashlib.sha256(read_bytes(photo)).hexdigest()
-        name = json.dumps([content, self.kind, self.count if self.kind == "slic" else 0])
+        name = json.dumps([content, self.kind, self.count if self.kind == "slic" else 0, *self.reading.said.values()])
         return self.folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.safetensors"
 
     def prepare(self, photo: Path) -> None:
         """Make the file of a photo, if it is not there."""
         path = self.path(photo)
         if not path.is_file():
-            labels = segment(read_image(photo), self.kind, self.count)
+            labels = segment(self.reading.photo(photo), self.kind, self.count)
             write_bytes(path, save({"labels": torch.from_numpy(labels.astype(np.int16))}))
 
     def read(self, photo: Path) -> Tensor:

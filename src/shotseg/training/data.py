@@ -20,8 +20,9 @@ from shotseg import data
 from shotseg.data import transforms
 from shotseg.data.annotations.opened import AnnotatedDataset, open_folder
 from shotseg.data.folder import FolderDataset, Item
-from shotseg.data.images import read_image, read_pair, write_bytes, write_png
+from shotseg.data.images import read_pair, write_bytes, write_png
 from shotseg.data.manifest import ManifestDataset
+from shotseg.data.reading import AS_SEEN, Reading
 from shotseg.data.samples import IGNORE, Sample
 from shotseg.encoders.features import Features
 from shotseg.errors import InputError, UsageError
@@ -74,9 +75,15 @@ class PseudoPart(Part):
     make:   photo (H, W, 3) uint8 and class name -> (H, W) uint8 in {0, 1, 255}.
     """
 
-    def __init__(self, part: Part, folder: Path, make: Callable[[np.ndarray, str], np.ndarray] = from_name):
+    def __init__(
+        self,
+        part: Part,
+        folder: Path,
+        make: Callable[[np.ndarray, str], np.ndarray] = from_name,
+        reading: Reading = AS_SEEN,
+    ):
         super().__init__(part.dataset, part.positions)
-        self.folder, self.make = folder, make
+        self.folder, self.make, self.reading = folder, make, reading
 
     def path(self, index: int) -> Path:
         item = self.items[index]
@@ -96,7 +103,7 @@ class PseudoPart(Part):
                 raise InputError(
                     f"{item.image_path}: {self.folder} has no mask of {item.class_name!r} for it; run pseudo-label on it too"
                 )
-            mask = self.make(read_image(item.image_path), item.class_name)
+            mask = self.make(self.reading.photo(item.image_path), item.class_name)
             write_png(self.path(index), mask if (mask == IGNORE).any() else mask * 255)
 
     def mask_file(self, index: int) -> Path:
@@ -106,7 +113,9 @@ class PseudoPart(Part):
     def sample(self, index: int) -> Sample:
         self.prepare(index)
         item = self.items[index]
-        return Sample(*read_pair(item.image_path, self.path(index)), id=item.id, path=item.image_path)
+        return Sample(
+            *read_pair(item.image_path, self.path(index), **self.reading.which), id=item.id, path=item.image_path
+        )
 
 
 @dataclass(frozen=True)
@@ -144,7 +153,7 @@ def views(choice: DataChoice, root: Path, on_test_fold: bool = False, pseudo: Pa
             raise UsageError(
                 "data.pseudo: the folder of drawn masks; name another, where pseudo masks are or can be written"
             )
-        train, validation = PseudoPart(train, pseudo), PseudoPart(validation, pseudo)
+        train, validation = (PseudoPart(part, pseudo, reading=choice.reading) for part in (train, validation))
     return Views(train, validation, tuple(testing.classes) if testing is not None else ())
 
 
@@ -153,7 +162,7 @@ Folder = FolderDataset | AnnotatedDataset
 
 def _folder(choice: DataChoice, root: Path) -> tuple[Folder, Folder | None]:
     masks = choice.supervision == "mask"
-    every = open_folder(root, masks=masks)
+    every = open_folder(root, masks=masks, **choice.reading.view)
     folds = {str(fold): names for fold, names in every.folds.items()}
     test = list(choice.test_classes)
     if not test and choice.fold and folds:
@@ -165,11 +174,12 @@ def _folder(choice: DataChoice, root: Path) -> tuple[Folder, Folder | None]:
     rest = [name for name in every.classes if name not in test]
     if not rest:
         raise UsageError(f"{root}: every class is a test class; leave some to train on")
-    train = open_folder(root, classes=rest, masks=masks)
-    return train, open_folder(root, classes=test, masks=masks) if test else None
+    train = open_folder(root, classes=rest, masks=masks, **choice.reading.view)
+    return train, open_folder(root, classes=test, masks=masks, **choice.reading.view) if test else None
 
 
 def _prepared(choice: DataChoice, root: Path) -> tuple[ManifestDataset, ManifestDataset | None]:
+    choice.reading.refuse("a prepared data set")
     view: dict[str, Any] = {"fold": choice.fold or None, "family": choice.family or None, "folds": choice.folds or None}
     train = data.load(choice.name, root, split="train", novel=choice.novel, **view)
     test = data.load(choice.name, root, split="test", **view) if choice.fold else None

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from shotseg import encoders
 from shotseg.data import transforms
-from shotseg.data.images import read_image, write_bytes
+from shotseg.data.images import write_bytes
 from shotseg.errors import InputError, UsageError
 from shotseg.models.blocks.prior_region import PriorExtractor
 from shotseg.priors import bank
@@ -127,7 +127,7 @@ def _bank(model: Any, recipe: Recipe, root: Path, device: str) -> dict[str, Tens
 
     def vectors() -> Iterator[tuple[Tensor, Tensor]]:
         for path in collect(recipe, root).train:
-            image, _ = transforms.squash(read_image(path), recipe.model.size)
+            image, _ = transforms.squash(recipe.data.reading.photo(path), recipe.model.size)
             last = model.prior_features(image[None].to(here))[0].cpu()
             labels = torch.from_numpy(segment((image * 255).byte().permute(1, 2, 0).numpy(), "slic", model.segments))
             rows, columns = (torch.arange(n) * m // n for n, m in zip(last.shape[-2:], labels.shape))

@@ -13,6 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
+from shotseg.data.reading import AS_SEEN, Reading
 from shotseg.errors import UsageError
 
 Value = bool | int | float | str | tuple[int | float | str, ...]
@@ -58,6 +59,7 @@ class DataChoice:
     """Train and validate on drawn masks, or on masks made from class names; drawn ones are then never read."""
     pseudo: str = ""
     """Folder of those masks, masks/<class>/<name>.png; what is not there yet is made. Empty = pseudo/ in the results."""
+    reading: Reading = AS_SEEN
 
 
 @dataclass(frozen=True)

@@ -100,4 +100,5 @@ def _encoder_key(recipe: Recipe, base: Path | None, extractor: Path | None = Non
     hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file is not None and file.is_file()]
     content = " ".join(hashes) or recipe.model.weights
     masks = "" if recipe.data.supervision == "mask" else f" pseudo {recipe.data.pseudo}"
-    return f"{recipe.model.name} {recipe.model.encoder} {content} {sorted(recipe.model.options.items())}{masks}"
+    read = "".join(f" {name} {value}" for name, value in recipe.data.reading.said.items())
+    return f"{recipe.model.name} {recipe.model.encoder} {content} {sorted(recipe.model.options.items())}{masks}{read}"

@@ -232,6 +232,7 @@ def views(recipe: Recipe, root: Path) -> tuple[WeakShotData, WeakShotData]:
         fold=recipe.data.fold,
         labels=choice.labels,
         background=choice.background,
+        reading=recipe.data.reading,
     )
     apart = [share_of(item.content) < recipe.data.held_out for item in every.items]
     train = every.part([i for i, out in enumerate(apart) if not out])
@@ -243,7 +244,8 @@ def test_photos(recipe: Recipe, name: str, root: Path) -> WeakShotData:
     choice = recipe.weak_shot
     if name == "folder" and not (root / "images" / "test").is_dir():
         return views(recipe, root)[1]
-    return weak_shot.load(name, root, "test", recipe.data.test_classes, recipe.data.fold, choice.labels)
+    data = recipe.data
+    return weak_shot.load(name, root, "test", data.test_classes, data.fold, choice.labels, reading=data.reading)
 
 
 def train(recipe: Recipe, root: Path, out: Path, resume: bool, device: str, say: Callable[[str], None]) -> loop.Outcome:
@@ -338,4 +340,5 @@ def _encoder_key(recipe: Recipe) -> str:
     """What frozen features depend on beside the photo; teacher and student share them."""
     file = Path(recipe.model.weights)
     content = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else recipe.model.weights
-    return f"semantic {recipe.model.encoder} {content}"
+    read = "".join(f" {name} {value}" for name, value in recipe.data.reading.said.items())
+    return f"semantic {recipe.model.encoder} {content}{read}"

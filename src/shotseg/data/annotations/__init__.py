@@ -10,13 +10,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from shotseg.data.annotations import coco, cvat, label_studio, labelme, masks, names, voc, yolo
 from shotseg.data.annotations.drawn import Annotations
-from shotseg.data.annotations.labelled import Labelled, arranged, inside
+from shotseg.data.annotations.labelled import Labelled, arranged, inside, note, some
 from shotseg.data.annotations.place import placed
+from shotseg.data.annotations.sniff import unread_tool
 from shotseg.errors import UsageError
 
 __all__ = ["FORMATS", "READERS", "Annotations", "Labelled", "detect", "index", "read", "write"]
@@ -83,11 +85,12 @@ def read(format: str, path: str | Path, images: str | Path | None = None) -> tup
     return found.classes, found.labelled()
 
 
-def index(format: str, path: str | Path, images: str | Path | None = None) -> Annotations:
-    """The same, not drawn yet."""
+def index(format: str, path: str | Path, images: str | Path | None = None, page: int = 1) -> Annotations:
+    """The same, not drawn yet.   page: of photos in files of several, from 1."""
     if format not in READERS:
         raise UsageError(f"no annotation format {format!r}; choose one of {', '.join(READERS)}")
-    return READERS[format](Path(path), None if images is None else Path(images))
+    found = READERS[format](Path(path), None if images is None else Path(images))
+    return found if page == 1 else found._replace(photos=[replace(photo, page=page) for photo in found.photos])
 
 
 def detect(path: str | Path) -> str:
@@ -105,9 +108,21 @@ def detect(path: str | Path) -> str:
         fits.insert(0, "mask")
     if len(fits) > 1:
         raise UsageError(f"{path}: {' and '.join(fits)} both fit; say which with --from, or give the file itself")
+    if not fits and not masks.holds_masks(path) and (tool := unread_tool(path)):
+        raise UsageError(f"{path}: annotations of {tool}, which are not read; export them as COCO, or give --from mask")
+    if not fits and path.is_dir() and (empty := [file.name for file in _tables(path) if not file.stat().st_size]):
+        note(f"{path}: left out, annotation files that are empty: {some(empty)}")
     if not fits and path.is_file():
         raise UsageError(f"{path}: no annotation file that is known; unpack it, or give one of {', '.join(READERS)}")
     return fits[0] if fits else _pair_or_folder(path)
+
+
+def _tables(path: Path) -> list[Path]:
+    """The files that annotations stand in, where most tools put them."""
+    found = (file for folder in (path, path / "annotations") for file in folder.glob("*.*"))
+    return sorted(
+        file for file in found if file.suffix.lower() in (".json", ".xml", ".yaml", ".yml") and file.is_file()
+    )
 
 
 def _pair_or_folder(path: Path) -> str:

@@ -7,6 +7,7 @@ export every mask as a crowd.
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections import Counter, defaultdict
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from shotseg.data.annotations.drawn import BROKEN, Annotated, Annotations, Photos, Shape, numbered, polygon, size
-from shotseg.data.annotations.labelled import Labelled, Part, inside, malformed, note, read_json, some
+from shotseg.data.annotations.labelled import Labelled, Part, inside, malformed, note, read_json, some, usable
 from shotseg.data.annotations.outlines import outline
 from shotseg.data.annotations.sniff import json_kind
 from shotseg.data.annotations.streams import JsonItems, dumped, whole
@@ -80,7 +81,7 @@ def files(path: Path) -> list[Path]:
 def read(path: Path, images: Path | None = None) -> Annotations:
     """``path``: an instances file, or a folder with some, as :func:`write` or Roboflow writes it."""
     found = (files(path) or [path / FILE]) if path.is_dir() else [path]
-    contents = [_checked(file) for file in found]
+    contents, broken = usable(found, _checked)
     classes = numbered(name for _, categories, _, _ in contents for name in categories.values())
     number = {name: i for i, name in enumerate(classes, start=1)}
     photos: list[Annotated] = []
@@ -90,7 +91,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
             photos += _photos(path, images, file, label_of, drawn, rows)
         except BROKEN as error:
             raise malformed(file, error, "COCO instances") from error
-    left_out = sum(len(rows) for *_, rows in contents) - len(photos)
+    left_out = sum(len(rows) for *_, rows in contents) - len(photos) + broken
     if len(contents) > 1:  # each has ids of its own
         return Annotations(classes, [replace(photo, number=None) for photo in photos], left_out)
     ids = tuple(contents[0][1])
@@ -102,7 +103,7 @@ def _checked(path: Path) -> tuple[Path, dict[Any, str], list[dict], list[dict]]:
     """The file, its category ids with their names in the order of the ids, its annotations and its photos."""
     content = read_json(path)
     try:
-        ordered = sorted(content["categories"], key=lambda category: category["id"])
+        ordered = sorted(content["categories"], key=lambda category: (isinstance(category["id"], str), category["id"]))
         categories = {category["id"]: str(category["name"]) for category in ordered}
         if len(categories) < len({(category["id"], str(category["name"])) for category in ordered}):
             raise ValueError("two categories of one id")
@@ -161,14 +162,16 @@ def _shapes(
     path: Path, annotations: list[dict], label_of: dict[Any, int], known: set
 ) -> tuple[dict[Any, list[Shape]], dict[Any, int]]:
     """Of each photo, by id, the shapes and how many annotations have none; what cannot be used is named."""
+    photo_of, category_of = _spelled(known), _spelled(label_of)
     shapes: dict[Any, list[Shape]] = defaultdict(list)
     lost: dict[Any, int] = defaultdict(int)
     strangers, unnamed, empty = [], [], []
     for annotation in annotations:
         photo, category, drawn = (annotation.get(key) for key in ("image_id", "category_id", "segmentation"))
-        if photo not in known:
+        photo, category = photo_of.get(photo), category_of.get(category)
+        if photo is None:
             strangers.append(annotation.get("id"))
-        elif category not in label_of:
+        elif category is None:
             unnamed.append(annotation.get("id"))
             lost[photo] += 1
         elif not drawn:
@@ -184,6 +187,15 @@ def _shapes(
         if ids:
             note(f"{path}: {len(ids)} annotations {what} left out (ids {some(ids)})")
     return shapes, lost
+
+
+def _spelled(ids: Iterable[Any]) -> dict[Any, Any]:
+    """What annotations may call each id: itself, or, where no other reads the same, as text in place of a number."""
+    known = list(ids)
+    times = Counter(map(str, known))
+    alone = {str(id): id for id in known if times[str(id)] == 1}
+    numbers = {int(text): id for text, id in alone.items() if re.fullmatch(r"0|[1-9]\d{0,17}", text)}
+    return {**alone, **numbers, **{id: id for id in known if id is not None}}
 
 
 def draw(segmentation: Any, height: int, width: int) -> np.ndarray:

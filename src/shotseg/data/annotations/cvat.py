@@ -15,13 +15,14 @@ from xml.sax.saxutils import escape, quoteattr
 import numpy as np
 
 from shotseg.data.annotations.drawn import BROKEN, Annotated, Annotations, Photos, Shape, numbered, polygon, size
-from shotseg.data.annotations.labelled import Labelled, Part, inside, note
+from shotseg.data.annotations.labelled import Labelled, Part, inside, note, usable
 from shotseg.data.annotations.streams import whole
 from shotseg.errors import InputError
 
 FILE = "annotations.xml"
 HEAD = 1 << 16
 SHAPES = ("polygon", "mask", "box", "ellipse")
+Row = tuple[Path, dict[str, str], list[tuple[str, dict[str, str]]]]  # of an image: its file, and its shapes by tag
 
 
 def write(out: Path, results: Iterable[Labelled], classes: Sequence[str]) -> None:
@@ -47,21 +48,9 @@ def files(path: Path) -> list[Path]:
 def read(path: Path, images: Path | None = None) -> Annotations:
     """``path``: a file, or the folder that holds it. Classes are those of its task, in order; then others that occur."""
     found = (files(path) if path.is_dir() else [path]) or [path / FILE]
-    names: list[str] = []
-    rows: list[tuple[Path, dict[str, str], list[tuple[str, dict[str, str]]]]] = []
-    for file in found:
-        try:
-            for element in _elements(file):
-                if element.tag == "image":
-                    rows.append(
-                        (file, dict(element.attrib), [(str(shape.tag), dict(shape.attrib)) for shape in element])
-                    )
-                else:
-                    names.append(element.findtext("name") or "")
-        except FileNotFoundError:
-            raise InputError(f"{file}: no such file; give a file or folder of CVAT for images") from None
-        except (ElementTree.ParseError, OSError) as error:
-            raise InputError(f"{file}: not CVAT for images 1.1 ({error}); export it again") from error
+    contents, broken = usable(found, _checked)
+    names = [name for _, own in contents for name in own]
+    rows = [row for own, _ in contents for row in own]
     used = [shape["label"] for _, _, shapes in rows for tag, shape in shapes if tag in SHAPES and "label" in shape]
     classes = numbered([*names, *used])
     root = images or (path if path.is_dir() else path.parent)
@@ -76,7 +65,28 @@ def read(path: Path, images: Path | None = None) -> Annotations:
             note(f"{file}: image {about.get('name')!r} left out ({error})")
     if not photos:
         raise InputError(f"{found[0]}: no photo in it that can be used; export it again")
-    return Annotations(classes, photos, len(rows) - len(photos))
+    return Annotations(classes, photos, len(rows) - len(photos) + broken)
+
+
+def _checked(file: Path) -> tuple[list[Row], list[str]]:
+    """The images of a file and the names of its labels."""
+    rows: list[Row] = []
+    names: list[str] = []
+    try:
+        for element in _elements(file):
+            if element.tag == "image":
+                rows.append((file, dict(element.attrib), [(str(s.tag), dict(s.attrib)) for s in element]))
+            elif element.tag == "track":
+                raise InputError(
+                    f"{file}: CVAT for video, whose frames have no names; export it as CVAT for images 1.1"
+                )
+            else:
+                names.append(element.findtext("name") or "")
+    except FileNotFoundError:
+        raise InputError(f"{file}: no such file; give a file or folder of CVAT for images") from None
+    except (ElementTree.ParseError, OSError) as error:
+        raise InputError(f"{file}: not CVAT for images 1.1 ({error}); export it again") from error
+    return rows, names
 
 
 def _elements(path: Path) -> Iterable[ElementTree.Element]:
@@ -87,7 +97,7 @@ def _elements(path: Path) -> Iterable[ElementTree.Element]:
             open_now.append(element)
             continue
         open_now.pop()
-        if element.tag == "image" or (element.tag == "label" and open_now and open_now[-1].tag == "labels"):
+        if element.tag in ("image", "track") or (element.tag == "label" and open_now and open_now[-1].tag == "labels"):
             yield element
             open_now[-1].remove(element)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from shotseg.data import tiff
 from shotseg.data.annotations.labelled import MOST, Labelled, Part, cropped, label_map, note
 from shotseg.data.images import IMAGE_TYPES, one_class, read_image
 from shotseg.data.pixels import MAX_PIXELS
@@ -46,7 +48,7 @@ class Annotated:
     source: the file that says so.                              size: (height, width) that it says, if it does.
     shapes: its objects, the later on top.                      lost: how many more cannot be used.
     map:    in place of shapes: gives the label map, (H, W) uint8, 255 = ignore.
-    number: its id in the file, where that has one.
+    number: its id in the file, where that has one.             page: of the photo's file, from 1.
     """
 
     file: str
@@ -57,6 +59,7 @@ class Annotated:
     lost: int = 0
     map: Callable[[], np.ndarray] | None = None
     number: int | None = None
+    page: int = 1
 
     def shows(self) -> list[int]:
         """The numbers of its classes. Raises InputError where the label map cannot be read."""
@@ -96,7 +99,7 @@ class Annotated:
             )
 
     def _target(self) -> tuple[int, int]:
-        size = self.size if self.photo is None else upright_size(self.photo)
+        size = self.size if self.photo is None else upright_size(self.photo, self.page)
         if size is None:
             raise InputError(f"{self._where}: its size is not known; put the photo beside the file")
         return size
@@ -156,7 +159,7 @@ class Photos:
 
     def __init__(self, root: Path, *bases: Path):
         self.root, self.bases = root, list(dict.fromkeys((*bases, root)))
-        self._known: dict[str, list[Path]] | None = None
+        self._known: dict[tuple[bool, str], list[Path]] | None = None
 
     def find(self, file: str) -> Path | None:
         """The photo of that name; without an ending, of that name with any ending. None where there is none, or several."""
@@ -181,8 +184,9 @@ class Photos:
                 folders[:] = sorted(name for name in folders if name[0] != ".")
                 for path in (Path(folder, name) for name in sorted(names)):
                     if _is_photo(path):
-                        self._known.setdefault(path.name, []).append(path)
-        found = self._known.get(file.name, [])
+                        for key in _spellings(path.name):
+                            self._known.setdefault(key, []).append(path)
+        found = next((self._known[key] for key in _spellings(file.name) if key in self._known), [])
         alike = [sum(a == b for a, b in zip(path.parts[::-1], file.parts[::-1])) for path in found]
         best = [path for path, same in zip(found, alike) if same == max(alike)]
         return best[0] if len(best) == 1 else None
@@ -210,9 +214,14 @@ def size(height: Any, width: Any) -> tuple[int, int] | None:
     return found
 
 
-def upright_size(path: Path) -> tuple[int, int]:
-    """(height, width) of a photo turned upright, from its header where that says it."""
+def upright_size(path: Path, page: int = 1) -> tuple[int, int]:
+    """(height, width) of a photo turned upright, from its header where that says it; page: of a TIFF, from 1."""
     try:
+        with path.open("rb") as file:
+            is_tiff = file.read(4) in tiff.SIGNATURES
+            file.seek(0)
+            if is_tiff:  # Pillow turns some and says so all the same, and knows no photo of five bands
+                return tiff.upright_size(file, page, path)
         with Image.open(path) as image:
             width, height = image.size
             return (width, height) if image.getexif().get(ORIENTATION, 1) > 4 else (height, width)
@@ -243,6 +252,11 @@ def in_photo(part: Part, shape: tuple[int, ...]) -> np.ndarray:
 
 def _reason(error: Exception) -> str:
     return f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _spellings(name: str) -> tuple[tuple[bool, str], tuple[bool, str]]:
+    """A name as it is, and as systems keep it that know neither letter case nor how accents are stored."""
+    return (True, name), (False, unicodedata.normalize("NFC", name).casefold())
 
 
 def _is_photo(path: Path) -> bool:

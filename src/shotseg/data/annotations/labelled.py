@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from shotseg.data.annotations.outlines import parts
 from shotseg.data.images import read_bytes
 from shotseg.data.samples import IGNORE
-from shotseg.errors import InputError
+from shotseg.errors import InputError, LeftOutWarning
 
 MOST = 254  # classes that fit into a label map of bytes, beside the background and what is ignored
+Content = TypeVar("Content")
 WIDE_IGNORE = 65535  # what is ignored, in a label map of more classes
 
 
@@ -125,7 +126,7 @@ def _ignored(labels: np.ndarray) -> int:
 
 def note(line: str) -> None:
     """One line about what cannot be used; what is left goes on."""
-    warnings.warn(line, stacklevel=2)
+    warnings.warn(line, LeftOutWarning, stacklevel=2)
 
 
 def some(values: Iterable[Any]) -> str:
@@ -146,6 +147,21 @@ def inside(name: Any, source: object) -> str:
     if ".." in path.parts or not path.name or not text.isprintable():
         raise InputError(f"{source}: photo {text[:80]!r} lies outside its folder; give names below it")
     return path.as_posix()
+
+
+def usable(files: Iterable[Path], read: Callable[[Path], Content]) -> tuple[list[Content], int]:
+    """What the files hold, and how many are broken: those are named. Raises InputError where all are."""
+    found, broken = [], []
+    for file in files:
+        try:
+            found.append(read(file))
+        except InputError as error:
+            broken.append(error)
+    if broken and not found:
+        raise broken[0]
+    for reason in broken:
+        note(str(reason))
+    return found, len(broken)
 
 
 def read_json(path: Path) -> Any:

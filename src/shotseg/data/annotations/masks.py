@@ -14,7 +14,7 @@ from shotseg.data.annotations.drawn import Annotated, Annotations, Photos, Shape
 from shotseg.data.annotations.labelled import Labelled, malformed
 from shotseg.data.annotations.voc import palette
 from shotseg.data.folder import FolderDataset, Item
-from shotseg.data.images import IMAGE_TYPES, read_bytes, read_mask, write_bytes, write_png
+from shotseg.data.images import IMAGE_TYPES, one_class, read_bytes, read_mask, write_bytes, write_png
 from shotseg.data.samples import IGNORE
 from shotseg.errors import InputError
 
@@ -118,9 +118,9 @@ def _class_folders(root: Path) -> Annotations:
     dataset = FolderDataset(root, masks=True)
     shapes: dict[str, list[Shape]] = {}
     first: dict[str, Item] = {}
-    for index, item in enumerate(dataset.items):
+    for item in dataset.items:
         first.setdefault(item.content, item)
-        shapes.setdefault(item.content, []).append(Shape(item.class_id + 1, partial(_own, dataset, index)))
+        shapes.setdefault(item.content, []).append(Shape(item.class_id + 1, partial(_own, item)))
     photos = []
     for content, item in first.items():
         file = f"{item.id}{item.image_path.suffix}"
@@ -128,7 +128,7 @@ def _class_folders(root: Path) -> Annotations:
     return Annotations(dataset.classes, photos)
 
 
-def _own(dataset: FolderDataset, index: int, height: int, width: int) -> np.ndarray:
-    mask = dataset.sample(index).mask
-    assert mask is not None
-    return mask == 1
+def _own(item: Item, height: int, width: int) -> np.ndarray:
+    assert item.mask_path is not None
+    labels = item.class_value is not None
+    return one_class(read_mask(item.mask_path, (height, width), labels), item.class_value) == 1

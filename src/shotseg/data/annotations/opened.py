@@ -46,7 +46,7 @@ class AnnotatedDataset:
         page: int = 1,
     ):
         self.root, self.bands, self.page = Path(path), bands, page
-        known, photos = index(format, path, images)[:2]
+        known, photos = index(format, path, images, page)[:2]
         if missing := [photo.file for photo in photos if photo.photo is None]:
             note(f"{path}: {len(missing)} photos not found, left out ({some(missing)}); put them beside the file")
         photos = self._every = [photo for photo in photos if photo.photo is not None]
@@ -69,7 +69,10 @@ class AnnotatedDataset:
                 self.items.append(Item(id, name, class_ids[name], photo.photo, photo.source, label))
                 self._photos.append((photo, label))
         if not self.items:
-            raise UsageError(f"{path}: no photo of any class in it; put the photos beside the annotations")
+            what = f"no object that can be used in its {len(photos)} photos; draw some with a class"
+            raise UsageError(
+                f"{path}: {what if photos else 'none of its photos is found; put them beside the annotations'}"
+            )
 
     def __len__(self) -> int:
         return len(self.items)

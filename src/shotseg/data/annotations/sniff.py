@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import re
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 HEAD = 1 << 20
+OTHERS = {"Supervisely": "geometryType", "VIA": "shape_attributes", "Labelbox": "data_row"}  # tool -> a word of its own
+COCO = {"images", "annotations", "categories", "licenses"}
 
 
 def json_kind(path: Path) -> str:
@@ -19,10 +22,26 @@ def json_kind(path: Path) -> str:
         return ""
 
 
+def unread_tool(path: Path) -> str:
+    """The tool that a file, or the first files of a folder, are from, where it is one whose files are not read; else ""."""
+    files = (
+        [path]
+        if path.is_file()
+        else [f for p in ("*.json", "ann/*.json", "*/ann/*.json") for f in islice(path.glob(p), 5)]
+    )
+    heads = [_head(file) for file in files if file.suffix.lower() == ".json" and file.is_file()]
+    return next((tool for tool, word in OTHERS.items() for head in heads if f'"{word}"' in head), "")
+
+
+def _head(path: Path) -> str:
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    return head.decode("utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", "replace")
+
+
 @lru_cache(maxsize=4096)
 def _kind(path: Path, changed: int, length: int) -> str:
-    with path.open("rb") as file:
-        head = file.read(HEAD).decode("utf-8-sig", "replace")
+    head = _head(path)
     listed = head.lstrip().startswith("[")
     try:
         content = json.loads(head) if length <= HEAD else None
@@ -36,9 +55,12 @@ def _kind(path: Path, changed: int, length: int) -> str:
     if listed:
         known = keys & {"data", "annotations", "predictions", "completions"} or '"original_width"' in head
         return "labelstudio" if known else ""
-    if content is None and keys & {"images", "annotations", "categories"} and keys & {"file_name", "segmentation"}:
+    broken = content is None and length <= HEAD  # its reader says so
+    if content is None and keys & COCO and (broken or keys & {"file_name", "segmentation"}):
         return "coco"
     if ("shapes" in keys and keys & {"imagePath", "imageData", "version"}) or (content is None and "imageData" in keys):
+        return "labelme"
+    if broken and {"version", "flags"} <= keys:
         return "labelme"
     if {"images", "categories"} <= keys:
         return "coco"

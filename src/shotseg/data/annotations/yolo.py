@@ -44,17 +44,25 @@ def files(path: Path) -> list[Path]:
         return [path] if path.suffix in (".yaml", ".yml") and isinstance(_yaml(path), dict) else []
     found = sorted(p for p in path.glob("*.y*ml") if isinstance(content := _yaml(p), dict) and "names" in content)
     found = [p for p in found if p.name == "data.yaml"] or found
-    return found or ([path / NAMES] if (path / NAMES).is_file() and (path / "labels").is_dir() else [])
+    if found or not (path / "labels").is_dir():
+        return found
+    if (path / NAMES).is_file():
+        return [path / NAMES]
+    listed = (path / "images").is_dir() and not (path / "masks").is_dir() and any((path / "labels").rglob("*.txt"))
+    return [path / "data.yaml"] if listed else []  # absent or broken, as its reader says
 
 
 def read(path: Path, images: Path | None = None) -> Annotations:
     """``path``: data.yaml or its folder. Needs the photos: the files do not say how large they are."""
     found = files(path)
     table = found[0] if found else path / "data.yaml" if path.is_dir() else path
+    root = table.parent
     try:
         if table.name == NAMES:
             content: Any = {"names": [n for n in read_bytes(table).decode("utf-8-sig").splitlines() if n.strip()]}
         else:
+            if not table.is_file():
+                raise InputError(f"{table}: no such file, which names the classes of {root / 'labels'}; put it there")
             content = yaml.safe_load(read_bytes(table))
         listed = content["names"]  # a list, or numbers to names
         names = {int(i): str(name) for i, name in (listed.items() if isinstance(listed, dict) else enumerate(listed))}
@@ -64,7 +72,6 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     except (yaml.YAMLError, UnicodeDecodeError, *BROKEN) as error:
         raise malformed(table, error, "a data.yaml with names from 0 on") from error
     label_of = {number: label for label, number in enumerate(names, start=1)}
-    root = table.parent
     folders = [images] if images else list(dict.fromkeys(_image_folders(root, content)))
     photos, seen = [], set()
     for folder in folders:

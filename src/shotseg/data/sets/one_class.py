@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from shotseg.data.folder import FolderDataset, Item
-from shotseg.data.images import read_image, read_pair
+from shotseg.data.images import read_image
 from shotseg.data.sets import LeftOut, Plan, Source, names
 from shotseg.data.sets.files import by_stem, lines, matched, stems, without_photo
 from shotseg.errors import InputError
@@ -138,18 +137,23 @@ def suim(found: dict[str, Path], facts: dict[str, Any]) -> Plan:
 
 
 def folder(found: dict[str, Any], facts: dict[str, Any]) -> Plan:
-    """A folder of the one convention: every class of every photo that has a mask."""
-    data = FolderDataset(found["root"])
-    masked = [item for item in data.items if item.mask_path is not None]
-    sources = [Source(item.id, item.image_path, partial(_own, item), ("all",), item.class_id + 1) for item in masked]
+    """Every class of every photo that has a mask: of class folders, or of another tool's annotations."""
+    from shotseg.data.annotations.opened import open_folder  # which reads masks as data sets do
+
+    data = open_folder(found["root"], found.get("format", "auto"))
+    masked = [index for index, item in enumerate(data.items) if item.mask_path is not None]
+    sources = [
+        Source(item.id, item.image_path, partial(_own, data, index), ("all",), item.class_id + 1)
+        for index in masked
+        for item in [data.items[index]]
+    ]
     definition = {"index.csv": {str(f): [data.classes.index(c) + 1 for c in own] for f, own in data.folds.items()}}
     notes = {"photos without a mask": len(data.items) - len(masked)}
     return Plan(dict(enumerate(data.classes, start=1)), definition if data.folds else {}, sources, notes)
 
 
-def _own(item: Item) -> np.ndarray:
-    assert item.mask_path is not None
-    return read_pair(item.image_path, item.mask_path, item.class_value)[1]
+def _own(data: Any, index: int) -> np.ndarray:
+    return data.sample(index).mask
 
 
 def _white(path: Path) -> np.ndarray:

@@ -1,0 +1,64 @@
+"""What a look at photos and masks does not tell of how they are stored: options that every verb has, and every recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from tyro.conf import arg
+
+from shotseg.errors import UsageError
+
+Source = Literal["auto", "mask", "pairs", "coco", "voc", "yolo", "labelstudio", "labelme", "cvat"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Where a look at the files does not tell."""
+
+    source: Annotated[Source, arg(name="from", prefix_name=False)] = "auto"
+    """How masks are stored, where two formats fit; "auto" looks."""
+    bands: Annotated[str, arg(prefix_name=False)] = ""
+    """Of photos with more than three bands: those for red, green and blue, from 1, as 4,3,2."""
+    page: Annotated[int, arg(prefix_name=False)] = 1
+    """Of photos in files with several pages or frames: which, from 1."""
+
+    def __post_init__(self) -> None:
+        listed = self.bands.split(",") if self.bands else []
+        if not all(band.strip().isdecimal() and int(band) for band in listed) or len(listed) not in (0, 1, 3):
+            raise UsageError(f"--bands {self.bands}: give one or three numbers, from 1, as 4,3,2")
+        if self.page < 1:
+            raise UsageError(f"--page {self.page}: must be 1 or more")
+
+    @property
+    def which(self) -> dict[str, Any]:
+        """``bands`` and ``page``, as :func:`shotseg.data.images.read_image` takes them."""
+        return {"bands": tuple(int(band) for band in self.bands.split(",")) if self.bands else None, "page": self.page}
+
+    @property
+    def view(self) -> dict[str, Any]:
+        """The same and ``format``, as :func:`shotseg.data.annotations.opened.open_folder` takes them."""
+        return {"format": self.source, **self.which}
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What decides the pixels and is not as it comes, for the settings of a run or a result."""
+        bands = {"bands": self.bands} if self.bands else {}
+        return bands | ({"page": self.page} if self.page > 1 else {})
+
+    def photo(self, path: str | Path) -> np.ndarray:
+        """(H, W, 3) uint8 RGB. Raises InputError as :func:`shotseg.data.images.read_image`."""
+        from shotseg.data.images import read_image
+
+        return read_image(path, **self.which)
+
+    def refuse(self, why: str) -> None:
+        """Raise UsageError where anything was chosen; ``why``: what it changes nothing with."""
+        for flag, value, default in (("from", self.source, "auto"), ("bands", self.bands, ""), ("page", self.page, 1)):
+            if value != default:
+                raise UsageError(f"--{flag} changes nothing with {why}; leave it out")
+
+
+AS_SEEN = Reading()
