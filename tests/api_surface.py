@@ -76,7 +76,8 @@ def _flags(verb: type, prefix: str = "", default: Any = None) -> Iterator[tuple[
         if dataclasses.is_dataclass(kind):
             yield from _flags(kind, f"{prefix}{own}." if own else prefix, value)  # type: ignore[arg-type]
             continue
-        flag = own.upper() if tyro.conf.Positional in marks else f"--{prefix}{own}".replace("_", "-")
+        within = "" if any(getattr(mark, "prefix_name", None) is False for mark in marks) else prefix
+        flag = own.upper() if tyro.conf.Positional in marks else f"--{within}{own}".replace("_", "-")
         yield flag, _type(kind) + ("" if value is dataclasses.MISSING else f" = {_value(value)}")
 
 

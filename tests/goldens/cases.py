@@ -22,14 +22,15 @@ import shotseg
 import tiny_clip
 from shotseg import encoders, models
 from shotseg.cli.demo import DATA as PHOTOS
+from shotseg.data.episodes import list_hash
 from shotseg.data.images import read_image, read_mask
 from shotseg.data.samples import Episode
 from shotseg.encoders.features import Encoder
-from shotseg.evaluation import draws, protocols
+from shotseg.evaluation import draws, episode_rules, protocols
 from shotseg.evaluation.pool import Pool
 from shotseg.models.blocks import class_guide
 from shotseg.models.blocks.set_criterion import Targets
-from shotseg.priors import pixel_adaptive, refinement, superpixels, text, visual
+from shotseg.priors import pixel_adaptive, refinement, superpixels, text
 from shotseg.priors.guided_filter import guided_filter
 from shotseg.priors.objectness import border_contrast
 
@@ -154,14 +155,11 @@ def priors() -> Values:
     """Each training-free map on one photo, or a photo and its two examples."""
     task = episode()
     with torch.no_grad():
-        query, shots = encoder(LITE)(task.query), encoder(LITE)(task.support[0])
-        mask, coarse = task.support_mask, task.query_mask[:, None, ::4, ::4].float()
+        query, coarse = encoder(LITE)(task.query), task.query_mask[:, None, ::4, ::4].float()
         attention = golden.uniform("attention", (2, 1, 37, 37), 1).abs() + 0.1
         cam = golden.uniform("cam", (1, 1, 6, 6), 1).abs()
         image = (task.query[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
         return {
-            "prior mask": visual.prior_mask(query.maps[-1], shots.maps[-1][None], mask),
-            "VVP": visual.clip_vvp(clip(), task.query, task.support, mask),
             "VTP": text.VTP(clip(), task.query, ("dress",)),
             "CLIP-ES": text.CLIP_ES_MAPS(clip(), task.query, ("dress",)),
             "PIR": refinement.PIR(cam, attention),
@@ -229,14 +227,15 @@ def pool(shots: int) -> Pool:
 def drawn() -> dict[str, str]:
     """The hashes of what each protocol's rule draws, and of a draw of several classes at once."""
     found = {}
-    for rule in sorted(protocols.RULES):
+    for rule in sorted(episode_rules.RULES):
         for shots in (1, 3):
             own = pool(shots)
             protocol = protocols.preset("shotseg").override(rule=rule, episodes=50)
-            found[f"{rule}, {shots} shots"] = protocols.list_hash(own, protocols.draw_episodes(protocol, own, shots, 5))
+            listed = episode_rules.draw_episodes(protocol, own, shots, 5)
+            found[f"{rule}, {shots} shots"] = list_hash(episode_rules.named(own, listed))
     for ways in (2, 3):
         own = pool(2)
-        found[f"{ways} ways"] = draws.list_hash(own, draws.draw(own, ways, shots=2, queries=3, seed=5))
+        found[f"{ways} ways"] = list_hash(draws.named(own, draws.draw(own, ways, shots=2, queries=3, seed=5)))
     return found
 
 
