@@ -10,7 +10,7 @@ import golden
 import shotseg
 from shotseg import encoders, models
 from shotseg.data.samples import Support
-from shotseg.models.matching import Matching, coarsest_three, ridge
+from shotseg.models.matching import Matching, classify, coarsest_three, ridge, ridge_values
 
 SHAPES = [(64, 64), (64, 96), (96, 33), (8, 8), (1, 1), (1, 70)]
 SWITCHES = ["contrast", "ridge", "border", "self_support", "edges"]
@@ -165,3 +165,16 @@ def test_ridge_is_the_weighted_least_squares_solution():
     target = 2 * inside[0] - 1
     solved = torch.linalg.solve(x.mT @ (weight[:, None] * x), x.mT @ (weight * target))
     golden.assert_close("ridge", found, solved, atol=1e-8)
+
+
+def test_conjugate_gradients_give_the_values_of_the_closed_form():
+    stream = torch.Generator().manual_seed(0)
+    tokens = torch.nn.functional.normalize(
+        torch.randn(2, 300, 64, generator=stream).cumsum(1), dim=2
+    )  # neighbours are alike
+    foreground = torch.rand(2, 3, 300, generator=stream) * (torch.arange(300) < 40)
+    background = torch.rand(2, 3, 300, generator=stream) * (torch.arange(300) > 90)
+    found = ridge_values(tokens, foreground, background, strength=3.0)
+    for n in range(3):
+        expected = classify(tokens, ridge(tokens, foreground[:, n], background[:, n], strength=3.0))
+        assert (found[:, n] - expected).abs().max() < 1e-4 * (expected.max() - expected.min())

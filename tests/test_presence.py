@@ -68,7 +68,7 @@ def test_classes_known_to_be_there_have_the_evidence_of_the_model_itself():
     for support, mine in zip(supports, found.scores[1:]):
         with torch.no_grad():
             logits = model(model.encode(image), support, image).logits[0]
-        golden.assert_close("evidence", mine, logits[1] - logits[0], atol=1e-4)
+        golden.assert_close("evidence", mine, logits[1] - logits[0], atol=1e-3)
 
 
 def test_one_class_alone_is_missed_in_a_photo_of_something_else():

@@ -55,7 +55,7 @@ class Result:
     @cached_property
     def areas(self) -> dict[str, float]:
         """Class name -> part of the photo that it covers, in [0, 1]."""
-        return {name: np.count_nonzero(mask) / mask.size for name, mask in self.masks.items()}
+        return {name: float(np.count_nonzero(mask) / mask.size) for name, mask in self.masks.items()}
 
     @property
     def size(self) -> tuple[int, int]:
@@ -110,9 +110,10 @@ class Result:
 
     def save(self, folder: str | Path, name: str = "photo") -> None:
         """Write ``masks/<class>/<name>.png`` (0/255) and ``labels/<name>.png`` (palette) under ``folder``."""
-        for class_name, mask in self.masks.items():
-            files.write_png(Path(folder, "masks", class_name, f"{name}.png"), mask.view(np.uint8) * np.uint8(255))
-        files.write_png(Path(folder, "labels", f"{name}.png"), self.labels, palette=PALETTE)
+        flat = files.FlatPNG(self.labels)
+        for i, class_name in enumerate(self.classes, 1):
+            files.write_bytes(Path(folder, "masks", class_name, f"{name}.png"), flat.only(i))
+        files.write_bytes(Path(folder, "labels", f"{name}.png"), flat.whole(PALETTE))
 
     def save_soft(self, folder: str | Path, name: str) -> None:
         """Write ``soft/<class>/<name>.png`` under ``folder``: each class's probability times 255."""

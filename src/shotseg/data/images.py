@@ -101,7 +101,7 @@ def write_png(path: str | Path, array: np.ndarray, palette: np.ndarray | None = 
     ``palette``: (N, 3) uint8 colours, N <= 256, for an (H, W) array of indices. Raises as :func:`write_bytes`.
     """
     if array.ndim == 2:
-        data = _flat_png(array, palette)
+        data = FlatPNG(array).whole(palette)
     else:
         buffer = io.BytesIO()
         Image.fromarray(np.ascontiguousarray(array)).save(buffer, format="PNG")
@@ -109,21 +109,38 @@ def write_png(path: str | Path, array: np.ndarray, palette: np.ndarray | None = 
     write_bytes(path, data)
 
 
-def _flat_png(array: np.ndarray, palette: np.ndarray | None = None) -> bytes:
-    """The bytes of a PNG of (H, W) uint8 whose rows are stored unfiltered, as fits masks: filters take Pillow half of its time,
-    and make no mask smaller."""
-    height, width = array.shape
-    rows = np.zeros((height, 1 + width), np.uint8)  # 0: no filter
-    rows[:, 1:] = array
-    colour = 0 if palette is None else 3
-    chunks = [(b"IHDR", struct.pack(">2I5B", width, height, 8, colour, 0, 0, 0))]
-    if palette is not None:
-        chunks.append((b"PLTE", np.asarray(palette, np.uint8).tobytes()))
-    chunks += [(b"IDAT", _deflated(rows.data)), (b"IEND", b"")]
-    parts = [
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
-    ]
-    return PNG + b"".join(parts)
+class FlatPNG:
+    """The bytes of PNG files of (H, W) uint8 whose rows are stored unfiltered, as fits masks: filters take Pillow half of its
+    time, and make no mask smaller."""
+
+    def __init__(self, array: np.ndarray):
+        self._rows = np.zeros(
+            (array.shape[0], array.shape[1] + 1), np.uint8
+        )  # each begins with the number of its filter
+        self._rows[:, 1:] = array
+
+    def whole(self, palette: np.ndarray | None = None) -> bytes:
+        """The array as it is. palette: (N, 3) uint8 colours of its values."""
+        return self._file(self._rows, palette)
+
+    def only(self, value: int) -> bytes:
+        """255 where the array has a value above 0, and 0 elsewhere."""
+        there = (self._rows == value).view(np.uint8)
+        np.multiply(there, np.uint8(255), out=there)
+        return self._file(there, None)
+
+    def _file(self, rows: np.ndarray, palette: np.ndarray | None) -> bytes:
+        height, width = rows.shape
+        colour = 0 if palette is None else 3
+        chunks = [(b"IHDR", struct.pack(">2I5B", width - 1, height, 8, colour, 0, 0, 0))]
+        if palette is not None:
+            chunks.append((b"PLTE", np.asarray(palette, np.uint8).tobytes()))
+        chunks += [(b"IDAT", _deflated(rows.data)), (b"IEND", b"")]
+        parts = [
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+            for kind, data in chunks
+        ]
+        return PNG + b"".join(parts)
 
 
 def _deflated(rows: memoryview) -> bytes:

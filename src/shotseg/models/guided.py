@@ -137,7 +137,7 @@ class Guided(Hosted):
             for cue in (*contrasts, linear, linear_middle, border, border_deep)
         ]
         first = torch.stack([w * cue for w, cue in zip(matching.WEIGHTS.values(), scaled)]).sum(0) - matching.LEVEL
-        own = matching.own_evidence(first, tokens)
+        own = matching.own_evidence(first[:, None], tokens)[:, 0]
         evidence = 0.3 * first + 0.7 * own
         steps = [torch.tanh(x / 3) for x in (first, own, evidence)]
         plain = [linear, linear_middle, *like, 4 * contrasts[0], *like_deep, 4 * contrasts[1], border, border_deep]
