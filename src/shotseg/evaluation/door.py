@@ -100,10 +100,10 @@ def evaluate(
     own = subject.names(method, encoder, checkpoint)[0]
     if own not in models.SEMANTIC:
         return kept(*_few_shot(asked), asked.out)
-    if checkpoint is None or asked.root is None:
-        raise UsageError(
-            f"--method {own}: it knows only the classes of its training; give --checkpoint, and its data set"
-        )
+    if checkpoint is None:
+        raise UsageError(f"--method {own}: it knows only the classes of its training; give --checkpoint")
+    if asked.root is None:
+        raise UsageError(f"{checkpoint}: a semantic model; give its data set by name and --root, not open")
     options.refuse(given, set(given) - options.SEMANTIC, "the checkpoint of a semantic model")
     from shotseg.evaluation import semantic_run  # it takes long to import
 
