@@ -26,7 +26,7 @@ from shotseg.priors.guided_filter import along_edges
 from shotseg.priors.objectness import border_contrast
 
 BEST = 5  # cosines that a contrast averages
-STEPS = 20  # of conjugate gradients
+STEPS = 16  # of conjugate gradients
 # Weights of the cues and the level that divides object from background: a logistic regression on folds 1 and 2 of
 # pascal_coseg15, rounded; fold 0 shows none of their classes (docs/matching.md).
 WEIGHTS = {
