@@ -32,7 +32,7 @@ def measure(count: int, settings: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, progress("photos of 12 megapixels", count + 3) as advance:
         photos = [Path(folder, f"{i:04d}.jpg") for i in range(count)]
         for i, photo in enumerate(photos):
-            _write(paths[i % len(paths)], photo, seed=i)
+            write_photo(paths[i % len(paths)], photo, seed=i)
             advance()
         parts: list[tuple[Any, ...]] = [(_encoded,), *((_segmented, classes) for classes in CLASSES)]
         for work, *how in parts:
@@ -60,7 +60,8 @@ def show(numbers: dict[str, Any]) -> None:
     )
 
 
-def _write(source: Path, path: Path, seed: int) -> None:
+def write_photo(source: Path, path: Path, seed: int) -> None:
+    """A photo enlarged to 12 megapixels, with grain."""
     with Image.open(source) as photo:
         scaled = np.asarray(photo.convert("RGB").resize(SIDES, Image.Resampling.BICUBIC), np.float32)
     grain = np.random.default_rng(seed).standard_normal((*scaled.shape[:2], 1), np.float32) * GRAIN
