@@ -121,9 +121,8 @@ def _photo(path: Path, file: str, regions: list[dict], classes: list[str], photo
         value = region.get("value") or {}
         if not names or not (DRAWN & value.keys()):
             lost += 1
-            note(
-                f"{path}: {_what(region)}{'' if names else ' without a class'} of {file} is left out; draw a brush, a polygon or a bitmask with a class"
-            )
+            what = _what(region) if names else f"{_what(region)} without a class"
+            note(f"{path}: {what} of {file} is left out; draw a brush, a polygon or a bitmask with a class")
             continue
         frame = frame or size(region.get("original_height"), region.get("original_width"))
         shapes += [Shape(classes.index(name) + 1, partial(draw, value)) for name in names]
