@@ -359,3 +359,16 @@ def test_a_shape_of_label_studio_that_is_no_mask_is_named_as_what_it_is(tmp_path
     with pytest.warns(InputWarning, match=f"export.json: {named} is left out; draw"):
         (found,) = read("labelstudio", tmp_path / "export.json")[1]
     assert (found.labels > 0).any()
+
+
+def test_a_place_or_a_name_that_cannot_be_written_is_one_line_before_the_work(tmp_path, capsys):
+    photos(instances(tmp_path / "coco", [{"segmentation": SQUARE}]), "a.jpg")
+    (tmp_path / "file").touch()
+    assert main(["convert", str(tmp_path / "coco"), "--to", "coco", "--out", str(tmp_path / "file/out")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+    long = "x" * 251 + ".jpg"
+    image = {"id": 1, "file_name": long, "height": 60, "width": 80}
+    photos(instances(tmp_path / "long", [{"segmentation": SQUARE}], [image]), long)
+    command = ["convert", str(tmp_path / "long"), "--out", str(tmp_path / "out"), "--to"]
+    assert main([*command, "labelme"]) == 2 and "its name is too long" in capsys.readouterr().err
+    assert main([*command, "yolo"]) == 0
