@@ -156,3 +156,22 @@ def test_a_photo_is_found_in_another_letter_case_where_it_is_the_only_one(named,
         pytest.raises(ShotsegError, match="none of its photos"),
     ):
         open_folder(tmp_path)
+
+
+def test_entries_of_coco_that_are_no_objects_are_named_and_the_rest_is_read(tmp_path, recwarn):
+    photos(instances(tmp_path, [{"segmentation": SQUARE}]), "a.jpg")
+    path = tmp_path / "instances.json"
+    content = json.loads(path.read_text())
+    path.write_text(
+        json.dumps({**content, "images": [None, *content["images"]], "annotations": [*content["annotations"], 5]})
+    )
+    assert (labels_of("coco", path)["a"] == 1).any()
+    said = [str(each.message) for each in recwarn]
+    assert any("1 of its images are no objects" in line for line in said) and any("its annotations" in x for x in said)
+
+
+def test_the_query_of_a_photo_s_address_is_no_part_of_its_name(tmp_path):
+    image = {"id": 1, "file_name": "https://example.org/x/my%20a.jpg?token=1", "height": 60, "width": 80}
+    photos(instances(tmp_path, [{"segmentation": SQUARE}], [image]), "my a.jpg")
+    (found,) = read("coco", tmp_path)[1]
+    assert found.file == "my a.jpg" and found.photo == tmp_path / "my a.jpg"

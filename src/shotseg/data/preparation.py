@@ -68,7 +68,8 @@ def prepare(
         plan = planner(name)({**found, "format": format}, facts)
         _check_share(plan.left_out, plan.records or len(plan.sources) + len(plan.left_out), root)
         if not plan.sources:
-            raise InputError(f"{root}: the files of {name} hold no annotated photo; unpack the official archives again")
+            mend = "add a mask for each photo" if name == "folder" else "unpack the official archives again"
+            raise InputError(f"{root}: the files of {name} hold no annotated photo; {mend}")
         root = _above(place_of(root), plan.sources) if name == "folder" else root
         photos, left_out = _convert(plan, root, folder, workers, progress)
     return _finish(name, facts, plan, root, folder, photos, left_out, archives)
