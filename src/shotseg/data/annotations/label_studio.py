@@ -109,6 +109,10 @@ def read(path: Path, images: Path | None = None) -> Annotations:
             photos.append(_photo(file, named, regions, classes, photo))
         except (InputError, *BROKEN) as error:
             note(str(error) if isinstance(error, InputError) else f"{file}: {address[:80]!r} left out ({error})")
+    if unknown := photos.count(None):
+        note(
+            f"{path}: {unknown} tasks without a region, whose photos are not found, left out; put them beside the file"
+        )
     return Annotations(
         classes, [photo for photo in photos if photo is not None], len(broken) + len(tasks) - len(photos)
     )
