@@ -1,6 +1,7 @@
 """Photos much larger than the working size: what is decoded, decided and written is no larger than it must be, and the same."""
 
 import io
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -119,3 +120,17 @@ def test_png_files_are_written_without_the_fast_packer_too(tmp_path, monkeypatch
     mask = (RNG.random((20, 30)) > 0.5).astype(np.uint8) * 255
     write_png(tmp_path / "mask.png", mask)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "mask.png")), mask)
+
+
+def test_the_masks_of_two_hundred_classes_are_never_all_in_memory():
+    names = tuple(f"class {i}" for i in range(200))
+    scores = torch.from_numpy(RNG.normal(size=(201, 15, 20)).astype(np.float32))
+    found = Decided(opened((900, 1200)), names, scores, dict.fromkeys(names, 1.0))
+    areas = found.areas
+    tracemalloc.start()
+    shown = {name: int(mask.sum()) for name, mask in found.masks.items()}
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * 900 * 1200  # all of them take 200 bytes a pixel
+    assert shown == {name: round(area * 900 * 1200) for name, area in areas.items()}
+    assert len(repr(found.masks)) < 4000 and "class 7" in repr(found.masks)

@@ -3,12 +3,14 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 
-from annotated import SQUARE, instances, labels_of, photos, written
+from annotated import SQUARE, instances, labelme_file, labels_of, photos, two, written
 from shotseg.cli import main
 from shotseg.data.annotations import detect, read
 from shotseg.data.annotations.opened import open_folder
+from shotseg.data.images import write_png
 from shotseg.errors import InputError, LeftOutWarning, ShotsegError
 
 
@@ -156,3 +158,53 @@ def test_a_photo_is_found_in_another_letter_case_where_it_is_the_only_one(named,
         pytest.raises(ShotsegError, match="none of its photos"),
     ):
         open_folder(tmp_path)
+
+
+def test_entries_of_coco_that_are_no_objects_are_named_and_the_rest_is_read(tmp_path, recwarn):
+    photos(instances(tmp_path, [{"segmentation": SQUARE}]), "a.jpg")
+    path = tmp_path / "instances.json"
+    content = json.loads(path.read_text())
+    path.write_text(
+        json.dumps({**content, "images": [None, *content["images"]], "annotations": [*content["annotations"], 5]})
+    )
+    assert (labels_of("coco", path)["a"] == 1).any()
+    said = [str(each.message) for each in recwarn]
+    assert any("1 of its images are no objects" in line for line in said) and any("its annotations" in x for x in said)
+
+
+def test_the_query_of_a_photo_s_address_is_no_part_of_its_name(tmp_path):
+    image = {"id": 1, "file_name": "https://example.org/x/my%20a.jpg?token=1", "height": 60, "width": 80}
+    photos(instances(tmp_path, [{"segmentation": SQUARE}], [image]), "my a.jpg")
+    (found,) = read("coco", tmp_path)[1]
+    assert found.file == "my a.jpg" and found.photo == tmp_path / "my a.jpg"
+
+
+def test_shapes_of_labelme_without_a_label_are_named(tmp_path, recwarn):
+    photos(tmp_path, "a.jpg")
+    drawn = {"points": [[1, 1], [30, 1], [30, 30]], "shape_type": "polygon"}
+    labelme_file(
+        tmp_path / "a.json", drawn, {**drawn, "label": None}, {**drawn, "label": " "}, {**drawn, "label": "cat"}
+    )
+    classes, found = read("labelme", tmp_path)
+    assert classes == ["cat"] and [(result.labels > 0).any() for result in found] == [True]
+    assert any("a.json: a polygon left out, it has no label" in str(each.message) for each in recwarn)
+
+
+def test_two_photos_of_one_content_in_a_class_are_two(tmp_path, capsys):
+    for name, mask in (("a", two() == 1), ("b", two() == 2)):
+        photos(tmp_path / "in/images/cat", f"{name}.png")
+        write_png(tmp_path / f"in/masks/cat/{name}.png", np.uint8(mask))
+    found = {result.file: result.labels > 0 for result in read("mask", tmp_path / "in")[1]}
+    assert [mask.sum() for mask in found.values()] == [(two() == 1).sum(), (two() == 2).sum()]
+
+
+def test_tasks_of_which_nothing_is_known_are_counted(tmp_path, recwarn):
+    photos(tmp_path, "a.jpg")
+    drawn = {"value": {"points": [[1, 1], [50, 1], [50, 50]], "polygonlabels": ["dog"]}}
+    tasks = [
+        {"data": {"image": name}, "annotations": [{"result": regions}]}
+        for name, regions in (("a.jpg", [drawn]), ("b.jpg", []))
+    ]
+    (tmp_path / "export.json").write_text(json.dumps(tasks))
+    assert len(list(read("labelstudio", tmp_path)[1])) == 1
+    assert any("1 tasks without a region" in str(each.message) for each in recwarn)

@@ -137,6 +137,7 @@ SLIPS = [
     (["--support", "nosuch", "--query", "a.jpg"], "--support nosuch: no such file or folder"),
     (["--support", "nosuch.safetensors", "--query", "a.jpg"], "--support nosuch.safetensors: no such file or folder"),
     (["--support", ".", "--query", "a.jpg", "b.jpg"], "b.jpg is one value too many; put a pattern in quotes"),
+    (["--support", ".", "--query", "a.jpg", "--query=b.jpg"], "--query is given twice"),
     (["--support", ".", "--query", "a.jpg", "b.jpg", "c d.jpg"], "put a pattern in quotes"),
     (["--support", ".", "--query", "a.jpg", "--checkpoint", "no.safetensors"], "--checkpoint no.safetensors: no such"),
 ]

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -51,6 +52,29 @@ def test_datumaro_writes_what_we_read_and_reads_what_we_write(format, theirs, tm
     (result,) = results
     for number, name in enumerate(names, start=1):
         np.testing.assert_array_equal(result.labels == classes.index(name) + 1, labels == number)
+
+
+def test_cvat_s_own_package_reads_our_masks_and_we_read_its(tmp_path):
+    masks = pytest.importorskip("cvat_sdk.masks", reason="cvat-sdk is not installed")
+    write("cvat", tmp_path / "ours", [Labelled("a.jpg", two())], CLASSES)
+    tree = ElementTree.parse(tmp_path / "ours/annotations.xml")
+    drawn = np.zeros_like(two())
+    for mask in tree.iter("mask"):
+        left, top, width, height = (int(mask.attrib[side]) for side in ("left", "top", "width", "height"))
+        encoded = [int(run) for run in mask.attrib["rle"].split(",")] + [left, top, left + width - 1, top + height - 1]
+        found = masks.decode_mask(encoded, image_width=80, image_height=60)
+        assert masks.encode_mask(found) == encoded
+        drawn[found] = CLASSES.index(mask.attrib["label"]) + 1
+    np.testing.assert_array_equal(drawn, two())
+    (image,) = tree.iter("image")
+    image[:] = []
+    for label, name in enumerate(CLASSES, start=1):
+        *runs, left, top, right, bottom = masks.encode_mask(two() == label)
+        box = {"left": left, "top": top, "width": right - left + 1, "height": bottom - top + 1}
+        place = {side: str(value) for side, value in box.items()}
+        ElementTree.SubElement(image, "mask", label=name, rle=", ".join(map(str, runs)), z_order="0", **place)
+    tree.write(tmp_path / "annotations.xml")
+    np.testing.assert_array_equal(labels_of("cvat", tmp_path / "annotations.xml")["a"], two())
 
 
 def test_label_studio_s_converter_reads_our_tasks(tmp_path):

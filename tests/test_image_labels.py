@@ -39,9 +39,24 @@ def test_a_header_of_any_common_form_is_no_photo(photos, tmp_path, header):
 def test_an_unknown_header_is_an_error_that_lists_the_known(photos, tmp_path):
     for content in ("foo,bar\na.jpg,red\n", "Bild;Klasse\na.jpg;red\n", "image,colour\na.jpg,red\n"):
         (tmp_path / "labels.csv").write_text(content)
-        with pytest.raises(UsageError, match=r"labels\.csv.*classname") as caught:
+        with pytest.raises(UsageError, match=r"labels\.csv.*class, label, category") as caught:
             image_labels.read(tmp_path / "labels.csv", photos)
         assert "\n" not in str(caught.value)
+
+
+def test_a_header_stays_one_where_a_photo_is_called_like_it(photos, tmp_path):
+    Image.new("RGB", (9, 9)).save(photos / "Image.jpg")
+    (tmp_path / "labels.csv").write_text("image,label\na.jpg,red\nimage.jpg,green\n")
+    assert image_labels.read(tmp_path / "labels.csv", photos).photos == {"a.jpg": (1,), "Image.jpg": (0,)}
+    (tmp_path / "labels.csv").write_text("image,breed\na.jpg,red\n")
+    with pytest.raises(UsageError, match="class, label"):
+        image_labels.read(tmp_path / "labels.csv", photos)
+
+
+def test_text_of_16_bits_without_its_mark_says_how_to_save_it(photos, tmp_path):
+    (tmp_path / "labels.csv").write_bytes("image,label\na.jpg,red\n".encode("utf-16-le"))
+    with pytest.raises(UsageError, match="save it as UTF-8"):
+        image_labels.read(tmp_path / "labels.csv", photos)
 
 
 def test_numbers_of_classes_are_their_names_where_there_are_no_others(photos, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 import tifffile
 import torch
 from PIL import Image, ImageDraw
+from scipy.spatial import cKDTree
 
 import golden
 from shotseg.data.images import read_mask, read_pair, write_png
@@ -159,6 +160,28 @@ def test_hundreds_of_small_objects_that_touch_are_the_class(read, side, order):
     if order == "mixed":
         ids = np.r_[0, np.random.default_rng(0).permutation(ids.max()) + 1][ids]
     np.testing.assert_array_equal(read(png(ids.astype(np.uint16))), known)
+
+
+@pytest.mark.parametrize(("objects_", "gaps"), [(2000, 1), (2000, 3), (5000, 1.01), (5000, 9)])
+@pytest.mark.parametrize("order", ["rows", "mixed"])
+def test_thousands_of_uneven_objects_that_touch_are_the_class_with_gaps_in_their_ids(read, objects_, gaps, order):
+    rng = np.random.default_rng(0)
+    centres = rng.random((objects_, 2)) * [400, 600]
+    if order == "rows":
+        centres = centres[np.lexsort((centres[:, 1], centres[:, 0] // 8))]
+    y, x = np.mgrid[:400, :600]
+    nearest = cKDTree(centres).query(np.stack([y, x], axis=-1).reshape(-1, 2))[1].reshape(y.shape)
+    ids = np.sort(rng.choice(int(objects_ * gaps), objects_, replace=False)) + 1
+    known = ((y - 200) / 180) ** 2 + ((x - 300) / 270) ** 2 < 1
+    np.testing.assert_array_equal(read(png(np.where(known, ids[nearest], 0).astype(np.uint16))), known)
+
+
+@pytest.mark.parametrize("top", [1000, 30000, 60000])
+def test_a_wide_slope_along_a_straight_edge_is_cut_at_half(read, top):
+    y, x = np.mgrid[:400, :600]
+    for edge in (x - 300, x + y - 500, np.maximum(abs(y - 200) - 100, abs(x - 300) - 200)):
+        values = (top / (1 + np.exp(edge / 20))).round().astype(np.uint16)
+        np.testing.assert_array_equal(read(png(values)), values >= values.max() / 2)
 
 
 def test_a_slope_of_a_thousand_shades_is_cut_at_half(read):

@@ -13,7 +13,7 @@ from annotated import CLASSES, SQUARE, Blobs, instances, labelme_file, labels_of
 from shotseg.cli import main
 from shotseg.data.annotations import FORMATS, Labelled, coco, detect, read, write
 from shotseg.data.annotations.opened import open_folder
-from shotseg.errors import InputError, ShotsegError, UsageError
+from shotseg.errors import InputError, InputWarning, ShotsegError, UsageError
 
 # COCO.
 
@@ -338,3 +338,37 @@ def test_class_names_survive_or_are_refused_before_anything_is_written(format, n
     again, (result,) = read(format, tmp_path / "out")
     assert again == classes
     assert ((result.labels == 2) != (two() == 2)).sum() < 15
+
+
+@pytest.mark.parametrize(
+    ("region", "named"),
+    [
+        ({"type": "rectanglelabels", "value": {"x": 1, "rectanglelabels": ["cat"]}}, "rectangle of a.jpg"),
+        ({"type": "rectangle", "value": {"x": 1}}, "rectangle without a class of a.jpg"),
+        ({"type": "ellipselabels", "value": {"x": 1, "ellipselabels": ["cat"]}}, "ellipse of a.jpg"),
+        ({"type": "polygon", "value": {"points": [[1, 1], [9, 1], [9, 9]]}}, "polygon without a class of a.jpg"),
+        ({"type": "labels", "value": {"x": 1, "labels": ["cat"]}}, "region of a.jpg"),
+        ({"value": {"x": 1, "keypointlabels": ["cat"]}}, "keypoint of a.jpg"),
+    ],
+)
+def test_a_shape_of_label_studio_that_is_no_mask_is_named_as_what_it_is(tmp_path, region, named):
+    photos(tmp_path, "a.jpg")
+    brush = {"type": "polygonlabels", "value": {"points": [[1, 1], [50, 1], [50, 50]], "polygonlabels": ["dog"]}}
+    task = {"data": {"image": "/data/upload/1/a.jpg"}, "annotations": [{"result": [region, brush]}]}
+    (tmp_path / "export.json").write_text(json.dumps([task]))
+    with pytest.warns(InputWarning, match=f"export.json: {named} is left out; draw"):
+        (found,) = read("labelstudio", tmp_path / "export.json")[1]
+    assert (found.labels > 0).any()
+
+
+def test_a_place_or_a_name_that_cannot_be_written_is_one_line_before_the_work(tmp_path, capsys):
+    photos(instances(tmp_path / "coco", [{"segmentation": SQUARE}]), "a.jpg")
+    (tmp_path / "file").touch()
+    assert main(["convert", str(tmp_path / "coco"), "--to", "coco", "--out", str(tmp_path / "file/out")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+    long = "x" * 251 + ".jpg"
+    image = {"id": 1, "file_name": long, "height": 60, "width": 80}
+    photos(instances(tmp_path / "long", [{"segmentation": SQUARE}], [image]), long)
+    command = ["convert", str(tmp_path / "long"), "--out", str(tmp_path / "out"), "--to"]
+    assert main([*command, "labelme"]) == 2 and "its name is too long" in capsys.readouterr().err
+    assert main([*command, "yolo"]) == 0

@@ -79,6 +79,16 @@ def test_twelve_bits_times_sixteen_is_the_8_bit_photo(read):
     assert_near(read(png(GREY.astype("u2") * 4), "a.png"), RGB_OF_GREY)
 
 
+def test_a_dull_photo_keeps_its_greys_in_every_container(read):
+    dull = 90 + GREY // 5
+    for factor in (4, 16, 64, 256, 257):
+        assert_near(read(png(dull.astype("u2") * factor), "a.png"), np.repeat(dull[..., None], 3, 2))
+    for dtype in ("f2", "f4", "f8"):
+        assert_near(read(tif((dull / 255).astype(dtype)), "a.tif"), np.repeat(dull[..., None], 3, 2))
+    heat = (dull.astype("u2") * 7 + 29000).astype("u2")  # not 8 bits: its own range
+    assert read(png(heat), "a.png").min() == 0 and read(png(heat), "a.png").max() == 255
+
+
 @pytest.mark.parametrize("dtype", ["u4", "i4", "i8", "u8", "f2", "f4", "f8"])
 def test_other_number_types_are_the_8_bit_photo(read, dtype):
     assert_near(read(tif(GREY.astype(dtype)), "a.tif"), RGB_OF_GREY)

@@ -204,7 +204,8 @@ def test_a_kept_photo_takes_half_of_its_features_and_a_stand_in_for_its_pixels(s
     assert (tmp_path / "photo.safetensors").stat().st_size < 2 * floats + encoded.resized.numel() + 8192
     alone = Encoded.load(tmp_path / "photo.safetensors")
     assert torch.equal(alone.resized, encoded.resized)
-    assert alone.image.shape == query.shape and np.abs(alone.image.astype(int) - query).mean() < 20
+    stand_in = alone.photo.whole()
+    assert stand_in.shape == query.shape and np.abs(stand_in.astype(int) - query).mean() < 20
     assert np.array_equal(
         seg.decide(alone).labels, seg.decide(Encoded.load(tmp_path / "photo.safetensors", query)).labels
     )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from annotated import CLASSES, CLOSE, FORMATS, photos, two, written
+from annotated import CLASSES, CLOSE, FORMATS, SQUARE, instances, photos, two, written
 from shotseg.cli import main
 from shotseg.data import load
 from shotseg.data.annotations.opened import open_folder
@@ -37,3 +37,29 @@ def test_two_formats_ask_which_and_from_says_it(tmp_path, capsys):
     assert main([*command, "--from", "coco"]) == 0
     assert main(["prepare", "isic", "--root", str(root), "--from", "coco"]) == 2
     assert "--from changes nothing" in capsys.readouterr().err
+
+
+def test_a_single_annotation_file_is_prepared_with_photos_outside_its_folder_too(tmp_path, monkeypatch, capsys):
+    from shotseg.data.manifest import Manifest, ManifestDataset
+
+    root = instances(tmp_path / "set/annotations", [{"segmentation": SQUARE}])
+    photos(tmp_path / "set/images", "a.jpg")
+    monkeypatch.chdir(tmp_path)
+    assert main(["prepare", "folder", "--root", "set/annotations/instances.json"]) == 0
+    folder = tmp_path / "set/annotations/shotseg/folder"
+    prepared = ManifestDataset(Manifest.read(folder), split="test")
+    assert prepared.classes == ["cat"] and prepared.items[0].image_path.is_file()
+    assert (prepared.sample(0).mask == 1).sum() > 300
+    assert main(["prepare", "isic", "--root", str(root / "instances.json")]) == 2
+    assert "a file; give the folder" in capsys.readouterr().err
+
+
+def test_photos_that_a_yolo_file_names_elsewhere_are_prepared(tmp_path, capsys):
+    root = written(tmp_path, "yolo")
+    (tmp_path / "far").mkdir()
+    table = (root / "data.yaml").read_text().splitlines()
+    rest = [line for line in table if not line.startswith("path:")]
+    (tmp_path / "far/data.yaml").write_text("\n".join([f"path: {root}", *rest]))
+    assert main(["prepare", "folder", "--root", str(tmp_path / "far"), "--out", str(tmp_path / "out")]) == 0, (
+        capsys.readouterr().err
+    )

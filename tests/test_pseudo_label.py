@@ -347,10 +347,8 @@ def test_a_photo_of_a_large_folder_is_never_kept(photos, tmp_path, monkeypatch):
         os.link(photos / "a.jpg", many / f"{i:03d}.jpg")
     (tmp_path / "labels.csv").write_text("".join(f"{i:03d}.jpg,red\n" for i in range(60)))
     alive, most = set(), []
-    read_image, write = engines.files.read_image, engines.write
-    monkeypatch.setattr(
-        engines.files, "read_image", lambda p, *how: alive.add(str(p)) or most.append(len(alive)) or read_image(p)
-    )
+    seen, write = engines.seen, engines.write
+    monkeypatch.setattr(engines, "seen", lambda p: alive.add(p.path) or most.append(len(alive)) or seen(p))
     monkeypatch.setattr(engines, "write", lambda out, step: (write(out, step), alive.discard(step.photo.path))[0])
     assert label(many, tmp_path / "labels.csv", tmp_path / "out") == 0
     assert max(most) <= engines.READ_AHEAD + engines.WRITE_BEHIND + 1

@@ -47,10 +47,10 @@ class Result:
             surest = {name: float(soft.max()) for name, soft in self.probabilities.items()}
             object.__setattr__(self, "present", surest)
 
-    @cached_property
-    def masks(self) -> dict[str, np.ndarray]:
-        """Class name -> (H, W) bool; no pixel belongs to two classes."""
-        return {name: self.labels == i + 1 for i, name in enumerate(self.classes)}
+    @property
+    def masks(self) -> Mapping[str, np.ndarray]:
+        """Class name -> (H, W) bool, made each time it is asked for; no pixel belongs to two classes."""
+        return _Made(self.classes, lambda name: self.labels == self.classes.index(name) + 1)
 
     @cached_property
     def areas(self) -> dict[str, float]:
@@ -213,6 +213,11 @@ class Decided(Result):
         return Result(image, self.classes, winners(self._scores).numpy(), shares, present=self.present)
 
     @cached_property
+    def areas(self) -> dict[str, float]:  # type: ignore[override]
+        pixels = Image.fromarray(self.labels).histogram()
+        return {name: pixels[i] / self.labels.size for i, name in enumerate(self.classes, 1)}
+
+    @cached_property
     def confidences(self) -> dict[str, float]:  # type: ignore[override]
         """As of :class:`Result`, at the size of the decision."""
         return self.preview.confidences
@@ -234,6 +239,9 @@ class _Made(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self._names)
+
+    def __repr__(self) -> str:
+        return f"<an array for each of {', '.join(self._names)}>"
 
 
 def larger(level: np.ndarray, size: tuple[int, int], rows: slice = ALL, columns: slice = ALL) -> np.ndarray:

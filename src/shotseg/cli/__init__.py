@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run ``shotseg argv...`` and give its exit code; whatever goes wrong is one line on stderr."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     verb = None
+    warnings.filterwarnings("ignore", module="PIL")  # which names no file; damage that harms no pixel is passed over
     warnings.formatwarning = lambda message, *_: f"shotseg: {message}\n"
     try:
         if not arguments or arguments[0] in ("-h", "--help", "help"):

@@ -50,12 +50,14 @@ class Convert:
         if self.images is not None and not self.images.is_dir():
             raise UsageError(f"--images {self.images}: no such folder; give the folder of the photos")
         from shotseg.data.annotations import detect, index, names, write
+        from shotseg.data.writable import check_out
 
         format = detect(self.source) if self.reading.source == "auto" else self.reading.source
         if self.out.resolve() == self.source.resolve():
             raise UsageError(f"--out {self.out}: is the folder that is read; choose another")
         found = index(format, self.source, self.images, self.reading.page)
         names.check(self.to, found.classes, [photo.file for photo in found.photos])
+        check_out(self.out, folder=True)
         done = [0]
 
         def counted(results: Iterator[Labelled]) -> Iterator[Labelled]:

@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import io
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +23,9 @@ def parse(verb: type[Verb], arguments: Sequence[str], program: str, default: Any
 
     default: gives the fields that the arguments leave out. As its flags may be on or off, both --x and --no-x are known then.
     """
+    flags = Counter(word.partition("=")[0].replace("_", "-") for word in arguments if word.startswith("--"))
+    if twice := [flag for flag, times in flags.items() if times > 1]:
+        raise UsageError(f"{twice[0]} is given twice, of which one would be lost; give it once; see {program} --help")
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):

@@ -31,7 +31,7 @@ class Prepare:
     dataset: Annotated[str, tyro.conf.Positional]
     """pascal5i, coco20i, fss1000, lvis92i, coco_stuff10k, ade20k150, isic, chest_xray, deepglobe, suim or folder."""
     root: Path
-    """The folder with the archives; of folder your own: class folders, or annotations of another tool with their photos."""
+    """The folder with the archives; of folder your own: class folders, or a folder or file of annotations with their photos."""
     out: Path | None = None
     """Where the manifest and masks go (default: ROOT/shotseg/DATASET)."""
     download: bool = False
@@ -46,7 +46,7 @@ class Prepare:
         """Prepare and print what was found; the exit code is 0."""
         from rich.console import Console
 
-        from shotseg.data.preparation import prepare
+        from shotseg.data.preparation import place_of, prepare
         from shotseg.data.writable import check_out
 
         if self.source != "auto" and self.dataset != "folder":
@@ -55,8 +55,8 @@ class Prepare:
             raise UsageError(f"--workers {self.workers}: give at least 1")
         if self.out is not None:
             check_out(self.out, folder=True)
-        elif self.download or self.root.is_dir():
-            check_out(self.root, folder=True, flag="--root")
+        elif self.download or self.root.exists():
+            check_out(place_of(self.root), folder=True, flag="--root")
         manifest = prepare(self.dataset, self.root, self.out, self.download, self.workers, format=self.source)
         console = Console(soft_wrap=True, highlight=False)
         lists = ", ".join(f"{name} {count}" for name, count in manifest.facts["photos_by_list"].items())

@@ -29,6 +29,7 @@ CLASS = (
     *(f"{one}label" for one in OF_CLASS),
     *("name", "names"),
 )
+KNOWN = f"{', '.join(OF_CLASS)}, also in the plural or with name behind"
 NUMBER = ("classid", "labelid", "categoryid")
 BETWEEN = (";", "|")  # class names in one cell
 YES, NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no", "")
@@ -109,11 +110,11 @@ def _rows(path: Path, photos: Photos) -> list[tuple[int, str, list[str], str]]:
     image = _column(head, IMAGE)
     others = [cell if i != image else "" for i, cell in enumerate(head)]
     named, number = _column(others, CLASS), _column(others, NUMBER)
-    if image is None or photos.find(first[image].strip()):
+    if image is None or photos.is_one(first[image].strip()):
         if not photos.looks_like_one(first[0].strip()):
             raise UsageError(
                 f"{path}: the first row, {', '.join(first)!r}, is neither a photo nor a known header; "
-                f"known are {', '.join(IMAGE)} for the photo and {', '.join(CLASS)} for its classes"
+                f"known are {', '.join(PHOTO)}, also with name, path or id behind, for the photo; {KNOWN}, for its classes"
             )
         return [(line, row[0].strip(), _names(row[1:]), "") for line, row in table]
     width = max(len(row) for _, row in table)
@@ -128,7 +129,7 @@ def _rows(path: Path, photos: Photos) -> list[tuple[int, str, list[str], str]]:
         return [(line, row[image], _names([row[i] for i in same], several), row[at]) for line, row in rows]
     columns = [i for i in range(len(head)) if i != image]
     if not columns or any(row[i].casefold() not in YES + NO for _, row in rows for i in columns):
-        raise UsageError(f"{path}: a header without a column of class names; call it one of {', '.join(CLASS)}")
+        raise UsageError(f"{path}: a header without a column of class names; call it one of {KNOWN}")
     shown = {i: _names([first[i]], ()) for i in columns}
     return [
         (line, row[image], [n for i in columns if row[i].casefold() in YES for n in shown[i]], "") for line, row in rows
@@ -183,6 +184,10 @@ class Photos:
             spellings = [str(PurePosixPath(spelled))]
         return next((found for spelling in spellings if (found := self._by_spelling.get(spelling))), None)
 
+    def is_one(self, image: str) -> bool:
+        """Whether it is the whole name of a file: a header may be the name of a photo without its ending."""
+        return any((base / image).is_file() for base in self.places)
+
     def looks_like_one(self, image: str) -> bool:
         return PurePosixPath(image).suffix.lower() in IMAGE_TYPES or self.find(image) is not None
 
@@ -227,8 +232,11 @@ def _check(image: str, names: Sequence[str], classes: Sequence[str]) -> None:
 def _text(path: Path) -> str:
     try:
         data = read_bytes(path)
-        return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except InputError as error:
         raise UsageError(str(error)) from None
     except UnicodeDecodeError:
-        raise UsageError(f"{path}: not UTF-8 text; save it as UTF-8") from None
+        text = "\0"
+    if "\0" in text:
+        raise UsageError(f"{path}: not UTF-8 text; save it as UTF-8")
+    return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import re
@@ -168,8 +169,13 @@ def write_bytes(path: str | Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise InputError(f"{path}: cannot be written ({reason}); free space or choose another folder") from error
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> InputError:
+    """The one line for a file that a disk does not take."""
+    mend = "shorten it" if error.errno == errno.ENAMETOOLONG else "free space or choose another folder"
+    return InputError(f"{path}: cannot be written ({error.strerror or type(error).__name__}); {mend}")
 
 
 def read_bytes(path: str | Path) -> bytes:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 from scipy import ndimage
+from skimage import measure
 
 from shotseg.data.pixels import WHITES, Pixels, known_values
 from shotseg.data.samples import IGNORE
@@ -185,9 +186,8 @@ def _is_soft(values: np.ndarray, present: np.ndarray, counts: np.ndarray) -> boo
         return True
     between = (values > 0) & (values < top)
     middle = (values >= top / 8) & (values <= top * 7 / 8)
-    counted = top > 255 and top not in WHITES and np.count_nonzero(present) == top  # 1, 2, ... without a gap
-    if counted and flat[middle].mean() >= 1 / 5:
-        return False  # many small objects that touch: their insides are flat, slopes are not
+    if len(present) > 256 and top not in WHITES and _is_cells(values, present, between):
+        return False
     if flat[between].mean() < 1 / 3 and (top in WHITES or len(present) - 1 > ndimage.label(values > 0)[1]):
         return True  # ids have areas, or at least an object each
     # Maps of probability or distance change little from pixel to pixel; ids leap, or lie in areas.
@@ -196,6 +196,18 @@ def _is_soft(values: np.ndarray, present: np.ndarray, counts: np.ndarray) -> boo
     whole = values.astype(np.int64)
     steps = np.concatenate([_steps(whole, between), _steps(whole.T, between.T)])
     return steps.size > 0 and float(np.quantile(steps, 0.75)) <= top / 32
+
+
+def _is_cells(values: np.ndarray, present: np.ndarray, between: np.ndarray) -> bool:
+    """Whether each value is about one area, and neighbours are strangers: objects that touch. Slopes pass every shade."""
+    plain = ndimage.minimum_filter(values, 2) == ndimage.maximum_filter(values, 2)  # squares of 2 x 2; lines have none
+    if ndimage.maximum_filter(plain, 2, origin=-1)[between].mean() < 1 / 2:
+        return False
+    if measure.label(np.where(between, values, 0), connectivity=1).max() > 2 * len(present):
+        return False
+    ranks = np.searchsorted(present, values)
+    steps = np.concatenate([_steps(ranks, between), _steps(ranks.T, between.T)])
+    return bool((steps > 1).mean() >= 1 / 4)
 
 
 def _was_lossy(present: np.ndarray, counts: np.ndarray) -> bool:

@@ -134,7 +134,8 @@ def to_rgb(pixels: Pixels) -> np.ndarray:
 
 
 def shown_range(pixels: Pixels) -> tuple[float, float]:
-    """The values that are black and white: 0 and the next of ``WHITES``, where the photo fills a third of that.
+    """The values that are black and white: 0 and the next of ``WHITES``, where the photo fills a third of that, or holds
+    the values of 8 bits times one number.
 
     Else, as for reflectance, heat or computed tomography, its own lowest and highest. So what the values mean counts, not
     the number type: 12 bits in 16 are 12 bits, and 8 bits as float are 8 bits. Values that stand for no data are left out.
@@ -146,8 +147,20 @@ def shown_range(pixels: Pixels) -> tuple[float, float]:
     if low >= 0 and 1 < high <= 255 and not (values.dtype.kind == "f" and (values % 1).any()):
         return 0, 255
     white = next((white for white in WHITES if high <= white), None)
-    fits = white is not None and low >= 0 and (high - low >= white / 3 or high == low)
-    return (0, white or 1) if fits else (low, high)
+    if white is None or low < 0:
+        return low, high
+    fits = high - low >= white / 3 or high == low or _of_bytes(values, white)
+    return (0, white) if fits else (low, high)
+
+
+def _of_bytes(values: np.ndarray, white: int) -> bool:
+    """Whether values are those of 8 bits in a wider container: whole after division by what takes 255 to ``white``."""
+    if not _is_rich(values):
+        return False
+    if white == 1:
+        scaled = values.astype(np.float64) * 255
+        return bool((np.abs(scaled - scaled.round()) < 1 / 16).all())  # half precision is as coarse as that
+    return any(not (values % step).any() for step in {white // 255, (white + 1) // 256})
 
 
 def known_values(pixels: Pixels) -> np.ndarray:

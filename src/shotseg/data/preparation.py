@@ -46,7 +46,7 @@ def prepare(
 ) -> Manifest:
     """Check and convert a data set; return what was written to ``out`` (default ``root/shotseg/<name>``).
 
-    root:     where the official archives lie, packed or unpacked.
+    root:     where the official archives lie, packed or unpacked; of "folder", your own, or one annotation file.
     download: fetch missing archives from hosts that allow it.      workers: threads that convert masks.
     format:   of "folder", how its masks are stored, as for :func:`shotseg.data.annotations.opened.open_folder`.
     Raises UsageError for a missing archive (which, from where, to where), InputError for a broken one or one of which
@@ -55,20 +55,36 @@ def prepare(
     root = Path(root)
     if name not in PLANS:
         raise UsageError(f"no data set {name!r}; choose one of {', '.join(PLANS)}")
-    if not root.is_dir():
+    if root.is_file() and name != "folder":
+        raise UsageError(f"{root}: a file; give the folder that holds the archives of {name}")
+    if not root.exists():
         if not download:
             raise UsageError(f"{root}: no such folder; make it and put the archives of {name} there, or add --download")
         root.mkdir(parents=True)
-    folder = Path(out) if out else root / "shotseg" / name
+    folder = Path(out) if out else place_of(root) / "shotseg" / name
     facts = spec(name)
     with _progress(quiet) as progress:
         found, archives = gather(facts, root, download, progress)
         plan = planner(name)({**found, "format": format}, facts)
         _check_share(plan.left_out, plan.records or len(plan.sources) + len(plan.left_out), root)
         if not plan.sources:
-            raise InputError(f"{root}: the files of {name} hold no annotated photo; unpack the official archives again")
+            mend = "add a mask for each photo" if name == "folder" else "unpack the official archives again"
+            raise InputError(f"{root}: the files of {name} hold no annotated photo; {mend}")
+        root = _above(place_of(root), plan.sources) if name == "folder" else root
         photos, left_out = _convert(plan, root, folder, workers, progress)
     return _finish(name, facts, plan, root, folder, photos, left_out, archives)
+
+
+def place_of(root: Path) -> Path:
+    """The folder that a data set lies in: of an annotation file, the file's."""
+    return root.parent if root.is_file() else root
+
+
+def _above(root: Path, sources: Sequence[Source]) -> Path:
+    """The folder that all photos lie below: the root itself, or one above where annotations name photos elsewhere."""
+    if all(source.image.is_relative_to(root) for source in sources):
+        return root
+    return Path(os.path.commonpath([root.absolute(), *(source.image.parent.absolute() for source in sources)]))
 
 
 # --- masks ------------------------------------------------------------------------------------------------------------
@@ -196,7 +212,7 @@ def _mask_name(source: Source) -> str:
 
 
 def _relative(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix()
+    return path.absolute().relative_to(root.absolute()).as_posix()
 
 
 # --- manifest ---------------------------------------------------------------------------------------------------------

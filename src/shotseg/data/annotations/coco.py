@@ -107,10 +107,20 @@ def _checked(path: Path) -> tuple[Path, dict[Any, str], list[dict], list[dict]]:
         categories = {category["id"]: str(category["name"]) for category in ordered}
         if len(categories) < len({(category["id"], str(category["name"])) for category in ordered}):
             raise ValueError("two categories of one id")
-        annotations, images = list(content["annotations"]), list(content["images"])
-        return path, categories, [dict(a) for a in annotations], [dict(i) for i in images]
+        return path, categories, _objects(content, "annotations", path), _objects(content, "images", path)
     except BROKEN as error:
         raise malformed(path, error, "COCO instances") from error
+
+
+def _objects(content: dict, key: str, path: Path) -> list[dict]:
+    """The objects of a list; what is none, as null, is named."""
+    listed = list(content[key])
+    found = [each for each in listed if isinstance(each, dict)]
+    if listed and not found:
+        raise ValueError(f"no object in its {key}")
+    if len(found) < len(listed):
+        note(f"{path}: {len(listed) - len(found)} of its {key} are no objects, left out")
+    return found
 
 
 def _photos(

@@ -38,7 +38,16 @@ from shotseg.errors import InputError
 
 LOCAL = "/data/local-files/?d="
 UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the name of an uploaded photo
-KINDS = ("brushlabels", "polygonlabels", "bitmasklabels", "labels")
+KINDS = (
+    "brushlabels",
+    "polygonlabels",
+    "bitmasklabels",
+    "labels",
+    "rectanglelabels",
+    "ellipselabels",
+    "keypointlabels",
+)
+DRAWN = {"rle", "points", "imageDataURL"}  # shapes that have an area of their own
 WORD = 8  # bits of a value
 LENGTHS = (3, 4, 8, 16)  # bits of a run's length, by size class
 
@@ -100,6 +109,10 @@ def read(path: Path, images: Path | None = None) -> Annotations:
             photos.append(_photo(file, named, regions, classes, photo))
         except (InputError, *BROKEN) as error:
             note(str(error) if isinstance(error, InputError) else f"{file}: {address[:80]!r} left out ({error})")
+    if unknown := photos.count(None):
+        note(
+            f"{path}: {unknown} tasks without a region, whose photos are not found, left out; put them beside the file"
+        )
     return Annotations(
         classes, [photo for photo in photos if photo is not None], len(broken) + len(tasks) - len(photos)
     )
@@ -110,10 +123,10 @@ def _photo(path: Path, file: str, regions: list[dict], classes: list[str], photo
     for region in regions:
         names = _names(region)
         value = region.get("value") or {}
-        if not names or not ({"rle", "points", "imageDataURL"} & value.keys()):
+        if not names or not (DRAWN & value.keys()):
             lost += 1
-            what = region.get("type", "region") if names else "region without a class"
-            note(f"{path}: a {what} of {file} left out; draw a brush, a polygon or a bitmask with a class")
+            what = _what(region) if names else f"{_what(region)} without a class"
+            note(f"{path}: {what} of {file} is left out; draw a brush, a polygon or a bitmask with a class")
             continue
         frame = frame or size(region.get("original_height"), region.get("original_width"))
         shapes += [Shape(classes.index(name) + 1, partial(draw, value)) for name in names]
@@ -170,6 +183,12 @@ def _latest(task: dict) -> list[dict]:
 def _names(region: dict) -> list[str]:
     value = region.get("value") or {}
     return [str(name) for kind in KINDS for name in value.get(kind) or ()]
+
+
+def _what(region: dict) -> str:
+    """A region in words, as "rectangle": by its type, or, in JSON-MIN, by the list of its classes."""
+    kinds = [region.get("type"), *(key for key in region.get("value") or {} if key.endswith("labels"))]
+    return next((word for kind in kinds if (word := str(kind or "").removesuffix("labels"))), "region")
 
 
 def _address(task: dict) -> str:

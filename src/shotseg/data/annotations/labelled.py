@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeVar
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
@@ -141,6 +142,8 @@ def inside(name: Any, source: object) -> str:
     Raises InputError where it leads out of the folder, or is none.
     """
     text = str(name).replace("\\", "/") if name else ""
+    if re.match(r"https?://", text):
+        text = unquote(urlsplit(text).path)
     path = PurePosixPath(text)
     if path.is_absolute() or re.match(r"[A-Za-z]:|[a-z][a-z0-9+.-]+://", text):
         path = PurePosixPath(path.name)

@@ -75,7 +75,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     for reason in broken:
         note(str(reason))
     root = path if path.is_dir() else path.parent
-    used = {str(shape.get("label")) for _, shapes, _ in found for shape in shapes if _is_area(shape)}
+    used = {name for _, shapes, _ in found for shape in shapes if _is_area(shape) and (name := _label(shape))}
     classes = numbered([*_listed(root / LABELS), *sorted(used)])
     finder = Photos(images or root, *([images] if images else []))
     photos = [_photo(root, finder, classes, *entry) for entry in found]
@@ -100,17 +100,25 @@ def _photo(root: Path, finder: Photos, classes: list[str], file: Path, shapes: l
         frame = None
     drawable, lost = [], 0
     for shape in shapes:
-        if _is_area(shape):
-            drawable.append(Shape(classes.index(str(shape.get("label"))) + 1, partial(draw, shape)))
+        name, kind = _label(shape), shape.get("shape_type") or "polygon"
+        if name and _is_area(shape):
+            drawable.append(Shape(classes.index(name) + 1, partial(draw, shape)))
         else:
             lost += 1
-            note(f"{file}: a {shape.get('shape_type')} left out, it has no area; draw a polygon or a mask")
+            why = "it has no area; draw a polygon or a mask" if name else "it has no label; give it one"
+            note(f"{file}: a {kind} left out, {why}")
     return Annotated(inside(relative.as_posix(), file), file, frame, drawable, photo, lost)
 
 
 def _listed(path: Path) -> list[str]:
     lines = read_bytes(path).decode("utf-8-sig", "replace").splitlines() if path.is_file() else []
     return [line for line in lines if line.strip() and line not in NO_CLASS]
+
+
+def _label(shape: dict) -> str:
+    """The class of a shape, "" where it has none."""
+    name = shape.get("label")
+    return "" if name is None or not str(name).strip() else str(name)
 
 
 def _is_area(shape: dict) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -114,17 +115,23 @@ def _pair_values(path: Path) -> np.ndarray:
 
 
 def _class_folders(root: Path) -> Annotations:
-    """A folder of photos by class: the masks that a photo has in each of them; the same content is the same photo."""
+    """A folder of photos by class: the masks that a photo has in each of them.
+
+    The same content is the same photo; twice in one class it is two.
+    """
     dataset = FolderDataset(root, masks=True)
-    shapes: dict[str, list[Shape]] = {}
-    first: dict[str, Item] = {}
+    times: Counter[tuple[str, int]] = Counter()
+    shapes: dict[tuple[str, int], list[Shape]] = {}
+    first: dict[tuple[str, int], Item] = {}
     for item in dataset.items:
-        first.setdefault(item.content, item)
-        shapes.setdefault(item.content, []).append(Shape(item.class_id + 1, partial(_own, item)))
+        times[item.content, item.class_id] += 1
+        photo = item.content, times[item.content, item.class_id]
+        first.setdefault(photo, item)
+        shapes.setdefault(photo, []).append(Shape(item.class_id + 1, partial(_own, item)))
     photos = []
-    for content, item in first.items():
+    for photo, item in first.items():
         file = f"{item.id}{item.image_path.suffix}"
-        photos.append(Annotated(file, item.mask_path or root, None, shapes[content], item.image_path))
+        photos.append(Annotated(file, item.mask_path or root, None, shapes[photo], item.image_path))
     return Annotations(dataset.classes, photos)
 
 

@@ -51,6 +51,13 @@ def check(format: str, classes: Sequence[str], files: Iterable[str] = (), apart:
         raise UsageError(f"class name {twice!r} is there twice; rename one")
     if format in MAPS and len(classes) > MOST:
         raise UsageError(f"{len(classes)} classes, {format} holds {MOST}; choose a format of objects, as coco")
+    files = list(files)
+    if format == "labelme" and (
+        long := [file for file in files if len(f"{PurePosixPath(file).stem}.json".encode()) > 255]
+    ):
+        raise UsageError(
+            f"{long[0]}: its name is too long for a .json of the same name; shorten it, or choose another format"
+        )
     seen: dict[str, str] = {}
     for file in files if format in BY_STEM and not (apart and format in PHOTOS) else ():
         # Compared without case: macOS and Windows cannot keep "A.txt" beside "a.txt".

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from shotseg.data.annotations.labelled import Labelled
-from shotseg.errors import InputError
+from shotseg.data.images import unwritable
 
 
 def placed(results: Iterable[Labelled], folder: Path, how: str, by_stem: bool) -> Iterator[Labelled]:
@@ -38,6 +38,4 @@ def place(photo: Path, path: Path, how: str) -> None:
                 pass
         shutil.copyfile(photo, path)
     except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror}); free space or choose another folder"
-        ) from error
+        raise unwritable(path, error) from error

@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from shotseg.data.images import TEMPORARY
-from shotseg.errors import InputError
+from shotseg.data.images import TEMPORARY, unwritable
 
 
 @contextmanager
@@ -30,8 +29,7 @@ def whole(path: Path) -> Iterator[IO[bytes]]:
             temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise InputError(f"{path}: cannot be written ({reason}); free space or choose another folder") from error
+        raise unwritable(path, error) from error
 
 
 class JsonItems:
