@@ -27,7 +27,7 @@ def episode_times(model: Any, device: torch.device, repeats: int = 5) -> dict[st
     with torch.no_grad():
         parts["two_passes"] = lambda: [model.encoder(x) for x in (episode.query, episode.support[:, 0])]
         query = model.encode(episode.query)
-        masked = getattr(model, "masks_input", False)
+        masked = model.masks_input
         support = model.encode_masked(episode.support, masks) if masked else model.encode(episode.support[:, 0])
         parts["head"] = lambda: model.predict(episode, query, support)
         if hasattr(model, "priors"):

@@ -65,14 +65,14 @@ def must_learn(name: str, alone: bool = False) -> bool:
     """Whether a model must be trained. alone: and has nothing to answer with before, where others have pseudo masks."""
     module, cls = _HOME[name]
     model = getattr(import_module(module), cls)
-    return hasattr(model, "loss") and not (alone and getattr(model, "needs", "masks") == "photos")
+    return hasattr(model, "loss") and not (alone and model.needs == "photos")
 
 
 def warn_untrained(name: str, model: Any) -> bool:
     """Whether a model must learn before its masks mean something; says so. For one that comes from no checkpoint."""
     if not must_learn(name):
         return False
-    names_do = getattr(model, "needs", "masks") == "photos"
+    names_do = model.needs == "photos"
     meanwhile = "until then it answers with pseudo masks" if names_do else "until then its masks mean nothing"
     warnings.warn(f"{name} has learnt nothing yet: give the checkpoint of `shotseg train`; {meanwhile}", stacklevel=3)
     return True

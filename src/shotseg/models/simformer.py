@@ -88,7 +88,7 @@ class SimFormer(MaskFormer):
             )
 
     @property
-    def paired(self) -> bool:
+    def paired(self) -> bool:  # type: ignore[override]
         """Whether a batch must hold pairs of photos, 2i with 2i + 1."""
         return any(self.weights.values())
 

@@ -153,7 +153,6 @@ class TLG(Episodic):
     """
 
     geometry = "squash"
-    masks_input = False
     needs = "photos"
 
     def __init__(

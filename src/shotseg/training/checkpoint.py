@@ -98,7 +98,7 @@ def make_model(
             options["shots"] = recipe.shots
         model = models.load(choice.name, encoder, size=choice.size, **options)
         moves = getattr(getattr(model, "host", model), "encoder_bn", "eval") == "train"  # its batch statistics do
-        model.encoder_learned = moves or getattr(base, "encoder_learned", False)
+        model.encoder_learned = moves or (base is not None and base.encoder_learned)
         if choice.geometry:
             model.geometry = choice.geometry
     return model.to(device)
