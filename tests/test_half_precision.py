@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from shotseg.models.blocks.transport import TransportAttention, sinkhorn
+from shotseg.models.tlg.transport import TransportAttention, sinkhorn
 from shotseg.priors.dino_masks import similarity_masks
 
 HALVES = (torch.bfloat16, torch.float16)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from shotseg.data.samples import Episode
+from shotseg.models.pi_clip import PICLIP
 
 
 def episode_times(model: Any, device: torch.device, repeats: int = 5) -> dict[str, float]:
@@ -30,7 +31,7 @@ def episode_times(model: Any, device: torch.device, repeats: int = 5) -> dict[st
         masked = model.masks_input
         support = model.encode_masked(episode.support, masks) if masked else model.encode(episode.support[:, 0])
         parts["head"] = lambda: model.predict(episode, query, support)
-        if hasattr(model, "priors"):
+        if isinstance(model, PICLIP):
             known = model.encode_support(episode.support, masks, class_names=episode.class_name, masked=support)
             size = query.maps[0].shape[-2:]
 

@@ -23,6 +23,8 @@ class Model(nn.Module):
     masks_input:     supports are masked before the encoder, so their features come from ``encode_masked``, not ``encode``.
     finest:          stride of the finest map that is read; training need not keep finer ones.
     paired:          a training batch must hold pairs of photos, 2i with 2i + 1.
+    learns:          it must be trained before it means something, on ``loss``.
+    encoder_bn:      "eval", or "train": batch statistics of the encoder follow the training images.
     encoder_learned: the encoder changed in training, so that a checkpoint holds it too.
     """
 
@@ -34,6 +36,8 @@ class Model(nn.Module):
     masks_input: bool = False
     finest: int = SHALLOW
     paired: bool = False
+    learns: bool = True
+    encoder_bn: str = "eval"
     encoder_learned: bool = False
 
     def encode(self, images: Tensor) -> Features:
@@ -45,7 +49,11 @@ class FewShot(Model):
     """A model that learns a class from a support: ``model(query, support, images) -> Prediction``.
 
     A support of batch 1 serves every query of a batch; any other batch but the queries' own is a UsageError.
+
+    at_once: ``evidence`` finds several classes at once; where they are many, only the likeliest are asked for.
     """
+
+    at_once: bool = False
 
     def __call__(self, query: Features, support: Support, images: Tensor, **context: Any) -> Prediction:
         return super().__call__(query, self.serving(support, len(query.maps[0])), images, **context)
@@ -74,6 +82,14 @@ class FewShot(Model):
     def merge(self, supports: list[Support]) -> Support:
         """Several supports of one class as one with all their shots."""
         return Support.join(supports)
+
+    def evidence(self, query: Features, supports: Sequence[Support]) -> Tensor:
+        """(M, h, w) log odds of M classes in one photo, as it is; only of a model that finds them ``at_once``."""
+        raise NotImplementedError
+
+    def along_the_edges(self, evidence: Tensor, images: Tensor) -> Tensor:
+        """The log odds (M, h, w) as they are drawn in a photo (1, 3, H, W), of any h and w."""
+        return evidence
 
     def serving(self, support: Support, batch: int) -> Support:
         """The support for ``batch`` queries. Raises UsageError where the batches do not fit."""

@@ -56,6 +56,9 @@ class Matching(FewShot):
     ``edges``.
     """
 
+    learns = False
+    at_once = True
+
     def __init__(
         self,
         encoder: Encoder,

@@ -90,6 +90,10 @@ class Hosted(Episodic):
     def masks_input(self) -> bool:  # type: ignore[override]
         return self.host.masks_input
 
+    @property
+    def encoder_bn(self) -> str:  # type: ignore[override]
+        return self.host.encoder_bn
+
 
 class PriorGuided(Episodic):
     """Base of PFENet, BAM and HDMNet.

@@ -22,6 +22,8 @@ class ClipPriorsOnly(FewShot):
     Further ``options`` are keywords of :class:`ClipPriors`.
     """
 
+    learns = False
+
     def __init__(
         self,
         encoder: Encoder,
