@@ -23,6 +23,7 @@ def episode_times(model: Any, device: torch.device, repeats: int = 5) -> dict[st
     """
     episode = _episode(model.size).to(device)
     masks = episode.support_mask
+    assert masks is not None
     parts: dict[str, Callable[[], Any]] = {}
     model.eval()
     with torch.no_grad():
