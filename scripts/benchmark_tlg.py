@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from shotseg import encoders
 from shotseg.models import tlg
 from shotseg.models.blocks.conv4d import Block4d
-from shotseg.models.blocks.transport import LOWEST, REG, TransportAttention
+from shotseg.models.tlg.transport import LOWEST, REG, TransportAttention
 
 
 def plain_correlate(query: list[Tensor], support: list[Tensor]) -> Tensor:

@@ -14,7 +14,7 @@ import golden
 from shotseg import encoders
 from shotseg.encoders.features import Encoder, Features
 from shotseg.errors import InputError
-from shotseg.models.blocks.prior_region import PriorExtractor
+from shotseg.models.qgnet import PriorExtractor
 from shotseg.priors import bank
 from shotseg.reference import qgnet as reference
 from shotseg.training import contrastive, momentum

@@ -10,15 +10,15 @@ import tiny_clip
 from shotseg import encoders
 from shotseg.data.samples import Episode
 from shotseg.errors import UsageError
-from shotseg.models.blocks import class_guide
-from shotseg.models.blocks.class_filter import ClassFilter
+from shotseg.models.blocks import imagenet_guide
 from shotseg.models.blocks.class_guide import soft_masks
 from shotseg.models.blocks.clip_guide import ClipGuide
 from shotseg.models.blocks.correlation_tokens import patches
-from shotseg.models.blocks.kernel_fusion import CorrelationGuidedTransformer
-from shotseg.models.blocks.noisy_labels import Teacher, confidence, relabelled, weighted_cross_entropy
 from shotseg.models.blocks.prior_guided import cross_entropy
 from shotseg.models.corenet import CORENet
+from shotseg.models.corenet.class_filter import ClassFilter
+from shotseg.models.corenet.kernel_fusion import CorrelationGuidedTransformer
+from shotseg.models.corenet.noisy_labels import Teacher, confidence, relabelled, weighted_cross_entropy
 from shotseg.models.cst import CST
 from shotseg.priors.pixel_adaptive import pamr, par
 
@@ -38,7 +38,7 @@ def names_cost_nothing(monkeypatch):
     def weights(name: str) -> torch.Tensor:
         return torch.rand(1, 1000, generator=torch.Generator().manual_seed(sum(map(ord, name))))
 
-    monkeypatch.setattr(class_guide, "imagenet_weights", weights)
+    monkeypatch.setattr(imagenet_guide, "imagenet_weights", weights)
 
 
 @pytest.fixture(scope="module")

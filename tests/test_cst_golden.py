@@ -12,7 +12,7 @@ from shotseg.data.samples import Episode, Prediction, Support
 from shotseg.encoders.vit import Tokens
 from shotseg.models.blocks.correlation_tokens import Correlation, Heads, joined, patches
 from shotseg.models.blocks.correlation_transformer import Block, attend, bias_of
-from shotseg.models.blocks.voronoi import cells
+from shotseg.models.corenet.voronoi import cells
 from shotseg.models.cst import CST, Learner, decide
 from shotseg.priors.dino_masks import class_query, key_similarity, similarity_masks
 from shotseg.reference import cst as reference

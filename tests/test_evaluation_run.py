@@ -31,6 +31,7 @@ from shotseg.evaluation.episode_rules import draw_episodes
 from shotseg.evaluation.evaluator import Evaluator
 from shotseg.evaluation.pool import Pool
 from shotseg.evaluation.protocols import PRESETS, preset
+from shotseg.models.few_shot_model import FewShot
 
 COLOURS = {"blue": (40, 60, 220), "green": (40, 190, 70), "red": (210, 50, 40)}
 
@@ -71,7 +72,7 @@ class Colours(Encoder):
         return Features((fine, F.avg_pool2d(fine, 2)), self.strides)
 
 
-class Prototype(nn.Module):
+class Prototype(FewShot):
     """Cosine to the mean foreground token of each shot, the best shot of all."""
 
     size, geometry = 64, "fit"

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from shotseg.models.blocks.transport import TransportAttention, sinkhorn
+from shotseg.models.blocks.conv4d import NormReLU
+from shotseg.models.tlg.transport import TransportAttention, sinkhorn
 from shotseg.priors.dino_masks import similarity_masks
 
 HALVES = (torch.bfloat16, torch.float16)
@@ -33,3 +34,21 @@ def test_otsus_threshold_takes_half_precision(dtype):
     similarity = torch.full((1, 1, 8, 8), -0.5)
     similarity[..., 2:5, 3:7] = 0.5
     assert torch.equal(similarity_masks(similarity.to(dtype), threshold="otsu")[0] == 1, similarity[0, 0] > 0)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("spread, mean", [(1, 0), (1, 20), (3, 300), (0, 0.5), (0, 0)])
+def test_the_norm_of_4d_tensors_and_its_gradients_keep_their_sums_in_half_precision(dtype, spread, mean):
+    x = (spread * torch.randn(2, 2000, 8) + mean).to(dtype)
+    grad = 0.1 * torch.randn(2, 2000, 8)
+
+    def found(like):
+        own = x.to(like).clone().requires_grad_()
+        wide = torch.promote_types(like, torch.float32)
+        weight, bias = torch.full((8,), 1, dtype=wide), torch.full((8,), 10, dtype=wide)  # of 10, so that all pass ReLU
+        y = NormReLU.apply(own, weight.requires_grad_(), bias.requires_grad_(), 4, 1e-5)
+        y.backward(grad.to(y))
+        return [part.detach().double() for part in (y, own.grad, weight.grad, bias.grad)]
+
+    for ours, exact in zip(found(dtype), found(torch.float64)):
+        assert (ours - exact).abs().max() <= 0.03 * exact.abs().max() + 1e-3

@@ -14,10 +14,10 @@ from shotseg.models.bam import BAM
 from shotseg.models.base_learner import BaseLearner, base_labels
 from shotseg.models.blocks.ensemble import Ensemble
 from shotseg.models.blocks.prior_guided import cross_entropy
-from shotseg.models.clip_priors import ClipPriorsOnly, ClipZeroShot
 from shotseg.models.hdmnet import HDMNet, distillation
 from shotseg.models.pfenet import PFENet
 from shotseg.models.pi_clip import PICLIP
+from shotseg.models.pi_clip_priors import ClipPriorsOnly, ClipZeroShot
 
 BASE = {"base_classes": (3, 7, 9)}
 MAKE = {

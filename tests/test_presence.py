@@ -5,13 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
 
 import golden
 from shotseg import encoders, models
 from shotseg.data.samples import Prediction, Support
 from shotseg.encoders.features import Features
 from shotseg.models import presence
+from shotseg.models.few_shot_model import FewShot
 from shotseg.models.matching import ridge
 from shotseg.priors.guided_filter import guided_filter
 
@@ -92,7 +92,7 @@ def test_shots_added_to_a_class_are_described_together():
     assert decide([both], picture("red", 3)[0]).present.shape == (1,)
 
 
-class Fake(nn.Module):
+class Fake(FewShot):
     """A model that has evidence everywhere, and says itself who is there."""
 
     def __init__(self, said):

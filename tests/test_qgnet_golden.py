@@ -13,8 +13,8 @@ from shotseg import encoders
 from shotseg.data.samples import Episode
 from shotseg.data.transforms import keeping_crop
 from shotseg.encoders.features import Encoder, Features
-from shotseg.models.blocks.fem import FEM
 from shotseg.models.blocks.prior_guided import cross_entropy, resize
+from shotseg.models.pfenet import FEM
 from shotseg.models.qgnet import QGNet
 from shotseg.reference import qgnet as reference
 from shotseg.training.loop import learning_rate

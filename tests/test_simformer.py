@@ -21,10 +21,10 @@ from shotseg.data.weak_shot import WeakShotData
 from shotseg.errors import InputError, UsageError
 from shotseg.evaluation import semantic_scores
 from shotseg.models.blocks import set_criterion as criterion
-from shotseg.models.blocks.pixel_similarity import Balance
 from shotseg.models.blocks.set_criterion import Proposals, Targets
 from shotseg.models.maskformer import Inference, MaskFormer, starts
 from shotseg.models.simformer import SimFormer, pseudo_label
+from shotseg.models.simformer.pixel_similarity import Balance
 from shotseg.overlay import PALETTE
 from shotseg.semantic import SemanticSegmenter
 from shotseg.training import checkpoint

@@ -11,7 +11,10 @@ from released_scores import confusion, released_scores
 from shotseg.data import transforms
 from shotseg.errors import InputError
 from shotseg.models.blocks import set_criterion as criterion
-from shotseg.models.blocks.pixel_similarity import (
+from shotseg.models.blocks.set_criterion import DICE, FOCAL, Proposals, Targets
+from shotseg.models.maskformer import semantic as semantic_scores
+from shotseg.models.simformer import SimFormer, pseudo_label
+from shotseg.models.simformer.pixel_similarity import (
     Balance,
     PixelSimilarity,
     SimNet,
@@ -20,9 +23,6 @@ from shotseg.models.blocks.pixel_similarity import (
     joined_pairs,
     partners,
 )
-from shotseg.models.blocks.set_criterion import DICE, FOCAL, Proposals, Targets
-from shotseg.models.maskformer import semantic as semantic_scores
-from shotseg.models.simformer import SimFormer, pseudo_label
 from shotseg.reference import simformer as reference
 from shotseg.training.pairs import PairSampler
 from shotseg.training.short_crop import padded

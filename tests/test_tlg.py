@@ -11,9 +11,9 @@ import shotseg
 from shotseg import encoders
 from shotseg.data.samples import Support
 from shotseg.errors import InputError, UsageError
-from shotseg.models.blocks.text_rows import TextRows, own_phrases
-from shotseg.models.blocks.transport import sinkhorn
 from shotseg.models.tlg import TLG
+from shotseg.models.tlg.text_rows import TextRows, own_phrases
+from shotseg.models.tlg.transport import sinkhorn
 from shotseg.reference import tlg as reference
 from test_hosts import answer, task
 

@@ -13,10 +13,9 @@ from torch.nn import functional as F
 import golden
 from shotseg import encoders
 from shotseg.data.samples import Episode, Prediction, Support
-from shotseg.models.blocks import transport
 from shotseg.models.blocks.prior_guided import resize
-from shotseg.models.blocks.transport import SelfAttention, TransportAttention, sinkhorn
-from shotseg.models.tlg import TLG, norms
+from shotseg.models.tlg import TLG, norms, transport
+from shotseg.models.tlg.transport import SelfAttention, TransportAttention, sinkhorn
 from shotseg.reference import tlg as reference
 
 RECTANGLE = re.compile(r"([qs])m?(\d) \[(\d+):(\d+),(\d+):(\d+)\]")

@@ -8,7 +8,7 @@ import torch
 
 from shotseg.data.images import read_mask, write_png
 from shotseg.errors import InputError, UsageError
-from shotseg.models.blocks import class_guide
+from shotseg.models.blocks import imagenet_guide
 from shotseg.training import checkpoint
 from shotseg.training import recipe as recipes
 from shotseg.training.data import PseudoPart, views
@@ -58,7 +58,7 @@ def task(photos, **changes) -> FewShot:
 @pytest.mark.parametrize("name", ["pfenet/tiny", "cst/tiny", "corenet/tiny"])
 def test_drawn_masks_never_reach_the_model_or_its_loss(photos, tmp_path, monkeypatch, name):
     root, pseudo = photos
-    monkeypatch.setattr(class_guide, "imagenet_weights", lambda name: torch.full((1, 1000), 1e-3))
+    monkeypatch.setattr(imagenet_guide, "imagenet_weights", lambda name: torch.full((1, 1000), 1e-3))
 
     def weights(out: str) -> dict[str, torch.Tensor]:
         outcome = train(recipe(pseudo, name), root, tmp_path / out, device="cpu", say=lambda line: None)

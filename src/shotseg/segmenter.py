@@ -75,7 +75,7 @@ class Segmenter(Predictor):
             if wrong := options.keys() - {"size"}:
                 raise UsageError(f"{checkpoint}: {wrong.pop()!r} was fixed in training; only size can be chosen")
             self.model = trained.load_model(self.checkpoint, str(self.device), **options)
-        if "present" in getattr(self.model, "asks", ()):
+        if "present" in self.model.asks:
             raise UsageError(
                 "text_context 'oracle' reads the true classes of a photo, which only `evaluate` knows; choose 'target' or 'known'"
             )
@@ -107,7 +107,7 @@ class Segmenter(Predictor):
     @property
     def _supports(self) -> dict[str, Support]:
         """Class name -> its support, with every shot merged."""
-        merge = getattr(self.model, "merge", Support.join)
+        merge = self.model.merge
         for name, shots in self._added.items():
             self._known[name] = merge([self._known[name], *shots])
         self._added.clear()
@@ -116,7 +116,7 @@ class Segmenter(Predictor):
     @property
     def needs(self) -> str:
         """What the method needs of a class: "masks" with its photos, "photos" and the name, or the "name" alone."""
-        return getattr(self.model, "needs", "masks")
+        return self.model.needs
 
     def __repr__(self) -> str:
         counts = {name: len(self._shown[name]) for name in self.classes}  # a support file holds no photos to count
@@ -266,10 +266,7 @@ class Segmenter(Predictor):
                 )
         image = encoded.resized[None]
         told = {"sizes": [size]}
-        asked = [
-            {key: {**told, "class_name": [name]}[key] for key in getattr(self.model, "asks", ())}
-            for name in self.classes
-        ]
+        asked = [{key: {**told, "class_name": [name]}[key] for key in self.model.asks} for name in self.classes]
 
         def decided(threshold: float | None) -> presence.Decision:
             supports = list(self._supports.values())

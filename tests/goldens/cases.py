@@ -28,7 +28,7 @@ from shotseg.data.samples import Episode
 from shotseg.encoders.features import Encoder
 from shotseg.evaluation import draws, episode_rules, protocols
 from shotseg.evaluation.pool import Pool
-from shotseg.models.blocks import class_guide
+from shotseg.models.blocks import imagenet_guide
 from shotseg.models.blocks.set_criterion import Targets
 from shotseg.priors import pixel_adaptive, refinement, superpixels, text
 from shotseg.priors.guided_filter import guided_filter
@@ -102,7 +102,7 @@ def episode() -> Episode:
 def words_cost_nothing() -> Iterator[None]:
     """A name is a fixed weighting of the ImageNet labels, so that no text encoder is needed."""
     weights = golden.uniform("imagenet labels", (1, 1000), 1).clamp(min=0.98) - 0.98
-    with mock.patch.object(class_guide, "imagenet_weights", lambda name: weights):
+    with mock.patch.object(imagenet_guide, "imagenet_weights", lambda name: weights):
         yield
 
 
@@ -114,7 +114,7 @@ def few_shot(name: str, on: Encoder | None = None, **options) -> Values:
     with words_cost_nothing(), torch.no_grad():
         model, task = seeded(models.load(name, on or encoder(LITE), **options)), episode()
         query = model.encode(task.query)
-        masks = None if getattr(model, "needs", "masks") == "name" else task.support_mask
+        masks = None if model.needs == "name" else task.support_mask
         support = model.encode_support(task.support, masks, class_names=task.class_name)
         found = {"logits": model(query, support, task.query).logits}
         losses = model.loss(task) if models.must_learn(name) else {}

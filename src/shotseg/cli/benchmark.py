@@ -131,7 +131,7 @@ class Benchmark:
         if self.method == "pi-clip" or (self.method == "corenet" and isinstance(backbone, ViT)):
             options["clip"] = encoders.load("clip-vit-b16", "random")
         model = models.load(self.method, backbone, **options).to(device)
-        if not hasattr(model, "loss"):
+        if not model.learns:
             raise UsageError(f"--episode: method {self.method!r} is not trained on episodes; leave --episode out")
         times = episode_times(model, device, self.repeats)
         unit = times["two_passes"]

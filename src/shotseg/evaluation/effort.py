@@ -179,7 +179,7 @@ class ModelTool:
             return Found(torch.full((1, 1), UNSEEN, device=encoded.image.device), 1.0)
         told = self.evaluator.told(EpisodeIndex(photo, (), self.class_id))
         with torch.no_grad():
-            support = getattr(model, "merge", Support.join)(known)
+            support = model.merge(known)
             decision = presence.decide(model, encoded.features, [support], encoded.image, [told], threshold=None)
         return Found(decision.scores[1].float(), float(decision.present[0]))
 
@@ -212,7 +212,7 @@ def measure(
 
     threshold: as of :class:`ModelTool`.
     """
-    if getattr(evaluator.model, "needs", "masks") != "masks":
+    if evaluator.model.needs != "masks":
         raise UsageError("--effort: this method does not learn from masks; choose one that does, as matching")
     rows, pool = [], evaluator.pool
     with one_thread_each():

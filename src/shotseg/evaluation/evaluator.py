@@ -93,7 +93,7 @@ class Evaluator:
         target = canvas.scored_label(self.protocol, label, self.geometry, (query.image.shape[2], query.image.shape[3]))
         supports = [self.support(i) for i in episode.supports]
         if self.protocol.fusion == "model":
-            supports = [getattr(self.model, "merge", Support.join)(supports)]
+            supports = [self.model.merge(supports)]
 
         def decided(shots: list[Tensor]) -> Tensor:
             scored, original = (target.shape[0], target.shape[1]), (label.shape[0], label.shape[1])
@@ -111,7 +111,7 @@ class Evaluator:
 
     def told(self, episode: EpisodeIndex) -> dict[str, Any]:
         """What the model ``asks`` beside photos: the class's name, the query's own size, the names of all its true classes."""
-        asks = getattr(self.model, "asks", ())
+        asks = self.model.asks
         if not asks:
             return {}
         content = self.pool.items[episode.query].content
@@ -146,7 +146,7 @@ class Evaluator:
 
     def working_mask(self, i: int) -> Tensor | None:
         """(1, h, w) int64: the mask of item ``i`` at the working size, None where the model must not see it."""
-        if getattr(self.model, "needs", "masks") != "masks":
+        if self.model.needs != "masks":
             return None
         pixels, mask = self.sample(i)
         _, resized = canvas.working_pair(pixels, mask, self.geometry, self.size, self.model.encoder.patch)

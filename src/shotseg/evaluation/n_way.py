@@ -15,7 +15,6 @@ from torch import Tensor
 
 from shotseg.data import transforms
 from shotseg.data.episodes import EpisodeIndex
-from shotseg.data.samples import Support
 from shotseg.errors import UsageError
 from shotseg.evaluation import counts as reduce
 from shotseg.evaluation.canvas import without_padding
@@ -109,7 +108,7 @@ def evaluate(evaluator: Evaluator, episodes: Sequence[Ways]) -> dict[str, float]
             truth = torch.zeros_like(label) if truth is None else truth
             truth = torch.where(label == 1, way, torch.where((label == 255) & (truth == 0), 255, truth))
             with torch.no_grad():
-                support = getattr(evaluator.model, "merge", Support.join)([evaluator.support(i) for i in own])
+                support = evaluator.model.merge([evaluator.support(i) for i in own])
                 told = evaluator.told(EpisodeIndex(episode.query, own, class_id))
                 found = evaluator.model(query.features, support, query.image, **told)
             height, width = label.shape

@@ -98,7 +98,7 @@ class Several(Evaluator):
 
     def joined(self, items: tuple[int, ...]) -> Support:
         """The examples of one class as its support."""
-        join = getattr(self.model, "merge", Support.join)
+        join = self.model.merge
         return self.cache.get(("joined", items), lambda: join([self._shot(i) for i in items]))
 
     def _shot(self, i: int) -> Support:

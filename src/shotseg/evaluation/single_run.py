@@ -13,6 +13,7 @@ from shotseg.evaluation import result_page, results
 from shotseg.evaluation.episode_loop import OnProgress, Tally, count_episodes
 from shotseg.evaluation.episode_rules import draw_episodes, named
 from shotseg.evaluation.evaluator import Evaluator
+from shotseg.models.blocks.prior_guided import Hosted
 
 
 def measure(
@@ -51,4 +52,4 @@ def _every_class(evaluator: Evaluator) -> bool:
 
 def _host(model: Any) -> str | None:
     """The network that a method sits in, where it does."""
-    return type(model.host).__name__.lower() if hasattr(model, "host") else None
+    return type(model.host).__name__.lower() if isinstance(model, Hosted) else None

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from shotseg.data.samples import Episode
+from shotseg.models.pi_clip import PICLIP
 
 
 def episode_times(model: Any, device: torch.device, repeats: int = 5) -> dict[str, float]:
@@ -22,15 +23,16 @@ def episode_times(model: Any, device: torch.device, repeats: int = 5) -> dict[st
     """
     episode = _episode(model.size).to(device)
     masks = episode.support_mask
+    assert masks is not None
     parts: dict[str, Callable[[], Any]] = {}
     model.eval()
     with torch.no_grad():
         parts["two_passes"] = lambda: [model.encoder(x) for x in (episode.query, episode.support[:, 0])]
         query = model.encode(episode.query)
-        masked = getattr(model, "masks_input", False)
+        masked = model.masks_input
         support = model.encode_masked(episode.support, masks) if masked else model.encode(episode.support[:, 0])
         parts["head"] = lambda: model.predict(episode, query, support)
-        if hasattr(model, "priors"):
+        if isinstance(model, PICLIP):
             known = model.encode_support(episode.support, masks, class_names=episode.class_name, masked=support)
             size = query.maps[0].shape[-2:]
 

@@ -15,8 +15,8 @@ _HOME = {
     "bam": ("shotseg.models.bam", "BAM"),
     "hdmnet": ("shotseg.models.hdmnet", "HDMNet"),
     "pi-clip": ("shotseg.models.pi_clip", "PICLIP"),
-    "pi-clip-priors": ("shotseg.models.clip_priors", "ClipPriorsOnly"),
-    "pi-clip-zero-shot": ("shotseg.models.clip_priors", "ClipZeroShot"),
+    "pi-clip-priors": ("shotseg.models.pi_clip_priors", "ClipPriorsOnly"),
+    "pi-clip-zero-shot": ("shotseg.models.pi_clip_priors", "ClipZeroShot"),
     "qgnet": ("shotseg.models.qgnet", "QGNet"),
     "hsnet": ("shotseg.models.hsnet", "HSNet"),
     "tlg": ("shotseg.models.tlg", "TLG"),
@@ -65,14 +65,14 @@ def must_learn(name: str, alone: bool = False) -> bool:
     """Whether a model must be trained. alone: and has nothing to answer with before, where others have pseudo masks."""
     module, cls = _HOME[name]
     model = getattr(import_module(module), cls)
-    return hasattr(model, "loss") and not (alone and getattr(model, "needs", "masks") == "photos")
+    return model.learns and not (alone and model.needs == "photos")
 
 
 def warn_untrained(name: str, model: Any) -> bool:
     """Whether a model must learn before its masks mean something; says so. For one that comes from no checkpoint."""
     if not must_learn(name):
         return False
-    names_do = getattr(model, "needs", "masks") == "photos"
+    names_do = model.needs == "photos"
     meanwhile = "until then it answers with pseudo masks" if names_do else "until then its masks mean nothing"
     warnings.warn(f"{name} has learnt nothing yet: give the checkpoint of `shotseg train`; {meanwhile}", stacklevel=3)
     return True

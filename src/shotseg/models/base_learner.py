@@ -14,9 +14,10 @@ from shotseg.encoders.features import Encoder, Features
 from shotseg.models.blocks.ensemble import Ensemble, gram, scene_distance
 from shotseg.models.blocks.norm import BatchNorm
 from shotseg.models.blocks.prior_guided import PriorGuided, Taps, cross_entropy, resize
+from shotseg.models.few_shot_model import Model
 
 
-class BaseLearner(nn.Module):
+class BaseLearner(Model):
     """Semantic segmentation of the base classes: encoder, pyramid pooling, classifier.
 
     classes:       number of base classes; the output has one channel more, 0 = background and every other class.

@@ -17,9 +17,9 @@ from torch.nn import functional as F
 from shotseg.data.samples import Episode, Prediction, Support
 from shotseg.encoders.features import Encoder, Features
 from shotseg.errors import UsageError
-from shotseg.models.blocks.class_guide import ImageNetGuide
 from shotseg.models.blocks.correlation_tokens import Correlation, patches
 from shotseg.models.blocks.correlation_transformer import MEMORY, Block, bias_of
+from shotseg.models.blocks.imagenet_guide import ImageNetGuide
 from shotseg.models.blocks.mask_head import MaskHead, PresenceHead, common
 from shotseg.models.blocks.prior_guided import cross_entropy
 from shotseg.models.blocks.token_model import TokenModel, mean_of, query_mask_of

@@ -27,7 +27,6 @@ class HSNet(Episodic):
     """
 
     geometry = "squash"
-    masks_input = False
 
     def __init__(
         self,

@@ -20,6 +20,7 @@ from shotseg.data import transforms
 from shotseg.encoders.features import Encoder, Features
 from shotseg.models.blocks import set_criterion as criterion
 from shotseg.models.blocks.set_criterion import DICE, FOCAL, Proposals, Targets
+from shotseg.models.few_shot_model import Model
 
 MULTIPLE = 32  # sides of the network's input
 LONGEST = 4  # the longer side is at most this many times ``size``
@@ -47,7 +48,7 @@ class Inference:
     flip: bool = False
 
 
-class MaskFormer(nn.Module):
+class MaskFormer(Model):
     """Proposals of C classes on any encoder with maps of several strides.
 
     classes:  number of classes; the null class comes after them.

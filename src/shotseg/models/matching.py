@@ -15,13 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from shotseg.data.samples import IGNORE, Prediction, Support
 from shotseg.encoders.features import Encoder, Features
+from shotseg.models.few_shot_model import FewShot
 from shotseg.priors.guided_filter import along_edges
 from shotseg.priors.objectness import border_contrast
 
@@ -45,7 +47,7 @@ MANY_WEIGHTS = dict(zip(WEIGHTS, (0.6, 3.8, 6.6, 4.9, 0.2, 2.0)))
 MANY_LEVEL, MANY_SIZE, TYPICAL_SHARE = 12.3, 0.5, 0.135
 
 
-class Matching(nn.Module):
+class Matching(FewShot):
     """Training-free few-shot segmentation on any encoder (our own method).
 
     encoder: a frozen encoder; of its maps the last at each of the three coarsest strides is used (of a ViT: the maps at
@@ -55,7 +57,8 @@ class Matching(nn.Module):
     ``edges``.
     """
 
-    geometry = "fit"
+    learns = False
+    at_once = True
 
     def __init__(
         self,
@@ -84,7 +87,7 @@ class Matching(nn.Module):
         return Features(tuple(features.maps[i] for i in self.levels), tuple(features.strides[i] for i in self.levels))
 
     def encode_support(
-        self, images: Tensor, masks: Tensor, features: Features | None = None, class_names: tuple[str, ...] = ()
+        self, images: Tensor, masks: Tensor, features: Features | None = None, class_names: Sequence[str] | None = None
     ) -> Support:
         """Tokens of the support and the classifiers fitted on them.
 
@@ -114,6 +117,10 @@ class Matching(nn.Module):
         fitted = {"ridge_all": ridge(x, fg, bg), "ridge_middle": ridge(middle, fg, bg)}  # (B, C + 1) each
         return Support({**support.tensors, **{k: v[:, None] for k, v in fitted.items()}})
 
+    def serving(self, support: Support, batch: int) -> Support:
+        """One support for all stays one: the products with its tokens are then made together."""
+        return support if len(support["all"]) == 1 else super().serving(support, batch)
+
     def weights(self, support: Support) -> tuple[dict[str, float], Tensor]:
         """The weight of each cue in use, and the level (B, 1, 1) that divides object from background."""
         many = min(1.0, (support["all"].shape[1] - 1) / 2)
@@ -124,7 +131,7 @@ class Matching(nn.Module):
         share = (objects / (objects + all_of_it).clamp(min=1e-6)).clamp(min=1e-3)
         return used, (level - many * MANY_SIZE * (share / TYPICAL_SHARE).log())[:, None, None]
 
-    def forward(self, query: Features, support: Support, images: Tensor) -> Prediction:
+    def forward(self, query: Features, support: Support, images: Tensor, **context: Any) -> Prediction:
         """Logits (B, 2, h, w) of the query; a support of batch 1 serves any number of queries.
 
         query: ``encode(images)``.   images: (B, 3, H, W) in [0, 1], as they were encoded.

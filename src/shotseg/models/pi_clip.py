@@ -92,7 +92,7 @@ class PICLIP(Hosted):
         self.host = HOSTS[host](encoder, prior_maps=maps, reference=reference, **options)
 
     @property
-    def asks(self) -> tuple[str, ...]:
+    def asks(self) -> tuple[str, ...]:  # type: ignore[override]
         return self.priors.asks
 
     def forward(

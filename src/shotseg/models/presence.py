@@ -90,7 +90,7 @@ def decide(
     told = told or [{}] * len(supports)
     judge = _Judge(model.encoder, query, supports) if all(_described(s) for s in supports) else None
     chosen = list(range(len(supports)))
-    if threshold is not None and judge is not None and len(chosen) > CANDIDATES and hasattr(model, "evidence"):
+    if threshold is not None and judge is not None and len(chosen) > CANDIDATES and model.at_once:
         chosen = sorted(judge.coarse().topk(CANDIDATES).indices.tolist())
     evidence, said = _evidence(model, query, [supports[i] for i in chosen], image, [told[i] for i in chosen], untrained)
     if said is not None:
@@ -101,7 +101,7 @@ def decide(
         present = judge.present(torch.sigmoid(evidence), chosen)
     kept = [row for row, i in enumerate(chosen) if threshold is None or present[i] >= threshold]
     drawn = evidence[kept]
-    if kept and hasattr(model, "along_the_edges"):
+    if kept:
         drawn = model.along_the_edges(drawn, image)
     scores = drawn.new_full((len(supports) + 1, *(drawn.shape[1:] if kept else evidence.shape[1:])), ABSENT)
     scores[0] = 0
@@ -121,7 +121,7 @@ def _evidence(
     untrained: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """(M, h, w) log odds of each class, and (M,) the presence that the model itself says, if it says any."""
-    if hasattr(model, "evidence"):
+    if model.at_once:
         return model.evidence(query, supports), None
     found = [model(query, support, image, **asked) for support, asked in zip(supports, told)]
     said = [x.extra["presence"][0].float().softmax(0)[1] for x in found if "presence" in x.extra]

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from shotseg.encoders import weights as table
 from shotseg.errors import InputError
-from shotseg.models.blocks.pixel_similarity import SimNet
 from shotseg.models.maskformer import MaskFormer
+from shotseg.models.simformer.pixel_similarity import SimNet
 
 _ENCODER, _DECODER = "model.pixel_level_module.encoder", "model.pixel_level_module.decoder"
 _TRANSFORMER = "model.transformer_module"

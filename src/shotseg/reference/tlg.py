@@ -90,7 +90,7 @@ def read_phrases(path: str | Path, names: Sequence[str], data: str = "voc") -> d
     """The release's phrases from a user's copy of its ``clip_text.py``, whose literals are read and which is never run.
 
     names: of the classes, in the order of their ids.     data: "voc" or "coco".
-    Gives name -> (its own phrase, the refined one, the scenes), as :class:`shotseg.models.blocks.text_rows.TextRows` takes.
+    Gives name -> (its own phrase, the refined one, the scenes), as :class:`shotseg.models.tlg.text_rows.TextRows` takes.
     Raises InputError for a file without the three lists, known by their hashes.
     """
     try:

@@ -46,7 +46,7 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
     """The tensors of a network that a checkpoint needs: not those of an encoder that is as its own file gave it."""
-    elsewhere = FOREIGN if getattr(model, "encoder_learned", False) else {ENCODER, *FOREIGN}
+    elsewhere = FOREIGN if model.encoder_learned else {ENCODER, *FOREIGN}
     own = {name: tensor for name, tensor in model.state_dict().items() if not _within(name, elsewhere)}
     return {WEIGHTS + name: tensor for name, tensor in own.items()}
 
@@ -97,8 +97,7 @@ def make_model(
         if recipe.shots > 1 and host in ("bam", "hdmnet", "pi-clip"):
             options["shots"] = recipe.shots
         model = models.load(choice.name, encoder, size=choice.size, **options)
-        moves = getattr(getattr(model, "host", model), "encoder_bn", "eval") == "train"  # its batch statistics do
-        model.encoder_learned = moves or getattr(base, "encoder_learned", False)
+        model.encoder_learned = model.encoder_bn == "train" or (base is not None and base.encoder_learned)
         if choice.geometry:
             model.geometry = choice.geometry
     return model.to(device)

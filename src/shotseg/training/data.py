@@ -29,8 +29,6 @@ from shotseg.errors import InputError, UsageError
 from shotseg.priors.pseudo_masks import from_name
 from shotseg.training.recipe import Augment, DataChoice
 
-SHALLOW = 8  # maps of finer stride are read by few models (those with ``finest``), and would fill the disk
-
 
 class Part:
     """Some items of a data set, as episodes are drawn from: ``items``, ``sample(i)`` and ``classes`` (names)."""
@@ -241,8 +239,8 @@ class FeatureCache(Reader):
 
     def __init__(self, part: Part, model: Any, folder: Path, size: int, key: str):
         self.part, self.model, self.folder, self.size, self.key = part, model, folder, size, key
-        self.masks_input = bool(getattr(model, "masks_input", False))
-        self.finest: int = getattr(model, "finest", SHALLOW)
+        self.masks_input: bool = model.masks_input
+        self.finest: int = model.finest
 
     def path(self, index: int) -> Path:
         item = self.part.items[index]
@@ -264,8 +262,7 @@ class FeatureCache(Reader):
         masks = torch.stack([mask, mask.flip(-1)])
         device = next(self.model.parameters()).device
         with torch.no_grad():
-            encode = getattr(self.model, "encode", self.model.encoder)
-            kinds = {"plain": encode(both.to(device))}
+            kinds = {"plain": self.model.encode(both.to(device))}
             if self.masks_input:
                 kinds["masked"] = self.model.encode_masked(both[:, None].to(device), masks[:, None].to(device))
         strides = {kind: features.strides for kind, features in kinds.items()}

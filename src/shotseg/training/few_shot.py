@@ -54,7 +54,7 @@ class FewShot(Reader):
     def __init__(self, recipe: Recipe, views: Views, model: Any, cache: Path | None = None, key: str = ""):
         self.recipe, self.model = recipe, model
         self.parts = {"train": views.train, "validation": views.validation}
-        self.tells_classes = "present" in getattr(model, "asks", ())
+        self.tells_classes = "present" in model.asks
         self.classes, self.epoch = views.train.classes, len(views.train)
         self.best_is = "mIoU against pseudo masks" if recipe.data.supervision == "pseudo" else "mIoU"
         self.validation = recipe.validation.episodes

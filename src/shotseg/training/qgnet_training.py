@@ -21,7 +21,7 @@ from shotseg import encoders
 from shotseg.data import transforms
 from shotseg.data.images import write_bytes
 from shotseg.errors import InputError, UsageError
-from shotseg.models.blocks.prior_region import PriorExtractor
+from shotseg.models.qgnet import PriorExtractor
 from shotseg.priors import bank
 from shotseg.reference.qgnet import load_moco
 from shotseg.training import checkpoint, loop

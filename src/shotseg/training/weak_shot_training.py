@@ -86,7 +86,7 @@ class WeakShot(Reader):
             raise UsageError("validation: no photo is held out; raise data.held_out")
         self.best_is = "mIoU" if not train.novel else "base mIoU"
         self.labels = labels
-        self.paired = labels is None and getattr(model, "paired", False)
+        self.paired = labels is None and model.paired
         part = recipe.batch // recipe.accumulate // int(os.environ.get("WORLD_SIZE", 1))
         if self.paired and part % 2:
             raise UsageError(

@@ -3,26 +3,21 @@
 Found in the paper: CLIP, Grad-CAM, a refinement to fine attention with PAR; the inside is that of published methods. What an
 image needs once, whatever the class, is computed with its features; a name becomes a vector that a support keeps.
 
-Here the part that needs no download: the ImageNet labels nearest to a name. CLIP is in :mod:`.clip_guide`.
+Here what every guide is. :mod:`.imagenet_guide` needs no download, :mod:`.clip_guide` asks CLIP, :mod:`.guides` chooses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shotseg import encoders
-from shotseg.encoders.cnn import EfficientNetLite
-from shotseg.encoders.features import Encoder, Features
-from shotseg.encoders.imagenet_text import ImageNetText
-from shotseg.encoders.vit import ViT
+from shotseg.encoders.features import Features
 from shotseg.errors import UsageError
-from shotseg.priors.generators import ImageNetMaps, likeness, objectness, quarter, resized
+from shotseg.priors.generators import quarter, resized
 from shotseg.priors.guided_filter import guided_filter
 from shotseg.priors.pixel_adaptive import pamr, par
 from shotseg.priors.visual import min_max
@@ -30,7 +25,6 @@ from shotseg.priors.visual import min_max
 Level = Literal["coarse", "fine"]
 Refine = Literal["par", "pamr", "guided", "none"]
 BACKGROUND = 0.45  # what a map must beat in the refinement (AFA)
-SELF_SUPPORT = 2  # rounds, as in the generator of the same name
 LONGEST = 200  # pixels of the refinement's image
 
 
@@ -95,68 +89,6 @@ class Guide(nn.Module):
             grid = quarter(images)
             return min_max(guided_filter(resized(maps, grid), F.adaptive_avg_pool2d(images, grid)))
         return min_max(_beside_background(maps, images, self.refine)[:, 1:])
-
-
-class ImageNetGuide(Guide):
-    """Class activation of the ImageNet labels nearest to a name; fine: the steps of
-    :class:`shotseg.priors.generators.ImageNetMaps`, on features that are there already.
-
-    encoder: the model's own; if it is an EfficientNet-Lite its maps are read, else one of our own looks at each image too.
-    """
-
-    cut = ImageNetMaps.cut.high
-
-    def __init__(self, encoder: Encoder, refine: Refine = "guided"):
-        super().__init__()
-        self.refine = refine
-        self.encoder: Any = encoder if isinstance(encoder, EfficientNetLite) else encoders.load("efficientnet-lite0")
-        self.extra_maps = 0 if self.encoder is encoder else 2
-
-    @torch.no_grad()
-    def see(self, images: Tensor) -> Features:
-        seen = self.encoder(images)
-        return Features(seen.maps[-2:], seen.strides[-2:])
-
-    def vector(self, name: str) -> Tensor:
-        return imagenet_weights(name)
-
-    @torch.no_grad()
-    def forward(self, features: Features, vectors: Tensor, images: Tensor, level: Level = "fine") -> Tensor:
-        seen = self.own(features).maps
-        levels = (seen[self.encoder.before_last], seen[-1])
-        activation = self.encoder.classifier(levels[-1])
-        found = activation.mean((2, 3)).softmax(1) + 1e-12
-        share = F.normalize(vectors[:, 0] * found, p=1, dim=1)
-        coarse = min_max((activation.relu() * share[:, :, None, None]).sum(1, keepdim=True))
-        if level == "coarse":
-            return coarse
-        own = self.own(features)
-        grid = quarter(images)
-        maps = min_max(resized(coarse, grid) * objectness(own, grid))
-        for _ in range(SELF_SUPPORT):
-            maps = min_max(maps.sqrt() * likeness(own, maps))
-        return self.drawn(maps, images)
-
-
-@lru_cache(maxsize=4096)
-def imagenet_weights(name: str) -> Tensor:
-    """(1, 1000): the weight of each ImageNet label for a class name."""
-    labels, weights = _text().match(name)
-    return torch.zeros(1, 1000).index_add_(1, labels, weights[None])
-
-
-@lru_cache(maxsize=1)
-def _text() -> ImageNetText:
-    return ImageNetText()
-
-
-def guide_of(name: str, encoder: Encoder, clip: str | Encoder, refine: Refine | None) -> Guide:
-    """The guide "imagenet-text" or "clip"; "auto" is CLIP beside a ViT, else what needs no download."""
-    if name == "imagenet-text" or (name == "auto" and not isinstance(encoder, ViT)):
-        return ImageNetGuide(encoder, refine or "guided")
-    from shotseg.models.blocks.clip_guide import ClipGuide  # open_clip is slow to import
-
-    return ClipGuide(clip, refine or "par")
 
 
 def soft_masks(maps: Tensor, images: Tensor, refine: Refine, cut: float) -> Tensor:

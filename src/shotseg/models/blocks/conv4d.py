@@ -164,14 +164,16 @@ class NormReLU(torch.autograd.Function):
     """relu(group_norm(x)) of (B, N, C) tokens; ``inplace`` overwrites them, which has no gradient.
 
     torch's own takes 2 to 5 times as long on channels-last tensors. x and the result alone are kept for the gradient.
+    Means and spreads are float32 at least: in half precision squares overflow, and so does the slope of a group that is flat.
     """
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, inplace: bool = False
     ) -> Tensor:
-        centre = _of_groups(x.mean(1), groups)
-        squares = torch.stack([part.square().sum(1) for (part,) in _parts(x)]).sum(0) / x.shape[1]
+        wide = torch.promote_types(x.dtype, torch.float32)
+        centre = _of_groups(x.mean(1, dtype=wide), groups)
+        squares = torch.stack([part.to(wide).square().sum(1) for (part,) in _parts(x)]).sum(0) / x.shape[1]
         spread = (_of_groups(squares, groups) - centre.square()).clamp(min=0)
         scale = (spread + eps).rsqrt()  # (B, C), as the centre
         gain = scale * weight
@@ -188,8 +190,8 @@ class NormReLU(torch.autograd.Function):
         total, product = torch.zeros_like(centre), torch.zeros_like(centre)
         for above, own, result in _parts(grad, x, y):
             part = passes(above, result, 0)
-            total += part.sum(1)
-            product += part.mul_(own).sum(1)
+            total += part.sum(1, dtype=total.dtype)
+            product += part.mul_(own).sum(1, dtype=total.dtype)
         along = scale * (product - centre * total)  # sums of grad times normalised x
         mean = scale * _of_groups(weight * total, ctx.groups) / x.shape[1]
         slope = scale.square() * _of_groups(weight * along, ctx.groups) / x.shape[1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, Self
 
 import torch
@@ -12,6 +11,7 @@ from torch.nn import functional as F
 from shotseg.data.samples import IGNORE, Episode, Prediction, Support
 from shotseg.encoders.features import Encoder, Features
 from shotseg.errors import UsageError
+from shotseg.models.few_shot_model import FewShot
 from shotseg.priors.visual import foreground, max_cosine, min_max
 
 Grid = Literal["auto", "layer2", "layer3"]
@@ -25,27 +25,8 @@ class Taps(NamedTuple):
     high: Tensor  # (B, C4, h', w'): layer 4
 
 
-class Episodic(nn.Module):
+class Episodic(FewShot):
     """A few-shot model on whole episodes: from pixels to logits, and to the terms of its loss."""
-
-    encoder: Encoder
-    masks_input: bool  # True: supports are masked before the encoder, and their features depend on the mask
-
-    def encode(self, images: Tensor) -> Features:
-        """(B, 3, H, W) in [0, 1] -> the frozen part, once per image."""
-        raise NotImplementedError
-
-    def forward(self, query: Features, support: Support, images: Tensor, **context: Any) -> Prediction:
-        raise NotImplementedError
-
-    def encode_support(
-        self,
-        images: Tensor,
-        masks: Tensor,
-        features: Features | None = None,
-        class_names: Sequence[str] | None = None,
-    ) -> Support:
-        raise NotImplementedError
 
     def predict(self, episode: Episode, query: Features | None = None, support: Features | None = None) -> Prediction:
         """An episode from pixels to logits.
@@ -94,11 +75,11 @@ class Hosted(Episodic):
         return self.host.encoder
 
     @property
-    def size(self) -> int:
+    def size(self) -> int:  # type: ignore[override]
         return self.host.size
 
     @property
-    def geometry(self) -> str:
+    def geometry(self) -> str:  # type: ignore[override]
         return self.host.geometry
 
     @geometry.setter
@@ -108,6 +89,10 @@ class Hosted(Episodic):
     @property
     def masks_input(self) -> bool:  # type: ignore[override]
         return self.host.masks_input
+
+    @property
+    def encoder_bn(self) -> str:  # type: ignore[override]
+        return self.host.encoder_bn
 
 
 class PriorGuided(Episodic):
@@ -121,9 +106,6 @@ class PriorGuided(Episodic):
              layer 3, stride 8 and 16 against 32) and layer 3's for an encoder that is cut or dilated for segmentation.
     keep_small: an object that falls between the cells of a map keeps those that it touches; the releases lose it.
     """
-
-    geometry = "fit"
-    masks_input = False
 
     def __init__(self, encoder: Encoder, size: int = 473, grid: Grid = "auto", keep_small: bool = True):
         super().__init__()
@@ -141,10 +123,6 @@ class PriorGuided(Episodic):
         self.grid = self.layer2 if grid == "layer2" or (grid == "auto" and pyramid) else self.layer3
         self.mid_channels = encoder.channels[self.layer3] + encoder.channels[self.layer2]
         self.high_channels = encoder.channels[-1]
-
-    def encode(self, images: Tensor) -> Features:
-        """(B, 3, H, W) in [0, 1] -> the encoder's features: the frozen part, once per image."""
-        return self.encoder(images)
 
     @property
     def map_count(self) -> int:

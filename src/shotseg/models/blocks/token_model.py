@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from shotseg.data.samples import Episode, Prediction, Support
 from shotseg.encoders.features import Encoder, Features
 from shotseg.encoders.vit import Tokens, ViT
 from shotseg.errors import UsageError
 from shotseg.models.blocks.correlation_tokens import heads_of, joined, on_grid
+from shotseg.models.few_shot_model import FewShot
 from shotseg.priors.dino_masks import key_similarity
 
 SIZE = 400  # pixels, CST's; the next smaller multiple of the encoder's patch is taken
 
 
-class TokenModel(nn.Module):
+class TokenModel(FewShot):
     """A frozen encoder whose layers are compared head by head.
 
     encoder: any ViT, or a CNN: its maps, finer ones averaged to ``stride``, with groups of 64 channels as heads and the
@@ -28,8 +29,7 @@ class TokenModel(nn.Module):
     stride:  of a CNN's grid.
     """
 
-    geometry: Literal["fit", "squash"] = "squash"
-    masks_input = False
+    geometry = "squash"
 
     def __init__(self, encoder: Encoder, size: int | None, side: int, stride: int):
         super().__init__()
@@ -76,9 +76,6 @@ class TokenModel(nn.Module):
         features: Features | None = None,
         class_names: Sequence[str] | None = None,
     ) -> Support:
-        raise NotImplementedError
-
-    def forward(self, query: Features, support: Support, images: Tensor, **context: Any) -> Prediction:
         raise NotImplementedError
 
     def train(self, mode: bool = True) -> Self:

@@ -27,7 +27,7 @@ Phrases = Mapping[str, Sequence[str]]  # class name -> its own phrase, a finer o
 @lru_cache(maxsize=1)
 def own_phrases() -> dict[str, tuple[str, str, str]]:
     """Our phrases of the classes of PASCAL and COCO."""
-    content = yaml.safe_load(Path(__file__).parents[1].joinpath("tlg_words.yaml").read_text(encoding="utf-8"))
+    content = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))
     return {name: (PHRASES.get(name, name), finer, scenes) for name, (finer, scenes) in content.items()}
 
 

@@ -24,17 +24,18 @@ from shotseg.encoders.features import Encoder, Features
 from shotseg.encoders.vit import ViT
 from shotseg.errors import UsageError
 from shotseg.models.blocks import class_guide
-from shotseg.models.blocks.appearance import Appearance
-from shotseg.models.blocks.class_filter import ClassFilter, Form
-from shotseg.models.blocks.class_guide import Refine, guide_of
+from shotseg.models.blocks.class_guide import Refine
 from shotseg.models.blocks.correlation_tokens import patches
 from shotseg.models.blocks.correlation_transformer import MEMORY, bias_of
-from shotseg.models.blocks.kernel_fusion import CorrelationGuidedTransformer, Fusion, ReadOut, on
+from shotseg.models.blocks.guides import guide_of
 from shotseg.models.blocks.mask_head import MaskHead
-from shotseg.models.blocks.noisy_labels import Teacher, confidence, relabelled, weighted_cross_entropy
 from shotseg.models.blocks.prior_guided import resize
 from shotseg.models.blocks.token_model import TokenModel, mean_of, query_mask_of, shown
-from shotseg.models.blocks.voronoi import cells
+from shotseg.models.corenet.appearance import Appearance
+from shotseg.models.corenet.class_filter import ClassFilter, Form
+from shotseg.models.corenet.kernel_fusion import CorrelationGuidedTransformer, Fusion, ReadOut, on
+from shotseg.models.corenet.noisy_labels import Teacher, confidence, relabelled, weighted_cross_entropy
+from shotseg.models.corenet.voronoi import cells
 from shotseg.priors.generators import agreement, levelled, objectness, quarter, resized
 from shotseg.priors.guided_filter import along_edges
 from shotseg.priors.visual import min_max

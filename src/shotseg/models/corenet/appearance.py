@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shotseg.models.blocks.kernel_fusion import normed
+from shotseg.models.corenet.kernel_fusion import normed
 
 
 class Appearance(nn.Module):

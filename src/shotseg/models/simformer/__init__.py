@@ -18,9 +18,9 @@ from torch import Tensor
 from shotseg.data.samples import IGNORE
 from shotseg.encoders.features import Encoder, Features
 from shotseg.models.blocks import set_criterion as criterion
-from shotseg.models.blocks.pixel_similarity import PixelSimilarity
 from shotseg.models.blocks.set_criterion import FLOOR, Proposals, Targets
 from shotseg.models.maskformer import Layers, MaskFormer
+from shotseg.models.simformer.pixel_similarity import PixelSimilarity
 
 
 class SimFormer(MaskFormer):
@@ -88,7 +88,7 @@ class SimFormer(MaskFormer):
             )
 
     @property
-    def paired(self) -> bool:
+    def paired(self) -> bool:  # type: ignore[override]
         """Whether a batch must hold pairs of photos, 2i with 2i + 1."""
         return any(self.weights.values())
 

@@ -17,14 +17,15 @@ from torch.nn import functional as F
 from shotseg.data.samples import IGNORE, Episode, Prediction, Support
 from shotseg.encoders.features import Encoder, Features
 from shotseg.errors import UsageError
-from shotseg.models.blocks.class_guide import Refine, guide_of, soft_masks
+from shotseg.models.blocks.class_guide import Refine, soft_masks
 from shotseg.models.blocks.correlation import correlate, levels, swapped, unit
+from shotseg.models.blocks.guides import guide_of
 from shotseg.models.blocks.norm import BatchNorm
 from shotseg.models.blocks.prior_guided import Episodic, cross_entropy, resize
 from shotseg.models.blocks.pyramid import WIDTHS, Decoder, Pyramid
-from shotseg.models.blocks.text_rows import MINILM, TextRows
 from shotseg.models.blocks.token_model import mean_of
-from shotseg.models.blocks.transport import SelfAttention, TransportAttention
+from shotseg.models.tlg.text_rows import MINILM, TextRows
+from shotseg.models.tlg.transport import SelfAttention, TransportAttention
 from shotseg.priors.visual import foreground
 
 GRID = 50  # positions a side on which HA and HT run, whatever the photo's size: the published weights are made for it
@@ -129,7 +130,7 @@ class TLG(Episodic):
     encoder: any of three maps or more, as of :class:`shotseg.models.hsnet.HSNet`.
     size:    side of the square that photos are brought to.
     grid:    positions a side of HA and HT, even.      widths: channels of the 4-D pyramid.
-    text:    where rows of text come from, see :class:`shotseg.models.blocks.text_rows.TextRows`.
+    text:    where rows of text come from, see :class:`shotseg.models.tlg.text_rows.TextRows`.
     guide:   what makes pseudo masks of the name: "imagenet-text", which needs no download, or "clip", the encoder ``clip``.
     refine:  how they are drawn along edges, see :mod:`shotseg.models.blocks.class_guide`; None = the guide's own way.
     supervision: "mask": true masks of the training classes. "pseudo": none anywhere; the pseudo masks are the targets, and
@@ -145,7 +146,7 @@ class TLG(Episodic):
     norm_penalty ("replica"): "replica" is 0, as with the release on several GPUs; "single_gpu" adds 1e-4 times the norm of
              every parameter; ours is frozen in the encoder, which it ruined in the release, so it shrinks the head alone.
     corr_mask ("none"): "pseudo" hides the support outside its pseudo mask before the comparison, as HSNet does.
-    plan_scale ("uniform"), transport ("sinkhorn"): see :class:`shotseg.models.blocks.transport.TransportAttention`.
+    plan_scale ("uniform"), transport ("sinkhorn"): see :class:`shotseg.models.tlg.transport.TransportAttention`.
     half_text (False; the recipes, whose text is CLIP's, set it): rows pass through float16, as on the release's GPUs.
 
     Ablations that the authors made: ``taps`` ("heterogeneous", or three positions for both sides as "5,6,7"), ``aggregate``,
@@ -153,7 +154,6 @@ class TLG(Episodic):
     """
 
     geometry = "squash"
-    masks_input = False
     needs = "photos"
 
     def __init__(

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from shotseg.data.samples import Prediction, Support
 from shotseg.encoders.features import Encoder, Features
 from shotseg.models.blocks.clip_priors import ClipPriors
+from shotseg.models.few_shot_model import FewShot
 
 
-class ClipPriorsOnly(nn.Module):
+class ClipPriorsOnly(FewShot):
     """The priors as a few-shot model of their own: nothing is trained, the map's upper half is the object.
 
     encoder: a CLIP-like ViT.      maps: "text" asks for the name alone, "visual" for the supports alone.
@@ -21,7 +22,7 @@ class ClipPriorsOnly(nn.Module):
     Further ``options`` are keywords of :class:`ClipPriors`.
     """
 
-    geometry = "fit"
+    learns = False
 
     def __init__(
         self,
@@ -53,7 +54,7 @@ class ClipPriorsOnly(nn.Module):
         return Prediction(torch.stack([-evidence, evidence], 1), {"prior": priors})
 
     @property
-    def asks(self) -> tuple[str, ...]:
+    def asks(self) -> tuple[str, ...]:  # type: ignore[override]
         return self.priors.asks if "text" in self.maps else ()
 
     def encode(self, images: Tensor) -> Features:
@@ -74,7 +75,7 @@ class ClipPriorsOnly(nn.Module):
         return Support(self.priors.support(self.priors.see_masked(images, masks), masks, class_names))
 
     @property
-    def encoder(self) -> Encoder:
+    def encoder(self) -> Encoder:  # type: ignore[override]
         return self.priors.clip
 
 
