@@ -356,15 +356,8 @@ class Segmenter(Predictor):
         checkpoint = checkpoint or about.get("checkpoint", {}).get("file")
         if checkpoint is not None and about.get("checkpoint", {}).get("sha256") != files.sha256(checkpoint):
             raise UsageError(f"{path}: not encoded with {checkpoint}; give the checkpoint that it was made with")
-        segmenter = cls(
-            about["method"],
-            about["encoder"],
-            device,
-            checkpoint,
-            weights,
-            runtime=runtime or about.get("runtime", "auto"),
-            **about["options"],
-        )
+        options = {"runtime": runtime or about.get("runtime", "auto"), **about["options"]}
+        segmenter = cls(about["method"], about["encoder"], device, checkpoint, weights, **options)
         if weights != "default" and about.get("encoder_sha256") not in (
             None,
             digest(segmenter.model.encoder),

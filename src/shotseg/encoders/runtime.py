@@ -35,7 +35,8 @@ TRACED, TRIALS = (2, 160, 224), ((1, 96, 128), (3, 127, 161))
 KEPT = 2  # forms for the next encoder of equal weights in this process
 
 Maps = tuple[Tensor, ...]
-_made: OrderedDict[tuple[str, ...], Callable[[Tensor], Maps]] = OrderedDict()
+Form = Callable[[Tensor], Maps]
+_made: OrderedDict[tuple[str, ...], Form] = OrderedDict()
 _making = threading.Lock()
 
 
@@ -63,30 +64,35 @@ def use(encoder: Encoder, runtime: str = "auto") -> None:
 def _took(encoder: Encoder, name: str) -> str:
     """Give the encoder that form. Why it could not be, in one line; empty where it could."""
     key = (name, type(encoder).__qualname__, encoder.name, digest(encoder))
-    try:
-        with _making:
-            fast = _made.pop(key, None) or FORMS[name](encoder)
-            if not _agrees(encoder, fast):
-                return "its maps are others than torch's"
-            _made[key] = fast
-            while len(_made) > KEPT:
-                _made.popitem(last=False)
-    except ImportError as error:
-        return f"{first_line(error)}; pip install 'shotseg[onnx]'"
-    except Exception as error:  # whatever an exporter or a runtime raises for a network that it does not take
-        return first_line(error)
-    encoder.fast, encoder.runtime = fast, name
+    with _making:
+        try:
+            if key not in _made:
+                _made[key] = _agreeing(FORMS[name](encoder), encoder)
+        except ImportError as error:
+            return f"{first_line(error)}; pip install 'shotseg[onnx]'"
+        except Exception as error:  # whatever an exporter or a runtime raises for a network that it does not take
+            return first_line(error)
+        _made.move_to_end(key)
+        while len(_made) > KEPT:
+            _made.popitem(last=False)
+        encoder.fast, encoder.runtime = _made[key], name
     return ""
 
 
 @torch.no_grad()
-def _agrees(encoder: Encoder, fast: Callable[[Tensor], Maps]) -> bool:
-    for batch, height, width in TRIALS:
-        photo = torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(0))
-        for theirs, ours in zip(encoder.extract(photo).maps, fast(photo), strict=True):
+def _agreeing(fast: Form, encoder: Encoder) -> Form:
+    """``fast``, tried. Raises ValueError where its maps are not the encoder's."""
+    for sides in TRIALS:
+        photos = _photos(*sides)
+        for theirs, ours in zip(encoder.extract(photos).maps, fast(photos), strict=True):
             if theirs.shape != ours.shape or not (theirs - ours).abs().max() <= TOLERANCE * theirs.abs().max():
-                return False
-    return True
+                raise ValueError("its maps are others than torch's")
+    return fast
+
+
+def _photos(batch: int, height: int, width: int) -> Tensor:
+    """Noise, the same every time; the caller's random numbers stay as they are."""
+    return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(0))
 
 
 class FoldedTorch:
@@ -98,7 +104,7 @@ class FoldedTorch:
     def __init__(self, encoder: Encoder):
         laid = copy.deepcopy(encoder).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         with _quiet():
-            self._run = torch.jit.freeze(torch.jit.trace(_MapsOf(laid).eval(), torch.rand(_sides()), check_trace=False))
+            self._run = torch.jit.freeze(torch.jit.trace(_MapsOf(laid).eval(), _photos(*TRACED), check_trace=False))
 
     def __call__(self, normalised: Tensor) -> Maps:
         return self._run(normalised.contiguous(memory_format=torch.channels_last))
@@ -139,7 +145,7 @@ class OnnxRuntime:
             return self._sessions[threads]
 
 
-FORMS: dict[str, Callable[[Encoder], Callable[[Tensor], Maps]]] = {"onnxruntime": OnnxRuntime, "torch": FoldedTorch}
+FORMS: dict[str, Callable[[Encoder], Form]] = {"onnxruntime": OnnxRuntime, "torch": FoldedTorch}
 
 
 def exported(encoder: Encoder) -> bytes:
@@ -151,7 +157,7 @@ def exported(encoder: Encoder) -> bytes:
         # torch's newer exporter takes minutes where the size is open.
         torch.onnx.export(
             _MapsOf(_same_padding_by_name(encoder)).eval(),
-            (torch.rand(_sides()),),
+            (_photos(*TRACED),),
             file,  # type: ignore[arg-type]
             dynamo=False,
             opset_version=17,
@@ -168,11 +174,6 @@ class _MapsOf(nn.Module):
 
     def forward(self, normalised: Tensor) -> Maps:
         return tuple(found.contiguous() for found in self.encoder.extract(normalised).maps)
-
-
-def _sides() -> tuple[int, int, int, int]:
-    batch, height, width = TRACED
-    return batch, 3, height, width
 
 
 @contextmanager
