@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-EXTRAS := test,offline-text
+EXTRAS := test,offline-text,onnx
 OUT    ?= demo-out
 
 .PHONY: install demo test lint types clean

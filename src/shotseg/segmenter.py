@@ -18,6 +18,8 @@ from shotseg.data import images as files
 from shotseg.data import transforms
 from shotseg.data.samples import Support
 from shotseg.encoded import Encoded
+from shotseg.encoders import runtime as runtimes
+from shotseg.encoders.weights import digest
 from shotseg.errors import InputError, NoMaskWarning, UsageError, note
 from shotseg.models import presence
 from shotseg.models.strokes import Strokes, carried, competing
@@ -41,6 +43,8 @@ class Segmenter(Predictor):
     checkpoint: a trained model, as ``shotseg train`` writes it; it says method and encoder itself.
     present: the probability of being in the photo from which a class takes part; None: every class is known to be there.
     weights: of the encoder: "default" (downloaded once where it must be) or the path of a local file.
+    runtime: what computes the encoder on a CPU: "torch", "onnxruntime" (extra: onnx), or "auto", the fastest that is installed;
+             see :mod:`shotseg.encoders.runtime`.
     options: keywords of the method (``size``: longer side, in pixels, at which it works; the one that a checkpoint takes).
 
     >>> seg = Segmenter()
@@ -56,6 +60,7 @@ class Segmenter(Predictor):
         checkpoint: str | Path | None = None,
         weights: str = "default",
         present: float | None = 0.5,
+        runtime: str = "auto",
         **options: Any,
     ):
         super().__init__(device)
@@ -80,6 +85,8 @@ class Segmenter(Predictor):
                 "text_context 'oracle' reads the true classes of a photo, which only `evaluate` knows; choose 'target' or 'known'"
             )
         self.model.to(self.device).eval()
+        runtimes.use(self.model.encoder, runtime)
+        self.runtime = runtime
         if present is not None and not 0 <= present <= 1:
             raise UsageError(
                 f"present {present}: give a probability from 0 to 1, or None where every class is in the photo"
@@ -318,7 +325,8 @@ class Segmenter(Predictor):
         if not self._known:
             raise UsageError("nothing to save: call add(name, images, masks) first")
         about = {"method": self.method, "encoder": self.encoder, "options": self.options}
-        about["encoder_sha256"] = support_file.digest(self.model.encoder)
+        about["runtime"] = self.runtime
+        about["encoder_sha256"] = digest(self.model.encoder)
         if self.checkpoint is not None:
             about["checkpoint"] = {"file": str(self.checkpoint.absolute()), "sha256": files.sha256(self.checkpoint)}
         support_file.write(path, about, self._supports)
@@ -330,11 +338,13 @@ class Segmenter(Predictor):
         encoder: str | None = None,
         device: str | torch.device = "auto",
         checkpoint: str | Path | None = None,
+        runtime: str | None = None,
     ) -> Segmenter:
         """A Segmenter with the classes that ``save`` kept.
 
         encoder: a local file of the same weights, where they cannot be downloaded; the supports mean nothing to others.
         checkpoint: where the trained model lies now, if it has moved.
+        runtime: of the encoder, in place of the one that was asked for when it was saved; the supports serve every one.
         """
         about, supports = support_file.read(path)
         weights = "default" if encoder in (None, "auto", about["encoder"]) else str(encoder)
@@ -343,10 +353,11 @@ class Segmenter(Predictor):
         checkpoint = checkpoint or about.get("checkpoint", {}).get("file")
         if checkpoint is not None and about.get("checkpoint", {}).get("sha256") != files.sha256(checkpoint):
             raise UsageError(f"{path}: not encoded with {checkpoint}; give the checkpoint that it was made with")
-        segmenter = cls(about["method"], about["encoder"], device, checkpoint, weights, **about["options"])
+        options = {"runtime": runtime or about.get("runtime", "auto"), **about["options"]}
+        segmenter = cls(about["method"], about["encoder"], device, checkpoint, weights, **options)
         if weights != "default" and about.get("encoder_sha256") not in (
             None,
-            support_file.digest(segmenter.model.encoder),
+            digest(segmenter.model.encoder),
         ):
             raise UsageError(f"{path}: encoded with other weights than {weights}; give the file that it was made with")
         for name, support in supports.items():

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
 from safetensors.torch import save as serialise
 
@@ -59,12 +57,3 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Support]]:
             raise InputError(f"{path}: holds nothing of class {name!r}; make it again with Segmenter.save")
         supports[name] = Support(own)
     return about, supports
-
-
-def digest(encoder: torch.nn.Module) -> str:
-    """sha256 of an encoder's weights."""
-    found = hashlib.sha256()
-    for name, tensor in encoder.state_dict().items():
-        found.update(name.encode())
-        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return found.hexdigest()

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from shotseg.cli.choices import Runtime
 from shotseg.cli.console import progress, table
 from shotseg.data.writable import check_out
 from shotseg.errors import UsageError
@@ -40,6 +41,8 @@ class Benchmark:
     """See: shotseg list encoders."""
     device: str = "auto"
     """cpu, cuda, mps, or "auto"."""
+    runtime: Runtime = "auto"
+    """What computes the encoder on a CPU: onnxruntime (extra: onnx) where it is installed, else torch."""
     size: int | None = None
     """Longer side, in pixels, at which the method works."""
     repeats: int = 15
@@ -71,7 +74,13 @@ class Benchmark:
         if self.big:
             from shotseg.cli import benchmark_big
 
-            settings = {"method": self.method, "encoder": self.encoder, "device": self.device, **options}
+            settings = {
+                "method": self.method,
+                "encoder": self.encoder,
+                "device": self.device,
+                "runtime": self.runtime,
+                **options,
+            }
             numbers = benchmark_big.measure(self.photos, {**settings, "present": None})
             benchmark_big.show(numbers)
             return self._written(numbers, self.device)
@@ -81,7 +90,7 @@ class Benchmark:
         from shotseg.data.images import read_image
         from shotseg.segmenter import Segmenter
 
-        segmenter = Segmenter(self.method, self.encoder, self.device, **options)
+        segmenter = Segmenter(self.method, self.encoder, self.device, runtime=self.runtime, **options)
         seen = _watch(segmenter.model)
         (example, *_), queries = demo_items()
         start = time.perf_counter()
@@ -101,6 +110,7 @@ class Benchmark:
         numbers |= {"encoder_seconds": encoder, "after_encoder_seconds": after, "after_to_encoder": after / encoder}
         numbers |= {"predict_seconds": median(whole[2:]), "working_size": list(seen.images.shape[2:])}
         numbers |= _folder(segmenter, [item.image_path for item in queries], self.photos, self.batch)
+        numbers |= {"runtime": segmenter.model.encoder.runtime}
         numbers |= {"threads": torch.get_num_threads(), "torch": torch.__version__}
         _show(numbers)
         return self._written(numbers, segmenter.device)

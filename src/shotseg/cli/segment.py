@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from shotseg.cli.choices import Runtime
 from shotseg.cli.console import left_out, progress, say
 from shotseg.cli.formats import Target, export_options
 from shotseg.cli.parsing import identity, must_exist
@@ -78,6 +79,8 @@ class Segment:
     """Only the i-th of n parts of the photos, as 2/4; the last part to finish joins the results."""
     device: str = "auto"
     """cpu, cuda, mps, or "auto"."""
+    runtime: Runtime = "auto"
+    """What computes the encoder of a few-shot method on a CPU: onnxruntime (extra: onnx) where it is installed, else torch."""
     size: int | None = None
     """Longer side, in pixels, at which the method works."""
     batch: int = 1
@@ -112,6 +115,8 @@ class Segment:
             raise UsageError(
                 f"{self.checkpoint}: a semantic model, which knows its classes; leave --support and --name out"
             )
+        if semantic and self.runtime != Segment.runtime:
+            raise UsageError(f"{self.checkpoint}: a semantic model, which torch computes; leave --runtime out")
         if not semantic and (self.window or self.scales or self.flip or self.soft):
             raise UsageError("--window, --scales, --flip and --soft are of semantic models; give --checkpoint of one")
         if not semantic and self.support is None and not self.name:
@@ -194,7 +199,7 @@ class Segment:
         from shotseg.segmenter import Segmenter
 
         if self.support is not None and self.support.suffix == ".safetensors":
-            segmenter = Segmenter.load(self.support, self.encoder, self.device, self.checkpoint)
+            segmenter = Segmenter.load(self.support, self.encoder, self.device, self.checkpoint, self.runtime)
             self._check_trained(segmenter.method, segmenter.checkpoint)
             segmenter.present = self._present()
             made_of = {"method": segmenter.method, "encoder": segmenter.encoder, "support": identity(self.support)}
@@ -209,7 +214,8 @@ class Segment:
             encoder, size = FAST
         options: dict[str, Any] = {} if size is None else {"size": size}
         self._check_trained(self.method, self.checkpoint)
-        segmenter = Segmenter(self.method, encoder, self.device, self.checkpoint, present=self._present(), **options)
+        how: dict[str, Any] = {"present": self._present(), "runtime": self.runtime}
+        segmenter = Segmenter(self.method, encoder, self.device, self.checkpoint, **how, **options)
         options |= {"present": str(segmenter.present)}
         used: list[str] = []
         failed: list[tuple[str, str]] = []

@@ -30,6 +30,7 @@ class TimmCNN(Encoder):
     """
 
     net: Any
+    convolutional = True
     cuts = False
 
     def __init__(self, row: table.Weights, weights: str = "default"):
@@ -162,6 +163,7 @@ class EveryBlockResNet(Encoder):
     """
 
     net: Any
+    convolutional = True
 
     def __init__(self, row: table.Weights, weights: str = "default"):
         super().__init__(row.mean, row.std)
@@ -205,6 +207,7 @@ class EveryConvVGG16(Encoder):
     Maps: 3 of 512 channels at stride 8, 3 at 16, 1 at 32. ``levels``: maps a stride.
     """
 
+    convolutional = True
     strides = (8, 8, 8, 16, 16, 16, 32)
     channels = (512,) * 7
     levels = (3, 3, 1)
@@ -248,6 +251,7 @@ class _Stages(Encoder):
     """layer0 to layer4 in a row, one map each, under the names that PFENet, BAM, HDMNet and PI-CLIP publish."""
 
     layer4: nn.Sequential
+    convolutional = True
 
     def __init__(self, row: table.Weights):
         super().__init__(row.mean, row.std)

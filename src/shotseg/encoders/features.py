@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -61,6 +61,9 @@ class Encoder(nn.Module):
     channels: tuple[int, ...] = ()
     patch: int = 32  # image sides are best a multiple of this
     before_last: int = -2  # index of the map that last_stage takes
+    convolutional: bool = False  # whether convolutions are all that it is made of, as of most CNNs
+    runtime: str = "torch"  # what computes a forward pass, and its own form of extract, see encoders/runtime.py
+    fast: Callable[[Tensor], tuple[Tensor, ...]] | None = None
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]):
         super().__init__()
@@ -82,4 +85,7 @@ class Encoder(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Features:
-        return self.extract((images - self.mean) / self.std)
+        normalised = (images - self.mean) / self.std
+        if self.fast is not None and normalised.device.type == "cpu":
+            return Features(self.fast(normalised), self.strides)
+        return self.extract(normalised)

@@ -347,3 +347,12 @@ def describe(wrong: dict[str, list[str]]) -> str:
         if keys
     )
     return ", ".join(parts)
+
+
+def digest(net: nn.Module) -> str:
+    """sha256 of a network's weights."""
+    found = hashlib.sha256()
+    for name, tensor in net.state_dict().items():
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()

@@ -53,6 +53,7 @@ def evaluate(
     ignore_band: str | None = None,
     rule: str | None = None,
     device: str = "auto",
+    runtime: str = "auto",
     workers: int = 0,
     batch: int = 8,
     cache_mb: int = 2000,
@@ -73,6 +74,7 @@ def evaluate(
     effort:     count the strokes of a simulated person who corrects ``episodes`` photos of each class, in place of pixels.
     protocol:   a preset (docs/benchmarks.md). episodes (of each seed), seeds, size (pixels), geometry, score_at, fusion,
                 ignore_band and rule each change one of its choices, and the result says so.
+    runtime:    what computes the encoder on a CPU: torch, onnxruntime, or auto, the fastest that is installed.
     device:     cpu, cuda, mps or auto.      workers: threads, 0 = one a core.   batch: episodes a worker takes at a time.
     cache_mb:   bound on what is kept in memory, MiB. None of these four changes a count.
     out:        result file (.json), written with its report (.report.html). An interrupted run leaves its counts beside it, and
@@ -127,7 +129,8 @@ def _few_shot(asked: SimpleNamespace) -> tuple[dict[str, Any], str]:
     data = {"root": str(asked.root or getattr(photos, "root", "")), **chosen, **asked.reading.said}
     made_of = (asked.method, asked.encoder, asked.checkpoint)
     about = subject.about(*made_of, photos, asked.name, fold, shot=shot, data=data)
-    model, device = subject.model(*made_of, asked.device)
+    model, device = subject.model(*made_of, asked.device, asked.runtime)
+    about["runtime"] = getattr(model.encoder, "runtime", "torch")
     pool = Pool(photos, classes, shot, protocol.min_pixels, areas(photos, protocol.min_pixels))
     parts = (model, photos, pool, protocol, device, asked.cache_mb)
     if asked.effort:

@@ -10,12 +10,12 @@ from shotseg.evaluation.protocols import PRESETS
 
 HOW = {"device", "out", "on_progress", "say"}  # they change nothing of what is measured
 EFFORT = HOW | {"dataset", "root", "reading", "method", "encoder", "checkpoint", "fold", "folds", "shot", "classes"}
-EFFORT |= {"kind", "min_area", "episodes", "seeds", "size", "cache_mb", "effort", "present"}
+EFFORT |= {"runtime", "kind", "min_area", "episodes", "seeds", "size", "cache_mb", "effort", "present"}
 SEMANTIC = HOW | {"dataset", "root", "method", "encoder", "checkpoint", "size"}
 SEVERAL_REFUSE = ("score_at", "fusion", "ignore_band", "rule")
 # Of what was opened before nothing tells whether an interrupted run had the same.
 OF_PLACES = ("root", "reading", "kind", "min_area", "folds", "resume")
-OF_MODELS = ("encoder", "checkpoint", "resume")
+OF_MODELS = ("encoder", "checkpoint", "runtime", "resume")
 
 Asked = Mapping[str, Any]  # option -> its value
 

@@ -10,6 +10,7 @@ from typing import Any
 from shotseg import data, encoders, models
 from shotseg.data.images import sha256
 from shotseg.device import pick_device
+from shotseg.encoders import runtime as runtimes
 from shotseg.errors import UsageError
 from shotseg.evaluation.pool import with_enough_photos
 from shotseg.evaluation.protocols import Protocol
@@ -98,21 +99,26 @@ def names(method: Any, encoder: str, checkpoint: str | Path | None) -> tuple[str
     return method, models.encoder_for(method) if encoder == "auto" else encoder
 
 
-def model(method: Any, encoder: str, checkpoint: str | Path | None, device: str) -> tuple[Any, Any]:
-    """The model, ready to predict, and the device that it is on."""
+def model(
+    method: Any, encoder: str, checkpoint: str | Path | None, device: str, runtime: str = "auto"
+) -> tuple[Any, Any]:
+    """The model, ready to predict, and the device that it is on. runtime: of the encoder, where the model is made here."""
     local, chosen = os.environ.get("LOCAL_RANK"), pick_device(device)
     if chosen.type == "cuda" and local is not None:
         chosen = pick_device(f"cuda:{local}")
     if checkpoint is not None:
         from shotseg.training import checkpoint as trained
 
-        return trained.load_model(checkpoint, str(chosen)), chosen
-    if not isinstance(method, str):
+        made = trained.load_model(checkpoint, str(chosen))
+    elif not isinstance(method, str):
         return method.to(chosen).eval(), chosen
-    name, encoder = names(method, encoder, None)
-    made = models.load(name, encoders.load(encoder, device=str(chosen)))
-    models.warn_untrained(name, made)
-    return made.to(chosen).eval(), chosen
+    else:
+        name, encoder = names(method, encoder, None)
+        made = models.load(name, encoders.load(encoder, device=str(chosen)))
+        models.warn_untrained(name, made)
+    made = made.to(chosen).eval()
+    runtimes.use(made.encoder, runtime)
+    return made, chosen
 
 
 def about(
