@@ -75,22 +75,24 @@ export function askConflict(record) {
 export async function showExport(formats, onerror) {
   const format = el("select", { "aria-label": t("export.format") }, ...formats.map((each) => el("option", { value: each }, each)));
   if (formats.includes("coco")) format.value = "coco";
+  const reviewed = el("input", { type: "checkbox" });
   const counts = el("div", { role: "status" });
-  const take = button(t("export.take"), () => download(format.value, take, problem), "primary");
+  const take = button(t("export.take"), () => download({ format: format.value, reviewed_only: reviewed.checked }, take, problem), "primary");
   const problem = el("p", { role: "alert", class: "state-rejected" });
   const count = async () => {
     counts.replaceChildren(el("p", { class: "muted" }, t("export.counting")));
     take.disabled = true;
     try {
-      const found = await get("/export", { format: format.value });
+      const found = await get("/export", { format: format.value, reviewed_only: reviewed.checked });
       counts.replaceChildren(...countRows(found));
-      take.disabled = found.masks === 0 && found.photos === 0;
+      take.disabled = found.photos === 0;
     } catch (error) {
       counts.replaceChildren(el("p", {}, error.message));
     }
   };
   format.addEventListener("change", count);
-  open(t("export.title"), el("div", { class: "form" }, el("label", {}, t("export.format"), format)), counts, problem, actions(button(t("cancel"), close), take));
+  reviewed.addEventListener("change", count);
+  open(t("export.title"), el("div", { class: "form" }, el("label", {}, t("export.format"), format), el("label", { class: "check" }, reviewed, t("export.reviewed"))), counts, problem, actions(button(t("cancel"), close), take));
   await count().catch(onerror);
 }
 
@@ -102,12 +104,12 @@ function countRows({ photos, masks, classes, left_out: left }) {
   return [list, el("h3", {}, t("export.left", { number: left.length })), el("ul", { class: "list", tabindex: "0", "aria-label": t("export.left", { number: left.length }) }, ...names)];
 }
 
-async function download(format, take, problem) {
+async function download(wanted, take, problem) {
   take.disabled = true;
   take.textContent = t("export.making");
   try {
-    const answer = await write("POST", "/export", { json: { format } });
-    const link = el("a", { href: URL.createObjectURL(await answer.blob()), download: `${format}.zip` });
+    const answer = await write("POST", "/export", { json: wanted });
+    const link = el("a", { href: URL.createObjectURL(await answer.blob()), download: `${wanted.format}.zip` });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);
     close();

@@ -46,7 +46,7 @@ export class Editor {
     Object.assign(this, { record: full, map, strokes: full.strokes ?? [] });
     if (!again) this.history = new History();
     this.#drop();
-    this.writer.seen({ id: record.id, version: record.version });
+    this.writer.seen({ id: record.id, version: map.version });
     Object.assign(this.stage, { bitmap, map });
     if (this.stage.refit !== false || !sameSize) this.stage.fit();
     this.stage.redraw();
@@ -67,7 +67,7 @@ export class Editor {
     this.map.labels.set(map.labels);
     this.record = { ...this.record, ...record };
     this.strokes = record.strokes ?? this.strokes;
-    this.writer.seen(record);
+    this.writer.seen({ id: record.id, version: map.version });
     this.stage.draw("mask", "stroke");
     this.onchange();
   }
@@ -89,8 +89,8 @@ export class Editor {
   /** Fetches all the photo's pixels once the zoom asks for more than the first picture holds. */
   async sharpen() {
     const { record, stage } = this;
-    if (!record || !stage.bitmap || Math.max(record.width, record.height) <= FIRST_SIDE) return;
-    if (stage.bitmap.width >= record.width || stage.view.scale * record.width <= stage.bitmap.width) return;
+    if (!record || !stage.bitmap || Math.max(record.width, record.height) * record.scale_max <= FIRST_SIDE) return;
+    if (stage.bitmap.width > FIRST_SIDE || stage.bitmap.height > FIRST_SIDE || stage.view.scale * record.width <= stage.bitmap.width) return;
     const bitmap = await this.photos.sharp(record).catch(() => null);
     if (bitmap && this.record?.id === record.id) stage.bitmap = bitmap;
     stage.draw("photo");

@@ -256,7 +256,10 @@ function joinParts() {
   byId("brush").addEventListener("input", (event) => setBrush(Number(event.target.value)));
   byId("language").addEventListener("change", (event) => speak(event.target.value).catch(fail));
   byId("examples-switch").addEventListener("change", (event) => write("PATCH", "/project", { json: { examples_from_reviewed: event.target.checked } }).catch(fail));
-  byId("encoding-cancel").addEventListener("click", () => write("POST", "/encoding/cancel").catch(fail));
+  byId("encoding-switch").addEventListener("click", (event) => {
+    const running = event.currentTarget.dataset.running !== "true";
+    write("POST", "/encoding", { json: { running } }).then(showEncoding, fail);
+  });
 }
 
 async function speak(language) {

@@ -3,7 +3,7 @@
 import { byId, el, percent } from "./dom.js";
 import { t } from "./i18n.js";
 import { KEYS } from "./keys.js";
-import { STATES } from "./queue.js";
+import { shownState, STATES } from "./queue.js";
 
 const ICONS = {
   brush: "M3 13c2 0 3-1 3-2.5S7.5 8 8 8l5.5-5.5M8 8l1.5 1.5L14 4",
@@ -81,9 +81,11 @@ export function showProject({ name, counts, encoding, examples_from_reviewed: ex
   showEncoding(encoding);
 }
 
-export function showEncoding({ done, total, running = done < total }) {
-  byId("encoding").hidden = !running;
+export function showEncoding({ done, total, running = true }) {
+  byId("encoding").hidden = done >= total;
   byId("encoding-label").textContent = t("encoding.text", { done, total });
+  byId("encoding-switch").textContent = t(running ? "encoding.stop" : "encoding.go");
+  byId("encoding-switch").dataset.running = running;
   Object.assign(byId("encoding-bar"), { max: Math.max(total, 1), value: done });
 }
 
@@ -92,7 +94,7 @@ export function showPhoto(record, classes) {
   const add = (name, value) => rows.push(el("dt", {}, name), el("dd", {}, value));
   if (record) {
     add(t("photo.size"), `${record.width} × ${record.height}`);
-    add(t("photo.state"), t(`state.${record.state}`));
+    add(t("photo.state"), t(`state.${shownState(record)}`));
     if (record.confidence != null) add(t("queue.confidence"), percent(record.confidence));
     for (const { id, name } of classes) {
       if (record.areas?.[id] != null) add(name, t("photo.area", { part: percent(record.areas[id], 1) }));

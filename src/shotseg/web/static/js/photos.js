@@ -5,7 +5,6 @@ import { decodeLabels } from "./png.js";
 
 const KEPT = 6;
 export const FIRST_SIDE = 2048;
-const LARGEST_SIDE = 8192;
 
 export class Photos {
   #pictures = new Map();
@@ -27,17 +26,18 @@ export class Photos {
     });
   }
 
-  /** The photo in all its pixels, asked for only when one zooms in beyond the first picture. */
-  sharp(record) { return this.picture(record, Math.min(LARGEST_SIDE, Math.max(record.width, record.height))); }
+  /** The photo in all the pixels that the server gives of it, asked for only when one zooms in beyond the first picture. */
+  sharp(record) { return this.picture(record, Math.floor(Math.max(record.width, record.height) * record.scale_max)); }
 
-  /** A fresh copy of the label map: the caller draws into it. */
+  /** A fresh copy of the label map, to draw into, and the version of the photo that it belongs to. */
   async mask(record) {
     const key = `${record.id} ${record.version}`;
-    const { width, height, labels } = await this.#keep(this.#masks, key, async () => {
-      const answer = await getRaw(`/photos/${encodeURIComponent(record.id)}/mask`, { version: record.version });
-      return decodeLabels(new Uint8Array(await answer.arrayBuffer()));
+    const { labels, ...rest } = await this.#keep(this.#masks, key, async () => {
+      const answer = await getRaw(`/photos/${encodeURIComponent(record.id)}/mask`);
+      const version = Number(answer.headers.get("ETag")?.replaceAll('"', "") ?? record.version);
+      return { version, ...(await decodeLabels(new Uint8Array(await answer.arrayBuffer()))) };
     });
-    return { width, height, labels: labels.slice() };
+    return { ...rest, labels: labels.slice() };
   }
 
   prefetch(record) {

@@ -7,6 +7,7 @@ import { thumbnail } from "./photos.js";
 
 const PAGE = 100;
 export const STATES = ["open", "predicted", "accepted", "corrected", "rejected", "failed"];
+export const shownState = ({ state, error }) => (error ? "failed" : state);
 const TODO = new Set(["open", "predicted"]);
 
 export class Queue {
@@ -89,8 +90,8 @@ export class Queue {
   }
 
   #row(item) {
-    const state = el("span", { class: `state state-${item.state}` });
-    state.append(t(`state.${item.state}`));
+    const name = shownState(item);
+    const state = el("span", { class: `state state-${name}` }, t(`state.${name}`));
     const sure = el("span", {}, item.confidence == null ? "" : percent(item.confidence));
     sure.title = t("queue.confidence");
     const text = el("span", {}, el("span", { class: "file", title: item.file }, item.file), el("span", { class: "facts" }, state, sure));
