@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-EXTRAS := test,offline-text
+EXTRAS := test,offline-text,web
 OUT    ?= demo-out
+PROJECT ?= demo-project
+PHOTOS ?= src/shotseg/demo_data/images
 
-.PHONY: install demo test lint types clean
+.PHONY: install demo serve test lint types clean
 
 install: $(STAMP)
 
@@ -23,6 +25,9 @@ $(STAMP): pyproject.toml
 
 demo: $(STAMP)
 	$(BIN)/shotseg demo --out $(OUT)
+
+serve: $(STAMP)
+	$(BIN)/shotseg serve $(PROJECT) --photos $(PHOTOS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

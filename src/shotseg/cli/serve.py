@@ -103,6 +103,7 @@ class Serve:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((self.host, self.port))
+            listening.listen()
         except OSError as error:
             raise UsageError(
                 f"--host {self.host} --port {self.port}: {error.strerror or error}; choose another --port"

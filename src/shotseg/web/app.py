@@ -16,12 +16,13 @@ from starlette.exceptions import HTTPException
 
 from shotseg.errors import InputError, InputWarning, ShotsegError, UsageError
 from shotseg.segmenter import Segmenter
+from shotseg.web.album import Unknown, shown
 from shotseg.web.engine import Engine
 from shotseg.web.events import Events
 from shotseg.web.gallery import Gallery
 from shotseg.web.guard import Guard
 from shotseg.web.kept import Kept
-from shotseg.web.project import Outdated, Project, Unknown, shown
+from shotseg.web.project import Outdated, Project
 from shotseg.web.routes import Parts, router
 from shotseg.web.uploads import BYTES
 
@@ -36,12 +37,16 @@ def make_app(project: Project, segmenter: Segmenter, hosts: frozenset[str] | Non
 
     @asynccontextmanager
     async def alive(app: FastAPI) -> AsyncIterator[None]:
-        warnings.showwarning = _to_page(warnings.showwarning, events)
+        before = warnings.showwarning
+        warnings.showwarning = _to_page(before, events)
         engine.start()
-        yield
-        events.close()
-        engine.stop()
-        project.close()
+        try:
+            yield
+        finally:
+            events.close()
+            engine.stop()
+            project.close()
+            warnings.showwarning = before
 
     app = FastAPI(
         title="shotseg",

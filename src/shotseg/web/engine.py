@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import io
 import itertools
 import threading
 import zlib
@@ -16,22 +15,19 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
 from shotseg.encoded import Encoded
 from shotseg.errors import ShotsegError, first_line
-from shotseg.models.strokes import Strokes, follow
-from shotseg.overlay import PALETTE
+from shotseg.models.strokes import Strokes
 from shotseg.segmenter import Segmenter
 from shotseg.web.drawing import strokes_of
 from shotseg.web.examples import Shot, shots
 from shotseg.web.kept import Kept
+from shotseg.web.labels import Found, alone_level, label_png, unpacked
 from shotseg.web.project import Outdated, Project
 from shotseg.web.said import PagePhoto
 
 NOW, SOON, LATER = 0, 1, 2  # a person waits; to be decided again; to be encoded
-UNSEEN = -1.0  # log odds of a class of which nothing is known beside the strokes in this photo
 MOST_SHOTS = 20  # of a class that are learnt, the newest; learning one takes as long as encoding a photo
 MOST_GUESSES = 3  # photos with strokes that a class without examples is learnt from
 MASKS = 128 * 2**20  # bytes of masks in memory
@@ -108,7 +104,7 @@ class Engine:
                 return photo.version, self.project.drawn_mask(photo)
             kept = self._masks.get(id)
             if kept is not None and kept[0] == photo.digest:
-                return photo.version, _unpacked(kept[1])
+                return photo.version, unpacked(kept[1])
         self._asked(lambda: self._decide(photo))
         with self.project.lock:
             kept = self._masks.get(id)
@@ -116,7 +112,7 @@ class Engine:
                 if photo.error:
                     raise ShotsegError(photo.error)
                 return photo.version, np.zeros(photo.size, np.uint8)
-            return photo.version, _unpacked(kept[1])
+            return photo.version, unpacked(kept[1])
 
     def accept(self, id: str, version: int) -> PagePhoto:
         """Accept the mask of that version. Raises Outdated where it is another by now."""
@@ -166,8 +162,7 @@ class Engine:
     def _in_turn(self, photo: PagePhoto, asked_in: int) -> None:
         if asked_in != self._round:
             return
-        if photo.drawn is None or not self.kept.has(photo):
-            self._decide(photo)
+        self._decide(photo)
         self._mark(photo)
 
     def _mark(self, photo: PagePhoto) -> None:
@@ -204,7 +199,7 @@ class Engine:
             marked = any(stroke.inside and stroke.number == number for stroke in photo.strokes)
             kept = self._masks.get(photo.id) if marked and photo.state == "predicted" else None
             if kept is not None and photo.areas.get(number):
-                mask = (_unpacked(kept[1]) == number).astype(np.uint8) * 255
+                mask = (unpacked(kept[1]) == number).astype(np.uint8) * 255
                 found.append(Shot(photo.path, mask, kept[0]))
         return found[:MOST_GUESSES]
 
@@ -214,22 +209,26 @@ class Engine:
             self.segmenter.remove(name)
 
     def _decide(self, photo: PagePhoto) -> None:
-        """Predict one photo, strokes included, and say so."""
+        """Predict one photo, strokes included, and say so; one that a person reviewed is encoded, no more."""
+        if photo.drawn is not None and self.kept.has(photo):
+            return
+        before = photo.version, photo.error, photo.state
         try:
             with self.project.lock:
                 names = {own.number: own.name for own in self.project.classes}
                 drawn = strokes_of(photo.strokes, names, photo.size) if photo.size != (0, 0) else {}
-                before = photo.version, photo.error, photo.state
             encoded = self.kept.encoded(photo, self.segmenter)
             self._mark(photo)
             found = self._found(photo, encoded, drawn)
             with self.project.lock:
-                if photo.said <= before[0]:  # else a person was faster, and what is found is of the past
+                if (
+                    photo.said <= before[0] and photo.drawn is None
+                ):  # else a person was faster, and what is found is of the past
                     photo.error = None
                     self._note(photo, found)
         except ShotsegError as error:
             photo.error = str(error)
-        except Exception as error:
+        except Exception as error:  # no memory, a fault of a library
             photo.error = f"{photo.file}: {_line(error)}"
             self.tell("note", {"text": photo.error})
         if (photo.version, photo.error, photo.state) != before:
@@ -251,7 +250,7 @@ class Engine:
             found.labels, found.confidence = table[result.labels], result.confidence
             found.present = {numbers[name]: float(p) for name, p in result.present.items() if name in numbers}
         for name, own in alone.items():
-            level = _alone(encoded, own)
+            level = alone_level(encoded, own)
             found.labels[(level > 0) & ((found.labels == 0) | (own.labels == 1))] = numbers[name]
             found.present[numbers[name]] = 1.0
         return found
@@ -269,34 +268,8 @@ class Engine:
         self.project.predicted(photo, digest, found.confidence, found.present, areas)
 
 
-class Found:
-    """labels: (H, W) uint8 class numbers; of classes by their numbers, whether they are there."""
-
-    def __init__(self, labels: np.ndarray):
-        self.labels, self.confidence = labels, 0.5
-        self.present: dict[int, float] = {}
-
-
 def _key(shot: Shot) -> tuple[Path, int]:
     return shot.image, shot.written
-
-
-def _alone(encoded: Encoded, strokes: Strokes) -> np.ndarray:
-    """(H, W) log odds of a class that nothing but strokes in this photo speak of."""
-    flat: Tensor = torch.full((1, 1), UNSEEN, device=encoded.resized.device)
-    return follow(flat, strokes, encoded.features, encoded.resized[None]).cpu().numpy()
-
-
-def label_png(labels: np.ndarray, level: int = 6, palette: np.ndarray = PALETTE) -> bytes:
-    """(H, W) uint8 as an 8-bit palette PNG."""
-    image, buffer = Image.fromarray(np.ascontiguousarray(labels)), io.BytesIO()
-    image.putpalette(palette.tobytes())
-    image.save(buffer, format="PNG", compress_level=level, bits=8)
-    return buffer.getvalue()
-
-
-def _unpacked(png: bytes) -> np.ndarray:
-    return np.array(Image.open(io.BytesIO(png)))
 
 
 def _line(error: BaseException) -> str:

@@ -47,7 +47,7 @@ def shots(project: Project) -> dict[str, list[Shot]]:
 def publish(project: Project, photo: PagePhoto) -> None:
     """Make examples/ and results/ say of a photo what its reviewed mask does; without one, nothing."""
     labels = project.drawn_mask(photo) if photo.reviewed and photo.drawn is not None else None
-    name, results = project.names.get(photo.id, photo.id), project.folder / "results"
+    name, results = project.album.names.get(photo.id, photo.id), project.folder / "results"
     taught = labels is not None and project.said.settings["examples_from_reviewed"]
     for own in project.classes:
         mask = None if labels is None else (labels == own.number).astype(np.uint8) * 255

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from shotseg.data.annotations import Labelled, names, write
+from shotseg.web.album import shown
 from shotseg.web.engine import Engine
-from shotseg.web.project import shown
 from shotseg.web.said import PagePhoto
 
 

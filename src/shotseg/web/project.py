@@ -11,35 +11,31 @@ photos/          photos that were dropped on the page
 
 from __future__ import annotations
 
-import json
 import os
 import threading
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from shotseg.data.annotations.drawn import upright_size
-from shotseg.data.images import read_mask, write_bytes, write_png
-from shotseg.data.listing import find_images, subfolders
+from shotseg.data.annotations import names
+from shotseg.data.images import read_mask, write_png
+from shotseg.data.listing import subfolders
 from shotseg.errors import InputError, ShotsegError, UsageError, note
 from shotseg.overlay import PALETTE
 from shotseg.photo import MOST_CLASSES, check_classes
-from shotseg.runs.photos import named
-from shotseg.web import examples
+from shotseg.web import examples, settings
+from shotseg.web.album import Album, Unknown, shown
 from shotseg.web.drawing import Stroke, painted
 from shotseg.web.ledger import Event, Ledger
-from shotseg.web.said import STATES, PageClass, PagePhoto, Said, id_of
+from shotseg.web.said import STATES, PageClass, PagePhoto, Said
+
+LONGEST = 200  # bytes of a class's name
 
 
 class Outdated(UsageError):
     """A change to an older version of a photo: somebody else was there first."""
-
-
-class Unknown(UsageError):
-    """No photo or class of that id."""
 
 
 class Project:
@@ -51,7 +47,7 @@ class Project:
 
     def __init__(self, folder: str | Path, photos: str | Path | None = None):
         self.folder, self.lock = Path(folder), threading.RLock()
-        self.photos_folder = self._photos_folder(photos)
+        photos_folder = settings.photos_folder(self.folder, photos)
         self._ledger = Ledger(self.folder / "journal.jsonl")
         self.said = Said()
         for event in self._ledger.events:
@@ -60,89 +56,20 @@ class Project:
             except (KeyError, TypeError, ValueError) as error:
                 note(f"{self.folder / 'journal.jsonl'}: an event is damaged and left out ({error})")
         self._ledger.events.clear()
-        self.find_photos()
+        self.album = Album(self.said.photos, self.folder / "photos", photos_folder)
         self._adopt_examples()
+        self._restore()
 
     def close(self) -> None:
         self._ledger.close()
 
-    # Photos
-
-    def find_photos(self) -> None:
-        """Look again at which photos there are; one that is gone stays known with what was said of it."""
-        with self.lock:
-            found: list[tuple[str, Path, bool]] = []
-            for root, dropped in ((self.photos_folder, False), (self.folder / "photos", True)):
-                if root is None or not root.is_dir():
-                    continue
-                try:
-                    paths = find_images(root, skip=() if dropped else {self.folder.resolve()})
-                except UsageError:  # no photo yet
-                    continue
-                found += [(path.relative_to(root).as_posix(), path, dropped) for path in paths]
-            for photo in self.said.photos.values():
-                photo.error = f"{shown(photo.file)}: no such file any more; put it back, or export without it"
-            for file, path, dropped in found:
-                self._found(id_of(file, dropped), file, path)
-            unique = named([(photo.file, id) for id, photo in self.said.photos.items()])
-            self.names = {photo.path: photo.name for photo in unique}  # id -> name of its masks
-
-    def _found(self, id: str, file: str, path: Path) -> PagePhoto:
-        photo = self.said.photos.setdefault(id, PagePhoto(id, file, path))
-        photo.path, photo.error = path, None
-        try:
-            size = upright_size(path)
-            if photo.said and photo.size not in ((0, 0), size):
-                raise InputError(
-                    f"{shown(file)}: now {size[1]} x {size[0]}, drawn on when it was {photo.width} x {photo.height}; "
-                    "put that photo back"
-                )
-            photo.height, photo.width = size
-        except ShotsegError as error:
-            photo.error = str(error)
-        return photo
-
     def photo(self, id: str) -> PagePhoto:
-        if id not in self.said.photos:
-            raise Unknown(f"no photo {id!r:.40}; load the page again")
-        return self.said.photos[id]
-
-    def listed(self, sort: str = "doubt", states: str = "", class_id: str = "", query: str = "") -> list[PagePhoto]:
-        """sort: "doubt" (the least confident first), "name" or "area" (the largest first).   states: with commas."""
-        with self.lock:
-            wanted = set(filter(None, states.split(",")))
-            number = self.klass(class_id).number if class_id else None
-            found = [
-                photo
-                for photo in self.said.photos.values()
-                if (not wanted or photo.state in wanted or (photo.error is not None and "failed" in wanted))
-                and (number is None or photo.areas.get(number, 0) > 0)
-                and query.casefold() in shown(photo.file).casefold()
-            ]
-            area = (lambda photo: photo.areas.get(number, 0)) if number else (lambda photo: sum(photo.areas.values()))
-            rank = {
-                "doubt": lambda photo: (photo.confidence is None, photo.confidence or 0.0, photo.file),
-                "area": lambda photo: (-area(photo), photo.file),
-                "name": lambda photo: photo.file,
-            }
-            return sorted(found, key=rank[sort])
+        return self.album.photo(id)
 
     def add_photo(self, file: str, data: bytes) -> PagePhoto:
         """Keep a photo that was dropped, under a name that no other has. data: checked already."""
         with self.lock:
-            folder, name = self.folder / "photos", safe_name(file)
-            taken = {photo.file for photo in self.said.photos.values()}
-            stem, suffix, number = Path(name).stem, Path(name).suffix, 1
-            while name in taken or (folder / name).exists():
-                number += 1
-                name = f"{stem} ({number}){suffix}"
-            write_bytes(folder / name, data)
-            photo = self._found(id_of(name, True), name, folder / name)
-            photo.version += 1
-            self.names |= {
-                photo.id: f"dropped-{photo.id}" if Path(name).stem in self.names.values() else Path(name).stem
-            }
-            return photo
+            return self.album.add(file, data)
 
     # Classes
 
@@ -180,7 +107,7 @@ class Project:
             before = own.name
             self._write_class(changed)
             if changed.name != before:
-                examples.rename(self.folder, before, changed.name)
+                self._moved(examples.rename, before, changed.name)
             return changed
 
     def _write_class(self, own: PageClass) -> PageClass:
@@ -188,6 +115,9 @@ class Project:
         if own.name in others:
             raise UsageError(f"class {own.name!r} is there already; choose another name")
         check_classes([*others, own.name], "project")
+        names.check("mask", [own.name])
+        if len(own.name.encode()) > LONGEST:
+            raise UsageError(f"class {own.name[:20]!r}...: too long for a folder's name; choose a shorter one")
         self._say({"do": "class", "number": own.number, "name": own.name, "colour": own.colour, "key": own.key})
         return self.said.classes[own.number]
 
@@ -196,7 +126,7 @@ class Project:
         with self.lock:
             own = self.klass(id)
             self._say({"do": "drop", "number": own.number})
-            examples.retire(self.folder, own.name)
+            self._moved(examples.retire, own.name)
 
     def set_examples_from_reviewed(self, value: bool) -> None:
         with self.lock:
@@ -261,11 +191,11 @@ class Project:
         present: dict[int, float],
         areas: dict[int, float],
     ) -> None:
-        """What the model found; what a person accepted, corrected or rejected stays."""
+        """What the model found; the mask that a person accepted or corrected stays, and so does "rejected"."""
         with self.lock:
-            if photo.state not in ("open", "predicted"):
+            if photo.drawn is not None:
                 return
-            state = "predicted" if labels_digest is not None else "open"
+            state = "rejected" if photo.state == "rejected" else "open" if labels_digest is None else "predicted"
             if (labels_digest, state) != (photo.digest, photo.state):
                 photo.version += 1
             photo.state, photo.digest, photo.confidence = state, labels_digest, confidence
@@ -284,11 +214,6 @@ class Project:
         table = np.zeros(256, np.uint8)
         table[list(self.said.classes)] = np.arange(1, len(self.said.classes) + 1)
         return table[numbers]
-
-    def counts(self) -> dict[str, int]:
-        photos = self.said.photos.values()
-        counted = Counter("failed" if photo.error and not photo.reviewed else photo.state for photo in photos)
-        return {state: counted[state] for state in (*STATES, "failed")}
 
     # How it is kept
 
@@ -334,6 +259,12 @@ class Project:
         except (ShotsegError, OSError) as error:
             note(str(error))
 
+    def _moved(self, move: Callable[..., None], *names: str) -> None:
+        try:
+            move(self.folder, *names)
+        except OSError as error:
+            note(f"{self.folder / 'examples'}: cannot be written ({error.strerror}); free space, then start again")
+
     def _say(self, event: Event) -> None:
         self._ledger.append(event)
         self.said.apply(event)
@@ -347,44 +278,22 @@ class Project:
                     self.add_class(name)
                 except ShotsegError as error:
                     note(str(error))
-        for photo in self.said.photos.values():
-            if photo.drawn is not None:
-                try:
-                    self._measure(photo)
-                except ShotsegError as error:
-                    photo.error = str(error)
 
-    def _photos_folder(self, photos: str | Path | None) -> Path | None:
-        about = self.folder / "project.json"
-        kept: dict[str, Any] = {}
-        if about.exists():
+    def _restore(self) -> None:
+        """What follows from the masks that a person made: their areas, and the files that were lost."""
+        for photo in self.said.photos.values():
+            if photo.drawn is None:
+                continue
             try:
-                kept = dict(json.loads(about.read_bytes()))
-            except (ValueError, TypeError, OSError):
-                raise UsageError(f"{about}: not a project's settings; mend it, or choose another folder") from None
-        chosen = kept.get("photos") if photos is None else os.path.relpath(photos, self.folder)
-        if chosen is None:
-            return None
-        folder = Path(os.path.normpath(self.folder / chosen))
-        if not folder.is_dir():
-            raise UsageError(f"{folder}: no such folder; give the folder of the photos with --photos")
-        if kept.get("photos") != chosen:
-            write_bytes(about, json.dumps({"photos": chosen}, indent=1).encode() + b"\n")
-        return folder
+                self._measure(photo)
+            except ShotsegError as error:
+                photo.error = str(error)
+                continue
+            if not (self.folder / "results" / "labels" / f"{self.album.names[photo.id]}.png").exists():
+                self._publish(photo)
 
 
 def on_disk(path: Path) -> None:
     """Wait until a file is on the disk itself."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def shown(file: str) -> str:
-    """A file's name as text, whatever bytes it has."""
-    return file.encode("utf-8", "backslashreplace").decode()
-
-
-def safe_name(file: str) -> str:
-    """The last part of a name that a client sent, of characters that every file system takes."""
-    name = "".join(c if c.isalnum() or c in "-_ ()." else "_" for c in file.replace("\\", "/").rsplit("/", 1)[-1])
-    return name.lstrip(". ").rstrip(". ")[-100:] or "photo"

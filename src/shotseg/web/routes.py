@@ -17,10 +17,12 @@ from starlette.concurrency import run_in_threadpool
 from shotseg.data.annotations import FORMATS
 from shotseg.errors import InputError, ShotsegError, UsageError
 from shotseg.web import examples, exports, guard, schemas, uploads
-from shotseg.web.engine import Engine, label_png
+from shotseg.web.album import shown
+from shotseg.web.engine import Engine
 from shotseg.web.events import Events
 from shotseg.web.gallery import MOST, SHOWN, Gallery
-from shotseg.web.project import Project, shown
+from shotseg.web.labels import label_png
+from shotseg.web.project import Project
 from shotseg.web.schemas import Detail, full_photo, photo_record
 
 LARGE = 16_000_000  # pixels: a photo of more is shown smaller
@@ -58,11 +60,11 @@ def binary(kind: str) -> dict[int | str, dict[str, Any]]:
 def project(p: P) -> schemas.ProjectRecord:
     with p.project.lock:
         found = examples.shots(p.project)
-        folder = p.project.photos_folder
+        folder = p.project.album.folder
         return schemas.ProjectRecord(
             name=shown(p.project.folder.resolve().name),
             classes=[schemas.class_record(own, found) for own in p.project.classes],
-            counts=p.project.counts(),
+            counts=p.project.album.counts(),
             encoding=schemas.Encoding(**p.engine.encoding),
             photos_folder=None if folder is None else shown(str(folder)),
             formats=list(FORMATS),
@@ -138,7 +140,8 @@ def photos(
 ) -> schemas.Photos:
     """state: one, or several with commas; "failed" as well.   class: those that show it.   query: part of the file's name."""
     with p.project.lock:
-        found = p.project.listed(sort, state, class_, query)
+        number = p.project.klass(class_).number if class_ else None
+        found = p.project.album.listed(sort, state, number, query)
         items = [photo_record(photo, p.project) for photo in found[offset : offset + limit]]
         return schemas.Photos(total=len(found), items=items)
 

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from shotseg.web.project import Project, shown
+from shotseg.web.album import shown
+from shotseg.web.project import Project
 from shotseg.web.said import PageClass, PagePhoto
 
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
