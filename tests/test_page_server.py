@@ -315,9 +315,24 @@ def test_a_photo_that_is_deleted_meanwhile_is_one_line_and_the_others_go_on(page
     item, other = photos(page)[:2]
     (tmp_path / "photos" / item["file"]).unlink()
     answer = ok(draw(page, item))
-    assert "put the photo back" in answer["error"] and len(answer["strokes"]) == 1
+    assert "no such file" in answer["error"] and len(answer["strokes"]) == 1
     assert page.get(f"{API}/photos/{item['id']}/image?side=33").status_code == 404
     assert ok(draw(page, other))["error"] is None
+
+
+def test_a_photo_that_is_replaced_meanwhile_is_seen_anew_or_named_where_it_was_drawn_on(page, tmp_path):
+    ok(page.post(f"{API}/classes", json={"name": "red"}))
+    ok(put(page, photos(page)[3], square(5, 5)))
+    until(page, lambda: all_predicted(page))
+    item, other = photos(page)[:2]
+    ok(draw(page, item))
+    for one in (item, other):
+        Image.fromarray(photo(5, (50, 90))).save(tmp_path / "photos" / one["file"])
+    ok(put(page, photos(page)[3], square(6, 6)))
+    until(page, lambda: photos(page)[1]["width"] == 90 and photos(page)[0]["error"])
+    drawn, fresh = photos(page)[:2]
+    assert "drawn on when it was 80 x 60" in drawn["error"] and drawn["width"] == 80
+    assert fresh["error"] is None and fresh["height"] == 50
 
 
 def test_pictures_are_upright_and_as_small_as_asked_for(tmp_path, segmenter):

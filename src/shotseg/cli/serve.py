@@ -89,7 +89,8 @@ class Serve:
     def _hosts(self, port: int) -> frozenset[str] | None:
         if self.host not in LOOPBACK:
             return None  # it has names that only its users know; the token stands before it
-        return frozenset(f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]"))
+        names = ("127.0.0.1", "localhost", "[::1]")
+        return frozenset(f"{name}:{port}" for name in names) | frozenset(names if port == 80 else ())
 
     def _segmenter(self) -> Segmenter:
         from shotseg.segmenter import Segmenter

@@ -102,18 +102,23 @@ class Album:
 
     def _found(self, id: str, file: str, path: Path) -> PagePhoto:
         photo = self.photos.setdefault(id, PagePhoto(id, file, path))
-        photo.path, photo.error = path, None
+        photo.path = path
+        self.look(photo)
+        return photo
+
+    def look(self, photo: PagePhoto) -> None:
+        """Note the size of a photo's file as it is now, or the error of one that is gone or is another."""
+        photo.error = None
         try:
-            size = upright_size(path)
+            size = upright_size(photo.path)
             if photo.said and photo.size not in ((0, 0), size):
                 raise InputError(
-                    f"{shown(file)}: now {size[1]} x {size[0]}, drawn on when it was {photo.width} x {photo.height}; "
+                    f"{shown(photo.file)}: now {size[1]} x {size[0]}, drawn on when it was {photo.width} x {photo.height}; "
                     "put that photo back"
                 )
             photo.height, photo.width = size
         except ShotsegError as error:
             photo.error = str(error)
-        return photo
 
 
 def shown(file: str) -> str:

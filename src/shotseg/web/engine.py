@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from shotseg.encoded import Encoded
-from shotseg.errors import ShotsegError, first_line
+from shotseg.errors import InputError, ShotsegError, first_line
 from shotseg.models.strokes import Strokes
 from shotseg.segmenter import Segmenter
 from shotseg.web.drawing import strokes_of
@@ -215,6 +215,10 @@ class Engine:
         before = photo.version, photo.error, photo.state
         try:
             with self.project.lock:
+                if not self.kept.has(photo):  # new, or another under the same name
+                    self.project.album.look(photo)
+                    if photo.error is not None:
+                        raise InputError(photo.error)
                 names = {own.number: own.name for own in self.project.classes}
                 drawn = strokes_of(photo.strokes, names, photo.size) if photo.size != (0, 0) else {}
             encoded = self.kept.encoded(photo, self.segmenter)
