@@ -39,5 +39,14 @@ types: $(STAMP)
 test: lint types
 	$(BIN)/python -m pytest
 
+# The page in a real browser: needs Chromium on the system (apt-get install chromium).
+test-page: $(STAMP)
+	@if command -v uv >/dev/null 2>&1; then \
+		uv pip install --quiet --python $(BIN)/python -e '.[test-page]'; \
+	else \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test-page]'; \
+	fi
+	$(BIN)/python -m pytest -n 0 tests/test_page_browser.py
+
 clean:
 	rm -rf $(VENV) $(OUT) dist build .pytest_cache .ruff_cache .mypy_cache

@@ -32,7 +32,7 @@ export function editClass(own, { taken, save, remove }) {
   const key = el("select", {}, el("option", { value: "" }, t("classes.noKey")), ...["1", "2", "3", "4", "5", "6", "7", "8", "9", "0"].map((digit) => el("option", { value: digit, disabled: taken.includes(digit) && digit !== own?.key }, digit)));
   key.value = own ? own.key ?? "" : ["1", "2", "3", "4", "5", "6", "7", "8", "9", "0"].find((digit) => !taken.includes(digit)) ?? "";
   const chosen = el("input", { type: "checkbox" });
-  const problem = el("p", { role: "alert", class: "state-rejected" });
+  const problem = el("p", { role: "alert", class: "problem" });
   const form = el("form", { class: "form" },
     el("label", {}, t("classes.name"), name),
     el("label", {}, t("classes.colour"), colour),
@@ -78,7 +78,7 @@ export async function showExport(formats, onerror) {
   const reviewed = el("input", { type: "checkbox" });
   const counts = el("div", { role: "status" });
   const take = button(t("export.take"), () => download({ format: format.value, reviewed_only: reviewed.checked }, take, problem), "primary");
-  const problem = el("p", { role: "alert", class: "state-rejected" });
+  const problem = el("p", { role: "alert", class: "problem" });
   const count = async () => {
     counts.replaceChildren(el("p", { class: "muted" }, t("export.counting")));
     take.disabled = true;

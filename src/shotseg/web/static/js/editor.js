@@ -199,8 +199,10 @@ export class Editor {
   #save() {
     const { record, map } = this;
     const png = encodeLabels(map.labels, map.width, map.height);
+    const turn = (map.saves = (map.saves ?? 0) + 1);
     this.onchange();
-    return this.writer.add(record, async (send) => send("PUT", "/mask", { stated: "query", body: await png, type: "image/png" }));
+    // A mask that waits in the line while a newer one of the photo stands behind it need not be sent.
+    return this.writer.add(record, async (send) => (turn < map.saves ? null : send("PUT", "/mask", { stated: "query", body: await png, type: "image/png" })));
   }
 
   #putScribbles(scribbles) {

@@ -201,15 +201,17 @@ async function reopen(id) {
   await openPhoto(record);
 }
 
+async function follow(id) {
+  const record = await get(`/photos/${encodeURIComponent(id)}`);
+  queue.update(record);
+  await editor.refresh(record);
+  if (failedToOpen === id) await openPhoto(record);
+}
+
 function listenToServer() {
   const source = new EventSource(address("/events"));
   const on = (name, action) => source.addEventListener(name, (event) => action(JSON.parse(event.data)));
-  const soon = debounce(150, async (id) => {
-    const record = await get(`/photos/${encodeURIComponent(id)}`);
-    queue.update(record);
-    await editor.refresh(record);
-    if (failedToOpen === id) await openPhoto(record);
-  });
+  const soon = debounce(150, (id) => follow(id).catch(fail));
   on("photo", (record) => {
     queue.update(record);
     queue.refreshSoon();

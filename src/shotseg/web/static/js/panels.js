@@ -97,7 +97,7 @@ export function showPhoto(record, classes) {
     add(t("photo.state"), t(`state.${shownState(record)}`));
     if (record.confidence != null) add(t("queue.confidence"), percent(record.confidence));
     for (const { id, name } of classes) {
-      if (record.areas?.[id] != null) add(name, t("photo.area", { part: percent(record.areas[id], 1) }));
+      if (record.areas?.[id] != null) add(t("photo.area", { name }), percent(record.areas[id], 1));
       if (record.present?.[id] != null) add(t("photo.present", { name }), percent(record.present[id]));
     }
     if (record.error) add(t("photo.error"), record.error);
