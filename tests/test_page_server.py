@@ -355,6 +355,31 @@ def test_encoding_is_stopped_and_goes_on(tmp_path, segmenter):
         until(page, lambda: ok(page.get(f"{API}/project"))["encoding"] == {"done": 4, "total": 4, "running": False})
 
 
+def test_a_class_that_only_strokes_speak_of_is_found_in_other_photos_and_an_example_takes_its_place(page):
+    ok(page.post(f"{API}/classes", json={"name": "red"}))
+    item = photos(page)[0]
+    left, top = 5, 5  # of the red square
+    ok(draw(page, item, points=[(left + 5, top + 5), (left + 18, top + 18)]))
+    until(page, lambda: all_predicted(page))
+    assert ok(page.get(f"{API}/project"))["classes"][0]["examples"] == 0
+    accept(page, 0)
+    assert ok(page.get(f"{API}/project"))["classes"][0]["examples"] == 1
+    ok(page.patch(f"{API}/project", json={"examples_from_reviewed": False}))
+    assert ok(page.get(f"{API}/project"))["classes"][0]["examples"] == 0
+
+
+def test_renaming_and_removing_a_class_reach_the_masks(page):
+    for name in ("red", "sky"):
+        ok(page.post(f"{API}/classes", json={"name": name}))
+    item = photos(page)[0]
+    ok(put(page, item, square(5, 5) + 2 * square(30, 30)))
+    assert ok(page.patch(f"{API}/classes/c2", json={"name": "blue"}))["name"] == "blue"
+    assert page.patch(f"{API}/classes/c2", json={"name": "red"}).status_code == 422
+    ok(page.delete(f"{API}/classes/c1"))
+    assert (mask(page, item)[0] == square(30, 30)).all()
+    assert page.delete(f"{API}/classes/c1").status_code == 404
+
+
 ODD = ["", "\x00", "é" * 300, "<img src=x onerror=alert(1)>", -1, 0, 2**70, 1e308, None, True, [], {}, [[1]], {"a": 1}]
 
 

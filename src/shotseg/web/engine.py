@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from shotseg.encoded import Encoded
-from shotseg.errors import InputError, ShotsegError, first_line
+from shotseg.errors import InputError, ShotsegError, UsageError, first_line
 from shotseg.models.strokes import Strokes
 from shotseg.segmenter import Segmenter
 from shotseg.web.drawing import strokes_of
@@ -135,7 +135,10 @@ class Engine:
             except BaseException as error:
                 answer.set_exception(error)
 
-        self._put(NOW, 0.0, do)
+        with self._more:
+            if self._stopped:
+                raise UsageError("the server is closing; start shotseg serve again")
+            self._put(NOW, 0.0, do)
         return answer.result()
 
     def _put(self, urgency: int, rank: float, work: Callable[[], None]) -> None:
@@ -151,7 +154,7 @@ class Engine:
         while True:
             with self._more:
                 self._more.wait_for(lambda: self._stopped or self._ready())
-                if self._stopped:
+                if self._stopped and not (self._todo and self._todo[0][0] == NOW):  # who waits gets an answer
                     return
                 work = heapq.heappop(self._todo)[3]
             try:
