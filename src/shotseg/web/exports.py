@@ -8,7 +8,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from shotseg.data.annotations import Labelled, names, write
 from shotseg.web.album import shown
@@ -56,7 +56,7 @@ def _reason(photo: PagePhoto, reviewed_only: bool) -> str | None:
 def check(engine: Engine, format: str, found: Plan) -> None:
     """Raise UsageError for names that the format cannot hold."""
     classes = [own.name for own in engine.project.classes]
-    names.check(format, classes, [photo.file for photo in found.photos])
+    names.check(format, classes, [photo.file for photo in found.photos], apart=True)
 
 
 def export(engine: Engine, format: str, folder: Path, reviewed_only: bool = False) -> Path:
@@ -97,7 +97,7 @@ def areas(engine: Engine) -> bytes:
 def _labelled(engine: Engine, found: Plan) -> Iterator[Labelled]:
     for photo in found.photos:
         _, numbers = engine.mask(photo.id)
-        name = PurePosixPath(photo.file).with_suffix("").as_posix()
+        name = engine.project.album.names[photo.id]
         there = photo.path if photo.path.is_file() else None
         yield Labelled(photo.file, engine.project.in_order(numbers), name, photo=there)
 
