@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-EXTRAS := test,offline-text,onnx
+EXTRAS := test,offline-text,onnx,web
 OUT    ?= demo-out
+PROJECT ?= demo-project
+PHOTOS ?= src/shotseg/demo_data/images
 
-.PHONY: install demo test lint types clean
+.PHONY: install demo serve test test-page lint types clean
 
 install: $(STAMP)
 
@@ -24,6 +26,9 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)
 	$(BIN)/shotseg demo --out $(OUT)
 
+serve: $(STAMP)
+	$(BIN)/shotseg serve $(PROJECT) --photos $(PHOTOS)
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -33,6 +38,15 @@ types: $(STAMP)
 
 test: lint types
 	$(BIN)/python -m pytest
+
+# The page in a real browser: needs Chromium on the system (apt-get install chromium).
+test-page: $(STAMP)
+	@if command -v uv >/dev/null 2>&1; then \
+		uv pip install --quiet --python $(BIN)/python -e '.[test-page]'; \
+	else \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test-page]'; \
+	fi
+	$(BIN)/python -m pytest -n 0 tests/test_page_browser.py
 
 clean:
 	rm -rf $(VENV) $(OUT) dist build .pytest_cache .ruff_cache .mypy_cache

@@ -18,3 +18,28 @@ def pytest_cmdline_main(config):
 @pytest.fixture(autouse=True)
 def same_random_numbers_in_every_test():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def page_segmenter():
+    from shotseg import Segmenter
+
+    return Segmenter(size=96)
+
+
+@pytest.fixture
+def segmenter(page_segmenter):
+    """A small one that knows no class."""
+    for name in page_segmenter.classes:
+        page_segmenter.remove(name)
+    return page_segmenter
+
+
+@pytest.fixture
+def page(tmp_path, segmenter):
+    """A client of the page of a project with four photos."""
+    from page_client import client_of
+    from page_project import project_of
+
+    with client_of(project_of(tmp_path, 4), segmenter) as client:
+        yield client

@@ -20,6 +20,7 @@ from shotseg.errors import ShotsegError, UsageError
 VERBS = {
     "demo": ("demo", "Demo", "segment the photos that come with shotseg; no download, about a minute"),
     "segment": ("segment", "Segment", "a few examples and a folder of photos in, masks and a report out"),
+    "serve": ("serve", "Serve", "a page to draw, review, correct and export masks in"),
     "pseudo-label": ("pseudo_label", "PseudoLabel", "photos and the names of what they show in, masks out"),
     "convert": ("convert", "Convert", "masks and annotations of one tool into those of another"),
     "prepare": ("prepare", "Prepare", "check a data set's official archives and write its manifest"),

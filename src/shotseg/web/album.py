@@ -1,0 +1,132 @@
+"""The photos of a project: by reference where they lie, or dropped on the page; each with an id, never asked for by a path."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from shotseg.data.annotations.drawn import upright_size
+from shotseg.data.images import write_bytes
+from shotseg.data.listing import find_images
+from shotseg.errors import InputError, ShotsegError, UsageError
+from shotseg.runs.photos import named
+from shotseg.web.said import STATES, PagePhoto, id_of
+
+
+class Unknown(UsageError):
+    """No photo or class of that id."""
+
+
+class Album:
+    """photos: by their ids, those of which something was said.   dropped, folder: where photos lie.
+
+    names: id -> the name of its masks.
+    """
+
+    def __init__(self, photos: dict[str, PagePhoto], dropped: Path, folder: Path | None):
+        self.photos, self.dropped, self.folder = photos, dropped, folder
+        self.names: dict[str, str] = {}
+        self.find()
+
+    def find(self) -> None:
+        """Look at which photos there are; one that is gone stays known with what was said of it."""
+        found: list[tuple[str, Path, bool]] = []
+        for root in (self.folder, self.dropped):
+            if root is None or not root.is_dir():
+                continue
+            try:
+                paths = find_images(root, skip=() if root == self.dropped else {self.dropped.parent.resolve()})
+            except UsageError:  # no photo yet
+                continue
+            found += [(path.relative_to(root).as_posix(), path, root == self.dropped) for path in paths]
+        for photo in self.photos.values():
+            photo.path = (self.folder or self.dropped) / photo.file
+            photo.error = f"{shown(photo.file)}: no such file any more; put it back, or export without it"
+        for file, path, dropped in found:
+            self._found(id_of(file, dropped), file, path)
+        self.names = {photo.path: photo.name for photo in named([(p.file, id) for id, p in self.photos.items()])}
+
+    def photo(self, id: str) -> PagePhoto:
+        if id not in self.photos:
+            raise Unknown(f"no photo {id!r:.40}; load the page again")
+        return self.photos[id]
+
+    def add(self, file: str, data: bytes) -> PagePhoto:
+        """Keep a photo that was dropped. Raises InputError on a full disk."""
+        name = safe_name(file)
+        taken = {photo.file for photo in self.photos.values()}
+        stem, suffix, number = Path(name).stem, Path(name).suffix, 1
+        while name in taken or (self.dropped / name).exists():
+            number += 1
+            name = f"{stem} ({number}){suffix}"
+        write_bytes(self.dropped / name, data)
+        photo = self._found(id_of(name, True), name, self.dropped / name)
+        photo.version += 1
+        stem = Path(name).stem
+        self.names[photo.id] = f"{stem}-{photo.id}" if stem in self.names.values() else stem
+        return photo
+
+    def listed(
+        self, sort: str = "doubt", states: str = "", number: int | None = None, query: str = ""
+    ) -> list[PagePhoto]:
+        """sort: "doubt" (the least confident first), "name" or "area" (the largest first).   states: with commas.
+
+        number: of a class that they show.   query: a part of the file's name.
+        """
+        wanted = set(filter(None, states.split(",")))
+        found = [
+            photo
+            for photo in self.photos.values()
+            if (not wanted or photo.state in wanted or (photo.error is not None and "failed" in wanted))
+            and (number is None or photo.areas.get(number, 0) > 0)
+            and query.casefold() in shown(photo.file).casefold()
+        ]
+
+        def area(photo: PagePhoto) -> float:
+            return sum(photo.areas.values()) if number is None else photo.areas.get(number, 0.0)
+
+        ranks: dict[str, Callable[[PagePhoto], Any]] = {
+            "doubt": lambda photo: (photo.confidence is None, photo.confidence or 0.0, photo.file),
+            "area": lambda photo: (-area(photo), photo.file),
+            "name": lambda photo: photo.file,
+        }
+        return sorted(found, key=ranks[sort])
+
+    def counts(self) -> dict[str, int]:
+        """State, or "failed" -> how many photos."""
+        photos = self.photos.values()
+        counted = Counter("failed" if photo.error and not photo.reviewed else photo.state for photo in photos)
+        return {state: counted[state] for state in (*STATES, "failed")}
+
+    def _found(self, id: str, file: str, path: Path) -> PagePhoto:
+        photo = self.photos.setdefault(id, PagePhoto(id, file, path))
+        photo.path = path
+        self.look(photo)
+        return photo
+
+    def look(self, photo: PagePhoto) -> None:
+        """Note the size of a photo's file as it is now, or the error of one that is gone or is another."""
+        photo.error = None
+        try:
+            size = upright_size(photo.path)
+            if photo.said and photo.size not in ((0, 0), size):
+                raise InputError(
+                    f"{shown(photo.file)}: now {size[1]} x {size[0]}, drawn on when it was {photo.width} x {photo.height}; "
+                    "put that photo back"
+                )
+            photo.height, photo.width = size
+        except ShotsegError as error:
+            photo.error = str(error)
+
+
+def shown(file: str) -> str:
+    """A file's name as text, whatever bytes it has."""
+    return file.encode("utf-8", "backslashreplace").decode()
+
+
+def safe_name(file: str) -> str:
+    """The last part of a name that a client sent, of characters that every file system takes."""
+    name = "".join(c if c.isalnum() or c in "-_ ()." else "_" for c in file.replace("\\", "/").rsplit("/", 1)[-1])
+    return name.lstrip(". ").rstrip(". ")[-60:] or "photo"

@@ -1,0 +1,114 @@
+"""The masks that a person reviewed, laid out as the command line reads and writes them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from shotseg.data.images import write_png
+from shotseg.overlay import PALETTE
+
+if TYPE_CHECKING:
+    from shotseg.web.project import Project
+    from shotseg.web.said import PagePhoto
+
+KINDS = ("images", "masks")
+
+
+class Shot(NamedTuple):
+    """A photo and its mask, a file or 0/255; written: when, or what, so that another mask is another shot."""
+
+    image: Path
+    mask: Path | np.ndarray
+    written: int
+
+
+def shots(project: Project) -> dict[str, list[Shot]]:
+    """Class name -> its examples, the oldest first."""
+    found = {}
+    for own in project.classes:
+        folders = [project.folder / "examples" / kind / own.name for kind in KINDS]
+        images = {path.stem: path for path in folders[0].glob("*") if not path.name.startswith(".")}
+        pairs = [
+            Shot(images[path.stem], path, path.stat().st_mtime_ns)
+            for path in folders[1].glob("*.png")
+            if path.stem in images and not path.name.startswith(".")
+        ]
+        if pairs:
+            found[own.name] = sorted(pairs, key=lambda shot: (shot.written, shot.image.name))
+    return found
+
+
+def publish(project: Project, photo: PagePhoto) -> None:
+    """Make examples/ and results/ say of a photo what its reviewed mask does; without one, nothing."""
+    labels = project.drawn_mask(photo) if photo.reviewed and photo.drawn is not None else None
+    name, results = project.album.names.get(photo.id, photo.id), project.folder / "results"
+    taught = labels is not None and project.said.settings["examples_from_reviewed"]
+    for own in project.classes:
+        mask = None if labels is None else (labels == own.number).astype(np.uint8) * 255
+        _put(results / "masks" / own.name / f"{name}.png", mask)
+        shown = mask is not None and bool(mask.any())
+        example = project.folder / "examples" / "masks" / own.name / f"{photo.id}.png"
+        image = project.folder / "examples" / "images" / own.name / f"{photo.id}{photo.path.suffix.lower()}"
+        if taught and shown:
+            _link(photo.path, image)
+            _put(example, mask)
+        else:
+            for path in (example, image):
+                path.unlink(missing_ok=True)
+                with contextlib.suppress(
+                    OSError
+                ):  # others are in it; a class of none is no folder, as in `segment --support`
+                    path.parent.rmdir()
+    whole = results / "labels" / f"{name}.png"
+    if labels is None:
+        whole.unlink(missing_ok=True)
+    else:
+        write_png(whole, project.in_order(labels), PALETTE)
+
+
+def rename(folder: Path, old: str, new: str) -> None:
+    """The folders of a class take its new name."""
+    for place in _places(folder, old):
+        if place.is_dir():
+            place.rename(place.with_name(new))
+
+
+def retire(folder: Path, name: str) -> None:
+    """A class was removed: its folders are moved aside, for the masks in them are a person's work."""
+    for place in _places(folder, name):
+        if place.is_dir():
+            aside = folder / "removed" / place.relative_to(folder)
+            number = 1
+            while aside.exists():
+                number += 1
+                aside = aside.with_name(f"{name} ({number})")
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            place.rename(aside)
+
+
+def _places(folder: Path, name: str) -> list[Path]:
+    return [folder / "examples" / kind / name for kind in KINDS] + [folder / "results" / "masks" / name]
+
+
+def _put(path: Path, mask: np.ndarray | None) -> None:
+    if mask is None:
+        path.unlink(missing_ok=True)
+    else:
+        write_png(path, mask)
+
+
+def _link(photo: Path, path: Path) -> None:
+    """The photo itself, not a copy of its pixels, where the disk has such links."""
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(photo.resolve(), path)
+    except OSError:
+        shutil.copyfile(photo, path)

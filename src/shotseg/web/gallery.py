@@ -1,0 +1,62 @@
+"""Pictures of photos as a page shows them: small enough, upright, JPEG."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from shotseg.data.images import read_image, write_bytes
+from shotseg.errors import InputError
+from shotseg.web.said import PagePhoto
+
+THUMBNAIL, SHOWN, MOST = 256, 2048, 8192  # longer sides: in lists, by default, at most
+IN_MEMORY = 64 * 2**20  # bytes
+_decoding = threading.Semaphore(2)  # large photos take memory
+
+
+class Gallery:
+    """folder: where thumbnails are kept, beside the encoded photos that ``kept`` names."""
+
+    def __init__(self, kept: Callable[[PagePhoto], Path]):
+        self._kept, self._lock = kept, threading.Lock()
+        self._recent: OrderedDict[tuple[Path, int], bytes] = OrderedDict()
+
+    def picture(self, photo: PagePhoto, side: int = SHOWN) -> bytes:
+        """JPEG whose longer side is at most ``side``. Raises InputError where the photo cannot be read."""
+        key = self._kept(photo).with_suffix(""), side
+        with self._lock:
+            if key in self._recent:
+                self._recent.move_to_end(key)
+                return self._recent[key]
+        file = key[0].with_suffix(".jpg")
+        if side == THUMBNAIL and file.is_file():
+            data = file.read_bytes()
+        else:
+            with _decoding:
+                data = _jpeg(read_image(photo.path), side)
+            if side == THUMBNAIL:
+                with contextlib.suppress(InputError):  # a full disk: it is made again
+                    write_bytes(file, data)
+        with self._lock:
+            self._recent[key] = data
+            while sum(map(len, self._recent.values())) > IN_MEMORY:
+                self._recent.popitem(last=False)
+        return data
+
+    def thumbnail(self, photo: PagePhoto) -> bytes:
+        return self.picture(photo, THUMBNAIL)
+
+
+def _jpeg(image: np.ndarray, side: int) -> bytes:
+    picture = Image.fromarray(image)
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", quality=88 if side > THUMBNAIL else 80)
+    return buffer.getvalue()

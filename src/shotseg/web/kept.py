@@ -1,0 +1,86 @@
+"""Encoded photos of a project: a few in memory, many on disk, each made again where it is missing or of another photo."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+
+from shotseg.encoded import Encoded
+from shotseg.errors import InputError, ShotsegError, note
+from shotseg.segmenter import Segmenter
+from shotseg.web.said import PagePhoto
+
+IN_MEMORY = 8  # photos
+
+
+class Kept:
+    """folder: of the files; most: their bytes together, the oldest make room. One thread at a time."""
+
+    def __init__(self, folder: Path, most: int = 8 * 2**30):
+        self.folder, self.most = folder, most
+        self._recent: OrderedDict[Path, Encoded] = OrderedDict()
+        self._sizes: dict[Path, int] = {}
+        files = [(path.stat().st_mtime_ns, path) for path in folder.glob("*.safetensors")] if folder.is_dir() else []
+        for _, path in sorted(files):
+            self._sizes[path] = path.stat().st_size
+
+    def path(self, photo: PagePhoto) -> Path:
+        """Where it is kept: another photo under the same name has another place. Raises InputError where there is none."""
+        try:
+            stat = photo.path.stat()
+        except OSError as error:
+            raise InputError(f"{photo.file}: {error.strerror}; put the photo back, or export without it") from None
+        state = hashlib.sha256(f"{stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:8]
+        return self.folder / f"{photo.id}-{state}.safetensors"
+
+    def has(self, photo: PagePhoto) -> bool:
+        try:
+            return self.path(photo) in self._sizes
+        except InputError:
+            return False
+
+    def encoded(self, photo: PagePhoto, segmenter: Segmenter) -> Encoded:
+        """Raises InputError for a photo that cannot be read."""
+        path = self.path(photo)
+        encoded = self._recent.get(path) or self._loaded(path, photo)
+        if encoded is None:
+            encoded = segmenter.encode(photo.path)
+            self._save(encoded, path)
+        self._recent[path] = encoded
+        self._recent.move_to_end(path)
+        if len(self._recent) > IN_MEMORY:
+            self._recent.popitem(last=False)
+        return encoded
+
+    def forget(self, photo: PagePhoto) -> None:
+        """Encode it again the next time."""
+        for path in [path for path in self._sizes if path.name.startswith(photo.id)]:
+            self._sizes.pop(path)
+            self._recent.pop(path, None)
+            path.unlink(missing_ok=True)
+
+    def _loaded(self, path: Path, photo: PagePhoto) -> Encoded | None:
+        if path not in self._sizes:
+            return None
+        try:
+            picture = np.zeros((*photo.size, 3), np.uint8)  # a mask is asked for, not the photo: it need not be read
+            return Encoded.load(path, picture)
+        except ShotsegError:
+            return None
+
+    def _save(self, encoded: Encoded, path: Path) -> None:
+        """That it cannot be kept costs time, nothing else."""
+        try:
+            encoded.save(path)
+            self._sizes.pop(path, None)
+            self._sizes[path] = path.stat().st_size
+        except (ShotsegError, OSError) as error:
+            note(str(error))
+            return
+        while sum(self._sizes.values()) > self.most and len(self._sizes) > 1:
+            oldest = next(iter(self._sizes))
+            self._sizes.pop(oldest)
+            oldest.unlink(missing_ok=True)

@@ -1,0 +1,299 @@
+"""A project folder: what a person said of the photos, kept so that nothing acknowledged is ever lost.
+
+project.json     where the photos lie
+journal.jsonl    every class, stroke, mask and state in the order in which they were said; the project is its replay
+drawn/           the masks that a person accepted or corrected, as label maps of class numbers
+examples/        the same as images/<class>/ and masks/<class>/: ``shotseg segment --support PROJECT/examples`` works
+results/         the same as masks/<class>/<name>.png and labels/<name>.png, as ``shotseg segment`` writes them
+encoded/         photos after the encoder and small pictures of them, made again where they are missing
+photos/          photos that were dropped on the page
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shotseg.data.annotations import names
+from shotseg.data.images import read_mask, write_png
+from shotseg.data.listing import subfolders
+from shotseg.errors import InputError, ShotsegError, UsageError, note
+from shotseg.overlay import PALETTE
+from shotseg.photo import MOST_CLASSES, check_classes
+from shotseg.web import examples, settings
+from shotseg.web.album import Album, Unknown, shown
+from shotseg.web.drawing import Stroke, painted
+from shotseg.web.ledger import Event, Ledger
+from shotseg.web.said import STATES, PageClass, PagePhoto, Said
+
+LONGEST = 200  # bytes of a class's name
+
+
+class Outdated(UsageError):
+    """A change to an older version of a photo: somebody else was there first."""
+
+
+class Project:
+    """folder: of the project, made where it is absent.   photos: the folder of the photos; None: the one of the last time.
+
+    ``lock`` guards it; every method takes it. What changes is on the disk when a method returns.
+    Raises UsageError where another process has it open or the photos' folder is not there.
+    """
+
+    def __init__(self, folder: str | Path, photos: str | Path | None = None):
+        self.folder, self.lock = Path(folder), threading.RLock()
+        photos_folder = settings.photos_folder(self.folder, photos)
+        self._ledger = Ledger(self.folder / "journal.jsonl")
+        self.said = Said()
+        for event in self._ledger.events:
+            try:
+                self.said.apply(event)
+            except (KeyError, TypeError, ValueError) as error:
+                note(f"{self.folder / 'journal.jsonl'}: an event is damaged and left out ({error})")
+        self._ledger.events.clear()
+        self.album = Album(self.said.photos, self.folder / "photos", photos_folder)
+        self._adopt_examples()
+        self._restore()
+
+    def close(self) -> None:
+        self._ledger.close()
+
+    def photo(self, id: str) -> PagePhoto:
+        return self.album.photo(id)
+
+    def add_photo(self, file: str, data: bytes) -> PagePhoto:
+        """Keep a photo that was dropped, under a name that no other has. data: checked already."""
+        with self.lock:
+            return self.album.add(file, data)
+
+    # Classes
+
+    @property
+    def classes(self) -> list[PageClass]:
+        return list(self.said.classes.values())
+
+    def klass(self, id: str) -> PageClass:
+        for own in self.classes:
+            if own.id == id:
+                return own
+        raise Unknown(f"no class {id!r:.40}; it may have been removed meanwhile")
+
+    def add_class(self, name: str, colour: str | None = None, key: str | None = None) -> PageClass:
+        """Raises UsageError for a name that is taken or cannot be a folder's."""
+        with self.lock:
+            number = self.said.last_number + 1
+            if number > MOST_CLASSES:
+                raise UsageError(f"a project holds {MOST_CLASSES} classes, removed ones too; begin another project")
+            used = {own.key for own in self.classes}
+            free = next((digit for digit in "123456789" if digit not in used), "")
+            if colour is None:
+                colour = "#{:02x}{:02x}{:02x}".format(*PALETTE[number])
+            return self._write_class(PageClass(number, name, colour, free if key is None else key))
+
+    def change_class(self, id: str, name: str | None, colour: str | None, key: str | None) -> PageClass:
+        with self.lock:
+            own = self.klass(id)
+            changed = PageClass(
+                own.number,
+                own.name if name is None else name,
+                own.colour if colour is None else colour,
+                own.key if key is None else key,
+            )
+            before = own.name
+            self._write_class(changed)
+            if changed.name != before:
+                self._moved(examples.rename, before, changed.name)
+            return changed
+
+    def _write_class(self, own: PageClass) -> PageClass:
+        others = [other.name for other in self.classes if other.number != own.number]
+        if own.name in others:
+            raise UsageError(f"class {own.name!r} is there already; choose another name")
+        check_classes([*others, own.name], "project")
+        names.check("mask", [own.name])
+        if len(own.name.encode()) > LONGEST:
+            raise UsageError(f"class {own.name[:20]!r}...: too long for a folder's name; choose a shorter one")
+        self._say({"do": "class", "number": own.number, "name": own.name, "colour": own.colour, "key": own.key})
+        return self.said.classes[own.number]
+
+    def remove_class(self, id: str) -> None:
+        """Its pixels become background; photos and the other classes stay."""
+        with self.lock:
+            own = self.klass(id)
+            self._say({"do": "drop", "number": own.number})
+            self._moved(examples.retire, own.name)
+
+    def set_examples_from_reviewed(self, value: bool) -> None:
+        with self.lock:
+            self._say({"do": "settings", "name": "examples_from_reviewed", "value": value})
+            for photo in self.said.photos.values():
+                self._publish(photo)
+
+    # What a person says of a photo
+
+    def draw(self, id: str, version: int, class_id: str, strokes: Sequence[tuple[bool, float, Any]]) -> PagePhoto:
+        """strokes: (inside, radius, points) each. On a corrected mask they are painted; else the model follows them."""
+        with self.lock:
+            photo, own = self._current(id, version), self.klass(class_id)
+            drawn = [
+                Stroke(own.number, inside, radius, tuple((float(x), float(y)) for x, y in points))
+                for inside, radius, points in strokes
+            ]
+            kept = [{**vars(stroke), "points": stroke.points} for stroke in drawn]
+            if photo.by_hand and photo.drawn is not None:
+                labels = painted(self.drawn_mask(photo), drawn)
+                return self._keep(photo, labels, "corrected", strokes=kept)
+            return self._changed(photo, {"do": "strokes", "strokes": kept})
+
+    def clear(self, id: str, version: int) -> PagePhoto:
+        """Take all strokes back, and the mask that was accepted or corrected: the photo is open."""
+        with self.lock:
+            return self._changed(self._current(id, version), {"do": "clear"})
+
+    def correct(self, id: str, version: int, labels: np.ndarray) -> PagePhoto:
+        """labels: (H, W) uint8 in project order, at the photo's size, as :meth:`in_order` gives them."""
+        with self.lock:
+            photo = self._current(id, version)
+            if labels.shape != photo.size:
+                raise UsageError(
+                    f"a mask of {labels.shape[1]} x {labels.shape[0]}, but the photo is {photo.width} x {photo.height}"
+                )
+            numbers = np.array([0, *self.said.classes], np.uint8)
+            if labels.max(initial=0) >= len(numbers):
+                raise UsageError(f"a mask with value {labels.max()}, but there are {len(self.classes)} classes")
+            return self._keep(photo, numbers[labels], "corrected")
+
+    def set_state(self, id: str, version: int, state: str, labels: np.ndarray | None = None) -> PagePhoto:
+        """labels: (H, W) class numbers, what is accepted where no mask was kept yet. A corrected mask stays corrected."""
+        with self.lock:
+            photo = self._current(id, version, seen=state == "accepted")
+            if state == "accepted" and photo.drawn is None:
+                if labels is None:
+                    raise UsageError(
+                        f"{shown(photo.file)}: no mask to accept yet; draw one, or wait until it is predicted"
+                    )
+                return self._keep(photo, labels, "accepted")
+            if state not in STATES:
+                raise UsageError(f"state {state!r:.40}: choose one of {', '.join(STATES)}")
+            state = "corrected" if state == "accepted" and photo.by_hand else state
+            return self._changed(photo, {"do": "state", "state": state})
+
+    def predicted(
+        self,
+        photo: PagePhoto,
+        labels_digest: int | None,
+        confidence: float | None,
+        present: dict[int, float],
+        areas: dict[int, float],
+    ) -> None:
+        """What the model found; the mask that a person accepted or corrected stays, and so does "rejected"."""
+        with self.lock:
+            if photo.drawn is not None:
+                return
+            state = "rejected" if photo.state == "rejected" else "open" if labels_digest is None else "predicted"
+            if (labels_digest, state) != (photo.digest, photo.state):
+                photo.version += 1
+            photo.state, photo.digest, photo.confidence = state, labels_digest, confidence
+            photo.present, photo.areas = present, areas
+
+    def drawn_mask(self, photo: PagePhoto) -> np.ndarray:
+        """(H, W) uint8 class numbers of the mask that a person accepted or corrected. Raises InputError where it is lost."""
+        assert photo.drawn is not None
+        labels = read_mask(self.folder / "drawn" / photo.drawn, labels=True)
+        known = np.zeros(256, np.uint8)
+        known[list(self.said.classes)] = list(self.said.classes)  # a class that was removed is background
+        return known[labels]
+
+    def in_order(self, numbers: np.ndarray) -> np.ndarray:
+        """Class numbers as label maps outside have them: i = the i-th class of the project."""
+        table = np.zeros(256, np.uint8)
+        table[list(self.said.classes)] = np.arange(1, len(self.said.classes) + 1)
+        return table[numbers]
+
+    # How it is kept
+
+    def _current(self, id: str, version: int, seen: bool = False) -> PagePhoto:
+        """The photo, if ``version`` is no older than what a person said last; with ``seen``, than what can be seen."""
+        photo = self.photo(id)
+        if version > photo.version or version < (photo.version if seen else photo.said):
+            raise Outdated(f"{shown(photo.file)} was changed meanwhile; its newest state is shown")
+        if photo.size == (0, 0):
+            raise UsageError(photo.error or f"{shown(photo.file)}: cannot be read")
+        return photo
+
+    def _keep(self, photo: PagePhoto, numbers: np.ndarray, state: str, **more: Any) -> PagePhoto:
+        file = f"{photo.id}-{photo.version + 1}.png"
+        path = self.folder / "drawn" / file
+        write_png(path, numbers, PALETTE)
+        on_disk(path)
+        try:
+            return self._changed(photo, {"do": "mask", "mask": file, "state": state, **more})
+        except InputError:
+            path.unlink(missing_ok=True)
+            raise
+
+    def _changed(self, photo: PagePhoto, event: Event) -> PagePhoto:
+        before = photo.drawn
+        self._say({**event, "photo": photo.id, "file": photo.file, "size": photo.size, "version": photo.version + 1})
+        if before is not None and before != photo.drawn:
+            (self.folder / "drawn" / before).unlink(missing_ok=True)
+        if photo.drawn is not None:
+            self._measure(photo)
+        self._publish(photo)
+        return photo
+
+    def _measure(self, photo: PagePhoto) -> None:
+        counts = np.bincount(self.drawn_mask(photo).ravel(), minlength=256)
+        photo.areas = {number: float(counts[number] / counts.sum()) for number in self.said.classes}
+        photo.present, photo.confidence = {number: float(area > 0) for number, area in photo.areas.items()}, 1.0
+
+    def _publish(self, photo: PagePhoto) -> None:
+        """Examples and results follow; that they cannot be written is said, and what was acknowledged stands all the same."""
+        try:
+            examples.publish(self, photo)
+        except (ShotsegError, OSError) as error:
+            note(str(error))
+
+    def _moved(self, move: Callable[..., None], *names: str) -> None:
+        try:
+            move(self.folder, *names)
+        except OSError as error:
+            note(f"{self.folder / 'examples'}: cannot be written ({error.strerror}); free space, then start again")
+
+    def _say(self, event: Event) -> None:
+        self._ledger.append(event)
+        self.said.apply(event)
+
+    def _adopt_examples(self) -> None:
+        """Classes that lie in examples/, put there by hand or another program."""
+        known = {own.name for own in self.classes}
+        for name in subfolders(self.folder / "examples" / "images"):
+            if name not in known:
+                try:
+                    self.add_class(name)
+                except ShotsegError as error:
+                    note(str(error))
+
+    def _restore(self) -> None:
+        """What follows from the masks that a person made: their areas, and the files that were lost."""
+        for photo in self.said.photos.values():
+            if photo.drawn is None:
+                continue
+            try:
+                self._measure(photo)
+            except ShotsegError as error:
+                photo.error = str(error)
+                continue
+            if not (self.folder / "results" / "labels" / f"{self.album.names[photo.id]}.png").exists():
+                self._publish(photo)
+
+
+def on_disk(path: Path) -> None:
+    """Wait until a file is on the disk itself."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,117 @@
+"""What a project knows of its classes and photos, and what each event of its journal does to that."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from shotseg.web.drawing import Stroke
+from shotseg.web.ledger import Event
+
+STATES = ("open", "predicted", "accepted", "corrected", "rejected")
+REVIEWED = ("accepted", "corrected")
+
+
+@dataclass
+class PageClass:
+    """number: of its pixels in kept masks, from 1, never given again.   colour: "#rrggbb".   key: a digit, or ""."""
+
+    number: int
+    name: str
+    colour: str
+    key: str = ""
+
+    @property
+    def id(self) -> str:
+        return f"c{self.number}"
+
+
+@dataclass
+class PagePhoto:
+    """One photo. file: its name below its folder.
+
+    version: grows with every change that can be seen.   said: the version of the newest change that a person made.
+    drawn:   the file of the mask that a person accepted or corrected.   by_hand: whether it was corrected.
+    confidence, present, areas, digest: of the mask as it is now, where there is one; classes by their numbers.
+    """
+
+    id: str
+    file: str
+    path: Path
+    width: int = 0
+    height: int = 0
+    state: str = "open"
+    version: int = 0
+    said: int = 0
+    strokes: list[Stroke] = field(default_factory=list)
+    drawn: str | None = None
+    by_hand: bool = False
+    confidence: float | None = None
+    present: dict[int, float] = field(default_factory=dict)
+    areas: dict[int, float] = field(default_factory=dict)
+    digest: int | None = None
+    error: str | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.height, self.width
+
+    @property
+    def reviewed(self) -> bool:
+        return self.state in REVIEWED
+
+
+@dataclass
+class Said:
+    """The state of a project: the replay of its events."""
+
+    classes: dict[int, PageClass] = field(default_factory=dict)
+    photos: dict[str, PagePhoto] = field(default_factory=dict)
+    settings: dict[str, bool] = field(default_factory=lambda: {"examples_from_reviewed": True})
+    last_number: int = 0
+
+    def apply(self, event: Event) -> None:
+        """Raises KeyError, TypeError or ValueError for an event that is none."""
+        do = event["do"]
+        if do == "class":
+            own = PageClass(int(event["number"]), event["name"], event["colour"], event["key"])
+            self.classes[own.number] = own
+            self.last_number = max(self.last_number, own.number)
+        elif do == "drop":
+            del self.classes[event["number"]]
+            for photo in self.photos.values():
+                photo.strokes = [stroke for stroke in photo.strokes if stroke.number in self.classes]
+        elif do == "settings":
+            self.settings[event["name"]] = bool(event["value"])
+        else:
+            self._apply_to_photo(do, event)
+
+    def _apply_to_photo(self, do: str, event: Event) -> None:
+        photo = self.photos.setdefault(event["photo"], PagePhoto(event["photo"], event["file"], Path(event["file"])))
+        if do == "strokes":
+            photo.strokes = photo.strokes + [stroke_of(stroke) for stroke in event["strokes"]]
+            photo.drawn, photo.by_hand, photo.state = None, False, "predicted"
+        elif do == "clear":
+            photo.strokes, photo.drawn, photo.by_hand, photo.state = [], None, False, "open"
+        elif do == "mask":
+            photo.drawn, photo.by_hand, photo.state = event["mask"], event["state"] == "corrected", event["state"]
+            photo.strokes = photo.strokes + [stroke_of(stroke) for stroke in event.get("strokes", ())]
+        elif do == "state":
+            photo.state = event["state"]
+            if photo.state == "open":
+                photo.drawn, photo.by_hand = None, False
+        else:
+            raise ValueError(f"no event {do!r}")
+        photo.height, photo.width = event["size"]
+        photo.version = photo.said = max(photo.version + 1, int(event["version"]))
+
+
+def stroke_of(kept: dict) -> Stroke:
+    points = tuple((float(x), float(y)) for x, y in kept["points"])
+    return Stroke(int(kept["number"]), bool(kept["inside"]), float(kept["radius"]), points)
+
+
+def id_of(file: str, dropped: bool) -> str:
+    """The same after every start, and nothing that a path can be made of."""
+    return hashlib.sha256(f"{dropped:d}{file}".encode("utf-8", "surrogatepass")).hexdigest()[:16]

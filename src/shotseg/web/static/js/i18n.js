@@ -1,0 +1,37 @@
+// The page's texts: one JSON file per language, English under every key that a language lacks.
+
+export const LANGUAGES = ["en", "de"];
+let texts = {};
+
+async function read(language) {
+  const answer = await fetch(`/static/i18n/${language}.json`);
+  if (!answer.ok) throw new Error(`texts of ${language}: ${answer.status}`);
+  return answer.json();
+}
+
+export function chosenLanguage() {
+  const kept = localStorage.getItem("shotseg.language");
+  return LANGUAGES.includes(kept) ? kept : "en";
+}
+
+export async function loadTexts(language) {
+  const [english, own] = await Promise.all([read("en"), language === "en" ? {} : read(language)]);
+  texts = { ...english, ...own };
+  localStorage.setItem("shotseg.language", language);
+  document.documentElement.lang = language;
+  applyTexts(document);
+}
+
+export function t(key, values = {}) {
+  const text = texts[key] ?? key;
+  return text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
+}
+
+export function applyTexts(root) {
+  for (const node of root.querySelectorAll("[data-i18n]")) node.textContent = t(node.dataset.i18n);
+  for (const node of root.querySelectorAll("[data-i18n-placeholder]")) node.placeholder = t(node.dataset.i18nPlaceholder);
+  for (const node of root.querySelectorAll("[data-i18n-label]")) {
+    node.setAttribute("aria-label", t(node.dataset.i18nLabel));
+    if (node.matches("button")) node.title = t(node.dataset.i18nLabel);
+  }
+}

@@ -1,0 +1,288 @@
+// Starts the page and joins its parts: every action has one name, whether a key or a button asks for it.
+
+import { address, get, login, write } from "./api.js";
+import { askConflict, editClass, showAreas, showExport, showKeys } from "./dialogs.js";
+import { byId, debounce } from "./dom.js";
+import { Editor } from "./editor.js";
+import { chosenLanguage, loadTexts, t } from "./i18n.js";
+import { listenToKeys } from "./keys.js";
+import { buildTools, note, showClasses, showEncoding, showFilters, showPhoto, showProject, showSaved, showTools } from "./panels.js";
+import { Pointers } from "./pointer.js";
+import { Queue } from "./queue.js";
+import { Stage } from "./stage.js";
+import { TOOLS } from "./tools.js";
+import { listenToDrops } from "./upload.js";
+import { Writer } from "./writer.js";
+
+const LARGEST_BRUSH = 200;
+const ZOOM_STEP = 1.3;
+
+const stage = new Stage();
+const writer = new Writer();
+const editor = new Editor(stage, writer);
+const queue = new Queue();
+let project = { classes: [], formats: [], counts: {}, encoding: { done: 0, total: 0, running: false } };
+let lastDecision = null;
+let failedToOpen = null;
+
+const fail = (error) => note(error.message, true);
+
+async function loadProject() {
+  project = await get("/project");
+  editor.classes = project.classes;
+  editor.classIndex = Math.min(editor.classIndex, Math.max(0, project.classes.length - 1));
+  stage.setColours([[0, 0, 0], ...project.classes.map(({ colour }) => [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16)))]);
+  showProject(project);
+  showFilters(project.classes);
+  showAll();
+}
+
+const loadProjectSoon = debounce(300, () => loadProject().catch(fail));
+
+function showAll() {
+  showClasses(project.classes, editor.classIndex, { pick: chooseClass, edit: changeClass });
+  showTools(editor);
+  showPhoto(editor.record, project.classes);
+  showSaved(writer);
+  stage.root.classList.toggle("blank", !editor.map);
+  byId("stage-empty").textContent = editor.map ? "" : t(project.classes.length ? "stage.empty" : "stage.first");
+}
+
+// --- moving ---
+
+async function openPhoto(item) {
+  if (!item) return note(t("queue.end"));
+  queue.choose(item.id);
+  failedToOpen = null;
+  try {
+    if (!(await editor.open(item))) return;
+    const next = queue.neighbour(1, true);
+    if (next) editor.photos.prefetch(next);
+  } catch (error) {
+    if (queue.current !== item.id) return;
+    failedToOpen = item.id;
+    editor.close();
+    note(t("photo.unreadable", { file: item.file, reason: error.message }), true);
+  }
+}
+
+function decide(state) {
+  const { record } = editor;
+  if (!record || record.id !== queue.current) return;
+  lastDecision = state;
+  editor.finish();
+  const next = queue.neighbour(1, true);
+  editor.setState(state);
+  if (state !== "open") next ? openPhoto(next) : note(t("queue.done"));
+}
+
+// --- classes ---
+
+function chooseClass(index) {
+  editor.classIndex = index;
+  showAll();
+  stage.draw("stroke");
+}
+
+function changeClass(own) {
+  const path = `/classes/${encodeURIComponent(own?.id ?? "")}`;
+  const taken = project.classes.map(({ key }) => key);
+  editClass(own, {
+    taken,
+    save: async (said) => {
+      await (own ? write("PATCH", path, { json: said }) : write("POST", "/classes", { json: said }));
+      await loadProject();
+      if (!own) chooseClass(project.classes.length - 1);
+    },
+    remove: async () => {
+      await write("DELETE", path).catch(fail);
+      await loadProject();
+      if (editor.record) reopen(editor.record.id);
+    },
+  });
+}
+
+// --- the table of actions ---
+
+function resizeBrush(step) {
+  const by = Math.max(1, Math.round(editor.size * 0.15));
+  setBrush(editor.size + step * by);
+}
+
+function setBrush(size) {
+  editor.size = Math.min(LARGEST_BRUSH, Math.max(1, Math.round(size)));
+  showTools(editor);
+  stage.draw("stroke");
+}
+
+function setOpacity(part) {
+  stage.opacity = Math.min(1, Math.max(0, part));
+  byId("opacity").value = Math.round(100 * stage.opacity);
+  stage.draw("mask");
+}
+
+function setTool(name) {
+  editor.cancel();
+  editor.tool = name;
+  showTools(editor);
+  stage.draw("stroke");
+}
+
+const pan = (dx, dy) => stage.pan((dx * stage.view.width) / 8, (dy * stage.view.height) / 8);
+
+const ACTIONS = {
+  accept: () => editor.finish() || decide("accepted"),
+  reject: () => decide("rejected"),
+  reopen: () => decide("open"),
+  repeat: () => lastDecision && decide(lastDecision),
+  next: () => openPhoto(queue.neighbour(1)),
+  previous: () => openPhoto(queue.neighbour(-1)),
+  nextOpen: () => openPhoto(queue.neighbour(1, true)),
+  smaller: () => resizeBrush(-1),
+  larger: () => resizeBrush(1),
+  undo: () => editor.undo(),
+  redo: () => editor.redo(),
+  cancel: () => editor.cancel(),
+  clearStrokes: () => editor.clearStrokes(),
+  newClass: () => changeClass(null),
+  zoomIn: () => stage.zoom(ZOOM_STEP),
+  zoomOut: () => stage.zoom(1 / ZOOM_STEP),
+  fit: () => stage.fit(),
+  zoomObject: () => {
+    const box = editor.bounds();
+    if (box) stage.fitBox(box);
+  },
+  moveLeft: () => pan(1, 0),
+  moveRight: () => pan(-1, 0),
+  moveUp: () => pan(0, 1),
+  moveDown: () => pan(0, -1),
+  fainter: () => setOpacity(stage.opacity - 0.1),
+  stronger: () => setOpacity(stage.opacity + 0.1),
+  search: () => byId("search").focus(),
+  upload: () => byId("upload-input").click(),
+  areas: () => showAreas(project.classes).catch(fail),
+  export: () => showExport(project.formats, fail),
+  keys: showKeys,
+  ...Object.fromEntries(Object.keys(TOOLS).map((name) => [name, () => setTool(name)])),
+};
+
+function act(name) {
+  ACTIONS[name]();
+  showTools(editor);
+}
+
+function hold(name, down) {
+  if (name === "pan") pointers.spaceHeld = down;
+  if (name === "hide" && stage.hidden !== down) {
+    stage.hidden = down;
+    stage.draw("mask");
+  }
+}
+
+function digit(key) {
+  const index = project.classes.findIndex((own) => own.key === key);
+  if (index >= 0) chooseClass(index);
+}
+
+const pointers = new Pointers(stage, {
+  down: (point, erase) => editor.down(point, erase),
+  move: (points) => editor.move(points),
+  up: () => editor.up(),
+  cancel: () => editor.cancel(),
+  hover: (point) => editor.hover(point),
+  size: resizeBrush,
+});
+
+// --- what comes from elsewhere ---
+
+async function reopen(id) {
+  const record = await get(`/photos/${encodeURIComponent(id)}`);
+  queue.update(record);
+  await openPhoto(record);
+}
+
+async function follow(id) {
+  const record = await get(`/photos/${encodeURIComponent(id)}`);
+  queue.update(record);
+  await editor.refresh(record);
+  if (failedToOpen === id) await openPhoto(record);
+}
+
+function listenToServer() {
+  const source = new EventSource(address("/events"));
+  const on = (name, action) => source.addEventListener(name, (event) => action(JSON.parse(event.data)));
+  const soon = debounce(150, (id) => follow(id).catch(fail));
+  on("photo", (record) => {
+    queue.update(record);
+    queue.refreshSoon();
+    loadProjectSoon();
+    if (record.id === queue.current) soon(record.id);
+  });
+  on("encoding", (encoding) => showEncoding(encoding));
+  on("project", loadProjectSoon);
+  on("note", ({ text }) => note(text));
+  let lost = false;
+  source.addEventListener("error", () => (lost = true));
+  source.addEventListener("open", () => {
+    if (lost) queue.refreshSoon();
+    if (lost) loadProjectSoon();
+    lost = false;
+  });
+}
+
+function joinParts() {
+  editor.onchange = showAll;
+  editor.onnoclass = () => changeClass(null);
+  stage.onview = () => {
+    byId("zoom").textContent = editor.map ? `${Math.round((100 * stage.view.scale) / stage.ratio)} %` : "";
+    editor.sharpen();
+  };
+  writer.onchange = () => showSaved(writer);
+  writer.onconflict = askConflict;
+  writer.onfailure = (record, error) => note(t("saved.failed", { file: record.file, reason: error.message }), true);
+  writer.onrecord = (record, theirs) => {
+    queue.update(record);
+    editor.adopt(record);
+    if (theirs && record.id === queue.current) reopen(record.id).catch(fail);
+  };
+  queue.onpick = openPhoto;
+  queue.onerror = fail;
+  listenToKeys({ act, digit, hold });
+  listenToDrops({
+    added: () => queue.refreshSoon(),
+    refused: ({ file, reason }) => note(t("upload.refused", { file, reason }), true),
+    failed: (file, error) => note(t("upload.refused", { file, reason: error.message }), true),
+  });
+  for (const button of document.querySelectorAll("[data-action]")) button.addEventListener("click", () => act(button.dataset.action));
+  byId("opacity").addEventListener("input", (event) => setOpacity(event.target.value / 100));
+  byId("brush").addEventListener("input", (event) => setBrush(Number(event.target.value)));
+  byId("language").addEventListener("change", (event) => speak(event.target.value).catch(fail));
+  byId("examples-switch").addEventListener("change", (event) => write("PATCH", "/project", { json: { examples_from_reviewed: event.target.checked } }).catch(fail));
+  byId("encoding-switch").addEventListener("click", (event) => {
+    const running = event.currentTarget.dataset.running !== "true";
+    write("POST", "/encoding", { json: { running } }).then(showEncoding, fail);
+  });
+}
+
+async function speak(language) {
+  await loadTexts(language);
+  byId("language").value = language;
+  buildTools(act);
+  showProject(project);
+  showFilters(project.classes);
+  queue.show();
+  showAll();
+}
+
+async function start() {
+  await speak(chosenLanguage());
+  joinParts();
+  await login();
+  await loadProject();
+  await queue.refresh();
+  listenToServer();
+  const first = queue.neighbour(1, true) ?? queue.neighbour(1);
+  if (first) await openPhoto(first);
+}
+
+start().catch(fail);

@@ -1,0 +1,121 @@
+// The list of photos: what the server sorts and filters, shown page by page.
+
+import { get } from "./api.js";
+import { byId, debounce, el, percent } from "./dom.js";
+import { t } from "./i18n.js";
+import { thumbnail } from "./photos.js";
+
+const PAGE = 100;
+export const STATES = ["open", "predicted", "accepted", "corrected", "rejected", "failed"];
+export const shownState = ({ state, error }) => (error ? "failed" : state);
+const TODO = new Set(["open", "predicted"]);
+
+export class Queue {
+  items = [];
+  total = 0;
+  current = null;
+  onpick = () => {};
+  onerror = () => {};
+  #turn = 0;
+  #loading = false;
+
+  constructor() {
+    this.list = byId("queue");
+    this.refreshSoon = debounce(700, () => this.refresh());
+    for (const id of ["sort", "filter-state", "filter-class"]) byId(id).addEventListener("change", () => this.refresh());
+    byId("filter-doubt").addEventListener("change", () => this.show());
+    byId("search").addEventListener("input", debounce(250, () => this.refresh()));
+    this.list.addEventListener("scroll", () => {
+      if (this.list.scrollTop + 2 * this.list.clientHeight > this.list.scrollHeight) this.more();
+    });
+  }
+
+  #asked(offset, limit) {
+    return { sort: byId("sort").value, state: byId("filter-state").value, class: byId("filter-class").value, query: byId("search").value, offset, limit };
+  }
+
+  /** Fetches as many as are shown, anew. */
+  async refresh() {
+    const turn = ++this.#turn;
+    try {
+      const items = [];
+      let total = 0;
+      do {
+        const answer = await get("/photos", this.#asked(items.length, PAGE));
+        if (turn !== this.#turn) return;
+        items.push(...answer.items);
+        total = answer.total;
+      } while (items.length < total && items.length < this.items.length);
+      Object.assign(this, { items, total });
+      this.show();
+    } catch (error) {
+      this.onerror(error);
+    }
+  }
+
+  async more() {
+    if (this.#loading || this.items.length >= this.total) return;
+    const turn = this.#turn;
+    this.#loading = true;
+    const answer = await get("/photos", this.#asked(this.items.length, PAGE)).catch(this.onerror);
+    this.#loading = false;
+    if (!answer || turn !== this.#turn) return;
+    this.items.push(...answer.items);
+    this.show();
+  }
+
+  /** Those of the loaded photos that are under the threshold of confidence. */
+  get shown() {
+    const most = Number(byId("filter-doubt").value);
+    return most < 1 ? this.items.filter(({ confidence }) => confidence != null && confidence < most) : this.items;
+  }
+
+  find(id) { return this.items.find((item) => item.id === id); }
+
+  /** A newer record of a photo; it keeps its place until the list is fetched again. */
+  update(record) {
+    const known = this.find(record.id);
+    if (!known || known.version > record.version) return;
+    Object.assign(known, record);
+    const row = this.list.querySelector(`[data-id="${CSS.escape(record.id)}"]`);
+    if (row) row.parentNode.replaceWith(this.#row(known));
+  }
+
+  show() {
+    const focused = this.list.contains(document.activeElement) ? document.activeElement.dataset.id : null;
+    const rows = this.shown.map((item) => this.#row(item));
+    this.list.replaceChildren(...rows);
+    byId("queue-total").textContent = t("queue.total", { shown: rows.length, total: this.total });
+    if (focused) this.list.querySelector(`[data-id="${CSS.escape(focused)}"]`)?.focus();
+  }
+
+  #row(item) {
+    const name = shownState(item);
+    const state = el("span", { class: `state state-${name}` }, t(`state.${name}`));
+    const sure = el("span", {}, item.confidence == null ? "" : percent(item.confidence));
+    sure.title = t("queue.confidence");
+    const text = el("span", {}, el("span", { class: "file", title: item.file }, item.file), el("span", { class: "facts" }, state, sure));
+    const picture = el("img", { src: thumbnail(item), alt: "", loading: "lazy", decoding: "async" });
+    const chosen = item.id === this.current;
+    const button = el("button", { type: "button", "data-id": item.id, "aria-current": chosen && "true", onclick: () => this.onpick(item) }, picture, text);
+    return el("li", {}, button);
+  }
+
+  choose(id) {
+    const before = this.list.querySelector("[aria-current]");
+    before?.removeAttribute("aria-current");
+    this.current = id;
+    const row = this.list.querySelector(`[data-id="${CSS.escape(id ?? "")}"]`);
+    row?.setAttribute("aria-current", "true");
+    row?.scrollIntoView({ block: "nearest" });
+  }
+
+  /** The photo `step` places on; with `todo` the next one that nobody has decided on, from the top where none is below. */
+  neighbour(step, todo = false) {
+    const items = this.shown;
+    const at = items.findIndex(({ id }) => id === this.current);
+    if (!todo) return items[at + step] ?? null;
+    const order = [...items.slice(at + 1), ...items.slice(0, Math.max(at, 0))];
+    return order.find(({ state, error }) => TODO.has(state) && !error) ?? null;
+  }
+}

@@ -1,0 +1,41 @@
+// Photos that are dropped on the page or chosen from a dialog.
+
+import { write } from "./api.js";
+import { byId } from "./dom.js";
+
+export function listenToDrops({ added, refused, failed }) {
+  const send = async (files) => {
+    for (const file of files) {
+      const body = new FormData();
+      body.append("files", file, file.name);
+      try {
+        const answer = await write("POST", "/photos", { body });
+        answer.refused.forEach(refused);
+        if (answer.added.length) added(answer.added);
+      } catch (error) {
+        failed(file.name, error);
+      }
+    }
+  };
+  const hint = (shown) => (byId("stage-drop").hidden = !shown);
+  const carries = (event) => event.dataTransfer?.types.includes("Files");
+  document.addEventListener("dragover", (event) => {
+    if (!carries(event)) return;
+    event.preventDefault();
+    hint(true);
+  });
+  document.addEventListener("dragleave", (event) => {
+    if (!event.relatedTarget) hint(false);
+  });
+  document.addEventListener("drop", (event) => {
+    if (!carries(event)) return;
+    event.preventDefault();
+    hint(false);
+    send([...event.dataTransfer.files]);
+  });
+  const input = byId("upload-input");
+  input.addEventListener("change", async () => {
+    await send([...input.files]);
+    input.value = "";
+  });
+}

@@ -1,0 +1,321 @@
+"""The page in a real browser: what a person draws is what is kept, shown again and exported."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from page_hand import WAIT, ask, brush_of, choose, cleared, hand_on, mask, record, saved, serving, shows
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: make test-page installs it")
+pytest.importorskip("fastapi", reason="needs the extra web")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this system"),
+    pytest.mark.timeout(90),
+]
+DEMO = Path(__file__).parents[1] / "src" / "shotseg" / "demo_data" / "images"
+SIDE = 160  # pixels: small photos keep the model quick
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for number, path in enumerate(sorted(DEMO.rglob("*.jpg"))[:6]):
+        with Image.open(path) as photo:
+            photo.thumbnail((SIDE, SIDE))
+            photo.save(folder / f"photo-{number}.jpg", quality=95)
+    turned = Image.new("RGB", (80, 50), (200, 40, 40))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright: shown, it is 50 wide and 80 high
+    turned.save(folder / "turned.jpg", exif=exif)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("project") / "dresses"
+
+
+@pytest.fixture(scope="module")
+def address(project: Path, photos: Path) -> Iterator[str]:
+    with serving(project, photos) as found:
+        for name in ("dress", "hair"):
+            ask(found, "POST", "classes", {"name": name})
+        yield found
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(chromium: Any) -> Iterator[Callable[..., Any]]:
+    """opened(address, ratio=1) -> a page on which nothing went wrong by the end of the test."""
+    contexts, wrong = [], []
+
+    def open_page(address: str, ratio: float = 1, **options: Any) -> Any:
+        context = chromium.new_context(viewport={"width": 1200, "height": 800}, device_scale_factor=ratio, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(WAIT)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.goto(address)
+        page.wait_for_selector("#queue button")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+@pytest.mark.parametrize("ratio", [1, 1.5, 2])
+def test_a_brush_of_one_pixel_paints_exactly_the_pixels_under_it(address: str, opened: Callable, ratio: float) -> None:
+    page = opened(address, ratio)
+    hand = cleared(page, address, "photo-5.jpg")
+    page.keyboard.press("b")
+    page.keyboard.press("2")
+    brush_of(page, 1)
+    hand.stroke((10, 20))
+    hand.stroke((30, 40), (36, 40))
+    hand.stroke((50, 50), (54, 54))
+    expected = np.zeros_like(mask(address, "photo-5.jpg"))
+    expected[20, 10] = 2
+    expected[40, 30:37] = 2
+    expected[range(50, 55), range(50, 55)] = 2
+    assert np.array_equal(mask(address, "photo-5.jpg"), expected)
+
+
+def test_a_turned_photo_is_drawn_on_as_it_is_seen(address: str, opened: Callable) -> None:
+    page = opened(address)
+    hand = cleared(page, address, "turned.jpg")
+    page.keyboard.press("r")
+    hand.stroke((5, 60), (19, 69))
+    expected = np.zeros((80, 50), np.uint8)
+    expected[60:70, 5:20] = 1
+    assert np.array_equal(mask(address, "turned.jpg"), expected)
+
+
+def test_thirty_strokes_are_undone_and_redone_one_at_a_time(address: str, opened: Callable) -> None:
+    page = opened(address)
+    hand = cleared(page, address, "photo-4.jpg")
+    page.keyboard.press("b")
+    brush_of(page, 3)
+    for number in range(30):
+        hand.stroke((5 + 2 * number, 30), (5 + 2 * number, 60))
+    drawn = mask(address, "photo-4.jpg")
+    for _ in range(30):
+        page.keyboard.press("u")
+    saved(page)
+    assert not mask(address, "photo-4.jpg").any()
+    for _ in range(30):
+        page.keyboard.press("Control+y")
+    saved(page)
+    assert np.array_equal(mask(address, "photo-4.jpg"), drawn)
+
+
+def test_every_tool_draws_and_the_right_button_erases(address: str, opened: Callable) -> None:
+    page = opened(address)
+    hand = cleared(page, address, "photo-3.jpg")
+    for key, name in (("l", "lasso"), ("p", "polygon")):
+        page.keyboard.press(key)
+        corners = [(20, 20), (60, 20), (60, 60), (20, 60)]
+        if name == "lasso":
+            hand.stroke(*corners)
+        else:
+            for corner in corners:
+                hand.stroke(corner)
+            page.keyboard.press("Enter")
+            saved(page)
+        assert mask(address, "photo-3.jpg")[20:60, 20:60].mean() > 0.95, name
+        page.keyboard.press("u")
+    page.keyboard.press("b")
+    brush_of(page, 2)
+    hand.stroke((20, 20), (60, 20), (60, 60), (20, 60), (20, 20))
+    page.keyboard.press("f")
+    hand.stroke((40, 40))
+    filled = mask(address, "photo-3.jpg")
+    assert filled[20:60, 20:60].all() and not filled[70, 70]
+    page.keyboard.press("b")
+    hand.stroke((40, 40), button="right")
+    assert not mask(address, "photo-3.jpg")[40, 40]
+
+
+def test_a_scribble_binds_its_pixels_and_undo_takes_it_back(address: str, opened: Callable) -> None:
+    page = opened(address)
+    hand = cleared(page, address, "photo-0.jpg")
+    page.keyboard.press("r")
+    hand.stroke((40, 80), (70, 120))
+    page.keyboard.press("Enter")
+    saved(page)
+    page.wait_for_selector("#queue .state-predicted")
+    file = "photo-1.jpg"
+    hand = hand_on(page, address, file)
+    page.keyboard.press("i")
+    brush_of(page, 5)
+    hand.stroke((20, 20), (40, 20))
+    page.keyboard.press("o")
+    hand.stroke((20, 60), (40, 60))
+    assert (mask(address, file)[20, 20:41] == 1).all()
+    assert not (mask(address, file)[60, 20:41] == 1).any()
+    known = ask(address, "GET", f"photos/{record(address, file)['id']}")
+    assert [stroke["side"] for stroke in known["strokes"]] == ["inside", "outside"]
+    page.keyboard.press("u")
+    saved(page)
+    known = ask(address, "GET", f"photos/{record(address, file)['id']}")
+    assert [stroke["side"] for stroke in known["strokes"]] == ["inside"]
+
+
+def test_keys_alone_accept_and_reject_and_move_on(address: str, opened: Callable) -> None:
+    page = opened(address)
+    page.wait_for_selector("#queue .state-predicted")
+    choose(page, "photo-2.jpg")
+    page.keyboard.press("Enter")
+    shows(page).not_to_have_attribute("title", "photo-2.jpg", timeout=WAIT)
+    saved(page)
+    assert record(address, "photo-2.jpg")["state"] in ("accepted", "corrected")
+    choose(page, "photo-2.jpg")
+    page.keyboard.press("x")
+    saved(page)
+    assert record(address, "photo-2.jpg")["state"] == "rejected"
+    choose(page, "photo-2.jpg")
+    page.keyboard.press("w")
+    saved(page)
+    assert record(address, "photo-2.jpg")["state"] in ("open", "predicted")
+
+
+def test_keys_do_nothing_while_one_types(address: str, opened: Callable) -> None:
+    page = opened(address)
+    page.keyboard.press("e")
+    page.keyboard.press("/")
+    page.keyboard.type("bx?")
+    assert page.locator("#search").input_value() == "bx?"
+    assert page.locator("[data-tool=eraser]").get_attribute("aria-pressed") == "true"
+    assert page.locator("dialog[open]").count() == 0
+
+
+def test_a_change_in_another_window_is_asked_about_and_never_lost_unsaid(address: str, opened: Callable) -> None:
+    page, other = opened(address), opened(address)
+    hand = cleared(page, address, "photo-5.jpg")
+    other.route("**/api/v1/events", lambda route: route.abort())
+    other.reload()
+    other.wait_for_selector("#queue button")
+    theirs = hand_on(other, address, "photo-5.jpg")
+    page.keyboard.press("r")
+    hand.stroke((10, 10), (20, 20))
+    other.keyboard.press("r")
+    other.mouse.move(*theirs.at(40, 40))
+    other.mouse.down()
+    other.mouse.move(*theirs.at(50, 50))
+    other.mouse.up()
+    other.get_by_role("button", name="Take the other").click()
+    saved(other)
+    kept = mask(address, "photo-5.jpg")
+    assert kept[15, 15] and not kept[45, 45]
+
+
+def test_all_is_there_after_a_kill_and_a_reload(tmp_path: Path, photos: Path, opened: Callable) -> None:
+    with serving(tmp_path / "kept", photos) as address:
+        page = opened(address)
+        page.keyboard.press("c")
+        page.locator("dialog input[type=text]").fill("dress &lt;i&gt;")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#classes .name")
+        assert page.locator("#classes .name").inner_text() == "dress &lt;i&gt;"  # a name never becomes HTML
+        hand = hand_on(page, address, "photo-0.jpg")
+        page.keyboard.press("r")
+        hand.stroke((40, 80), (70, 120))
+        drawn = mask(address, "photo-0.jpg")
+    with serving(tmp_path / "kept", photos) as address:
+        page = opened(address)
+        choose(page, "photo-0.jpg")
+        assert page.locator("#queue button[aria-current] .state").inner_text() == "corrected"
+        assert np.array_equal(mask(address, "photo-0.jpg"), drawn)
+        page.reload()
+        page.wait_for_selector("#classes .name")
+        assert page.locator("#classes li").count() == 1
+
+
+def test_an_export_to_coco_holds_what_was_drawn(address: str, opened: Callable, tmp_path: Path) -> None:
+    coco = pytest.importorskip("pycocotools.coco")
+    page = opened(address)
+    hand = cleared(page, address, "turned.jpg")
+    page.keyboard.press("r")
+    hand.stroke((5, 60), (19, 69))
+    page.keyboard.press("2")
+    hand.stroke((30, 10), (33, 13))
+    page.keyboard.press("s")
+    page.get_by_label("Only photos that were accepted or corrected").check()
+    playwright.expect(page.locator("#export-photos")).to_have_text(re.compile("[1-9]"), timeout=WAIT)
+    page.wait_for_selector("dialog button.primary:not([disabled])")
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="Download").click()
+    with zipfile.ZipFile(waiting.value.path()) as packed:
+        name = next(name for name in packed.namelist() if name.endswith(".json"))
+        packed.extract(name, tmp_path)
+    found = coco.COCO(tmp_path / name)
+    image = next(image for image in found.dataset["images"] if Path(image["file_name"]).name == "turned.jpg")
+    exported = np.zeros((image["height"], image["width"]), np.uint8)
+    order = {"dress": 1, "hair": 2}
+    for annotation in found.loadAnns(found.getAnnIds(imgIds=image["id"])):
+        exported[found.annToMask(annotation) > 0] = order[found.cats[annotation["category_id"]]["name"]]
+    expected = np.zeros((80, 50), np.uint8)
+    expected[60:70, 5:20], expected[10:14, 30:34] = 1, 2
+    assert np.array_equal(exported, expected)
+
+
+def test_the_zoom_stays_on_the_next_photo_and_goes_to_the_object(address: str, opened: Callable) -> None:
+    page = opened(address)
+    hand = cleared(page, address, "photo-4.jpg")
+    page.keyboard.press("r")
+    hand.stroke((50, 50), (59, 59))
+    whole = page.locator("#zoom").inner_text()
+    page.keyboard.press("z")
+    playwright.expect(page.locator("#zoom")).not_to_have_text(whole)
+    near = page.locator("#zoom").inner_text()
+    page.locator("#queue button", has_text="photo-5.jpg").click()
+    shows(page).to_have_attribute("title", "photo-5.jpg", timeout=WAIT)
+    same = record(address, "photo-4.jpg")["width"] == record(address, "photo-5.jpg")["width"]
+    assert not same or page.locator("#zoom").inner_text() == near
+
+
+def test_axe_finds_nothing_serious_in_either_language(address: str, opened: Callable) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    page = opened(address)
+    for language, key in (("en", None), ("de", None), ("de", "?"), ("en", "c"), ("en", "s")):
+        page.select_option("#language", language)
+        if key:
+            page.keyboard.press("Escape")
+            page.locator("#stage").focus()
+            page.keyboard.press(key)
+            page.wait_for_selector("dialog[open]")
+        found = axe.run(page).response["violations"]
+        assert [each["id"] for each in found if each["impact"] in ("serious", "critical")] == [], (language, key)
+        if key:
+            page.keyboard.press("Escape")
+
+
+def test_both_languages_have_the_same_keys_and_every_key_that_the_page_asks_for() -> None:
+    static = Path(__file__).parents[1] / "src" / "shotseg" / "web" / "static"
+    english, german = (json.loads((static / "i18n" / f"{name}.json").read_text("utf-8")) for name in ("en", "de"))
+    assert english.keys() == german.keys()
+    code = "".join(path.read_text("utf-8") for path in [*static.glob("js/*.js"), static / "index.html"])
+    asked = set(re.findall(r'\bt\("([\w.]+)"', code)) | set(re.findall(r'data-i18n(?:-\w+)?="([\w.]+)"', code))
+    assert asked - english.keys() == set()
+    for path in static.rglob("*.js"):
+        assert len(path.read_text("utf-8").splitlines()) < 300, path
+        assert "innerHTML" not in path.read_text("utf-8"), path

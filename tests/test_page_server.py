@@ -1,0 +1,180 @@
+"""The page's server: a person draws, corrects, accepts and exports over HTTP."""
+
+import io
+import json
+import re
+import signal
+import subprocess
+import sys
+import zipfile
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from page_client import API, accept, all_predicted, client_of, draw, mask, ok, photos, put, until
+from page_project import SIZE, photo, photos_folder, project_of, square
+from shotseg.web.project import Project
+
+
+def test_a_stroke_answers_in_its_photo_and_the_others_follow_without_being_encoded_again(page, segmenter, monkeypatch):
+    until(page, lambda: ok(page.get(f"{API}/project"))["encoding"]["done"] == 4)
+    encoded = []
+    monkeypatch.setattr(segmenter, "encode", lambda photo: encoded.append(photo) or pytest.fail("encoded again"))
+    ok(page.post(f"{API}/classes", json={"name": "red"}))
+    item = photos(page)[0]
+    answer = ok(draw(page, item))
+    assert answer["state"] == "predicted" and answer["strokes"][0]["class_id"] == "c1"
+    found, version = mask(page, item)
+    assert version == answer["version"] and found[15, 15] == 1
+    until(page, lambda: all_predicted(page))
+    assert not encoded
+
+
+def test_draw_correct_accept_undo_and_export_to_coco_with_the_same_pixels(page, tmp_path):
+    coco_mask = pytest.importorskip("pycocotools.mask")
+    ok(page.post(f"{API}/classes", json={"name": "red", "key": "5"}))
+    ok(page.post(f"{API}/classes", json={"name": "sky"}))
+    drawn = {}
+    first, second, third, fourth = photos(page)
+    corrected = square(5, 6) + 2 * square(30, 40)
+    answer = ok(put(page, first, corrected))
+    assert answer["state"] == "corrected" and answer["areas"] == {"c1": 100 / 4800, "c2": 100 / 4800}
+    drawn[first["file"]] = corrected
+    until(page, lambda: all_predicted(page))
+    second = photos(page)[1]
+    ok(draw(page, second))
+    second = ok(draw(page, photos(page)[1], side="outside", points=[(50, 50)]))
+    assert len(second["strokes"]) == 2
+    undone = ok(page.delete(f"{API}/photos/{second['id']}/strokes", params={"version": second["version"]}))
+    assert undone["strokes"] == [] and undone["state"] == "predicted"
+    accept(page, 1)
+    drawn[second["file"]] = mask(page, second)[0]
+    ok(
+        page.post(
+            f"{API}/photos/{third['id']}/state", json={"version": photos(page)[2]["version"], "state": "rejected"}
+        )
+    )
+    counts = ok(page.get(f"{API}/export", params={"format": "coco", "reviewed_only": True}))
+    assert counts["photos"] == 2
+    left_out = {row["file"]: row["reason"] for row in counts["left_out"]}
+    assert left_out == {third["file"]: "rejected", fourth["file"]: "not reviewed"}
+    answer = page.post(f"{API}/export", json={"format": "coco", "reviewed_only": True})
+    archive = zipfile.ZipFile(io.BytesIO(answer.content))
+    name = next(name for name in archive.namelist() if name.endswith(".json"))
+    coco = json.loads(archive.read(name))
+    classes = {c["id"]: c["name"] for c in coco["categories"]}
+    for image in coco["images"]:
+        found = np.zeros(SIZE, np.uint8)
+        for annotation in coco["annotations"]:
+            if annotation["image_id"] == image["id"]:
+                region = annotation["segmentation"]
+                region = region if isinstance(region, dict) else coco_mask.merge(coco_mask.frPyObjects(region, *SIZE))
+                if isinstance(region["counts"], list):
+                    region = coco_mask.frPyObjects(region, *SIZE)
+                value = 1 + ["red", "sky"].index(classes[annotation["category_id"]])
+                found[coco_mask.decode(region) == 1] = value
+        assert (found == drawn[image["file_name"]]).all()
+    assert len(coco["images"]) == 2
+    table = page.get(f"{API}/areas.csv").text.splitlines()
+    assert f"{first['file']},corrected,red,100,0.020833" in table
+
+
+@pytest.mark.parametrize("format", ["mask", "coco", "coco-polygons", "voc", "yolo", "labelstudio", "labelme", "cvat"])
+def test_every_format_is_exported(page, format):
+    ok(page.post(f"{API}/classes", json={"name": "red"}))
+    ok(put(page, photos(page)[0], square(5, 6)))
+    answer = ok(page.post(f"{API}/export", json={"format": format, "reviewed_only": True}))
+    assert "left_out.csv" in zipfile.ZipFile(io.BytesIO(answer.content)).namelist()
+
+
+def test_two_pages_lose_nothing_the_second_is_told_and_its_next_try_goes_through(page):
+    ok(page.post(f"{API}/classes", json={"name": "red"}))
+    item = photos(page)[0]
+    ok(draw(page, item))
+    refused = draw(page, item)
+    assert refused.status_code == 409 and "changed meanwhile" in refused.json()["detail"]
+    ok(draw(page, ok(page.get(f"{API}/photos/{item['id']}"))))
+    assert len(ok(page.get(f"{API}/photos/{item['id']}"))["strokes"]) == 2
+
+
+def test_pictures_are_upright_and_as_small_as_asked_for(tmp_path, segmenter):
+    folder = photos_folder(tmp_path / "photos", 0)
+    turned = Image.Exif()
+    turned[274] = 6
+    Image.fromarray(photo(0, (300, 400))).save(folder / "turned.jpg", exif=turned)
+    with client_of(Project(tmp_path / "project", folder), segmenter) as page:
+        item = photos(page)[0]
+        assert (item["width"], item["height"]) == (300, 400)
+        for url, size in ((f"image?side={100}", (75, 100)), ("thumbnail", (192, 256)), ("image", (300, 400))):
+            answer = ok(page.get(f"{API}/photos/{item['id']}/{url}"))
+            assert Image.open(io.BytesIO(answer.content)).size == size
+
+
+def test_encoding_is_stopped_and_goes_on(tmp_path, segmenter):
+    with client_of(project_of(tmp_path, 4), segmenter) as page:
+        assert ok(page.post(f"{API}/encoding", json={"running": False}))["running"] is False
+        ok(page.post(f"{API}/encoding", json={"running": True}))
+        until(page, lambda: ok(page.get(f"{API}/project"))["encoding"] == {"done": 4, "total": 4, "running": False})
+
+
+def test_a_class_that_only_strokes_speak_of_is_found_in_other_photos_and_an_example_takes_its_place(page):
+    ok(page.post(f"{API}/classes", json={"name": "red"}))
+    item = photos(page)[0]
+    left, top = 5, 5  # of the red square
+    ok(draw(page, item, points=[(left + 5, top + 5), (left + 18, top + 18)]))
+    until(page, lambda: all_predicted(page))
+    assert ok(page.get(f"{API}/project"))["classes"][0]["examples"] == 0
+    accept(page, 0)
+    assert ok(page.get(f"{API}/project"))["classes"][0]["examples"] == 1
+    ok(page.patch(f"{API}/project", json={"examples_from_reviewed": False}))
+    assert ok(page.get(f"{API}/project"))["classes"][0]["examples"] == 0
+
+
+def test_renaming_and_removing_a_class_reach_the_masks(page):
+    for name in ("red", "sky"):
+        ok(page.post(f"{API}/classes", json={"name": name}))
+    item = photos(page)[0]
+    ok(put(page, item, square(5, 5) + 2 * square(30, 30)))
+    assert ok(page.patch(f"{API}/classes/c2", json={"name": "blue"}))["name"] == "blue"
+    assert page.patch(f"{API}/classes/c2", json={"name": "red"}).status_code == 422
+    ok(page.delete(f"{API}/classes/c1"))
+    assert (mask(page, item)[0] == square(30, 30)).all()
+    assert page.delete(f"{API}/classes/c1").status_code == 404
+
+
+def test_a_server_killed_at_work_has_every_acknowledged_stroke_after_the_restart(tmp_path):
+    folder = photos_folder(tmp_path / "photos", 2)
+    command = [sys.executable, "-m", "shotseg", "serve", str(tmp_path / "project"), "--photos", str(folder)]
+    command += ["--port", "0", "--no-browser", "--size", "96", "--token"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        address, token = re.fullmatch(r"(http://127.0.0.1:\d+)/#token=(\S+)\n", server.stdout.readline()).groups()
+        with httpx.Client(base_url=address, timeout=30) as page:
+            assert page.get(f"{API}/project").status_code == 401
+            page.post(f"{API}/login", json={"token": token})
+            with page.stream("GET", f"{API}/events") as events:
+                assert next(events.iter_lines()) == "event: project"
+            ok(page.post(f"{API}/classes", json={"name": "red"}))
+            item, count = photos(page)[0], 5
+            for _ in range(count):
+                item = ok(draw(page, item))
+        server.send_signal(signal.SIGKILL)
+    assert len(Project(tmp_path / "project").photo(item["id"]).strokes) == count
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (["--host", "0.0.0.0"], "add --token"),
+        (["--port", "70000"], "--port 70000"),
+        (["--photos", "nowhere"], "--photos nowhere"),
+        (["--size", "0"], "--size 0"),
+    ],
+)
+def test_a_wrong_call_is_one_line(tmp_path, capsys, options, said):
+    from shotseg.cli import main
+
+    assert main(["serve", str(tmp_path / "project"), "--no-browser", *options]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "project").exists()
