@@ -11,6 +11,7 @@ import shotseg.cli as cli
 from shotseg import encoders, models
 from shotseg.data.annotations.opened import open_folder
 from shotseg.data.images import write_png
+from shotseg.encoders import runtime
 from shotseg.errors import InputError, UsageError
 from shotseg.evaluation import effort
 from shotseg.evaluation.evaluator import Evaluator
@@ -70,6 +71,7 @@ def test_python_and_the_command_line_measure_the_same(photos, tmp_path, options,
 def test_a_path_a_name_an_open_data_set_and_a_ready_model_are_all_the_same(photos):
     ours = shotseg.evaluate(str(photos), **QUICK)
     model = models.load("matching", encoders.load("efficientnet-lite2"))
+    runtime.use(model.encoder)  # a model that is ready is measured as it is
     same = [
         shotseg.evaluate("folder", "matching", root=photos, **QUICK),
         shotseg.evaluate(open_folder(photos), **QUICK),
@@ -220,6 +222,7 @@ def test_fewer_than_two_classes_are_an_error(tmp_path):
 def tool(photos: Path, threshold: float, name: str = "blue") -> effort.ModelTool:
     dataset = open_folder(photos)
     model = models.load("matching", encoders.load("efficientnet-lite2"), size=64).eval()
+    runtime.use(model.encoder)  # as of a Segmenter
     pool = Pool(dataset, dataset.classes, 1)
     evaluator = Evaluator(model, dataset, pool, preset("shotseg").override(size=64))
     return effort.ModelTool(evaluator, dataset.classes.index(name), [0], threshold)
