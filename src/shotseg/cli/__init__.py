@@ -21,6 +21,7 @@ VERBS = {
     "demo": ("demo", "Demo", "segment the photos that come with shotseg; no download, about a minute"),
     "segment": ("segment", "Segment", "a few examples and a folder of photos in, masks and a report out"),
     "pseudo-label": ("pseudo_label", "PseudoLabel", "photos and the names of what they show in, masks out"),
+    "backend": ("backend", "Backend", "pre-labels in Label Studio, as its machine learning backend"),
     "convert": ("convert", "Convert", "masks and annotations of one tool into those of another"),
     "prepare": ("prepare", "Prepare", "check a data set's official archives and write its manifest"),
     "evaluate": ("evaluate", "Evaluate", "measure a method on a data set or on a folder of your own"),
