@@ -95,7 +95,8 @@ class Backend:
 
         context: what a person is drawing, in an interactive call; regions of its class come back.
         """
-        end, answers = time.monotonic() + self.seconds, []
+        end = time.monotonic() + self.seconds
+        answers: list[Any] = []
         tag = tag_of(schema)
         drawn = (context or {}).get("result") or []
         for number, task in enumerate(tasks):
