@@ -308,6 +308,7 @@ class Segmenter(Predictor):
         shared = {id(tensor): tensor for tensor in (*self.model.parameters(), *self.model.buffers())}
         twin.model, twin._lock = copy.deepcopy(self.model, shared), threading.RLock()
         twin._known, twin._added = dict(self._supports), {}
+        twin._shown = {name: list(shots) for name, shots in self._shown.items()}
         return twin
 
     def _fit(

@@ -22,6 +22,7 @@ VERBS = {
     "segment": ("segment", "Segment", "a few examples and a folder of photos in, masks and a report out"),
     "serve": ("serve", "Serve", "a page to draw, review, correct and export masks in"),
     "pseudo-label": ("pseudo_label", "PseudoLabel", "photos and the names of what they show in, masks out"),
+    "backend": ("backend", "Backend", "pre-labels in Label Studio, as its machine learning backend"),
     "convert": ("convert", "Convert", "masks and annotations of one tool into those of another"),
     "prepare": ("prepare", "Prepare", "check a data set's official archives and write its manifest"),
     "evaluate": ("evaluate", "Evaluate", "measure a method on a data set or on a folder of your own"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -13,7 +12,7 @@ from shotseg.cli.console import left_out, progress, say
 from shotseg.cli.formats import Target, export_options
 from shotseg.cli.parsing import identity, must_exist
 from shotseg.data.reading import AS_SEEN, Reading
-from shotseg.errors import InputError, NoMaskWarning, UsageError
+from shotseg.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from shotseg.data.annotations.opened import AnnotatedDataset
@@ -250,21 +249,17 @@ class Segment:
 
 def _learn(segmenter: Segmenter, examples: FolderDataset | AnnotatedDataset) -> tuple[list[str], list[tuple[str, str]]]:
     """Add every example; ids of those that were used, and (file, reason) of those that failed."""
+    from shotseg.integrations.supports import add_examples
+
     used, failed = [], []
     known = cache(identity)  # one annotation file holds many examples
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NoMaskWarning)  # said of all in one line
-        for index, item in enumerate(examples.items):
-            try:
-                # By path where the mask is the class's own, so that an error names the file.
-                own = item.class_value is None and examples.bands is None and examples.page == 1
-                photo, mask = (item.image_path, item.mask_path) if own else (examples.sample(index), None)
-                segmenter.add(item.class_name, [photo], [mask])
-                drawn = "no mask" if item.mask_path is None else known(item.mask_path)
-                value = "" if item.class_value is None else f" {item.class_value}"
-                used.append(f"{item.id} {item.content[:16]} {drawn}{value}")
-            except InputError as error:
-                failed.append((str(item.image_path), str(error)))
+    for item, error in add_examples(segmenter, examples):
+        if error is not None:
+            failed.append((str(item.image_path), str(error)))
+            continue
+        drawn = "no mask" if item.mask_path is None else known(item.mask_path)
+        value = "" if item.class_value is None else f" {item.class_value}"
+        used.append(f"{item.id} {item.content[:16]} {drawn}{value}")
     return used, failed
 
 

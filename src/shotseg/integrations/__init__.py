@@ -1,0 +1,1 @@
+"""Shotseg inside the tools in which people label: one file a tool."""

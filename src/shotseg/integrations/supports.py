@@ -1,0 +1,56 @@
+"""The classes that a tool asks for, from whatever holds them."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from shotseg.data.annotations.opened import AnnotatedDataset, open_folder
+from shotseg.data.folder import FolderDataset, Item
+from shotseg.errors import InputError, NoMaskWarning, UsageError
+from shotseg.segmenter import Segmenter
+
+log = logging.getLogger("shotseg")
+
+
+def add_examples(
+    segmenter: Segmenter, examples: FolderDataset | AnnotatedDataset
+) -> Iterator[tuple[Item, InputError | None]]:
+    """Add every example; each with the reason where it cannot be used. The others are still added."""
+    for index, item in enumerate(examples.items):
+        # By path where the mask is the class's own, so that an error names the file.
+        own = item.class_value is None and examples.bands is None and examples.page == 1
+        try:
+            photo, mask = (item.image_path, item.mask_path) if own else (examples.sample(index), None)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NoMaskWarning)  # whoever calls says it of all in one line
+                segmenter.add(item.class_name, [photo], [mask])
+        except InputError as error:
+            yield item, error
+        else:
+            yield item, None
+
+
+def segmenter_of(support: str | Path, device: str = "auto", present: float | None = 0.5) -> Segmenter:
+    """A segmenter with the classes of a file that ``Segmenter.save`` wrote, or of a folder or file of examples.
+
+    An example that cannot be used is logged. Raises UsageError where there is no such file, InputError where none can be used.
+    """
+    support = Path(support)
+    if not support.exists():
+        raise UsageError(f"{support}: no such file or folder; give a .safetensors file or a folder of examples")
+    if present is not None and not 0 <= present <= 1:
+        raise UsageError(f"present {present}: give a probability from 0 to 1")
+    if support.suffix == ".safetensors":
+        segmenter = Segmenter.load(support, device=device)
+        segmenter.present = present
+        return segmenter
+    segmenter = Segmenter(device=device, present=present)
+    for _, error in add_examples(segmenter, open_folder(support)):
+        if error:
+            log.warning("%s", error)
+    if not segmenter.classes:
+        raise InputError(f"{support}: no example can be used; mend one of them")
+    return segmenter
