@@ -90,7 +90,7 @@ class Serve:
             app.leave()  # pages listen without end
             stop(signal, frame)
 
-        server.handle_exit = leave  # type: ignore[method-assign]
+        server.handle_exit = leave  # type: ignore[assignment, method-assign]
         server.run(sockets=[listening])
         return 0
 
