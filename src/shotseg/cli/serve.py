@@ -83,7 +83,15 @@ class Serve:
         config = uvicorn.Config(
             app, log_level="warning", timeout_graceful_shutdown=2, server_header=False, proxy_headers=False
         )
-        uvicorn.Server(config).run(sockets=[listening])
+        server = uvicorn.Server(config)
+        stop = server.handle_exit
+
+        def leave(signal: int, frame: Any) -> None:
+            app.leave()  # pages listen without end
+            stop(signal, frame)
+
+        server.handle_exit = leave  # type: ignore[assignment, method-assign]
+        server.run(sockets=[listening])
         return 0
 
     def _hosts(self, port: int) -> frozenset[str] | None:

@@ -69,7 +69,7 @@ def make_app(project: Project, segmenter: Segmenter, hosts: frozenset[str] | Non
     def index() -> FileResponse:
         return FileResponse(STATIC / "index.html", headers={"cache-control": "no-cache"})
 
-    return Guard(app, hosts, token, BYTES)
+    return Guard(app, hosts, token, BYTES, leave=events.close)
 
 
 def _said(request: Request, error: Exception) -> JSONResponse:

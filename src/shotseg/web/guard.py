@@ -33,11 +33,11 @@ class TooLarge(Exception):
 class Guard:
     """app: what is guarded.   hosts: the names, with port, that the page has; None: any, for a token stands before it all.
 
-    most: bytes of a body.
+    most: bytes of a body.   leave: ends the answers that go on and on, for a server that is asked to stop.
     """
 
-    def __init__(self, app: Any, hosts: frozenset[str] | None, token: str | None, most: int):
-        self.app, self.hosts, self.most = app, hosts, most
+    def __init__(self, app: Any, hosts: frozenset[str] | None, token: str | None, most: int, leave: Callable[[], None]):
+        self.app, self.hosts, self.most, self.leave = app, hosts, most, leave
         self.pass_ = None if token is None else cookie_of(token)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
