@@ -238,3 +238,12 @@ def test_datumaro_reads_voc_and_coco(tmp_path):
                 masks = [a for a in item.annotations if a.type == datumaro.AnnotationType.mask and a.label == number]
                 found = np.any([np.asarray(mask.image, bool) for mask in masks], axis=0)
                 np.testing.assert_array_equal(found, result.labels == names.index(name) + 1)
+
+
+def test_ids_in_place_of_predictions_are_no_regions_of_a_label_studio_task(tmp_path):
+    """As the full JSON export of Label Studio 1.23.2 holds them, with unlabelled tasks."""
+    from shotseg.data.annotations.label_studio import _latest
+
+    assert _latest({"data": {"image": "a.jpg"}, "annotations": [], "predictions": [3, 4]}) == []
+    drawn = {"result": [{"value": {"brushlabels": ["a"]}}]}
+    assert _latest({"data": {"image": "a.jpg"}, "annotations": [drawn], "predictions": [3]}) == drawn["result"]

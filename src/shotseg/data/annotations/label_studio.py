@@ -176,7 +176,8 @@ def _latest(task: dict) -> list[dict]:
         rows = (row for value in task.values() if isinstance(value, list) for row in value if isinstance(row, dict))
         return [{**row, "value": row} for row in rows]
     drawn = task.get("annotations") or task.get("completions") or []
-    given = [a for a in drawn if not a.get("was_cancelled")] or task.get("predictions") or []
+    predicted = [p for p in task.get("predictions") or [] if isinstance(p, dict)]  # a full export holds their ids alone
+    given = [a for a in drawn if not a.get("was_cancelled")] or predicted
     return [region for region in given[-1]["result"] if "value" in region] if given else []
 
 
