@@ -19,6 +19,7 @@ from shotseg.evaluation.episode_rules import draw_episodes
 from shotseg.evaluation.evaluator import Evaluator
 from shotseg.evaluation.pool import Pool
 from shotseg.evaluation.protocols import preset
+from shotseg.models.few_shot_model import FewShot
 
 COLOURS = {"green": 1, "blue": 2, "red": 0}
 
@@ -35,7 +36,7 @@ def photos(tmp_path_factory):
     return root
 
 
-class ByColour:
+class ByColour(FewShot):
     """Finds the channel that is bright inside the support's mask; says that a class is there where it finds it."""
 
     geometry, size, encoder = "squash", 32, SimpleNamespace(patch=1)

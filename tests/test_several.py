@@ -21,6 +21,7 @@ from shotseg.evaluation.protocols import preset
 from shotseg.evaluation.several import Several, cut_that_keeps
 from shotseg.evaluation.several_scores import ALARM, Table, auroc, scores
 from shotseg.models import presence
+from shotseg.models.few_shot_model import FewShot
 from shotseg.models.presence import Decision
 
 CLASSES = {"blue": 2, "green": 1, "red": 0}
@@ -51,10 +52,10 @@ def photos(tmp_path):
     return tmp_path
 
 
-class Colours:
+class Colours(FewShot):
     """A model whose support is the channel that is bright inside the mask."""
 
-    geometry, size, encoder, parameters, buffers = "squash", 20, SimpleNamespace(patch=1), tuple, tuple
+    geometry, size, encoder = "squash", 20, SimpleNamespace(patch=1)
 
     def encode(self, images):
         return Features((images, images), (1, 1))
