@@ -2,8 +2,8 @@
 
     python scripts/compare_folders.py --old ../before --new . --photos 40
 
-Each run is a process of its own; the checkouts take turns. What a run of two photos takes is taken off, so that starting up does
-not count. The new checkout gets ``--flags`` beside (default: the setting that commit be00727 had, every class known to be there).
+Each run is a process of its own; the checkouts take turns. Starting up does not count, nor learning the classes. The new checkout
+gets ``--flags`` beside (default: the setting that commit be00727 had, every class known to be there).
 """
 
 import os
@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from statistics import median
 
@@ -20,19 +19,33 @@ import tyro
 from shotseg.cli.benchmark_big import write_photo
 from shotseg.cli.demo import demo_items
 
-CHILD = "import resource, sys; from shotseg.cli import main; code = main(sys.argv[1:]); "
-CHILD += "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024); sys.exit(code)"
+CHILD = """
+import resource, sys, time
+from importlib.util import find_spec
+import shotseg.cli
+from importlib import import_module
+jobs = import_module("shotseg.runs" if find_spec("shotseg.runs") else "shotseg.folder")  # folder: until commit be00727
+work = jobs.segment_folder
+def timed(*words, **more):
+    start = time.perf_counter()
+    done = work(*words, **more)
+    print("seconds", time.perf_counter() - start)
+    return done
+jobs.segment_folder = timed
+code = shotseg.cli.main(sys.argv[1:])
+print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+sys.exit(code)
+"""
 
 
 def main(old: Path, new: Path, photos: int = 40, rounds: int = 3, flags: str = "--fast --known") -> None:
     """old, new: checkouts.   photos: in the folder.   rounds: runs of each; medians are shown.   flags: for the new one."""
     examples, queries = demo_items()
     with tempfile.TemporaryDirectory() as place:
-        for count in (2, photos):
-            for i in range(count):
-                folder = Path(place, f"photos{count}")
-                folder.mkdir(exist_ok=True)
-                write_photo(queries[i % len(queries)].image_path, folder / f"{i:04d}.jpg", seed=i)
+        folder = Path(place, "photos")
+        folder.mkdir()
+        for i in range(photos):
+            write_photo(queries[i % len(queries)].image_path, folder / f"{i:04d}.jpg", seed=i)
         for classes in (1, 8):
             support = Path(place, f"support{classes}")
             for i in range(classes):
@@ -44,9 +57,8 @@ def main(old: Path, new: Path, photos: int = 40, rounds: int = 3, flags: str = "
             found: dict[str, list[tuple[float, float]]] = {"old": [], "new": []}
             for _ in range(rounds):
                 for name, tree, more in (("old", old, []), ("new", new, flags.split())):
-                    short, _ = run(tree, support, Path(place, "photos2"), more)
-                    seconds, peak = run(tree, support, Path(place, f"photos{photos}"), more)
-                    found[name].append(((photos - 2) / (seconds - short), peak))
+                    seconds, peak = run(tree, support, folder, more)
+                    found[name].append((photos / seconds, peak))
             speed = {name: median(each[0] for each in runs) for name, runs in found.items()}
             peaks = {name: max(each[1] for each in runs) for name, runs in found.items()}
             print(f"{classes} class(es): old {speed['old']:.2f} photos/s, {peaks['old']} MiB; ", end="")
@@ -58,14 +70,12 @@ def run(tree: Path, support: Path, photos: Path, more: list[str]) -> tuple[float
     environment = {**os.environ, "PYTHONPATH": str(tree.resolve() / "src")}
     with tempfile.TemporaryDirectory() as out:
         words = ["segment", "--support", str(support), "--query", str(photos), "--out", out, *more]
-        start = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-c", CHILD, *words], env=environment, capture_output=True, text=True, cwd=out
-        )
-        seconds = time.perf_counter() - start
+        command = [sys.executable, "-c", CHILD, *words]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=out)
     if done.returncode:
         raise SystemExit(done.stderr)
-    return seconds, int(done.stdout.split()[-1])
+    said = dict(line.split() for line in done.stdout.splitlines() if line.startswith(("seconds ", "peak ")))
+    return float(said["seconds"]), int(said["peak"])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A folder in, masks out: one pass, constant memory, resumable anywhere, sharded or spread with Ray.
+"""A folder in, masks out: one pass, a few kB of memory a photo, resumable anywhere, sharded or spread with Ray.
 
 Reading and writing run in threads beside the model. What a run leaves under ``out``:
 
