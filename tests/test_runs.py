@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -235,6 +236,29 @@ def test_an_interrupted_run_goes_on_to_the_same_files(support, photos, tmp_path)
     assert " of 30 photos segmented</h1>" in page and "<article" in page
     assert segment(support, many, out, "--resume") == 0
     assert segment(support, many, whole) == 0
+    assert content(out) == content(whole)
+
+
+def test_a_run_killed_at_any_moment_goes_on_to_the_files_of_a_whole_one(support, photos, tmp_path):
+    many, out, whole, chance = tmp_path / "many", tmp_path / "out", tmp_path / "whole", random.Random(0)
+    many.mkdir()
+    for i in range(60):
+        os.link(photos / "a.jpg", many / f"{i:03d}.jpg")
+    asked = ["--support", support, "--query", many, "--out", out, "--size", 96, "--resume"]
+    command = [str(word) for word in (sys.executable, "-m", "shotseg", "segment", *asked)]
+    journal = out / ".shotseg/journal.jsonl"
+    killed = 0
+    for wanted in (2, 15, 35):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") > wanted):
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0, 0.05))  # in the middle of a photo, a line or a file
+        process.kill()
+        killed += process.wait(timeout=60) == -signal.SIGKILL
+    assert killed
+    assert segment(support, many, out, "--resume") == 0
+    assert segment(support, many, whole) == 0
+    assert [record["file"] for record in records(out)] == [f"{i:03d}.jpg" for i in range(60)]
     assert content(out) == content(whole)
 
 
