@@ -1,7 +1,9 @@
 """Photos much larger than the working size: what is decoded, decided and written is no larger than it must be, and the same."""
 
 import io
+import pickle
 import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
@@ -10,6 +12,9 @@ from PIL import Image
 from torch.nn import functional as F
 
 from shotseg.data.images import read_image, read_mask, write_png
+from shotseg.data.transforms import fit
+from shotseg.encoded import Encoded
+from shotseg.encoders.features import Features
 from shotseg.models.strokes import Strokes
 from shotseg.overlay import PALETTE
 from shotseg.photo import Opened, open_file, open_photo, read_photo
@@ -134,3 +139,34 @@ def test_the_masks_of_two_hundred_classes_are_never_all_in_memory():
     assert peak < 4 * 900 * 1200  # all of them take 200 bytes a pixel
     assert shown == {name: round(area * 900 * 1200) for name, area in areas.items()}
     assert len(repr(found.masks)) < 4000 and "class 7" in repr(found.masks)
+
+
+@pytest.mark.parametrize("source", ["file", "array"])
+def test_a_result_goes_to_another_process_and_back(source, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(jpeg((120, 160)))
+    photo = open_photo(tmp_path / "a.jpg" if source == "file" else read_photo(tmp_path / "a.jpg"), least=40)
+    result = Decided(photo, ("a", "b"), torch.randn(3, 12, 16), {"a": 1.0, "b": 0.5})
+    assert set(result.probabilities) == {"a", "b"} and result.labels.any()  # asked for before: it makes no difference
+    back = pickle.loads(pickle.dumps(result))
+    assert np.array_equal(back.labels, result.labels) and np.array_equal(back.image, result.image)
+    assert back.confidences == result.confidences and back.present == result.present
+    masks = pickle.loads(pickle.dumps(result.masks))
+    assert list(masks) == ["a", "b"] and np.array_equal(masks["a"], result.masks["a"])
+
+
+def test_a_kept_photo_goes_to_another_process_too(tmp_path):
+    features = Features((torch.randn(1, 4, 6, 8),), (8,))
+    Encoded(open_photo(jpeg((120, 160)), 40), torch.rand(3, 48, 64), features, "x").save(tmp_path / "kept.safetensors")
+    kept = Encoded.load(tmp_path / "kept.safetensors")
+    back = pickle.loads(pickle.dumps(kept))
+    assert np.array_equal(back.photo.whole(), kept.photo.whole()) and kept.photo.whole().flags.writeable
+
+
+def test_what_was_made_smaller_or_larger_can_be_written_to_and_torch_does_not_warn_of_it():
+    photo = open_photo(np.zeros((90, 120, 3), np.uint8), least=40)
+    result = Decided(photo, ("a",), torch.randn(2, 12, 16), {"a": 1.0})
+    arrays = [photo.small, result.image, result.labels, result.probabilities["a"], result.preview.image]
+    assert all(array.flags.writeable for array in arrays)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(photo.small, 32)

@@ -200,7 +200,7 @@ class Decided(Result):
         step = self._photo.size[axis] / mine.shape[axis]
         return slice(max(0, int((first - 1) * step)), int(np.ceil((last + 2) * step)))
 
-    @cached_property
+    @property
     def probabilities(self) -> Mapping[str, np.ndarray]:  # type: ignore[override]
         small = self.preview.probabilities
         return _Made(self.classes, lambda name: larger(small[name], self._photo.size))
@@ -208,7 +208,7 @@ class Decided(Result):
     @cached_property
     def preview(self) -> Result:  # type: ignore[override]
         height, width = self._scores.shape[1:]
-        image = np.asarray(Image.fromarray(self._photo.small).resize((width, height), Image.Resampling.BOX))
+        image = np.array(Image.fromarray(self._photo.small).resize((width, height), Image.Resampling.BOX))
         shares = dict(zip(self.classes, self._scores.softmax(0)[1:].numpy()))
         return Result(image, self.classes, winners(self._scores).numpy(), shares, present=self.present)
 
@@ -224,7 +224,7 @@ class Decided(Result):
 
 
 class _Made(Mapping[str, np.ndarray]):
-    """Class name -> an array that is made each time it is asked for."""
+    """Class name -> an array that is made each time it is asked for; pickled, a dict of them all."""
 
     def __init__(self, names: tuple[str, ...], make: Callable[[str], np.ndarray]):
         self._names, self._make = names, make
@@ -240,6 +240,9 @@ class _Made(Mapping[str, np.ndarray]):
     def __len__(self) -> int:
         return len(self._names)
 
+    def __reduce__(self) -> tuple[type[dict], tuple[dict[str, np.ndarray]]]:
+        return dict, (dict(self),)
+
     def __repr__(self) -> str:
         return f"<an array for each of {', '.join(self._names)}>"
 
@@ -249,7 +252,8 @@ def larger(level: np.ndarray, size: tuple[int, int], rows: slice = ALL, columns:
     (top, bottom, _), (left, right, _) = rows.indices(size[0]), columns.indices(size[1])
     down, across = level.shape[0] / size[0], level.shape[1] / size[1]
     box = (left * across, top * down, right * across, bottom * down)
-    return np.asarray(Image.fromarray(level).resize((right - left, bottom - top), Image.Resampling.BILINEAR, box))
+    drawn = Image.fromarray(level).resize((right - left, bottom - top), Image.Resampling.BILINEAR, box)
+    return np.array(drawn)  # not asarray, which gives an array that is read-only, of which torch warns
 
 
 def winners(scores: Tensor) -> Tensor:
