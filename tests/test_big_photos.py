@@ -81,6 +81,23 @@ def test_labels_at_the_photos_size_are_those_of_its_log_odds_drawn_larger(size, 
         assert result.probabilities[name].shape == size and result.probabilities[name].dtype == np.float32
 
 
+def test_of_classes_that_are_all_sure_the_surest_has_the_pixel_whatever_their_order():
+    scores = torch.tensor([0.0, 9.0, 12.0])[:, None, None].repeat(1, 6, 8)
+    scores[1, 0, 0] = scores[1, -1, -1] = 15.0  # so that it can reach all pixels
+    for order in ([0, 1, 2], [0, 2, 1]):
+        result = Decided(opened((60, 80)), ("a", "b"), scores[order], {"a": 1.0, "b": 1.0})
+        assert (result.labels[20:40, 20:60] == order.index(2)).all() and result.labels[0, 0] == order.index(1)
+
+
+def test_steps_of_a_byte_make_no_mask_smaller_or_larger():
+    ramp = torch.linspace(-1, 1, 8).expand(6, 8)
+    scores = torch.stack([torch.zeros(6, 8), ramp])
+    areas = [Decided(opened((600, 800)), ("a",), side, {"a": 1.0}).areas["a"] for side in (scores, scores.flip(0))]
+    assert areas == pytest.approx([0.5, 0.5], abs=0.002)
+    nothing = Decided(opened((60, 80)), ("a",), torch.zeros(2, 6, 8), {"a": 1.0})
+    assert not nothing.labels.any()
+
+
 def test_nothing_as_large_as_the_photo_is_made_before_it_is_asked_for():
     def never():
         raise AssertionError("the whole photo was decoded")

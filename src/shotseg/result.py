@@ -23,7 +23,10 @@ from shotseg.overlay import PALETTE, draw
 from shotseg.photo import Opened
 
 SHOWN = 640  # longer side of the picture in a notebook
-EVEN, SURE = 128, 4.0  # the byte that stands for even odds; the log odds that the last bytes stand for
+EVEN, SURE = (
+    127.5,
+    4.0,
+)  # even odds lie between two bytes, so that rounding favours neither side; log odds of the last bytes
 ALL = slice(None)
 
 
@@ -172,8 +175,11 @@ class Decided(Result):
         """Whose log odds are the highest: those against the background are drawn larger, one class after the other, bilinear,
         in bytes that reach up to SURE on either side."""
         labels = np.zeros(self._photo.size, np.uint8)
-        highest = np.full(self._photo.size, EVEN, np.uint8)
-        ahead = ((self._scores - self._scores[0]).clamp(-SURE, SURE) * (EVEN - 1) / SURE + EVEN).round().byte().numpy()
+        highest = np.full(self._photo.size, int(EVEN), np.uint8)
+        odds = self._scores - self._scores[0]
+        odds = odds - (odds.amax(0) - SURE).clamp(min=0)  # classes that are all sure stay as far from each other
+        # Rounded, a half downwards: even odds are the background's.
+        ahead = (odds.clamp(-SURE, SURE) * EVEN / SURE + EVEN - 0.5).ceil().byte().numpy()
         for i, rows, columns in self._places():
             level = larger(ahead[i], self._photo.size, rows, columns)
             if (strokes := self._strokes.get(self.classes[i - 1])) is not None:
