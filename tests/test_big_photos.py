@@ -1,7 +1,9 @@
 """Photos much larger than the working size: what is decoded, decided and written is no larger than it must be, and the same."""
 
 import io
+import pickle
 import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
@@ -10,6 +12,9 @@ from PIL import Image
 from torch.nn import functional as F
 
 from shotseg.data.images import read_image, read_mask, write_png
+from shotseg.data.transforms import fit
+from shotseg.encoded import Encoded
+from shotseg.encoders.features import Features
 from shotseg.models.strokes import Strokes
 from shotseg.overlay import PALETTE
 from shotseg.photo import Opened, open_file, open_photo, read_photo
@@ -76,6 +81,23 @@ def test_labels_at_the_photos_size_are_those_of_its_log_odds_drawn_larger(size, 
         assert result.probabilities[name].shape == size and result.probabilities[name].dtype == np.float32
 
 
+def test_of_classes_that_are_all_sure_the_surest_has_the_pixel_whatever_their_order():
+    scores = torch.tensor([0.0, 9.0, 12.0])[:, None, None].repeat(1, 6, 8)
+    scores[1, 0, 0] = scores[1, -1, -1] = 15.0  # so that it can reach all pixels
+    for order in ([0, 1, 2], [0, 2, 1]):
+        result = Decided(opened((60, 80)), ("a", "b"), scores[order], {"a": 1.0, "b": 1.0})
+        assert (result.labels[20:40, 20:60] == order.index(2)).all() and result.labels[0, 0] == order.index(1)
+
+
+def test_steps_of_a_byte_make_no_mask_smaller_or_larger():
+    ramp = torch.linspace(-1, 1, 8).expand(6, 8)
+    scores = torch.stack([torch.zeros(6, 8), ramp])
+    areas = [Decided(opened((600, 800)), ("a",), side, {"a": 1.0}).areas["a"] for side in (scores, scores.flip(0))]
+    assert areas == pytest.approx([0.5, 0.5], abs=0.002)
+    nothing = Decided(opened((60, 80)), ("a",), torch.zeros(2, 6, 8), {"a": 1.0})
+    assert not nothing.labels.any()
+
+
 def test_nothing_as_large_as_the_photo_is_made_before_it_is_asked_for():
     def never():
         raise AssertionError("the whole photo was decoded")
@@ -134,3 +156,34 @@ def test_the_masks_of_two_hundred_classes_are_never_all_in_memory():
     assert peak < 4 * 900 * 1200  # all of them take 200 bytes a pixel
     assert shown == {name: round(area * 900 * 1200) for name, area in areas.items()}
     assert len(repr(found.masks)) < 4000 and "class 7" in repr(found.masks)
+
+
+@pytest.mark.parametrize("source", ["file", "array"])
+def test_a_result_goes_to_another_process_and_back(source, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(jpeg((120, 160)))
+    photo = open_photo(tmp_path / "a.jpg" if source == "file" else read_photo(tmp_path / "a.jpg"), least=40)
+    result = Decided(photo, ("a", "b"), torch.randn(3, 12, 16), {"a": 1.0, "b": 0.5})
+    assert set(result.probabilities) == {"a", "b"} and result.labels.any()  # asked for before: it makes no difference
+    back = pickle.loads(pickle.dumps(result))
+    assert np.array_equal(back.labels, result.labels) and np.array_equal(back.image, result.image)
+    assert back.confidences == result.confidences and back.present == result.present
+    masks = pickle.loads(pickle.dumps(result.masks))
+    assert list(masks) == ["a", "b"] and np.array_equal(masks["a"], result.masks["a"])
+
+
+def test_a_kept_photo_goes_to_another_process_too(tmp_path):
+    features = Features((torch.randn(1, 4, 6, 8),), (8,))
+    Encoded(open_photo(jpeg((120, 160)), 40), torch.rand(3, 48, 64), features, "x").save(tmp_path / "kept.safetensors")
+    kept = Encoded.load(tmp_path / "kept.safetensors")
+    back = pickle.loads(pickle.dumps(kept))
+    assert np.array_equal(back.photo.whole(), kept.photo.whole()) and kept.photo.whole().flags.writeable
+
+
+def test_what_was_made_smaller_or_larger_can_be_written_to_and_torch_does_not_warn_of_it():
+    photo = open_photo(np.zeros((90, 120, 3), np.uint8), least=40)
+    result = Decided(photo, ("a",), torch.randn(2, 12, 16), {"a": 1.0})
+    arrays = [photo.small, result.image, result.labels, result.probabilities["a"], result.preview.image]
+    assert all(array.flags.writeable for array in arrays)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(photo.small, 32)

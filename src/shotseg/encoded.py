@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,7 @@ class Encoded:
             raise InputError(f"{path}: not a kept photo ({first_line(error)}); make it with Encoded.save") from None
         if photo is None:
             seen = (resized * 255).round().byte().permute(1, 2, 0).numpy()
-            opened = Opened(seen, (height, width), lambda: np.asarray(Image.fromarray(seen).resize((width, height))))
+            opened = Opened(seen, (height, width), partial(_scaled, seen, (width, height)))
         else:
             opened = open_photo(photo, 2 * max(resized.shape[1:]))
             if opened.size != (height, width):
@@ -76,6 +77,10 @@ class Encoded:
     def to(self, device: torch.device | str) -> Encoded:
         """The same with every tensor on ``device``."""
         return Encoded(self.photo, self.resized.to(device), self.features.to(device), self.by)
+
+
+def _scaled(image: np.ndarray, sides: tuple[int, int]) -> np.ndarray:
+    return np.array(Image.fromarray(image).resize(sides))
 
 
 def _half(x: Tensor) -> Tensor:

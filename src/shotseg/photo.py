@@ -6,6 +6,7 @@ import os
 import unicodedata
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,8 @@ MOST_CLASSES = 254  # a label map holds 0 = background and 255 = ignore beside t
 class Opened:
     """A photo at hand at a reduced size, and whole when that is asked for.
 
-    small: (h, w, 3) uint8 RGB.     size: (H, W) of the photo.      whole(): (H, W, 3) uint8 RGB.
+    small: (h, w, 3) uint8 RGB.     size: (H, W) of the photo.      whole(): (H, W, 3) uint8 RGB, of a function that can be
+    pickled, since results go between processes.
     """
 
     small: np.ndarray
@@ -48,7 +50,7 @@ def open_photo(photo: Photo, least: int) -> Opened:
     if isinstance(photo, str | os.PathLike):
         return open_file(files.read_bytes(os.fspath(photo)), photo, least)
     image = read_photo(photo)
-    return Opened(_reduced(image, least), (image.shape[0], image.shape[1]), lambda: image)
+    return Opened(_reduced(image, least), (image.shape[0], image.shape[1]), partial(np.asarray, image))
 
 
 def open_file(data: bytes, name: object, least: int, bands: Sequence[int] | None = None, page: int = 1) -> Opened:
@@ -57,12 +59,16 @@ def open_file(data: bytes, name: object, least: int, bands: Sequence[int] | None
     image = to_rgb(pixels)
     size = pixels.whole or (image.shape[0], image.shape[1])
     # The whole photo is decoded again if it is wanted: until then its file takes a tenth of the memory.
-    return Opened(_reduced(image, least), size, lambda: to_rgb(decode(data, name, bands, page)))
+    return Opened(_reduced(image, least), size, partial(_decoded, data, name, bands, page))
+
+
+def _decoded(data: bytes, name: object, bands: Sequence[int] | None, page: int) -> np.ndarray:
+    return to_rgb(decode(data, name, bands, page))
 
 
 def _reduced(image: np.ndarray, least: int) -> np.ndarray:
     factor = max(image.shape[:2]) // least
-    return image if factor < 2 else np.asarray(Image.fromarray(image).reduce(factor))
+    return image if factor < 2 else np.array(Image.fromarray(image).reduce(factor))
 
 
 def read_photo(photo: Photo) -> np.ndarray:

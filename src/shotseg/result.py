@@ -23,7 +23,10 @@ from shotseg.overlay import PALETTE, draw
 from shotseg.photo import Opened
 
 SHOWN = 640  # longer side of the picture in a notebook
-EVEN, SURE = 128, 4.0  # the byte that stands for even odds; the log odds that the last bytes stand for
+EVEN, SURE = (
+    127.5,
+    4.0,
+)  # even odds lie between two bytes, so that rounding favours neither side; log odds of the last bytes
 ALL = slice(None)
 
 
@@ -172,8 +175,11 @@ class Decided(Result):
         """Whose log odds are the highest: those against the background are drawn larger, one class after the other, bilinear,
         in bytes that reach up to SURE on either side."""
         labels = np.zeros(self._photo.size, np.uint8)
-        highest = np.full(self._photo.size, EVEN, np.uint8)
-        ahead = ((self._scores - self._scores[0]).clamp(-SURE, SURE) * (EVEN - 1) / SURE + EVEN).round().byte().numpy()
+        highest = np.full(self._photo.size, int(EVEN), np.uint8)
+        odds = self._scores - self._scores[0]
+        odds = odds - (odds.amax(0) - SURE).clamp(min=0)  # classes that are all sure stay as far from each other
+        # Rounded, a half downwards: even odds are the background's.
+        ahead = (odds.clamp(-SURE, SURE) * EVEN / SURE + EVEN - 0.5).ceil().byte().numpy()
         for i, rows, columns in self._places():
             level = larger(ahead[i], self._photo.size, rows, columns)
             if (strokes := self._strokes.get(self.classes[i - 1])) is not None:
@@ -200,7 +206,7 @@ class Decided(Result):
         step = self._photo.size[axis] / mine.shape[axis]
         return slice(max(0, int((first - 1) * step)), int(np.ceil((last + 2) * step)))
 
-    @cached_property
+    @property
     def probabilities(self) -> Mapping[str, np.ndarray]:  # type: ignore[override]
         small = self.preview.probabilities
         return _Made(self.classes, lambda name: larger(small[name], self._photo.size))
@@ -208,7 +214,7 @@ class Decided(Result):
     @cached_property
     def preview(self) -> Result:  # type: ignore[override]
         height, width = self._scores.shape[1:]
-        image = np.asarray(Image.fromarray(self._photo.small).resize((width, height), Image.Resampling.BOX))
+        image = np.array(Image.fromarray(self._photo.small).resize((width, height), Image.Resampling.BOX))
         shares = dict(zip(self.classes, self._scores.softmax(0)[1:].numpy()))
         return Result(image, self.classes, winners(self._scores).numpy(), shares, present=self.present)
 
@@ -224,7 +230,7 @@ class Decided(Result):
 
 
 class _Made(Mapping[str, np.ndarray]):
-    """Class name -> an array that is made each time it is asked for."""
+    """Class name -> an array that is made each time it is asked for; pickled, a dict of them all."""
 
     def __init__(self, names: tuple[str, ...], make: Callable[[str], np.ndarray]):
         self._names, self._make = names, make
@@ -240,6 +246,9 @@ class _Made(Mapping[str, np.ndarray]):
     def __len__(self) -> int:
         return len(self._names)
 
+    def __reduce__(self) -> tuple[type[dict], tuple[dict[str, np.ndarray]]]:
+        return dict, (dict(self),)
+
     def __repr__(self) -> str:
         return f"<an array for each of {', '.join(self._names)}>"
 
@@ -249,7 +258,8 @@ def larger(level: np.ndarray, size: tuple[int, int], rows: slice = ALL, columns:
     (top, bottom, _), (left, right, _) = rows.indices(size[0]), columns.indices(size[1])
     down, across = level.shape[0] / size[0], level.shape[1] / size[1]
     box = (left * across, top * down, right * across, bottom * down)
-    return np.asarray(Image.fromarray(level).resize((right - left, bottom - top), Image.Resampling.BILINEAR, box))
+    drawn = Image.fromarray(level).resize((right - left, bottom - top), Image.Resampling.BILINEAR, box)
+    return np.array(drawn)  # not asarray, which gives an array that is read-only, of which torch warns
 
 
 def winners(scores: Tensor) -> Tensor:
