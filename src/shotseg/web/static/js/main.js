@@ -247,6 +247,7 @@ function joinParts() {
   };
   queue.onpick = openPhoto;
   queue.onerror = fail;
+  queue.writes = (id) => writer.writes(id);
   listenToKeys({ act, digit, hold });
   listenToDrops({
     added: () => queue.refreshSoon(),
