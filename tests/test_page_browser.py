@@ -223,6 +223,20 @@ def test_a_quick_hand_sees_each_photo_once_while_the_server_is_away(
         assert {each["state"] for each in ask(address, "GET", "photos")["items"]} == {"accepted", "corrected"}
 
 
+def test_counts_and_list_are_fetched_anew_though_news_never_pauses(address: str, opened: Callable) -> None:
+    acted = opened(address).evaluate("""async () => {
+        const { debounce } = await import("/static/js/dom.js");
+        let acted = 0;
+        const soon = debounce(200, () => acted++, 300);
+        for (let i = 0; i < 30; i++) {
+            soon();
+            await new Promise((resolve) => setTimeout(resolve, 40));
+        }
+        return acted;
+    }""")
+    assert acted >= 2
+
+
 def test_keys_do_nothing_while_one_types(address: str, opened: Callable) -> None:
     page = opened(address)
     page.keyboard.press("e")

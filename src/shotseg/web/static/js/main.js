@@ -37,7 +37,7 @@ async function loadProject() {
   showAll();
 }
 
-const loadProjectSoon = debounce(300, () => loadProject().catch(fail));
+const loadProjectSoon = debounce(300, () => loadProject().catch(fail), 1000);
 
 function showAll() {
   showClasses(project.classes, editor.classIndex, { pick: chooseClass, edit: changeClass });

@@ -22,7 +22,7 @@ export class Queue {
 
   constructor() {
     this.list = byId("queue");
-    this.refreshSoon = debounce(700, () => this.refresh());
+    this.refreshSoon = debounce(700, () => this.refresh(), 3000);
     for (const id of ["sort", "filter-state", "filter-class", "filter-doubt"]) byId(id).addEventListener("change", () => this.refresh());
     byId("search").addEventListener("input", debounce(250, () => this.refresh()));
     this.list.addEventListener("scroll", () => {
