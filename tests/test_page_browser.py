@@ -198,6 +198,45 @@ def test_keys_alone_accept_and_reject_and_move_on(address: str, opened: Callable
     assert record(address, "photo-2.jpg")["state"] in ("open", "predicted")
 
 
+def test_a_quick_hand_sees_each_photo_once_while_the_server_is_away(
+    tmp_path: Path, photos: Path, opened: Callable
+) -> None:
+    with serving(tmp_path / "quick", photos) as address:
+        ask(address, "POST", "classes", {"name": "dress"})
+        page = opened(address)
+        page.select_option("#sort", "name")
+        hand = hand_on(page, address, "photo-3.jpg")
+        page.keyboard.press("r")
+        hand.stroke((40, 80), (70, 120))
+        playwright.expect(page.locator("#queue .state-predicted")).to_have_count(6, timeout=WAIT)
+        page.route("**/state", lambda route: route.abort())
+        seen = ["photo-3.jpg"]
+        for _ in range(6):
+            page.keyboard.press("Enter")
+            shows(page).not_to_have_attribute("title", seen[-1], timeout=WAIT)
+            seen.append(page.locator("#photo-info").get_attribute("title"))
+        assert len(set(seen)) == 7
+        page.keyboard.press("Enter")
+        playwright.expect(page.locator("#notes")).to_contain_text("decided", timeout=WAIT)
+        page.unroute("**/state")
+        saved(page)
+        assert {each["state"] for each in ask(address, "GET", "photos")["items"]} == {"accepted", "corrected"}
+
+
+def test_counts_and_list_are_fetched_anew_though_news_never_pauses(address: str, opened: Callable) -> None:
+    acted = opened(address).evaluate("""async () => {
+        const { debounce } = await import("/static/js/dom.js");
+        let acted = 0;
+        const soon = debounce(200, () => acted++, 300);
+        for (let i = 0; i < 30; i++) {
+            soon();
+            await new Promise((resolve) => setTimeout(resolve, 40));
+        }
+        return acted;
+    }""")
+    assert acted >= 2
+
+
 def test_keys_do_nothing_while_one_types(address: str, opened: Callable) -> None:
     page = opened(address)
     page.keyboard.press("e")

@@ -32,6 +32,20 @@ def test_a_stroke_answers_in_its_photo_and_the_others_follow_without_being_encod
     assert not encoded
 
 
+def test_the_list_is_filtered_by_confidence_before_it_is_cut_into_pages(page):
+    ok(page.post(f"{API}/classes", json={"name": "red"}))
+    assert photos(page, below=1) == []  # nothing is known of them yet
+    ok(put(page, photos(page)[0], square(5, 6)))
+    until(page, lambda: all_predicted(page))
+    sure, *guessed = photos(page)
+    assert sure["confidence"] == 1
+    between = max(item["confidence"] for item in guessed)
+    under = [item["file"] for item in guessed if item["confidence"] < between]
+    answer = ok(page.get(f"{API}/photos", params={"sort": "name", "below": between, "limit": 1}))
+    assert answer["total"] == len(under) and [item["file"] for item in answer["items"]] == under[:1]
+    assert page.get(f"{API}/photos", params={"below": "nan"}).status_code == 422
+
+
 def test_draw_correct_accept_undo_and_export_to_coco_with_the_same_pixels(page, tmp_path):
     coco_mask = pytest.importorskip("pycocotools.mask")
     ok(page.post(f"{API}/classes", json={"name": "red", "key": "5"}))

@@ -69,11 +69,16 @@ class Album:
         return photo
 
     def listed(
-        self, sort: str = "doubt", states: str = "", number: int | None = None, query: str = ""
+        self,
+        sort: str = "doubt",
+        states: str = "",
+        number: int | None = None,
+        query: str = "",
+        below: float | None = None,
     ) -> list[PagePhoto]:
         """sort: "doubt" (the least confident first), "name" or "area" (the largest first).   states: with commas.
 
-        number: of a class that they show.   query: a part of the file's name.
+        number: of a class that they show.   query: a part of the file's name.   below: of a lower confidence.
         """
         wanted = set(filter(None, states.split(",")))
         found = [
@@ -81,6 +86,7 @@ class Album:
             for photo in self.photos.values()
             if (not wanted or photo.state in wanted or (photo.error is not None and "failed" in wanted))
             and (number is None or photo.areas.get(number, 0) > 0)
+            and (below is None or (photo.confidence is not None and photo.confidence < below))
             and query.casefold() in shown(photo.file).casefold()
         ]
 

@@ -135,13 +135,17 @@ def photos(
     state: Annotated[str, Query(max_length=100)] = "",
     class_: Annotated[str, Query(alias="class", max_length=100)] = "",
     query: Annotated[str, Query(max_length=300)] = "",
+    below: Annotated[float | None, Query(ge=0, le=1)] = None,
     offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> schemas.Photos:
-    """state: one, or several with commas; "failed" as well.   class: those that show it.   query: part of the file's name."""
+    """state: one, or several with commas; "failed" as well.   class: those that show it.   query: part of the file's name.
+
+    below: those of a lower confidence; without it also those of none.
+    """
     with p.project.lock:
         number = p.project.klass(class_).number if class_ else None
-        found = p.project.album.listed(sort, state, number, query)
+        found = p.project.album.listed(sort, state, number, query, below)
         items = [photo_record(photo, p.project) for photo in found[offset : offset + limit]]
         return schemas.Photos(total=len(found), items=items)
 

@@ -15,10 +15,18 @@ export function el(tag, attributes = {}, ...children) {
 
 export const percent = (part, digits = 0) => `${(100 * part).toFixed(digits)} %`;
 
-export function debounce(wait, action) {
-  let timer;
+/** Acts once calls pause for `wait` ms, and at the latest `longest` ms after the first: a stream of calls never starves it. */
+export function debounce(wait, action, longest = Infinity) {
+  let timer = null;
+  let first = 0;
   return (...values) => {
+    const now = performance.now();
+    if (timer === null) first = now;
     clearTimeout(timer);
-    timer = setTimeout(() => action(...values), wait);
+    const act = () => {
+      timer = null;
+      action(...values);
+    };
+    timer = setTimeout(act, Math.max(0, Math.min(wait, first + longest - now)));
   };
 }

@@ -37,7 +37,7 @@ async function loadProject() {
   showAll();
 }
 
-const loadProjectSoon = debounce(300, () => loadProject().catch(fail));
+const loadProjectSoon = debounce(300, () => loadProject().catch(fail), 1000);
 
 function showAll() {
   showClasses(project.classes, editor.classIndex, { pick: chooseClass, edit: changeClass });
@@ -247,6 +247,7 @@ function joinParts() {
   };
   queue.onpick = openPhoto;
   queue.onerror = fail;
+  queue.writes = (id) => writer.writes(id);
   listenToKeys({ act, digit, hold });
   listenToDrops({
     added: () => queue.refreshSoon(),

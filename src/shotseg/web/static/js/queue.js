@@ -16,14 +16,14 @@ export class Queue {
   current = null;
   onpick = () => {};
   onerror = () => {};
+  writes = () => false;
   #turn = 0;
   #loading = false;
 
   constructor() {
     this.list = byId("queue");
-    this.refreshSoon = debounce(700, () => this.refresh());
-    for (const id of ["sort", "filter-state", "filter-class"]) byId(id).addEventListener("change", () => this.refresh());
-    byId("filter-doubt").addEventListener("change", () => this.show());
+    this.refreshSoon = debounce(700, () => this.refresh(), 3000);
+    for (const id of ["sort", "filter-state", "filter-class", "filter-doubt"]) byId(id).addEventListener("change", () => this.refresh());
     byId("search").addEventListener("input", debounce(250, () => this.refresh()));
     this.list.addEventListener("scroll", () => {
       if (this.list.scrollTop + 2 * this.list.clientHeight > this.list.scrollHeight) this.more();
@@ -31,7 +31,7 @@ export class Queue {
   }
 
   #asked(offset, limit) {
-    return { sort: byId("sort").value, state: byId("filter-state").value, class: byId("filter-class").value, query: byId("search").value, offset, limit };
+    return { sort: byId("sort").value, state: byId("filter-state").value, class: byId("filter-class").value, below: byId("filter-doubt").value, query: byId("search").value, offset, limit };
   }
 
   /** Fetches as many as are shown, anew. */
@@ -46,7 +46,9 @@ export class Queue {
         items.push(...answer.items);
         total = answer.total;
       } while (items.length < total && items.length < this.items.length);
-      Object.assign(this, { items, total });
+      const known = new Map(this.items.map((item) => [item.id, item]));
+      const newest = (item) => (known.get(item.id)?.version > item.version ? known.get(item.id) : item);
+      Object.assign(this, { items: items.map(newest), total });
       this.show();
     } catch (error) {
       this.onerror(error);
@@ -64,12 +66,6 @@ export class Queue {
     this.show();
   }
 
-  /** Those of the loaded photos that are under the threshold of confidence. */
-  get shown() {
-    const most = Number(byId("filter-doubt").value);
-    return most < 1 ? this.items.filter(({ confidence }) => confidence != null && confidence < most) : this.items;
-  }
-
   find(id) { return this.items.find((item) => item.id === id); }
 
   /** A newer record of a photo; it keeps its place until the list is fetched again. */
@@ -83,7 +79,7 @@ export class Queue {
 
   show() {
     const focused = this.list.contains(document.activeElement) ? document.activeElement.dataset.id : null;
-    const rows = this.shown.map((item) => this.#row(item));
+    const rows = this.items.map((item) => this.#row(item));
     this.list.replaceChildren(...rows);
     byId("queue-total").textContent = t("queue.total", { shown: rows.length, total: this.total });
     if (focused) this.list.querySelector(`[data-id="${CSS.escape(focused)}"]`)?.focus();
@@ -110,12 +106,12 @@ export class Queue {
     row?.scrollIntoView({ block: "nearest" });
   }
 
-  /** The photo `step` places on; with `todo` the next one that nobody has decided on, from the top where none is below. */
+  /** The photo `step` places on; with `todo` the next one that nobody has decided on, saved or not, from the top where none is below. */
   neighbour(step, todo = false) {
-    const items = this.shown;
+    const { items } = this;
     const at = items.findIndex(({ id }) => id === this.current);
     if (!todo) return items[at + step] ?? null;
     const order = [...items.slice(at + 1), ...items.slice(0, Math.max(at, 0))];
-    return order.find(({ state, error }) => TODO.has(state) && !error) ?? null;
+    return order.find(({ id, state, error }) => TODO.has(state) && !error && !this.writes(id)) ?? null;
   }
 }

@@ -8,7 +8,7 @@ const GUESSES = new Set(["open", "predicted", "failed"]);
 export class Writer {
   #tail = Promise.resolve();
   #versions = new Map();
-  pending = 0;
+  #writing = [];
   away = false;
   onchange = () => {};
   onrecord = () => {};
@@ -21,6 +21,11 @@ export class Writer {
     });
   }
 
+  get pending() { return this.#writing.length; }
+
+  /** Whether something of this photo is not yet at the server, so that what the server says of it is old. */
+  writes(id) { return this.#writing.includes(id); }
+
   /** The version of a photo that the person is looking at. */
   seen(record) { this.#versions.set(record.id, record.version); }
 
@@ -29,7 +34,7 @@ export class Writer {
    * ("json" or "query"), and may send more than once. Resolves to the photo's record, or to null where nothing was written.
    */
   add(record, task, settle = null) {
-    this.pending++;
+    this.#writing.push(record.id);
     this.onchange();
     const run = this.#tail.then(() => this.#run(record, task, settle));
     this.#tail = run.catch(() => {});
@@ -45,7 +50,7 @@ export class Writer {
       this.onfailure(record, error);
       return null;
     } finally {
-      this.pending--;
+      this.#writing.splice(this.#writing.indexOf(record.id), 1);
       this.onchange();
     }
   }
