@@ -92,3 +92,14 @@ def test_labelformat_reads_our_coco_polygons(tmp_path):
     reader = formats.COCOInstanceSegmentationInput(input_file=tmp_path / coco.FILE)
     (label,) = reader.get_labels()
     assert [o.category.name for o in label.objects] == ["cat", "dog", "dog"]
+
+
+def test_every_list_of_formats_names_the_same_ones():
+    from typing import get_args
+
+    from shotseg.cli.formats import Target
+    from shotseg.data.annotations import FORMATS, READERS
+    from shotseg.data.reading import Source
+
+    assert set(get_args(Target)) == set(FORMATS)
+    assert set(get_args(Source)) == {"auto", *READERS} - {"coco-polygons"}

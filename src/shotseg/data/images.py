@@ -125,7 +125,7 @@ class FlatPNG:
         return self._file(self._rows, palette)
 
     def only(self, value: int) -> bytes:
-        """255 where the array has a value above 0, and 0 elsewhere."""
+        """255 where the array has this value, which is above 0, and 0 elsewhere."""
         there = (self._rows == value).view(np.uint8)
         np.multiply(there, np.uint8(255), out=there)
         return self._file(there, None)

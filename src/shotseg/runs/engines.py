@@ -34,8 +34,8 @@ from shotseg.runs.records import record_of
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-READ_AHEAD = 2  # photos decoded before the model wants them, for each of its threads
-WRITE_BEHIND = 2  # results that may wait to be written, likewise
+READ_AHEAD = 1  # photos decoded before the model wants them, for each of its threads
+WRITE_BEHIND = 1  # results that may wait to be written, likewise
 
 
 def run_here(segmenter: Predictor, photos: Sequence[PhotoFile], out: Path, batch: int) -> Iterator[Entry]:
