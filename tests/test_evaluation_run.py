@@ -342,6 +342,7 @@ SCHEMA = {
         "lists": {"*": str},
     },
     "seconds_per_episode": float,
+    "runtime": str,
     "environment": {"*": (str, int)},
     "published": list,
 }

@@ -152,8 +152,8 @@ def exported(encoder: Encoder) -> bytes:
     """The encoder from normalised "photos" to its maps as an ONNX model, of any batch and size."""
     file = io.BytesIO()
     axes = {"photos": {0: "batch", 2: "height", 3: "width"}}
-    # The exporter prints whole graphs on stdout where it fails.
-    with _quiet(), mock.patch.object(torch._C, "_jit_onnx_log", lambda *said: None, create=True):
+    # The exporter prints whole graphs on stdout where it fails: it takes the function that says whether to for its answer.
+    with _quiet(), mock.patch.object(torch._C, "_jit_is_onnx_log_enabled", None, create=True):
         # torch's newer exporter takes minutes where the size is open.
         torch.onnx.export(
             _MapsOf(_same_padding_by_name(encoder)).eval(),
