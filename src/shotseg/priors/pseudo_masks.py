@@ -1,6 +1,6 @@
 """Masks from a class name alone, for photos that nobody has drawn on: generators by name.
 
-generator = pseudo_masks.load("clip-es", device="cuda")
+generator = pseudo_masks.load("clip-es", device)
 found = generator(photo, ["dog", "sofa"], labels="image")     # found.labels, found.masks, found.probabilities
 """
 
