@@ -152,7 +152,7 @@ class CST(TokenModel):
     ) -> dict[str, Tensor]:
         """``presence``, and ``mask`` unless the supervision is "image"; query, support: see :meth:`predict`."""
         given = query_mask_of(episode)
-        present = (given == 1).flatten(1).any(1)
+        present = (given == 1).flatten(1).any(1) if episode.present is None else episode.present
         query = self.encode(episode.query) if query is None else query
         support = self.encode(episode.support.flatten(0, 1)) if support is None else support
         target = given if not self.own_masks else self.query_mask(query, support, present, episode)
