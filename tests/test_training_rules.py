@@ -126,6 +126,23 @@ def test_presence_is_that_of_the_photo_where_no_pixel_of_the_class_is_left(bands
     assert there != pytest.approx(absent)
 
 
+def test_the_band_of_255_is_background_for_cst_as_released_and_is_left_out_of_ours(bands):
+    kept = recipes.load("cst/coco20i-dino-pixel").model.options
+    assert kept["loss_ignore"] is False and kept["supervision"] == "pixel"
+    batch = few_shot(bands).draw(0)
+    mask = batch.episode.query_mask.clone()
+    mask[:, :8] = 255
+    losses = []
+    for background, loss_ignore in ((False, True), (False, False), (True, True)):
+        model = few_shot(bands, model={"options": {"supervision": "pixel", "loss_ignore": loss_ignore}}).model.eval()
+        torch.manual_seed(0)
+        for parameter in model.learner.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+        target = mask.masked_fill(mask == 255, 0) if background else mask
+        losses.append(model.loss(dataclasses.replace(batch.episode, query_mask=target))["mask"].item())
+    assert losses[1] == pytest.approx(losses[2], rel=1e-5) and losses[0] != pytest.approx(losses[1], rel=1e-3)
+
+
 def test_a_query_drawn_for_not_showing_a_class_has_no_pixel_of_it(bands):
     task = few_shot(bands, absent=1.0)
     seen = [task.draw(i).episode for i in range(40)]
