@@ -39,6 +39,7 @@ class Episode:
     support: (B, K, 3, H, W) float32.       support_mask: (B, K, H, W) int64 in {0, 1, 255}, or None (class name only).
     class_id: (B,) int64.                   class_name: B names.
     ids: B tuples, the query's id and then its K supports' ids.     sizes: B original (height, width) of the queries.
+    present: (B,) bool, whether the query's photo shows the class at its own size; None: its mask says so.
     """
 
     query: Tensor
@@ -49,6 +50,7 @@ class Episode:
     class_name: tuple[str, ...] = ()
     ids: tuple[tuple[str, ...], ...] = ()
     sizes: tuple[tuple[int, int], ...] = ()
+    present: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Episode:
         """The same episode with every tensor on ``device``."""
