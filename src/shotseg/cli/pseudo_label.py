@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from shotseg.data.annotations.opened import AnnotatedDataset
     from shotseg.data.image_labels import ImageLabels
     from shotseg.evaluation.pseudo_quality import Judged
-    from shotseg.runs import PhotoFile
+    from shotseg.runs import PhotoList
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class PseudoLabel:
         write_bytes(self.out / "classes.txt", "".join(f"{name}\n" for name in found.classes).encode())
         for _, reason in found.failed:
             say(reason)
-        photos = [replace(photo, **self.reading.which) for photo in _photos(found)]
+        photos = _photos(found, self.reading)
         with progress("labelling", len(photos)) as advance:
 
             def on_record(record: dict) -> None:
@@ -187,11 +187,11 @@ def _settings(options: dict[str, Any]) -> dict[str, Any]:
     return given | {name: identity(path) for name, path in files.items() if path.is_file()}
 
 
-def _photos(found: ImageLabels) -> list[PhotoFile]:
-    from shotseg.runs import named
+def _photos(found: ImageLabels, reading: Reading) -> PhotoList:
+    from shotseg.runs import PhotoList, named
 
-    photos = named([(file, str(path)) for file, path in found.paths.items()])
-    return [replace(photo, tags=found.photos[photo.file]) for photo in photos]
+    photos = named((file, str(path)) for file, path in found.paths.items())
+    return PhotoList(replace(photo, tags=found.photos[photo.file], **reading.which) for photo in photos)
 
 
 def _judged(out: Path, known_by: Callable[..., Any], labels: ImageLabels) -> Iterator[Judged]:

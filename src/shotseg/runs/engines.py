@@ -28,7 +28,8 @@ from shotseg.predictor import Predictor
 from shotseg.result import Result
 from shotseg.runs.journal import Entry
 from shotseg.runs.output import FATAL, STATE, full
-from shotseg.runs.photos import PhotoFile, seen
+from shotseg.runs.photo_list import PhotoFile
+from shotseg.runs.photos import seen
 from shotseg.runs.records import record_of
 
 In = TypeVar("In")
@@ -38,7 +39,7 @@ READ_AHEAD = 1  # photos decoded before the model wants them, for each of its th
 WRITE_BEHIND = 1  # results that may wait to be written, likewise
 
 
-def run_here(segmenter: Predictor, photos: Sequence[PhotoFile], out: Path, batch: int) -> Iterator[Entry]:
+def run_here(segmenter: Predictor, photos: Iterable[PhotoFile], out: Path, batch: int) -> Iterator[Entry]:
     """Entries in the order of the photos: threads read ahead and write behind those that run the model.
 
     On a CPU each core has a thread with a model of its own, which gives more photos a second than one model on all cores.
@@ -171,7 +172,7 @@ def write(out: Path, step: _Step) -> Entry:
     return {"photo": step.seen, "record": {**about, **found, "seconds": seconds, "error": reason}}
 
 
-def run_on_ray(segmenter: Predictor, photos: Sequence[PhotoFile], out: Path, batch: int) -> Iterator[Entry]:
+def run_on_ray(segmenter: Predictor, photos: Iterable[PhotoFile], out: Path, batch: int) -> Iterator[Entry]:
     """Entries in any order, from one copy of the segmenter for each GPU, or for every two CPUs."""
     try:
         import ray
@@ -179,51 +180,39 @@ def run_on_ray(segmenter: Predictor, photos: Sequence[PhotoFile], out: Path, bat
         raise UsageError("--engine ray needs Ray: pip install 'shotseg[ray]', or use --engine local") from None
     support = out.resolve() / STATE / "support.safetensors"
     segmenter.save(support)
-    absolute = (replace(photo, path=photo.absolute) for photo in photos)
-    rows = [{"photo": json.dumps(asdict(photo))} for photo in absolute]
-    if not rows:
-        return
     started = not ray.is_initialized()
     if started:
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     gpus, cpus = int(ray.cluster_resources().get("GPU", 0)), int(ray.cluster_resources().get("CPU", 1))
-    worker: Any = Actor  # Ray's own types know no class whose call takes keywords
     on_gpu = segmenter.device.type == "cuda" and gpus > 0
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # A node that is lost starts anew elsewhere, and so does what it had begun.
+    worker = ray.remote(num_gpus=1 if on_gpu else 0, max_restarts=-1, max_task_retries=-1)(Actor)
+    kept = {"support": str(support), "device": str(segmenter.device), "out": str(out.resolve())}
     try:
-        done = ray.data.from_items(rows, override_num_blocks=max(1, len(rows) // 16)).map_batches(
-            worker,
-            fn_constructor_kwargs={
-                "kind": type(segmenter),  # not its bound load, which would be pickled with all that it uses
-                "support": str(support),
-                "device": str(segmenter.device),
-                "out": str(out.resolve()),
-            },
-            fn_kwargs={"batch": batch},
-            batch_size=max(batch, 4),
-            compute=ray.data.ActorPoolStrategy(size=gpus if on_gpu else max(1, cpus // 2)),
-            num_gpus=1 if on_gpu else 0,
-        )
-        for row in done.iter_rows():
-            yield json.loads(row["entry"])
+        count = gpus if on_gpu else max(1, cpus // 2)
+        pool = ray.util.ActorPool([worker.remote(type(segmenter), **kept) for _ in range(count)])
+        for group in _groups(iter(photos), max(batch, 8)):
+            rows = [json.dumps(asdict(replace(photo, path=photo.absolute))) for photo in group]
+            if not pool.has_free():
+                yield from map(json.loads, pool.get_next_unordered())
+            pool.submit(lambda actor, rows: actor.segment.remote(rows, batch), rows)
+        while pool.has_next():
+            yield from map(json.loads, pool.get_next_unordered())
     finally:
         if started:
             ray.shutdown()
 
 
 class Actor:
-    """A copy of the segmenter in a Ray actor."""
+    """A copy of the segmenter in a process of a Ray cluster."""
 
     def __init__(self, kind: type[Predictor], support: str, device: str, out: str):
         self.segmenter, self.out = kind.load(support, device=device), Path(out)
 
-    def __call__(self, rows: dict[str, Any], batch: int) -> dict[str, Any]:
-        photos = [
-            PhotoFile(**{**row, "tags": tuple(row["tags"]), "bands": row.get("bands") and tuple(row["bands"])})
-            for row in map(json.loads, rows["photo"])
-        ]
-        return {"entry": [json.dumps(entry) for entry in run_here(self.segmenter, photos, self.out, batch)]}
+    def segment(self, rows: Sequence[str], batch: int) -> list[str]:
+        """Entries for photos, both as JSON."""
+        photos = [PhotoFile.of(json.loads(row)) for row in rows]
+        return [json.dumps(entry) for entry in run_here(self.segmenter, photos, self.out, batch)]
 
 
 ENGINES = {"local": run_here, "ray": run_on_ray}

@@ -9,13 +9,18 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
+from itertools import chain
 from pathlib import Path
 
 from shotseg.data import images as files
+from shotseg.data.annotations.streams import whole
+from shotseg.data.listing import entries
 from shotseg.errors import InputError, ShotsegError, UsageError
+from shotseg.report import STATE
+from shotseg.runs.scratch import Names
 
-STATE = ".shotseg"
 FOLDERS = ("masks", "labels", "soft", "tlg")  # of the pictures that a result writes
 FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO}  # no other photo can be written either
 
@@ -64,27 +69,25 @@ def full(out: Path, error: OSError | InputError) -> OutputError:
     return OutputError(f"{out}: cannot be written ({reason}); free space, then run again with --resume")
 
 
-def text(lines: Iterable[str]) -> bytes:
-    """Lines as UTF-8; a byte of a file name that is none becomes the escape that JSON has for it."""
-    return "".join(line + "\n" for line in lines).encode("utf-8", "backslashreplace")
+def write_lines(path: Path, lines: Iterable[bytes]) -> None:
+    """A file of lines, whole or not at all."""
+    with whole(path) as file:
+        file.writelines(lines)
 
 
-def write_results(out: Path, tag: str, lines: Sequence[str], failed_supports: Sequence[tuple[str, str]]) -> None:
-    """``results.jsonl`` and, where something failed, ``errors.csv``."""
-    files.write_bytes(out / f"results{tag}.jsonl", text(lines))
-    records = map(json.loads, lines)
-    failed = [(record["file"], record["error"]) for record in records if record["error"] is not None]
-    write_errors(out, [*failed_supports, *failed], tag)
-
-
-def write_errors(out: Path, failed: Sequence[tuple[str, str]], tag: str = "") -> None:
+def write_errors(out: Path, failed: Iterable[tuple[str, str]], tag: str = "") -> None:
     """``errors.csv`` with the columns file and error; without any, an earlier one goes."""
     path = out / f"errors{tag}.csv"
     path.unlink(missing_ok=True)
-    if failed:
-        table = io.StringIO()
-        csv.writer(table, lineterminator="\n").writerows([("file", "error"), *failed])
-        files.write_bytes(path, table.getvalue().encode("utf-8", "backslashreplace"))
+    failed = iter(failed)
+    if first := next(failed, None):
+        write_lines(path, map(_row, chain([("file", "error"), first], failed)))
+
+
+def _row(cells: Sequence[str]) -> bytes:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(cells)
+    return line.getvalue().encode("utf-8", "backslashreplace")
 
 
 def write_annotations(out: Path, format: str, write: Callable[[Path], None]) -> None:
@@ -104,19 +107,19 @@ def annotation_files(out: Path) -> list[Path]:
 
 
 def remove_results(out: Path, tag: str) -> None:
-    """Remove the tables and the page of a run or shard; of a whole run also its annotations."""
-    for name in (f"results{tag}.jsonl", f"errors{tag}.csv", f"report{tag}.html"):
-        (out / name).unlink(missing_ok=True)
+    """Remove the tables and the pages of a run or shard; of a whole run also its annotations."""
+    tables = [out / name for name in (f"results{tag}.jsonl", f"errors{tag}.csv", f"report{tag}.html")]
+    _remove(out, chain(tables, files_below(out / STATE / f"pages{tag}")))
     if not tag:
         _remove(out, [*annotation_files(out), out / STATE / "annotations.json"])
 
 
-def remove_pictures(out: Path, names: set[str], classes: Iterable[str]) -> None:
+def remove_pictures(out: Path, names: Names, classes: Iterable[str]) -> None:
     """Remove the masks, label maps and thumbnails of the photos ``names``; others in the same folders stay."""
     folders = [out / kind / name for name in classes for kind in ("masks", "soft")]
     folders += [out / "labels", out / "tlg", out / STATE / "thumbnails"]
-    found = ((folder, path) for folder in folders for path in folder.rglob("*"))
-    _remove(out, [path for folder, path in found if not names.isdisjoint(_photos_of(path, folder))])
+    found = ((folder, path) for folder in folders for path in files_below(folder))
+    _remove(out, (path for folder, path in found if any(name in names for name in _photos_of(path, folder))))
 
 
 def _photos_of(path: Path, folder: Path) -> set[str]:
@@ -127,16 +130,36 @@ def _photos_of(path: Path, folder: Path) -> set[str]:
     return {name, re.sub(r"--\d+$", "", name)} if folder.name == "tlg" else {name}
 
 
+def remove_halves(out: Path) -> None:
+    """Remove files that a killed run began."""
+    _remove(out, (path for path in files_below(out) if path.name.startswith(files.TEMPORARY) and path.suffix == ".tmp"))
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Every file below a folder, as they are found; links to folders are not followed."""
+    for path in entries(folder):
+        if path.is_dir() and not path.is_symlink():
+            yield from files_below(path)
+        else:
+            yield path
+
+
 def _remove(out: Path, paths: Iterable[Path]) -> None:
     """Remove files, and the folders below ``out`` that they leave empty. What a link puts elsewhere is not touched."""
     root = out.resolve()
     folders: set[Path] = set()
+
+    @cache
+    def is_inside(folder: Path) -> bool:
+        place = folder.resolve()
+        return root in (place, *place.parents)
+
     for path in paths:
-        above = path.parent.resolve().parents
-        if path.is_dir() or root not in (path.parent.resolve(), *above):
+        if path.is_dir() or not is_inside(path.parent):
             continue
         path.unlink(missing_ok=True)
-        folders |= set(path.parents) - {out, *out.parents}
+        if path.parent not in folders:
+            folders |= {path.parent, *path.parents} - {out, *out.parents}
     for folder in sorted(folders, key=lambda folder: -len(folder.parts)):
         with contextlib.suppress(OSError):  # something else is in it
             folder.rmdir()

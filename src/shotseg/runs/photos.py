@@ -4,65 +4,57 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from shotseg.data import images as files
-from shotseg.data.folder import find_images
+from shotseg.data.listing import each_image
 from shotseg.errors import InputError, UsageError
-from shotseg.photo import filed_as
 from shotseg.runs.output import FOLDERS, annotation_files, has_run, result_files
+from shotseg.runs.photo_list import PhotoFile, PhotoList
+from shotseg.runs.scratch import Names
 
 
-@dataclass(frozen=True)
-class PhotoFile:
-    """A photo to segment. file: path below the query folder; name: of its masks, without suffix; both with "/".
-
-    tags: the classes that it is known to show (numbers of the worker's ``classes``); empty where nothing is known.
-    bands, page: which to read of a file with more, see :func:`shotseg.data.images.read_image`.
-    """
-
-    path: str
-    file: str
-    name: str
-    tags: tuple[int, ...] = ()
-    bands: tuple[int, ...] | None = None
-    page: int = 1
-
-    @property
-    def absolute(self) -> str:
-        """The path from the root; links stay as they are."""
-        return os.path.abspath(self.path)  # noqa: PTH100 (Path.absolute keeps "..")
-
-
-def find_photos(query: str | Path, out: Path | None = None) -> list[PhotoFile]:
+def find_photos(query: str | Path, out: Path | None = None, **same: Any) -> PhotoList:
     """The photos of a file, a folder (with its sub-folders) or a glob, in the order of their names below it.
 
     Of a folder with ``images/`` and ``masks/`` only the images are taken; what a run wrote, to ``out`` or elsewhere among the
     photos, never is. Photos that differ only in their suffix keep it in their name: "a.jpg" and "a.png" become "a_jpg" and
     "a_png".
+    same: further fields of :class:`PhotoFile`, of all of them.
     Raises UsageError where there is none.
     """
     base = Path(query)
     own = out is not None and out.resolve() == base.resolve() and has_run(out)
     if (base / "images").is_dir() and (base / "masks").is_dir() and not own:
         base = base / "images"
-    found = find_images(base, skip=_results(out, base))
+    found = Names(str(path) for path in each_image(base, skip=_results(out, base)))
+    places = {Path(folder) for folder in {os.path.dirname(path) for path in found}}  # noqa: PTH120 (fast)
     if not base.is_dir():
-        base = Path(os.path.commonpath([path.parent for path in found]))
-    folders = {folder for place in {path.parent for path in found} for folder in (place, *place.parents)}
+        base = Path(os.path.commonpath(places))
+    folders = {folder for place in places for folder in (place, *place.parents)}
     runs = [folder for folder in folders if folder.is_relative_to(base) and has_run(folder)]
-    results = _results(out, base).union(*map(_written, runs))
-    relative = {
-        path.relative_to(base): path for path in found if results.isdisjoint((_place(path), *_place(path).parents))
-    }
-    relative = {file: path for file, path in relative.items() if not any(part.startswith(".") for part in file.parts)}
-    if not relative:
+    photos = PhotoList.named(_below(base, found, _results(out, base).union(*map(_written, runs))), **same)
+    if not photos:
         raise UsageError(f"{query}: holds results only; give --query a folder of photos")
-    return named([(file.as_posix(), str(path)) for file, path in relative.items()])
+    return photos
+
+
+def _below(base: Path, paths: Iterable[str], results: set[Path]) -> Iterator[tuple[str, str]]:
+    """(file, path) of the photos that are no results, nor in a hidden folder."""
+
+    @cache
+    def place_of(folder: Path) -> Path | None:
+        place = folder.resolve()
+        hidden = any(part.startswith(".") for part in folder.relative_to(base).parts)
+        return None if hidden or not results.isdisjoint((place, *place.parents)) else place
+
+    for path in map(Path, paths):
+        place = place_of(path.parent)
+        if place is not None and place / path.name not in results and not path.name.startswith("."):
+            yield path.relative_to(base).as_posix(), str(path)
 
 
 def _results(out: Path | None, base: Path) -> set[Path]:
@@ -87,24 +79,9 @@ def _place(path: Path) -> Path:
     return path.parent.resolve() / path.name
 
 
-def named(paths: Sequence[tuple[str, str]]) -> list[PhotoFile]:
+def named(paths: Iterable[tuple[str, str]]) -> PhotoList:
     """The photos of (file, path) pairs, sorted by file, each with a name that no other has."""
-    stems = Counter(filed_as(_stem(file)) for file, _ in paths)
-    taken = {stem for stem, count in stems.items() if count == 1}
-    photos = []
-    for file, path in sorted(paths):
-        name = _stem(file)
-        if stems[filed_as(name)] > 1:
-            name = f"{name}_{Path(file).suffix[1:]}"
-            while filed_as(name) in taken:
-                name += "_"
-            taken.add(filed_as(name))
-        photos.append(PhotoFile(path, file, name))
-    return photos
-
-
-def _stem(file: str) -> str:
-    return Path(file).with_suffix("").as_posix()
+    return PhotoList.named(paths)
 
 
 def parse_shard(shard: str) -> tuple[int, int]:
