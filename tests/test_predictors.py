@@ -92,7 +92,7 @@ def test_what_keeps_the_contract_and_no_more_goes_through_a_folder_with_a_report
     found = Brightness("cpu").predict(photos[0].path)
     assert np.array_equal(read_mask(tmp_path / "out/labels/0.png", labels=True), found.labels) and found.labels.any()
     rows = [json.dumps(dataclasses.asdict(photo)) for photo in photos[1:2]]
-    (entry,) = Actor(Brightness, "kept", "cpu", str(tmp_path / "there")).segment(rows, batch=1)
+    (entry,) = Actor(Brightness, b"kept", "cpu", str(tmp_path / "there")).segment(rows, batch=1)
     assert json.loads(entry)["record"]["error"] is None
 
 

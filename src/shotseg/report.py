@@ -31,12 +31,12 @@ EXAMPLES = 8  # pictures of examples that the page shows of a class
 PANEL = (300, 195)  # largest width and height of one picture
 
 
-def thumbnail_path(state: Path, name: str) -> Path:
-    """Where the picture of the photo ``name`` lies in the state folder of a run."""
-    return state / "thumbnails" / f"{name}.jpg"
+def thumbnail(name: str) -> str:
+    """Where the picture of the photo ``name`` lies in the folder of a run."""
+    return f"{STATE}/thumbnails/{name}.jpg"
 
 
-def write_thumbnail(state: Path, name: str, result: Result) -> None:
+def write_thumbnail(out: Path, name: str, result: Result) -> None:
     """Keep the picture of one result: photo, overlay and probability side by side."""
     height, width = result.size
     scale = min(PANEL[0] / width, PANEL[1] / height, 1)
@@ -47,7 +47,7 @@ def write_thumbnail(state: Path, name: str, result: Result) -> None:
     maps = [np.asarray(Image.fromarray(p).resize(size, Image.Resampling.BOX)) for p in small.probabilities.values()]
     gap = np.full((size[1], 4, 3), 255, np.uint8)
     strip = np.concatenate([photo, gap, draw(photo, labels), gap, _heat(np.max(maps, axis=0))], axis=1)
-    files.write_bytes(thumbnail_path(state, name), _jpeg(strip))
+    files.write_bytes(out / thumbnail(name), _jpeg(strip))
 
 
 class Counts(NamedTuple):
@@ -88,7 +88,7 @@ def write(
         ),
         "version": __version__,
         "colours": "".join(f".c{i}{{--colour:rgb{tuple(map(int, PALETTE[i + 1]))}}}" for i in range(len(classes))),
-        "column": f":root{{--column:{_column(out / STATE, first)}px}}",
+        "column": f":root{{--column:{_column(out, first)}px}}",
     }
     only_first = {
         "supports": _supports(supports, classes),
@@ -168,9 +168,9 @@ class _Page:
         return self._up + quote("/".join(parts), errors="surrogateescape") + ending
 
     def _picture(self, name: str) -> str:
-        path = thumbnail_path(self._out / STATE, name)
+        path = self._out / thumbnail(name)
         if self._number > 1:
-            source = self._link(STATE, path.parent.name, name, ending=".jpg")
+            source = self._link(thumbnail(name), ending="")
         elif path.is_file():
             source = _embedded(path.read_bytes())
         else:
@@ -187,11 +187,11 @@ def _title(counts: Counts) -> str:
     return f"{counts.done}{of} photo{'s' if counts.total != 1 else ''} segmented"
 
 
-def _column(state: Path, shown: Sequence[Mapping[str, Any]]) -> int:
+def _column(out: Path, shown: Sequence[Mapping[str, Any]]) -> int:
     """The least width of a card, in pixels: most pictures are then shown at 0.7 of their own width or more."""
     widths = []
     for record in shown[:20]:
-        with contextlib.suppress(OSError), Image.open(thumbnail_path(state, record["name"])) as picture:
+        with contextlib.suppress(OSError), Image.open(out / thumbnail(record["name"])) as picture:
             widths.append(picture.width)
     return int(np.clip(0.7 * np.median(widths or [PANEL[0]]), 300, 640))
 

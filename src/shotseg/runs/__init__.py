@@ -30,11 +30,14 @@ from shotseg.data.annotations import Labelled, names, write
 from shotseg.errors import InputError, UsageError
 from shotseg.predictor import Predictor
 from shotseg.runs import journal
-from shotseg.runs.engines import ENGINES
+from shotseg.runs.engines import ENGINES, Engine
 from shotseg.runs.output import OutputError, check_output, full, write_annotations, write_errors, write_lines
 from shotseg.runs.photo_list import PhotoFile, PhotoList
 from shotseg.runs.photos import find_photos, named, parse_shard
+from shotseg.runs.place import Folder, place_at, put
 from shotseg.runs.records import Record, Records
+
+TABLES = (("results", "jsonl"), ("report", "html"), ("errors", "csv"))
 
 __all__ = [
     "OutputError",
@@ -45,6 +48,7 @@ __all__ = [
     "find_photos",
     "named",
     "parse_shard",
+    "put",
     "segment_folder",
     "write_errors",
 ]
@@ -52,13 +56,13 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run did: counts of this run's photos, and where the results lie."""
+    """What a run did: counts of this run's photos, and where the results lie: paths, or addresses."""
 
     photos: int
     failed: int
-    results: Path
-    report: Path
-    errors: Path | None
+    results: Path | str
+    report: Path | str
+    errors: Path | str | None
 
 
 def segment_folder(
@@ -76,7 +80,7 @@ def segment_folder(
     settings: Record | None = None,
     on_record: Callable[[Record], None] = lambda record: None,
 ) -> Summary:
-    """Segment ``photos`` into ``out``; a photo that fails is a record with its reason, and the rest is done.
+    """Segment ``photos`` into the folder or store ``out``; a photo that fails is a record with its reason, and the rest is done.
 
     resume:      keep what an earlier run of the same ``settings`` finished; photos that failed are tried again.
     engine:      "local", or "ray" (every node must see the photos and ``out`` under the same paths).
@@ -89,46 +93,62 @@ def segment_folder(
     """
     if engine not in ENGINES:
         raise UsageError(f"--engine {engine}: choose one of {', '.join(ENGINES)}")
-    out = Path(out)
     photos = photos if isinstance(photos, PhotoList) else PhotoList(photos)
     if annotations != "mask":
         names.check(annotations, segmenter.classes, (photo.file for photo in photos), apart=True)
     run = _run(photos, {**(settings or {}), "classes": list(segmenter.classes)}, shard)
-    records = journal.start(out, run, photos, resume)
-    for record in records:
-        on_record(record)
-    todo = (photo for place, photo in photos.part(run.part, run.count) if place not in records)
-    try:
-        with journal.Journal(out, run) as written:
-            for entry in ENGINES[engine](segmenter, todo, out, batch):
-                written.add(entry)
-                place, _ = photos.find(entry["record"]["name"]) or (0, None)
-                records.add(place, entry["record"])
+    with place_at(out) as place:
+        records = journal.start(place, run, photos, resume)
+        for record in records:
+            on_record(record)
+        try:
+            for entry in _done(ENGINES[engine], segmenter, photos, place, run, records, batch):
                 on_record(entry["record"])
-        journal.end(out, run, records)
-        write_errors(out, chain(failed_supports, records.failures()), run.tag)
-        tag, known = run.tag, records
-        if (joined := journal.join_shards(out, run)) is not None:
-            tag, known = "", joined
-            write_lines(out / "results.jsonl", known.lines())
-            write_errors(out, chain(failed_supports, known.failures()))
-        page = _report(out, tag, known, segmenter, run, len(known))
-        if annotations != "mask" and not tag:
-            labelled = _labelled(known, out, photos)
-            write_annotations(
-                out,
-                annotations,
-                lambda folder: write(annotations, folder, labelled, segmenter.classes, **(export or {})),
-            )
-    except KeyboardInterrupt:
-        with suppress(OSError, InputError):  # the interrupt is what is said
-            _report(out, run.tag, records, segmenter, run, run.own)
-        raise
-    except (OSError, InputError) as error:
-        raise full(out, error) from error
-    errors = out / f"errors{tag}.csv"
-    results = out / f"results{tag}.jsonl"
-    return Summary(len(records), records.failed, results, page, errors if errors.exists() else None)
+            journal.end(place.folder, run, records)
+            write_errors(place.folder, chain(failed_supports, records.failures()), run.tag)
+            tag, known = run.tag, records
+            if (joined := journal.join_shards(place, run)) is not None:
+                tag, known = "", joined
+                write_lines(place.folder / "results.jsonl", known.lines())
+                write_errors(place.folder, chain(failed_supports, known.failures()))
+            _report(place, tag, known, segmenter, run, len(known))
+            if annotations != "mask" and not tag:
+                labelled = _labelled(known, place.folder, photos)
+                write_annotations(
+                    place.folder,
+                    annotations,
+                    lambda folder: write(annotations, folder, labelled, segmenter.classes, **(export or {})),
+                )
+            errors = (place.folder / f"errors{tag}.csv").exists()
+            place.finish()
+        except KeyboardInterrupt:
+            with suppress(OSError, InputError):  # the interrupt is what is said
+                _report(place, run.tag, records, segmenter, run, run.own)
+                place.finish()
+            raise
+        except (OSError, InputError) as error:
+            raise full(place, error) from error
+        results, page, table = (place.at(f"{name}{tag}.{end}") for name, end in TABLES)
+    return Summary(len(records), records.failed, results, page, table if errors else None)
+
+
+def _done(
+    run_photos: Engine,
+    segmenter: Predictor,
+    photos: PhotoList,
+    place: Folder,
+    run: journal.Run,
+    records: Records,
+    batch: int,
+) -> Iterator[journal.Entry]:
+    """Do the photos of which there is no record; each is journaled before it comes out."""
+    todo = (photo for number, photo in photos.part(run.part, run.count) if number not in records)
+    with journal.Journal(place, run) as written:
+        for entry in run_photos(segmenter, todo, place, batch):
+            written.add(entry)
+            number, _ = photos.find(entry["record"]["name"]) or (0, None)
+            records.add(number, entry["record"])
+            yield entry
 
 
 def _run(photos: PhotoList, settings: Record, shard: str) -> journal.Run:
@@ -136,20 +156,21 @@ def _run(photos: PhotoList, settings: Record, shard: str) -> journal.Run:
     if photos.names < len(photos):
         raise UsageError(f"{len(photos)} photos with {photos.names} names; use shotseg.runs.named")
     part, count = parse_shard(shard)
-    folders, digest = set[str](), hashlib.sha256()
+    folder, digest = "", hashlib.sha256()
     for photo in photos:
-        folders.add(os.path.dirname(photo.absolute))  # noqa: PTH120 (fast)
+        place = os.path.dirname(photo.absolute)  # noqa: PTH120 (fast)
+        folder = os.path.commonpath([folder or place, place])
         digest.update(json.dumps(photo.name).encode())
-    folder = os.path.commonpath(folders) if folders else ""
     return journal.Run(json.loads(json.dumps(settings)), folder, len(photos), digest.hexdigest(), part, count)
 
 
-def _report(out: Path, tag: str, records: Records, segmenter: Predictor, run: journal.Run, total: int) -> Path:
+def _report(place: Folder, tag: str, records: Records, segmenter: Predictor, run: journal.Run, total: int) -> None:
     """total: photos that there were to do; a run that did not come to its end gets the first page alone."""
     most = -1 if len(records) == total else report.SHOWN
     counts = report.Counts(total, len(records) - records.failed, records.failed)
     shown = report.Shown(records.doubtful(most), records.failures(), counts)
-    return report.write(out, tag, shown, segmenter.thumbnails, run.settings)
+    place.want(report.thumbnail(record["name"]) for record in records.doubtful(report.SHOWN))
+    report.write(place.folder, tag, shown, segmenter.thumbnails, run.settings)
 
 
 def _labelled(records: Iterable[Record], out: Path, photos: PhotoList) -> Iterator[Labelled]:

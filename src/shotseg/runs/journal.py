@@ -18,17 +18,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from shotseg import report
+from shotseg.data import remote
 from shotseg.errors import InputError, UsageError
-from shotseg.runs.output import STATE, full, remove_halves, remove_pictures, remove_results, write_lines
+from shotseg.report import thumbnail
+from shotseg.runs.output import STATE, full, remove_halves, remove_results, write_lines
 from shotseg.runs.photo_list import PhotoFile, PhotoList
 from shotseg.runs.photos import is_unchanged
+from shotseg.runs.place import Folder
 from shotseg.runs.records import Record, Records, line_of
 from shotseg.runs.scratch import Names
 
 Entry = dict[str, Any]  # {"photo": what it was when it was read, "record": its line of results.jsonl}
 END = b'{"end": true}\n'
-AT_RISK = 5.0  # seconds of work that a power cut may take with it
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,9 @@ class Journal:
     """The journal and the results of a run that :func:`start` made, to append to. A line is with the system when :meth:`add`
     returns, which a kill does not undo, and on the disk some seconds later, which a power cut does not."""
 
-    def __init__(self, out: Path, run: Run):
-        self._files = [path.open("ab") for path in (run.path(out), run.results_path(out))]
+    def __init__(self, place: Folder, run: Run):
+        self._place, self._run = place, run
+        self._files = [path.open("ab") for path in (run.path(place.folder), run.results_path(place.folder))]
         self._synced = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -102,7 +104,7 @@ class Journal:
 
     def add(self, entry: Entry) -> None:
         self._append(line_of(entry), line_of(entry["record"]))
-        if time.monotonic() - self._synced > AT_RISK:
+        if time.monotonic() - self._synced > self._place.sync_seconds:
             self._sync()
 
     def _append(self, *lines: bytes) -> None:
@@ -114,25 +116,28 @@ class Journal:
         for file in self._files:
             file.flush()
             os.fsync(file.fileno())
+        self._place.grew(self._run.tag)
         self._synced = time.monotonic()
 
 
-def start(out: Path, run: Run, photos: PhotoList, resume: bool) -> Records:
-    """Make ``out`` ready for a run; the records of the photos that need not be done again.
+def start(place: Folder, run: Run, photos: PhotoList, resume: bool) -> Records:
+    """Make a place ready for a run; the records of the photos that need not be done again.
 
     photos: all of them. Of earlier runs only what ``resume`` keeps stays there: photos of the same content that were done with
     the same settings.
-    Raises UsageError where ``resume`` would mix two runs, OutputError where ``out`` takes no more.
+    Raises UsageError where ``resume`` would mix two runs, OutputError where the place takes no more.
     """
+    out = place.folder
     try:
+        place.fetch()
         earlier = {path: Run.read(path) for path in sorted((out / STATE).glob("journal*.jsonl"))}
         kept = Records()
         if resume:
-            _check_settings(out, run, earlier)
-            _keep(kept, out, run, earlier, photos)
+            _check_settings(place, run, earlier)
+            _keep(kept, place, run, earlier, photos)
         for path, other in earlier.items():
             if other is not None and (path == run.path(out) or not other.is_with(run)):
-                _clear(out, run, other, photos, kept)
+                _clear(place, run, other, photos, kept)
         for tag in {"", run.tag}:
             remove_results(out, tag)
         if run.count == 1:  # other shards may be writing theirs
@@ -142,8 +147,9 @@ def start(out: Path, run: Run, photos: PhotoList, resume: bool) -> Records:
         write_lines(run.names_path(out), (line_of(photo.name) + b"\n" for _, photo in mine))
         write_lines(run.path(out), _whole_journal(run, kept))
         write_lines(run.results_path(out), kept.lines())
+        place.began(run.tag)
     except (OSError, InputError) as error:
-        raise full(out, error) from error
+        raise full(place, error) from error
     return kept
 
 
@@ -152,18 +158,18 @@ def _whole_journal(run: Run, kept: Records) -> Iterator[bytes]:
     yield from kept.journal()
 
 
-def _check_settings(out: Path, run: Run, earlier: Mapping[Path, Run | None]) -> None:
-    own = run.path(out)
+def _check_settings(place: Folder, run: Run, earlier: Mapping[Path, Run | None]) -> None:
+    own = run.path(place.folder)
     for other in [earlier[own]] if own in earlier else earlier.values():
         old = {} if other is None else other.settings
         changed = [key for key in {**run.settings, **old} if run.settings.get(key) != old.get(key)]
         if changed:
             raise UsageError(
-                f"{out} was made with other settings ({', '.join(changed)}); choose another --out or leave --resume out"
+                f"{place} was made with other settings ({', '.join(changed)}); choose another --out or leave --resume out"
             )
 
 
-def _keep(kept: Records, out: Path, run: Run, earlier: Mapping[Path, Run | None], photos: PhotoList) -> None:
+def _keep(kept: Records, at: Folder, run: Run, earlier: Mapping[Path, Run | None], photos: PhotoList) -> None:
     """Put the records of this shard's photos that are done as this run would do them into ``kept``."""
     asked = _Asked(photos)
     for path, other in earlier.items():
@@ -174,15 +180,19 @@ def _keep(kept: Records, out: Path, run: Run, earlier: Mapping[Path, Run | None]
             if record["error"] is not None:
                 continue
             place, photo = photos.find(record["name"]) or (0, None)
-            if photo is not None and run.has(place) and _is_done(out, run, entry, photo):
+            if photo is not None and run.has(place) and _is_done(at, run, entry, photo):
                 kept.add(place, record, before)
                 continue
             gone = photo is None or photo.absolute != before["path"]
-            if gone and before["path"] not in asked and Path(before["path"]).exists():
+            if gone and before["path"] not in asked and _may_exist(before["path"]):
                 raise UsageError(
-                    f"{out} holds the masks of {before['path']}, which is not in the query; "
+                    f"{at} holds the masks of {before['path']}, which is not in the query; "
                     "choose another --out or leave --resume out"
                 )
+
+
+def _may_exist(path: str) -> bool:
+    return remote.address(path) is not None or Path(path).exists()
 
 
 class _Asked:
@@ -199,25 +209,17 @@ class _Asked:
         return path in self.paths
 
 
-def _is_done(out: Path, run: Run, entry: Entry, photo: PhotoFile) -> bool:
+def _is_done(at: Folder, run: Run, entry: Entry, photo: PhotoFile) -> bool:
     if entry["record"]["file"] != photo.file or not is_unchanged(photo, entry["photo"]):
         return False
     known = run.settings["classes"]
     classes = [known[i] for i in photo.tags] or known
-    written = [out / "masks" / name / f"{photo.name}.png" for name in classes]
-    written += [out / "labels" / f"{photo.name}.png", report.thumbnail_path(out / STATE, photo.name)]
-    return all(_has_content(path) for path in written)
+    return at.has(
+        [f"masks/{name}/{photo.name}.png" for name in classes] + [f"labels/{photo.name}.png", thumbnail(photo.name)]
+    )
 
 
-def _has_content(path: Path) -> bool:
-    """A power cut may leave files without any."""
-    try:
-        return os.stat(path).st_size > 0  # noqa: PTH116 (fast)
-    except OSError:
-        return False
-
-
-def _clear(out: Path, run: Run, other: Run, photos: PhotoList, kept: Records) -> None:
+def _clear(at: Folder, run: Run, other: Run, photos: PhotoList, kept: Records) -> None:
     """Remove what an earlier run wrote of this shard's photos, without those kept, and of photos that are gone.
 
     The photos of other shards are left to them: they may be at work.
@@ -227,9 +229,9 @@ def _clear(out: Path, run: Run, other: Run, photos: PhotoList, kept: Records) ->
         place, photo = photos.find(name) or (0, None)
         return photo is None or (run.has(place) and place not in kept)
 
-    stale = Names(filter(is_stale, _lines(other.names_path(out))))
+    stale = Names(filter(is_stale, _lines(other.names_path(at.folder))))
     if stale:
-        remove_pictures(out, stale, other.settings["classes"])
+        at.remove_pictures(stale, other.settings["classes"])
 
 
 def _forget_others(out: Path, run: Run) -> None:
@@ -269,8 +271,11 @@ def _is_at_end(path: Path) -> bool:
     return False
 
 
-def join_shards(out: Path, run: Run) -> Records | None:
+def join_shards(place: Folder, run: Run) -> Records | None:
     """The records of all shards, to the last of them that finishes; None to the others."""
+    out = place.folder
+    if run.count > 1:
+        place.fetch()
     parts = [replace(run, part=part) for part in range(run.count)]
     if run.count == 1 or not all(_is_at_end(part.path(out)) for part in parts):
         return None
@@ -282,6 +287,7 @@ def join_shards(out: Path, run: Run) -> Records | None:
                 stacklevel=3,
             )
             return None
+    place.fetch(part.tag for part in parts)
     joined = Records()
     for part in parts:
         for number, record in enumerate(_lines(part.results_path(out))):

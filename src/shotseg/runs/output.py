@@ -9,12 +9,14 @@ import io
 import json
 import os
 import re
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain
 from pathlib import Path
 
 from shotseg.data import images as files
+from shotseg.data import remote
 from shotseg.data.annotations.streams import whole
 from shotseg.data.listing import entries
 from shotseg.errors import InputError, ShotsegError, UsageError
@@ -47,6 +49,9 @@ def check_output(out: Path, annotations: str = "mask") -> None:
     Raises UsageError where nothing can be written there, and where masks or annotations in it, which no run has written,
     would be written over.
     """
+    if place := remote.address(out):
+        _check_store(place, annotations)
+        return
     if not has_run(out):
         for name in (*FOLDERS, annotations):
             if any(path.is_file() for path in (out / name).rglob("*")):
@@ -62,7 +67,26 @@ def check_output(out: Path, annotations: str = "mask") -> None:
         raise UsageError(f"--out {out}: cannot be written ({error.strerror}); choose another folder") from error
 
 
-def full(out: Path, error: OSError | InputError) -> OutputError:
+def _check_store(place: str, annotations: str) -> None:
+    said = remote.shown(place)
+    if place.partition("://")[0] in remote.WEB:
+        raise UsageError(f"--out {said}: cannot be written; give a folder of this machine or of a store, as s3://...")
+    if annotations != "mask":
+        raise UsageError(
+            f"--out {said}: --format writes to a folder of this machine; leave it out, or give such an --out"
+        )
+    if not any(remote.below(f"{place}/{STATE}/journals")):
+        for name in FOLDERS:
+            if any(remote.below(f"{place}/{name}")):
+                raise UsageError(
+                    f"--out {said}: {name}/ in it is your own and would be written over; choose another folder"
+                )
+    with tempfile.NamedTemporaryFile() as probe:
+        remote.send(Path(probe.name), f"{place}/{STATE}/probe")
+        remote.remove(f"{place}/{STATE}/probe")
+
+
+def full(out: object, error: OSError | InputError) -> OutputError:
     """The error for a folder that takes no more."""
     cause = error if isinstance(error, OSError) else error.__cause__
     reason = getattr(cause, "strerror", None) or str(error)
@@ -116,18 +140,21 @@ def remove_results(out: Path, tag: str) -> None:
 
 def remove_pictures(out: Path, names: Names, classes: Iterable[str]) -> None:
     """Remove the masks, label maps and thumbnails of the photos ``names``; others in the same folders stay."""
-    folders = [out / kind / name for name in classes for kind in ("masks", "soft")]
-    folders += [out / "labels", out / "tlg", out / STATE / "thumbnails"]
-    found = ((folder, path) for folder in folders for path in files_below(folder))
-    _remove(out, (path for folder, path in found if any(name in names for name in _photos_of(path, folder))))
+    found = ((folder, path) for folder in picture_folders(classes) for path in files_below(out / folder))
+    _remove(out, (path for folder, path in found if is_picture_of(path.relative_to(out).as_posix(), folder, names)))
 
 
-def _photos_of(path: Path, folder: Path) -> set[str]:
-    """The names of the photos that a picture may be of."""
-    if path.suffix not in (".png", ".jpg"):
-        return set()
-    name = path.relative_to(folder).with_suffix("").as_posix()
-    return {name, re.sub(r"--\d+$", "", name)} if folder.name == "tlg" else {name}
+def picture_folders(classes: Iterable[str]) -> list[str]:
+    """Where a run puts its pictures."""
+    folders = [f"{kind}/{name}" for name in classes for kind in ("masks", "soft")]
+    return [*folders, "labels", "tlg", f"{STATE}/thumbnails"]
+
+
+def is_picture_of(file: str, folder: str, names: Names) -> bool:
+    """Whether a file below a folder of pictures may be of one of the photos ``names``."""
+    name, ending = os.path.splitext(file.removeprefix(f"{folder}/"))  # noqa: PTH122 (fast)
+    short = re.sub(r"--\d+$", "", name) if folder == "tlg" else name
+    return ending in (".png", ".jpg") and (name in names or short in names)
 
 
 def remove_halves(out: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from shotseg.data import remote
 from shotseg.photo import filed_as
 from shotseg.runs.scratch import Scratch, restored, stored
 
@@ -23,6 +24,7 @@ class PhotoFile:
 
     tags: the classes that it is known to show (numbers of the worker's ``classes``); empty where nothing is known.
     bands, page: which to read of a file with more, see :func:`shotseg.data.images.read_image`.
+    version: of a photo in a store what its listing says of the content.
     """
 
     path: str
@@ -31,11 +33,19 @@ class PhotoFile:
     tags: tuple[int, ...] = ()
     bands: tuple[int, ...] | None = None
     page: int = 1
+    version: str = ""
 
     @property
     def absolute(self) -> str:
-        """The path from the root; links stay as they are."""
+        """The path from the root; links stay as they are. Of an address what is not secret."""
+        if remote.address(self.path):
+            return remote.shown(self.path)
         return os.path.abspath(self.path)  # noqa: PTH100 (Path.absolute keeps "..")
+
+    @property
+    def shown(self) -> str:
+        """The path as it may be said in a line."""
+        return remote.shown(self.path) if remote.address(self.path) else self.path
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Self:
@@ -56,15 +66,18 @@ class PhotoList:
         self._count()
 
     @classmethod
-    def named(cls, found: Iterable[tuple[str, str]], **same: Any) -> Self:
-        """The photos of (file, path) pairs, sorted by file, each with a name that no other has. Those that differ only in their
-        suffix keep it in their name. same: further fields of :class:`PhotoFile`, of all of them."""
+    def named(cls, found: Iterable[tuple[str, str] | tuple[str, str, dict[str, Any]]], **same: Any) -> Self:
+        """The photos of (file, path), sorted by file, each with a name that no other has. Those that differ only in their
+        suffix keep it in their name. Further fields of :class:`PhotoFile` stand in a third part, or in ``same`` for all."""
         photos, scratch = cls(), Scratch(f"CREATE TABLE photo {PHOTO}; CREATE TABLE found {PHOTO}")
         photos._scratch, photos._same = scratch, same
-        rows = ((stored(file), stored(path), stored(filed_as(_stem(file)))) for file, path in found)
-        scratch.fill("INSERT INTO found (file, path, filed) VALUES (?, ?, ?)", rows)
+        rows = (
+            (stored(file), stored(path), stored(filed_as(_stem(file))), json.dumps(more[0]) if more else None)
+            for file, path, *more in found
+        )
+        scratch.fill("INSERT INTO found (file, path, filed, more) VALUES (?, ?, ?, ?)", rows)
         scratch.script(
-            "INSERT INTO photo SELECT NULL, file, path, NULL, filed, NULL FROM found ORDER BY file, path;"
+            "INSERT INTO photo SELECT NULL, file, path, NULL, filed, more FROM found ORDER BY file, path;"
             f"DROP TABLE found; CREATE INDEX by_name ON photo (filed); CREATE TABLE twin AS {TWINS};"
             "UPDATE photo SET filed = NULL WHERE filed IN (SELECT filed FROM twin)"
         )
@@ -102,8 +115,13 @@ class PhotoList:
         found = row and self._photo(row)
         return (row[0], found) if found and found.name == name else None
 
+    def twice(self) -> str | None:
+        """A file that two photos have."""
+        row = self._scratch.one("SELECT file FROM photo GROUP BY file HAVING count(*) > 1")
+        return row and restored(row[0])
+
     def _photo(self, row: tuple[int, bytes, bytes, bytes | None, bytes, str | None]) -> PhotoFile:
-        file, more = restored(row[1]), json.loads(row[5]) if row[5] else self._same
+        file, more = restored(row[1]), self._same | (json.loads(row[5]) if row[5] else {})
         name = _stem(file) if row[3] is None else restored(row[3])
         return PhotoFile.of({"path": restored(row[2]), "file": file, "name": name, **more})
 

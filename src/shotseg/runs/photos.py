@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from shotseg.data import images as files
+from shotseg.data import remote
 from shotseg.data.listing import each_image
 from shotseg.errors import InputError, UsageError
 from shotseg.runs.output import FOLDERS, annotation_files, has_run, result_files
@@ -23,10 +24,13 @@ def find_photos(query: str | Path, out: Path | None = None, **same: Any) -> Phot
     Of a folder with ``images/`` and ``masks/`` only the images are taken; what a run wrote, to ``out`` or elsewhere among the
     photos, never is. Photos that differ only in their suffix keep it in their name: "a.jpg" and "a.png" become "a_jpg" and
     "a_png".
+    An address is a photo, a folder or pattern in a store, or a list of addresses, which may also be a file of this machine.
     same: further fields of :class:`PhotoFile`, of all of them.
     Raises UsageError where there is none.
     """
     base = Path(query)
+    if (place := remote.address(query)) or (base.suffix.lower() in remote.LISTS and base.is_file()):
+        return _find_remote(base, place, out, same)
     own = out is not None and out.resolve() == base.resolve() and has_run(out)
     if (base / "images").is_dir() and (base / "masks").is_dir() and not own:
         base = base / "images"
@@ -40,6 +44,37 @@ def find_photos(query: str | Path, out: Path | None = None, **same: Any) -> Phot
     if not photos:
         raise UsageError(f"{query}: holds results only; give --query a folder of photos")
     return photos
+
+
+def _find_remote(query: Path, place: str | None, out: Path | None, same: dict[str, Any]) -> PhotoList:
+    """place: the address that the query is; None: it is a list of addresses."""
+    said = str(query) if place is None else remote.shown(place)
+    found = remote.listed(_lines(query), said) if place is None else remote.photos_at(place)
+    results = _results_in_store(place, out)
+    photos = PhotoList.named((photo for photo in found if not photo[1].startswith(results)), **same)
+    if not photos:
+        raise UsageError(
+            f"{said}: no image found; give a photo, a folder or pattern in a store, or a list of addresses"
+        )
+    if twice := photos.twice():
+        mend = 'give each a name, as {"url": ..., "file": ...} in a .jsonl'
+        raise UsageError(f"{said}: two photos are called {twice}; {mend}")
+    return photos
+
+
+def _results_in_store(query: str | None, out: Path | None) -> tuple[str, ...]:
+    """How the addresses begin of what a run writes; where the photos lie in its folder, they themselves must stay in."""
+    store = out and remote.address(out)
+    if not store or query is None:
+        return ()
+    store = store.rstrip("/") + "/"
+    within = f"{query}/".startswith(store)
+    return tuple(f"{store}{folder}/" for folder in FOLDERS) if within else (store,)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    with path.open(encoding="utf-8-sig", errors="replace") as lines:
+        yield from lines
 
 
 def _below(base: Path, paths: Iterable[str], results: set[Path]) -> Iterator[tuple[str, str]]:
@@ -101,8 +136,8 @@ def seen(photo: PhotoFile) -> tuple[bytes, dict[str, Any]]:
 
     Raises InputError where it cannot be read.
     """
-    stat = _stat(photo.absolute)  # before the content is read: a photo replaced meanwhile counts as another
-    data = files.read_bytes(photo.path)
+    stat = _stat(photo)  # before the content is read: a photo replaced meanwhile counts as another
+    data = remote.read(photo.path) if remote.address(photo.path) else files.read_bytes(photo.path)
     digest = hashlib.sha256(data).hexdigest()
     return data, {"path": photo.absolute, "stat": stat, "sha256": digest, "tags": list(photo.tags)}
 
@@ -112,16 +147,19 @@ def is_unchanged(photo: PhotoFile, before: Mapping[str, Any]) -> bool:
     if before["tags"] != list(photo.tags):
         return False
     try:
-        untouched = before["path"] == photo.absolute and before["stat"] == _stat(photo.absolute)
-        return untouched or before["sha256"] == files.sha256(photo.path)
+        untouched = before["path"] == photo.absolute and before["stat"] == _stat(photo)
+        return untouched or (not remote.address(photo.path) and before["sha256"] == files.sha256(photo.path))
     except InputError:
         return False
 
 
-def _stat(path: str) -> list[int]:
-    """Size, time of the content, and time of the file's own entry, which no copying tool sets; [] where there is no file."""
+def _stat(photo: PhotoFile) -> list[int | str]:
+    """Size, time of the content, and time of the file's own entry, which no copying tool sets; [] where there is no file. Of an
+    address what the store's listing said: nothing is asked of each photo."""
+    if remote.address(photo.path):
+        return [photo.version]
     try:
-        stat = os.stat(path)  # noqa: PTH116
+        stat = os.stat(photo.absolute)  # noqa: PTH116
     except OSError:
         return []
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
