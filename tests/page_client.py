@@ -15,7 +15,7 @@ API = "/api/v1"
 
 
 def client_of(project, segmenter, token=None, hosts=frozenset({HOST})):
-    return TestClient(make_app(project, segmenter, hosts, token), base_url=f"http://{HOST}")
+    return TestClient(make_app(project, lambda: segmenter, hosts, token), base_url=f"http://{HOST}")
 
 
 def ok(answer):

@@ -15,7 +15,7 @@ from shotseg.data.folder import FolderDataset
 from shotseg.data.images import read_mask
 from shotseg.errors import InputError, UsageError
 from shotseg.web.album import safe_name
-from shotseg.web.drawing import Stroke, painted, strokes_of
+from shotseg.web.drawing import Stroke, marked, painted
 from shotseg.web.project import Outdated, Project
 
 STROKE = [(True, 3.0, [(10, 10), (20, 20)])]
@@ -116,7 +116,7 @@ def test_results_and_examples_that_were_lost_are_made_again(tmp_path):
     project.close()
     shutil.rmtree(tmp_path / "project" / "results")
     shutil.rmtree(tmp_path / "project" / "examples")
-    Project(tmp_path / "project")
+    Project(tmp_path / "project").restore()
     assert (tmp_path / "project/results/masks/red/photo0.png").is_file()
     assert len(FolderDataset(tmp_path / "project" / "examples").items) == 1
 
@@ -271,9 +271,9 @@ def test_a_thin_stroke_is_one_pixel_wide_and_the_newest_class_wins():
     line = Stroke(1, True, 0.0, ((2.7, 5.2), (6.1, 5.9)))
     assert np.argwhere(painted(np.zeros((10, 10), np.uint8), [line])).tolist() == [[5, x] for x in range(2, 7)]
     over = Stroke(2, True, 0.0, ((4, 5), (4, 5)))
-    drawn = strokes_of([line, over], {1: "a", 2: "b"}, (10, 10))
-    assert drawn["a"].labels[5].tolist() == [255, 255, 1, 1, 255, 1, 1, 255, 255, 255]
-    assert drawn["b"].labels[5, 4] == 1
+    drawn = marked([line, over], {1: "a", 2: "b"}, (10, 10))
+    assert drawn["a"][5].tolist() == [255, 255, 1, 1, 255, 1, 1, 255, 255, 255]
+    assert drawn["b"][5, 4] == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -83,6 +83,8 @@ class Encoding(BaseModel):
     done: int
     total: int
     running: bool
+    waiting: int
+    loading: bool
 
 
 class ProjectRecord(BaseModel):
@@ -93,7 +95,6 @@ class ProjectRecord(BaseModel):
     photos_folder: str | None
     formats: list[str]
     examples_from_reviewed: bool
-    method: str
 
 
 class PhotoRecord(BaseModel):
