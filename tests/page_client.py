@@ -67,6 +67,15 @@ def put(page, item, labels):
     )
 
 
+def patch(page, item, piece, left, top):
+    return page.patch(
+        f"{API}/photos/{item['id']}/mask",
+        params={"version": item["version"], "left": left, "top": top},
+        content=png(piece),
+        headers={"content-type": "image/png"},
+    )
+
+
 def accept(page, index):
     """As a person does: look at the mask, then accept what was seen."""
     for _ in range(20):

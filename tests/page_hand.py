@@ -50,11 +50,14 @@ def serving(project: Path, photos: Path) -> Iterator[str]:
 
 
 def listening(address: str) -> None:
-    for _ in range(200):
+    """Wait until the server answers and its model is there."""
+    for _ in range(600):
         try:
-            return ask(address, "GET", "project") and None
+            if not ask(address, "GET", "project")["encoding"]["loading"]:
+                return
         except urllib.error.URLError:
-            time.sleep(0.1)
+            pass
+        time.sleep(0.1)
     pytest.fail(f"{address} does not answer")
 
 

@@ -21,7 +21,7 @@ pytest.importorskip("fastapi", reason="needs the extra web")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this system"),
-    pytest.mark.timeout(90),
+    pytest.mark.timeout(180),
 ]
 DEMO = Path(__file__).parents[1] / "src" / "shotseg" / "demo_data" / "images"
 SIDE = 160  # pixels: small photos keep the model quick

@@ -41,7 +41,7 @@ class Strokes:
     labels: np.ndarray
 
     def __post_init__(self) -> None:
-        if self.labels.ndim != 2 or not np.any([self.labels == side for side in (0, 1, IGNORE)], axis=0).all():
+        if self.labels.ndim != 2 or not ((self.labels == 0) | (self.labels == 1) | (self.labels == IGNORE)).all():
             raise UsageError(
                 f"strokes: an array {self.labels.shape} of {self.labels.dtype}; give (height, width) with 1 on the class, "
                 "0 beside it, 255 elsewhere"
@@ -78,11 +78,13 @@ def competing(strokes: Mapping[str, Strokes]) -> dict[str, Strokes]:
 
     Raises UsageError for a pixel that is marked as two classes.
     """
+    if len(strokes) == 1:
+        return dict(strokes)
     of = {name: drawn.labels == 1 for name, drawn in strokes.items()}
     told = {}
     for name, drawn in strokes.items():
         others = [inside for other, inside in of.items() if other != name]
-        elsewhere = np.any(others, axis=0) if others else np.zeros_like(of[name])
+        elsewhere = np.any(others, axis=0)
         if (elsewhere & of[name]).any():
             row, column = (int(x[0]) for x in np.nonzero(elsewhere & of[name]))
             raise UsageError(f"strokes: pixel ({row}, {column}) is marked as {name!r} and as another class; erase one")

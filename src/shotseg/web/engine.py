@@ -193,7 +193,7 @@ class Engine:
             return partial(self._in_turn, self._waiting.pop()) if free else None
         if self._unsettled:
             self._unsettled = False
-            return self.project.settle
+            return self._settle
         return None
 
     def _work(self) -> None:
@@ -219,6 +219,10 @@ class Engine:
     def _in_turn(self, photo: PagePhoto) -> None:
         self._decide(photo)
         self._mark(photo)
+
+    def _settle(self) -> None:
+        self.project.settle()
+        self.tell("encoding", self.encoding)
 
     def _mark(self, photo: PagePhoto) -> None:
         if photo.id not in self._done:

@@ -24,6 +24,7 @@ class Kept:
         self.folder, self.most = folder, most
         self._recent: OrderedDict[Path, Encoded] = OrderedDict()
         self._sizes: dict[Path, int] = {}
+        self._full = False  # the disk took no more the last time
         files = [(path.stat().st_mtime_ns, path) for path in folder.glob("*.safetensors")] if folder.is_dir() else []
         for _, path in sorted(files):
             self._sizes[path] = path.stat().st_size
@@ -80,8 +81,11 @@ class Kept:
             self._sizes.pop(path, None)
             self._sizes[path] = path.stat().st_size
         except (ShotsegError, OSError) as error:
-            note(str(error))
+            if not self._full:  # the next thousand would say the same
+                note(str(error))
+            self._full = True
             return
+        self._full = False
         while sum(self._sizes.values()) > self.most and len(self._sizes) > 1:
             oldest = next(iter(self._sizes))
             self._sizes.pop(oldest)
