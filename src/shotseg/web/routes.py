@@ -26,7 +26,7 @@ from shotseg.web.labels import label_png
 from shotseg.web.project import Project
 from shotseg.web.schemas import Detail, full_photo, photo_record
 
-LARGE = 16_000_000  # pixels: a photo of more is shown smaller
+LARGE = 16_000_000  # pixels of the picture of a photo; of more, the browser would hold too many
 
 
 @dataclass
@@ -172,8 +172,8 @@ def add_photos(p: P, files: list[UploadFile]) -> schemas.Added:
 def photo(p: P, id: str) -> schemas.FullPhoto:
     with p.project.lock:
         found = p.project.photo(id)
-        shown_side = SHOWN if found.width * found.height > LARGE else MOST
-        return full_photo(found, p.project, shown_side)
+        pixels, side = max(1, found.width * found.height), max(1, found.width, found.height)
+        return full_photo(found, p.project, min(1.0, MOST / side, (LARGE / pixels) ** 0.5))
 
 
 @router.get("/photos/{id}/image", response_class=Response, responses=binary("image/jpeg"))

@@ -97,6 +97,7 @@ export function showPhoto(record, classes) {
   const add = (name, value) => rows.push(el("dt", {}, name), el("dd", {}, value));
   if (record) {
     add(t("photo.size"), `${record.width} × ${record.height}`);
+    if (record.scale_max < 1) add(t("photo.shown"), t("photo.shownAt", { scale: percent(record.scale_max) }));
     add(t("photo.state"), t(`state.${shownState(record)}`));
     if (record.confidence != null) add(t("queue.confidence"), percent(record.confidence));
     for (const { id, name } of classes) {
