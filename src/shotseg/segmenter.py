@@ -132,11 +132,11 @@ class Segmenter(Predictor):
 
     @in_turns
     @torch.no_grad()
-    def add(self, name: str, images: Sequence[Photo] = (), masks: Sequence[Any] | None = None) -> None:
+    def add(self, name: str, images: Sequence[Photo | Encoded] = (), masks: Sequence[Any] | None = None) -> None:
         """Learn a class from its photos; each is encoded here, once. A second call adds shots to the class.
 
-        images: one or several of what :func:`shotseg.photo.read_photo` takes. A method that :attr:`needs` the name alone
-                does not look at them.
+        images: one or several of what :func:`shotseg.photo.read_photo` takes, or of :meth:`encode`, which are not encoded
+                again. A method that :attr:`needs` the name alone does not look at them.
         masks:  for each photo one of the same, read by the rule of :mod:`shotseg.data.masks`. Where there is none (for all,
                 or for one), a method that needs masks gets one made from the class name, with a ``NoMaskWarning``.
         Raises InputError for a photo or mask that cannot be used, UsageError for a wrong call.
@@ -146,7 +146,7 @@ class Segmenter(Predictor):
             self._known[name] = self.model.encode_support(None, None, class_names=(name,))
             self._shown.setdefault(name, [])
             return
-        if is_one(images):
+        if isinstance(images, Encoded) or is_one(images):
             images, masks = [images], None if masks is None else [masks]
         if not len(images):
             raise UsageError(f"class {name!r} has no photo: give at least one")
@@ -162,9 +162,14 @@ class Segmenter(Predictor):
         self._added.setdefault(name, []).extend(supports)
         self._shown.setdefault(name, []).extend(small for _, small in shots)
 
-    def _support_of(self, name: str, photo: Photo, mask: Any) -> tuple[Support, tuple[np.ndarray, np.ndarray]]:
+    def _support_of(
+        self, name: str, photo: Photo | Encoded, mask: Any
+    ) -> tuple[Support, tuple[np.ndarray, np.ndarray]]:
         """The support of one shot, and the shot itself made small."""
-        image, known = read_shot(photo, mask)
+        encoded = photo if isinstance(photo, Encoded) else None
+        if encoded is not None:
+            self._check_encoded(encoded)
+        image, known = read_shot(photo if encoded is None else encoded.photo, mask)
         if known is None and self.needs == "masks":
             known = pseudo_masks.from_name(image, name, self.device)
             note(f"{name}: {title(photo)} has no mask, it is made from the class name; give masks", NoMaskWarning)
@@ -173,7 +178,11 @@ class Segmenter(Predictor):
             raise InputError(
                 f"{title(photo)}: the mask of {name!r} has no foreground pixel; mark the object, or leave it out"
             )
-        features = self.model.encode(resized[None])
+        if encoded is None:
+            features = self.model.encode(resized[None])
+        else:
+            encoded = encoded.to(self.device)
+            resized, features = encoded.resized, encoded.features
         masks = None if target is None else target[None]
         support = presence.encode_shot(self.model, resized[None], masks, features, (name,))
         shown = np.zeros(image.shape[:2], np.uint8) if known is None else known
@@ -203,6 +212,10 @@ class Segmenter(Predictor):
         self._known = {called[name]: support for name, support in self._known.items()}
         self._added = {called[name]: supports for name, supports in self._added.items()}
         self._shown = {called[name]: shots for name, shots in self._shown.items()}
+
+    def _check_encoded(self, encoded: Encoded) -> None:
+        if encoded.by != self._by:
+            raise UsageError(f"a photo encoded by {encoded.by}, not by {self._by}; encode it again")
 
     def _check_known(self, name: str) -> None:
         if name not in self._known:
@@ -262,8 +275,7 @@ class Segmenter(Predictor):
         """
         if not self._known:
             raise UsageError("the Segmenter knows no class yet: call add(name, images, masks) first")
-        if encoded.by != self._by:
-            raise UsageError(f"a photo encoded by {encoded.by}, not by {self._by}; encode it again")
+        self._check_encoded(encoded)
         encoded = encoded.to(self.device)
         size, strokes = encoded.photo.size, {name: drawn for name, drawn in (strokes or {}).items() if drawn}
         for name, drawn in strokes.items():

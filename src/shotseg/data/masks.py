@@ -16,7 +16,6 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 from scipy import ndimage
-from skimage import measure
 
 from shotseg.data.pixels import WHITES, Pixels, known_values
 from shotseg.data.samples import IGNORE
@@ -203,6 +202,8 @@ def _is_cells(values: np.ndarray, present: np.ndarray, between: np.ndarray) -> b
     plain = ndimage.minimum_filter(values, 2) == ndimage.maximum_filter(values, 2)  # squares of 2 x 2; lines have none
     if ndimage.maximum_filter(plain, 2, origin=-1)[between].mean() < 1 / 2:
         return False
+    from skimage import measure  # slow to load, and seldom needed
+
     if measure.label(np.where(between, values, 0), connectivity=1).max() > 2 * len(present):
         return False
     ranks = np.searchsorted(present, values)
