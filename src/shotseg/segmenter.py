@@ -164,7 +164,7 @@ class Segmenter(Predictor):
 
     def _support_of(self, name: str, photo: Photo, mask: Any) -> tuple[Support, tuple[np.ndarray, np.ndarray]]:
         """The support of one shot, and the shot itself made small."""
-        image, known = read_shot(photo, mask)
+        image, known = read_shot(photo, mask, name)
         if known is None and self.needs == "masks":
             known = pseudo_masks.from_name(image, name, self.device)
             note(f"{name}: {title(photo)} has no mask, it is made from the class name; give masks", NoMaskWarning)
