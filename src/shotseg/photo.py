@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -118,8 +118,14 @@ def is_one(photos: Any) -> bool:
     whole = str | os.PathLike | bytes | bytearray | memoryview | Image.Image | Sample | Opened
     if isinstance(photos, whole) or hasattr(photos, "read") or held.is_record(photos) or held.has_masks(photos):
         return True
-    shape: tuple[int, ...] = getattr(photos, "shape", ())
+    shape: tuple[int, ...] = photos.shape if hasattr(photos, "__array__") and hasattr(photos, "shape") else ()
     return len(shape) == 2 or (len(shape) == 3 and (shape[2] <= 4 or shape[0] in (1, 3, 4)))
+
+
+def are_many(photos: Any) -> bool:
+    """Whether this is a source of photos: a generator, a data set, a view of one; not a list or array, which may be one photo."""
+    apart = isinstance(photos, list | tuple | str) or hasattr(photos, "__array__") or is_one(photos)
+    return isinstance(photos, Iterable) and not apart
 
 
 def are_several(photo: Any) -> bool:

@@ -125,11 +125,8 @@ def _content(file: Mapping) -> Any:
 def _is_picture(value: Any) -> bool:
     if isinstance(value, str):
         return PurePath(value).suffix.lower() in MASK_TYPES
-    return (
-        isinstance(value, bytes | PurePath | Image.Image)
-        or _is_file(value)
-        or len(getattr(value, "shape", ())) in (2, 3)
-    )
+    array = hasattr(value, "__array__") and len(getattr(value, "shape", ())) in (2, 3)
+    return array or isinstance(value, bytes | PurePath | Image.Image) or _is_file(value)
 
 
 def _names(row: Mapping) -> str:
