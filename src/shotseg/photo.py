@@ -50,6 +50,8 @@ def open_photo(photo: Photo, least: int) -> Opened:
         return photo
     if isinstance(photo, str | os.PathLike):
         return open_file(_content(photo), title(photo), least)
+    if isinstance(photo, bytes | bytearray | memoryview):
+        return open_file(bytes(photo), "photo", least)
     image = read_photo(photo)
     return Opened(_reduced(image, least), (image.shape[0], image.shape[1]), partial(np.asarray, image))
 
