@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,7 +75,17 @@ class Support:
 
     @property
     def shots(self) -> int:
-        return next(iter(self.tensors.values())).shape[1]
+        return max(tensor.shape[1] for tensor in self.tensors.values())  # what was fitted on all of them has one
+
+    @property
+    def digest(self) -> str:
+        """Of names, types, shapes and values, in hexadecimal: the same for what was saved and read again."""
+        found = hashlib.sha256()
+        for name, tensor in sorted(self.tensors.items()):
+            values = tensor.detach().cpu().contiguous()
+            found.update(f"{name} {values.dtype} {tuple(values.shape)};".encode())
+            found.update(values.view(torch.uint8).numpy().tobytes())
+        return found.hexdigest()
 
     def to(self, device: torch.device | str) -> Support:
         return Support({k: v.to(device) for k, v in self.tensors.items()})
