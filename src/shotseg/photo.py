@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image, TiffImagePlugin
 
 from shotseg.data import image_labels, masks
@@ -147,7 +146,7 @@ def _pixels(source: Any, name: object) -> Pixels:
             raise InputError(f"{name}: opened as text; open it with mode 'rb'")
     if isinstance(source, bytes | bytearray | memoryview):
         return decode(bytes(source), name)
-    if isinstance(source, torch.Tensor):
+    if hasattr(source, "detach"):
         source = source.detach().cpu()
         source = (source.float() if source.is_floating_point() else source).numpy()  # NumPy has no bfloat16
     if not isinstance(source, list | tuple) and not hasattr(source, "__array__"):

@@ -7,14 +7,15 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import torch
 
-from shotseg.device import pick_device
 from shotseg.photo import Photo
 from shotseg.result import Result
+
+if TYPE_CHECKING:
+    import torch
 
 
 def in_turns(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -35,6 +36,8 @@ class Predictor(ABC):
     """
 
     def __init__(self, device: str | torch.device = "auto"):
+        from shotseg.device import pick_device
+
         self.device, self._lock = pick_device(device), threading.RLock()
 
     @property

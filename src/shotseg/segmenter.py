@@ -296,7 +296,7 @@ class Segmenter(Predictor):
             for name, level in followed.items():
                 scores[self.classes.index(name) + 1] = level
             present |= {name: 1.0 for name, drawn in told_apart.items() if (drawn.labels == 1).any()}
-        return Decided(encoded.photo, self.classes, scores, present, told_apart)
+        return Decided(encoded.photo, self.classes, scores.cpu().numpy(), present, told_apart)
 
     @property
     def sees(self) -> int:

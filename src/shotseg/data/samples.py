@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+
+if TYPE_CHECKING:  # whoever only reads photos and masks need not wait for it
+    import torch
+    from torch import Tensor
 
 IGNORE = 255
 
@@ -79,6 +80,8 @@ class Support:
     @staticmethod
     def join(supports: list[Support]) -> Support:
         """The shots of several supports of one class as one support (dimension 1 grows)."""
+        import torch
+        from torch.nn import functional as F
 
         def pad(tensor: Tensor, shape: list[int]) -> Tensor:
             return F.pad(tensor, [n for d in range(tensor.dim() - 1, 1, -1) for n in (0, shape[d] - tensor.shape[d])])
