@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Generator, Tensor
 from torch.nn import functional as F
 from torchvision.transforms import InterpolationMode
@@ -194,8 +195,9 @@ def as_tensors(image: np.ndarray, mask: np.ndarray | None = None) -> Pair:
 
 
 def _resized(image: np.ndarray, mask: np.ndarray | None, size: tuple[int, int]) -> Pair:
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
-    pixels = moves.resize(pixels, list(size), antialias=True).float().div_(255)
+    # Pillow's bytes are the same on every machine, and without torch; torch's own differ with the processor.
+    resized = Image.fromarray(np.ascontiguousarray(image)).resize(size[::-1], Image.Resampling.BILINEAR)
+    pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).float().div_(255)
     classes = None if mask is None else _nearest(torch.from_numpy(np.ascontiguousarray(mask)), list(size)).long()
     return pixels, classes
 
