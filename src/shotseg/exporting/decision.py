@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -27,14 +29,17 @@ class Decide(nn.Module):
     def __init__(self, model: Any, strides: Sequence[int], names: Sequence[str]):
         super().__init__()
         self.model, self.strides, self.names = model, tuple(strides), tuple(names)
+        self.typical = presence._typical(model.encoder.name)  # read before anything is traced
         self.described = any(name.startswith(presence.REGION) for name in names)
 
-    def forward(self, photo: Tensor, threshold: Tensor, maps: Sequence[Tensor], support: Sequence[Tensor]):
+    def forward(
+        self, photo: Tensor, threshold: Tensor, features: Mapping[str, Tensor], support: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
         """photo (B, 3, H, W) in [0, 1].   threshold: of presence; below 0 every class is known to be there.
-        maps: of the encoder.   support: tensors (N, K, ...), zeros where a class has fewer shots or a shot fewer tokens."""
-        query, known = Features(tuple(maps), self.strides), dict(zip(self.names, support))
+        features: as the encoder's graph names them.   support: tensors (N, K, ...), zeros where a class has fewer shots or a shot fewer tokens."""
+        query, known = features_of(features, self.strides), dict(zip(self.names, support))
         everyone = threshold < 0
-        judge = Judge(self.model.encoder, query, known) if self.described else None
+        judge = Judge(self.model.encoder, features, query, known, self.typical) if self.described else None
         count = known[self.names[0]].shape[0]
         if judge is not None and self.model.at_once:
             most = torch.where(everyone, torch.scalar_tensor(count, dtype=torch.int64), presence.CANDIDATES)
@@ -68,13 +73,47 @@ class Decide(nn.Module):
         return torch.logit(filtered(grown, F.adaptive_avg_pool2d(photo, size), step=2), eps=1e-3).to(evidence)
 
 
+def features_of(given: Mapping[str, Tensor], strides: tuple[int, ...]) -> Features:
+    """The encoder's answer, of its tensors by name."""
+    maps, tokens = (tuple(x for name, x in given.items() if name.startswith(kind)) for kind in ("map_", "token_"))
+    return Features(maps, strides, tokens)
+
+
+@contextmanager
+def encoded_as(encoder: Any, given: Mapping[str, Tensor]) -> Iterator[None]:
+    """Inside, the encoder answers with the embedding that was computed beside the maps."""
+    if "embedding" not in given:
+        yield
+        return
+    with mock.patch.object(encoder, "embedding", lambda last: given["embedding"]):
+        yield
+
+
 def evidence_of(
     model: Any, query: Features, known: dict[str, Tensor], chosen: Tensor, photo: Tensor
 ) -> tuple[Tensor, Tensor | None]:
     """(B, M, h, w) log odds of the chosen classes, and (B, M) the presence that the model itself says, if it says any."""
     if isinstance(model, Matching):
         return matched(model, query, known, chosen), None
-    raise NotImplementedError
+    return asked(model, query, known, chosen, photo)
+
+
+def asked(
+    model: Any, query: Features, known: dict[str, Tensor], chosen: Tensor, photo: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """The same of a model that is asked for one class at a time: each photo with each class is a row of its batch."""
+    count = chosen.shape[1]
+
+    def rows(x: Tensor) -> Tensor:
+        return x[:, None].expand(-1, count, *x.shape[1:]).flatten(0, 1)
+
+    own = {name: x[chosen].flatten(0, 1) for name, x in known.items()}
+    seen = Features(tuple(map(rows, query.maps)), query.strides, tuple(map(rows, query.classes)))
+    found = model.forward(seen, Support(own), rows(photo))
+    evidence = (found.logits[:, 1] - found.logits[:, 0]).float()
+    said = found.extra.get("presence")
+    apart = (chosen.shape[0], count)
+    return evidence.unflatten(0, apart), None if said is None else said.float().softmax(1)[:, 1].unflatten(0, apart)
 
 
 def matched(model: Matching, query: Features, known: dict[str, Tensor], chosen: Tensor) -> Tensor:
@@ -147,10 +186,10 @@ def unit_range(x: Tensor) -> Tensor:
 class Judge:
     """:class:`presence._Judge` of B photos."""
 
-    def __init__(self, encoder: Any, query: Features, known: dict[str, Tensor]):
-        self.spaces = presence._Spaces(encoder, query)
+    def __init__(self, encoder: Any, features: Mapping[str, Tensor], query: Features, known: dict[str, Tensor], typical):
+        with encoded_as(encoder, features):
+            self.spaces = presence._Spaces(encoder, query)
         self.examples, self.centre = {}, {}
-        typical = presence._typical(encoder.name)
         for name in self.spaces.names:
             region, photos = known[presence.REGION + name], known[presence.PHOTO + name]
             there = (photos.abs().amax(2, keepdim=True) > 0).to(photos)  # (N, K, 1)

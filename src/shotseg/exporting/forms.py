@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from unittest import mock
 
 import torch
@@ -18,6 +19,21 @@ def at_every_size() -> Iterator[None]:
     """Inside, what is traced holds at other sizes: adaptive pooling, and windows at the edges of small photos."""
     with mock.patch.object(F, "adaptive_avg_pool2d", adaptive_mean), mock.patch.object(guided_filter, "_box", box_mean):
         yield
+
+
+@contextmanager
+def symbols(opset: int) -> Iterator[None]:
+    """Inside, the exporter knows ``Tensor.mT``."""
+    torch.onnx.register_custom_op_symbolic("aten::mT", _transposed, opset)
+    try:
+        yield
+    finally:
+        torch.onnx.unregister_custom_op_symbolic("aten::mT", opset)
+
+
+def _transposed(graph: Any, x: Any) -> Any:
+    *first, rows, columns = range(x.type().dim())
+    return graph.op("Transpose", x, perm_i=[*first, columns, rows])
 
 
 def adaptive_mean(x: Tensor, size: tuple[int, int]) -> Tensor:
