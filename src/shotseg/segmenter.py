@@ -21,6 +21,7 @@ from shotseg.encoded import Encoded
 from shotseg.encoders import runtime as runtimes
 from shotseg.encoders.weights import digest
 from shotseg.errors import InputError, NoMaskWarning, UsageError, note
+from shotseg.light.exported import OnnxSegmenter
 from shotseg.models import presence
 from shotseg.models.strokes import Strokes, carried, competing
 from shotseg.overlay import draw
@@ -359,6 +360,13 @@ class Segmenter(Predictor):
         for name, support in supports.items():
             segmenter._known[name], segmenter._shown[name] = support.to(segmenter.device), []
         return segmenter
+
+    @staticmethod
+    def from_onnx(
+        folder: str | Path, support: str | Path | None = None, present: float | None = 0.5, threads: int = 0
+    ) -> OnnxSegmenter:
+        """What ``shotseg export`` wrote, at work by ONNX Runtime; see :class:`shotseg.OnnxSegmenter`."""
+        return OnnxSegmenter(folder, support, present, threads)
 
 
 def load(path: str | Path, device: str | torch.device = "auto") -> Segmenter:

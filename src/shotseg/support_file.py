@@ -35,7 +35,10 @@ def write(path: str | Path, about: Mapping[str, Any], supports: Mapping[str, Sup
 
 
 def read(path: str | Path, kind: Literal["pt", "np"] = "pt") -> tuple[dict[str, Any], dict[str, Support]]:
-    """What :func:`write` wrote, on the CPU, as tensors or as arrays. Raises InputError for a file that is missing, damaged or of another kind."""
+    """What :func:`write` wrote, as tensors on the CPU or as arrays.
+
+    Raises InputError for a file that is missing, damaged or of another kind.
+    """
     try:
         with safe_open(str(path), kind) as stored:
             about = json.loads((stored.metadata() or {}).get("shotseg", "{}"))

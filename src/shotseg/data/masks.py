@@ -218,7 +218,9 @@ def _ndimage() -> Any:
     try:
         from scipy import ndimage
     except ImportError:
-        raise InputError("a mask of many shades: pip install scipy scikit-image, or save it in black and white") from None
+        raise InputError(
+            "a mask of many shades: pip install scipy scikit-image, or save it in black and white"
+        ) from None
     return ndimage
 
 

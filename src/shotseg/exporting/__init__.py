@@ -39,7 +39,10 @@ def export(segmenter: Segmenter, out: str | Path) -> dict[str, Any]:
     if model.size < SMALLEST:
         raise UsageError(f"size {model.size}: export with {SMALLEST} or more")
     strides = model.encode(torch.zeros(1, 3, *graphs.OTHER[1:])).strides
-    example, other = graphs.example_of(model), graphs.example_of(model, graphs.OTHER, graphs.CLASSES - 1, graphs.SHOTS - 1)
+    example, other = (
+        graphs.example_of(model),
+        graphs.example_of(model, graphs.OTHER, graphs.CLASSES - 1, graphs.SHOTS - 1),
+    )
     axes = {"photo": {0: "batch", 2: "height", 3: "width"}, "mask": {1: "height", 2: "width"}}
     axes |= graphs.axes_of(example.features, other.features, ["batch"])
     axes |= graphs.axes_of(example.support, other.support, ["classes", "shots"])
@@ -60,9 +63,7 @@ def export(segmenter: Segmenter, out: str | Path) -> dict[str, Any]:
 
 def _about(segmenter: Segmenter, example: graphs.Example, axes: graphs.Axes) -> dict[str, Any]:
     model = segmenter.model
-    tensors = {
-        name: [axes[name].get(i, side) for i, side in enumerate(x.shape)] for name, x in example.support.items()
-    }
+    tensors = {name: [axes[name].get(i, side) for i, side in enumerate(x.shape)] for name, x in example.support.items()}
     trained = segmenter.checkpoint
     checkpoint = None if trained is None else {"file": str(trained.absolute()), "sha256": files.sha256(trained)}
     about = {

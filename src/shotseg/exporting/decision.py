@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import torch
@@ -15,7 +15,7 @@ from shotseg.data.samples import Support
 from shotseg.encoders.features import Features
 from shotseg.models import matching, presence
 from shotseg.models.matching import Matching
-from shotseg.priors.guided_filter import filtered
+from shotseg.priors.guided_filter import STRIDE, filtered
 
 NOWHERE = -4.0  # below every cosine
 
@@ -35,8 +35,12 @@ class Decide(nn.Module):
     def forward(
         self, photo: Tensor, threshold: Tensor, features: Mapping[str, Tensor], support: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """photo (B, 3, H, W) in [0, 1].   threshold: of presence; below 0 every class is known to be there.
-        features: as the encoder's graph names them.   support: tensors (N, K, ...), zeros where a class has fewer shots or a shot fewer tokens."""
+        """Scores and presence.
+
+        photo: (B, 3, H, W) in [0, 1].   threshold: of presence; below 0 every class is known to be there.
+        features: as the encoder's graph names them.   support: tensors (N, K, ...), zeros where a class has fewer shots or a shot
+        fewer tokens.
+        """
         query, known = features_of(features, self.strides), dict(zip(self.names, support))
         everyone = threshold < 0
         judge = Judge(self.model.encoder, features, query, known, self.typical) if self.described else None
@@ -44,7 +48,7 @@ class Decide(nn.Module):
         if judge is not None and self.model.at_once:
             most = torch.where(everyone, torch.scalar_tensor(count, dtype=torch.int64), presence.CANDIDATES)
             most = torch.minimum(most, torch.scalar_tensor(count, dtype=torch.int64))
-            chosen = judge.coarse().topk(most, dim=1, sorted=False).indices  # (B, M)
+            chosen = judge.coarse().topk(cast(int, most), dim=1, sorted=False).indices  # (B, M)
         else:
             chosen = torch.arange(count)[None].expand(len(photo), -1)
         evidence, said = evidence_of(self.model, query, known, chosen, photo)
@@ -68,9 +72,11 @@ class Decide(nn.Module):
         """:meth:`Matching.along_the_edges` of B photos with M classes each."""
         if not getattr(self.model, "edges", False):
             return evidence
-        size = (photo.shape[-2] // 4, photo.shape[-1] // 4)
+        size = (photo.shape[-2] // STRIDE, photo.shape[-1] // STRIDE)
         grown = torch.sigmoid(F.interpolate(evidence, size, mode="bilinear"))
-        return torch.logit(filtered(grown, F.adaptive_avg_pool2d(photo, size), step=2), eps=1e-3).to(evidence)
+        whole = self.model.encoder.patch % STRIDE == 0  # then sides are multiples of it, and plain pooling does
+        guide = F.avg_pool2d(photo, STRIDE) if whole else F.adaptive_avg_pool2d(photo, size)
+        return torch.logit(filtered(grown, guide, step=2), eps=1e-3).to(evidence)
 
 
 def features_of(given: Mapping[str, Tensor], strides: tuple[int, ...]) -> Features:
@@ -140,9 +146,7 @@ def weights_of(model: Matching, mine: dict[str, Tensor]) -> tuple[dict[str, Tens
     objects, rest = (mine[f"all_{side}"].sum(3) for side in ("foreground", "background"))  # (B, M, K)
     shots = ((objects + rest) > 0).to(objects).sum(2)
     many = ((shots - 1) / 2).clamp(max=1)[..., None, None]
-    mixed = {
-        cue: (1 - many) * matching.WEIGHTS[cue] + many * matching.MANY_WEIGHTS[cue] for cue in matching.WEIGHTS
-    }
+    mixed = {cue: (1 - many) * matching.WEIGHTS[cue] + many * matching.MANY_WEIGHTS[cue] for cue in matching.WEIGHTS}
     used = {cue: mixed[cue] for cue in model.cues}
     level = (1 - many) * matching.LEVEL + many * matching.MANY_LEVEL
     level = level * (sum(used.values()) / sum(mixed.values()))
@@ -153,17 +157,19 @@ def weights_of(model: Matching, mine: dict[str, Tensor]) -> tuple[dict[str, Tens
 
 def contrast(query: Tensor, mine: dict[str, Tensor], name: str, channels: slice = slice(None)) -> Tensor:
     """:func:`matching.contrast`: (B, M, T) of (B, T, C) tokens against those of M classes."""
-    tokens = mine[name].flatten(2, 3)[..., channels]  # (B, M, S, C)
+    tokens = F.pad(
+        mine[name].flatten(2, 3)[..., channels], (0, 0, 0, matching.BEST)
+    )  # (B, M, S, C): there are always so many
     cosine = query[:, None] @ tokens.mT
-    foreground, background = (best(cosine, mine[f"{name}_{side}"].flatten(2)) for side in ("foreground", "background"))
+    shares = (F.pad(mine[f"{name}_{side}"].flatten(2), (0, matching.BEST)) for side in ("foreground", "background"))
+    foreground, background = (best(cosine, share) for share in shares)
     return foreground - background
 
 
 def best(cosine: Tensor, share: Tensor) -> Tensor:
     """(B, M, T): mean of the best of those of (B, M, T, S) cosines whose share (B, M, S) is large enough."""
     usable = share >= share.amax(2, keepdim=True).clamp(1e-6, 0.5)
-    values = torch.where(usable[:, :, None], cosine, NOWHERE)
-    values = F.pad(values, (0, matching.BEST), value=NOWHERE).topk(matching.BEST, dim=-1, sorted=False).values
+    values = torch.where(usable[:, :, None], cosine, NOWHERE).topk(matching.BEST, dim=-1, sorted=False).values
     there = usable.to(cosine).sum(2).clamp(1, matching.BEST)[..., None]
     return torch.where(values > NOWHERE, values, 0).sum(-1) / there
 
@@ -173,7 +179,7 @@ def classified(tokens: Tensor, classifiers: Tensor) -> Tensor:
     return classifiers[..., :-1] @ tokens.mT + classifiers[..., -1:]
 
 
-def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+def _resize(x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
     return F.interpolate(x, size, mode="bilinear", align_corners=False)
 
 
@@ -186,9 +192,12 @@ def unit_range(x: Tensor) -> Tensor:
 class Judge:
     """:class:`presence._Judge` of B photos."""
 
-    def __init__(self, encoder: Any, features: Mapping[str, Tensor], query: Features, known: dict[str, Tensor], typical):
+    def __init__(
+        self, encoder: Any, features: Mapping[str, Tensor], query: Features, known: dict[str, Tensor], typical
+    ):
         with encoded_as(encoder, features):
             self.spaces = presence._Spaces(encoder, query)
+        self.encoder = encoder
         self.examples, self.centre = {}, {}
         for name in self.spaces.names:
             region, photos = known[presence.REGION + name], known[presence.PHOTO + name]
@@ -210,10 +219,11 @@ class Judge:
 
     def present(self, regions: Tensor, chosen: Tensor) -> Tensor:
         """(B, N) of regions (B, M, h, w) in [0, 1]."""
-        own = 0
-        for name, x in self.pooled(regions).items():
-            own = own + (F.normalize(x - self.centre[name], dim=2) * self.examples[name][chosen]).sum(2)
-        own = own / len(self.examples)
+        alike = [
+            (F.normalize(x - self.centre[name], dim=2) * self.examples[name][chosen]).sum(2)
+            for name, x in self.pooled(regions).items()
+        ]
+        own = torch.stack(alike).mean(0)
         similar = torch.minimum(self.coarse(), own.amin(1, keepdim=True)).scatter(1, chosen, own)
         first = similar.amax(1, keepdim=True)
         # Beside the best itself: the next one; of equals the same value again; of one class alone none.
@@ -230,5 +240,5 @@ class Judge:
 
         means = {name: torch.cat([mean(level) for level in levels], 2) for name, levels in self.spaces.maps.items()}
         if "labels" in means:
-            means["labels"] = self.spaces._labels(means["labels"])
+            means["labels"] = self.encoder.labels(means["labels"])
         return means

@@ -51,7 +51,7 @@ def _windows(count: int, side: int, like: Tensor) -> Tensor:
 
 
 def box_mean(x: Tensor, radius: int) -> Tensor:
-    """Mean over (2 radius + 1)^2 windows of (..., h, w), edges repeated; the radius shrinks with a side that has no room for it."""
+    """Mean over (2 radius + 1)^2 windows of (..., h, w), edges repeated; the radius is smaller where a side has no room."""
     height, width = (torch.scalar_tensor(side, dtype=torch.int64) for side in x.shape[-2:])
     most = torch.minimum(torch.minimum((height - 1) // 2, (width - 1) // 2), torch.tensor(radius))
     return _band(x.shape[-2], most, x) @ x @ _band(x.shape[-1], most, x).mT

@@ -74,7 +74,9 @@ class _Learn(nn.Module):
 
 def named(model: Any, features: Features) -> dict[str, Tensor]:
     """What is encoded of photos, by the names that it has in the graphs."""
-    found = {f"map_{i}": x for i, x in enumerate(features.maps)} | {f"token_{i}": x for i, x in enumerate(features.classes)}
+    found = {f"map_{i}": x for i, x in enumerate(features.maps)} | {
+        f"token_{i}": x for i, x in enumerate(features.classes)
+    }
     if hasattr(model.encoder, "labels"):
         found["embedding"] = model.encoder.embedding(features.maps[-1])
     return found

@@ -17,9 +17,7 @@ def joined(shots: Sequence[Class], middle: tuple[int, int]) -> Class:
     middle: first channel of the middle level in a token, and the one after its last.
     """
     together = {
-        name: np.concatenate(_padded([shot[name] for shot in shots]), 1)
-        for name in shots[0]
-        if name not in CLASSIFIERS
+        name: np.concatenate(_padded([shot[name] for shot in shots]), 1) for name in shots[0] if name not in CLASSIFIERS
     }
     tokens, foreground, background = (
         together[name].reshape(-1, *together[name].shape[3:]) for name in ("all", "all_foreground", "all_background")

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from shotseg.light.sessions import Exported
 from shotseg.photo import Opened, Photo, are_several, check_classes, is_one, open_photo, read_shot, title, warn_if_large
 from shotseg.predictor import Predictor, in_turns
 from shotseg.result import Decided, Result
-
 
 MADE_BY = ("method", "encoder", "options", "encoder_sha256")
 
@@ -94,9 +93,11 @@ class OnnxSegmenter(Predictor):
         for what, ours in _made_by(self.exported.about).items():
             theirs = given[what]
             if ours != theirs:
-                raise UsageError(f"{path}: made with {what} {theirs!r}, not {ours!r}; export or encode again with the same")
+                raise UsageError(
+                    f"{path}: made with {what} {theirs!r}, not {ours!r}; export or encode again with the same"
+                )
         check_classes({*self._classes, *supports}, path)
-        self._classes |= {name: support.tensors for name, support in supports.items()}
+        self._classes |= {name: cast(Class, support.tensors) for name, support in supports.items()}
         self._stacked = None
 
     @in_turns
@@ -109,7 +110,9 @@ class OnnxSegmenter(Predictor):
         """
         check_classes({*self._classes, name}, "add")
         if not self.exported.teaches:
-            raise UsageError(f"{self.method} learns with torch alone; add classes there, and give their file to add_file")
+            raise UsageError(
+                f"{self.method} learns with torch alone; add classes there, and give their file to add_file"
+            )
         if is_one(images):
             images, masks = [images], None if masks is None else [masks]
         if not len(images) or masks is None or len(masks) != len(images):
@@ -139,7 +142,9 @@ class OnnxSegmenter(Predictor):
         if is_one(photos) and not hasattr(photos, "shape"):
             raise UsageError("one photo: give it to predict, or a list of photos to predict_batch")
         if not self._classes:
-            raise UsageError("the OnnxSegmenter knows no class yet: call add(name, images, masks) or add_file(path) first")
+            raise UsageError(
+                "the OnnxSegmenter knows no class yet: call add(name, images, masks) or add_file(path) first"
+            )
         opened = [open_photo(photo, self.sees) for photo in photos]
         warn_if_large(opened, self.size, self.method)
         inputs = [self._fitted(photo.small, photo.size) for photo in opened]
@@ -186,8 +191,12 @@ class OnnxSegmenter(Predictor):
         """Keep the encoded classes (safetensors), for :meth:`add_file` and for ``Segmenter.load``."""
         if not self._classes:
             raise UsageError("nothing to save: call add(name, images, masks) first")
-        supports = {name: support_file.Support(tensors) for name, tensors in self._classes.items()}
-        about = {key: self.exported.about[key] for key in (*MADE_BY, "checkpoint") if self.exported.about.get(key) is not None}
+        supports = {name: support_file.Support(cast(Any, tensors)) for name, tensors in self._classes.items()}
+        about = {
+            key: self.exported.about[key]
+            for key in (*MADE_BY, "checkpoint")
+            if self.exported.about.get(key) is not None
+        }
         support_file.write(path, about | {"export": str(self.exported.folder.absolute())}, supports)
 
     @classmethod

@@ -8,6 +8,8 @@ from torch.nn import functional as F
 
 from shotseg.device import precise
 
+STRIDE = 4  # pixels between the places at which a mask is drawn
+
 
 def guided_filter(maps: Tensor, guide: Tensor, radius: int = 8, eps: float = 1e-3, step: int = 1) -> Tensor:
     """Maps that follow the edges of the guide.
@@ -51,7 +53,7 @@ def filtered(maps: Tensor, guide: Tensor, radius: int = 8, eps: float = 1e-3, st
     determinant = rr * cofactors[0] + rg * cofactors[1] + rb * cofactors[2]
     c00, c01, c02, c11, c12, c22 = (c / determinant for c in cofactors)
     inverse = torch.stack([c00, c01, c02, c01, c11, c12, c02, c12, c22], 1).unflatten(1, (3, 3))
-    slope = torch.einsum("bijhw,bjphw->biphw", inverse, covariance)
+    slope = (inverse[:, :, :, None] * covariance[:, None]).sum(2)  # (B, 3, P, h, w)
     offset = mean_maps - (slope * mean_guide[:, :, None]).sum(1)
 
     mean = _box(torch.cat([slope.flatten(1, 2), offset], 1), radius).to(fine)
@@ -62,7 +64,7 @@ def filtered(maps: Tensor, guide: Tensor, radius: int = 8, eps: float = 1e-3, st
     return (slope * fine[:, :, None]).sum(1) + offset + middle
 
 
-def along_edges(evidence: Tensor, images: Tensor, stride: int = 4, step: int = 1) -> Tensor:
+def along_edges(evidence: Tensor, images: Tensor, stride: int = STRIDE, step: int = 1) -> Tensor:
     """Log odds (B, h, w) of a mask -> log odds at ``stride`` of the images (B or 1, 3, H, W), drawn along their edges.
 
     One image serves any number of masks. step: as of :func:`guided_filter`.
