@@ -18,10 +18,11 @@ from shotseg.data.fetched import fetch, is_web, shown
 from shotseg.data.masks import binary
 from shotseg.data.pixels import Pixels, decode, from_array, from_image, to_rgb
 from shotseg.data.samples import IGNORE, Sample
-from shotseg.errors import InputError, ShotsegError, UsageError, first_line
+from shotseg.errors import InputError, ShotsegError, UsageError, first_line, note
 
 # Any: also an open file, a tensor, a list, a row of a data set, a sample of FiftyOne
 Photo = str | os.PathLike | bytes | np.ndarray | Image.Image | Sample | Any
+COARSE = 4  # a photo so many times the working size gets contours that are off by several pixels
 MOST_CLASSES = 254  # a label map holds 0 = background and 255 = ignore beside them
 
 
@@ -71,6 +72,15 @@ def _decoded(data: bytes, name: object, bands: Sequence[int] | None, page: int) 
 def _reduced(image: np.ndarray, least: int) -> np.ndarray:
     factor = max(image.shape[:2]) // least
     return image if factor < 2 else np.array(Image.fromarray(image).reduce(factor))
+
+
+def warn_if_large(photos: Sequence[Opened], size: int, method: str) -> None:
+    """Say that the contours of a photo far larger than the working size are off by several pixels."""
+    if any(max(photo.size) > COARSE * size for photo in photos):
+        note(
+            f"photos are more than {COARSE} times as large as the {size} pixels at which {method} works, so edges are coarse; "
+            f"--size {2 * size} draws them finer"
+        )
 
 
 def read_photo(photo: Photo) -> np.ndarray:

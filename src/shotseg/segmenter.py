@@ -21,16 +21,16 @@ from shotseg.encoded import Encoded, Examples
 from shotseg.encoders import runtime as runtimes
 from shotseg.encoders.weights import digest
 from shotseg.errors import InputError, NoMaskWarning, UsageError, note
+from shotseg.light.exported import OnnxSegmenter
 from shotseg.models import presence
 from shotseg.models.strokes import Strokes, carried, competing
 from shotseg.overlay import draw
-from shotseg.photo import Photo, are_several, check_classes, is_one, open_photo, read_shot, title
+from shotseg.photo import Photo, are_several, check_classes, is_one, open_photo, read_shot, title, warn_if_large
 from shotseg.predictor import Predictor, in_turns, streams
 from shotseg.priors import pseudo_masks
 from shotseg.result import Decided, Result
 from shotseg.training import checkpoint as trained
 
-COARSE = 4  # a photo so many times the working size gets contours that are off by several pixels
 THUMBNAIL = 320  # longer side of the picture of an example, at most
 
 
@@ -260,11 +260,7 @@ class Segmenter(Predictor):
         if is_one(photos) and not hasattr(photos, "shape"):
             raise UsageError("one photo: give it to predict, or a list of photos to predict_batch")
         opened = [open_photo(photo, self.sees) for photo in photos]
-        if any(max(photo.size) > COARSE * self.model.size for photo in opened):
-            note(
-                f"photos are more than {COARSE} times as large as the {self.model.size} pixels at which {self.method} works, so "
-                f"edges are coarse; --size {2 * self.model.size} draws them finer"
-            )
+        warn_if_large(opened, self.model.size, self.method)
         inputs = [self._fit(photo.small, sides=photo.size)[0] for photo in opened]
         encoded: dict[int, Encoded] = {}
         for shape in {tuple(x.shape) for x in inputs}:
@@ -323,7 +319,7 @@ class Segmenter(Predictor):
             for name, level in followed.items():
                 scores[self.classes.index(name) + 1] = level
             present |= {name: 1.0 for name, drawn in told_apart.items() if (drawn.labels == 1).any()}
-        return Decided(encoded.photo, self.classes, scores, present, told_apart)
+        return Decided(encoded.photo, self.classes, scores.cpu().numpy(), present, told_apart)
 
     @property
     def sees(self) -> int:
@@ -391,6 +387,13 @@ class Segmenter(Predictor):
         for name, support in supports.items():
             segmenter._known[name], segmenter._shown[name] = support.to(segmenter.device), []
         return segmenter
+
+    @staticmethod
+    def from_onnx(
+        folder: str | Path, support: str | Path | None = None, present: float | None = 0.5, threads: int = 0
+    ) -> OnnxSegmenter:
+        """What ``shotseg export`` wrote, at work by ONNX Runtime; see :class:`shotseg.OnnxSegmenter`."""
+        return OnnxSegmenter(folder, support, present, threads)
 
 
 def load(path: str | Path, device: str | torch.device = "auto") -> Segmenter:
