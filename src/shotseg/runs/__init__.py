@@ -4,6 +4,7 @@ Reading and writing run in threads beside the model. What a run leaves under ``o
 
 - ``masks/<class>/<name>.png`` (0/255) and ``labels/<name>.png`` (palette; 0 = background, i + 1 = class i);
 - ``results.jsonl``, one line a photo in the order of the photos; ``errors.csv`` where something failed; ``report.html``;
+- of a sequence ``overlay.mp4``, the frames with their masks;
 - with ``annotations="coco"`` and the like, ``coco/`` with the annotations in that format;
 - ``.shotseg/``: the journal that ``resume`` reads, and the report's thumbnails.
 
@@ -32,13 +33,16 @@ from shotseg.runs.engines import ENGINES
 from shotseg.runs.journal import Record
 from shotseg.runs.output import STATE, OutputError, check_output, full, write_annotations, write_errors, write_results
 from shotseg.runs.photos import PhotoFile, find_photos, named, parse_shard
+from shotseg.runs.tracking import Frames, check_tracks, frames_of, run_sequence, write_overlay
 
 __all__ = [
     "OutputError",
     "PhotoFile",
     "Summary",
     "check_output",
+    "check_tracks",
     "find_photos",
+    "frames_of",
     "named",
     "parse_shard",
     "segment_folder",
@@ -70,6 +74,7 @@ def segment_folder(
     export: Mapping[str, Any] | None = None,
     failed_supports: Sequence[tuple[str, str]] = (),
     settings: Record | None = None,
+    track: Frames | None = None,
     on_record: Callable[[Record], None] = lambda record: None,
 ) -> Summary:
     """Segment ``photos`` into ``out``; a photo that fails is a record with its reason, and the rest is done.
@@ -80,6 +85,7 @@ def segment_folder(
     annotations: "mask", or a format of ``shotseg.data.annotations`` to write beside the masks, into ``out/<format>``.
     export:      further keywords of :func:`shotseg.data.annotations.write`.
     failed_supports: (file, reason) of supports that could not be used, for ``errors.csv``.
+    track:       the photos as frames of a sequence: of :func:`shotseg.runs.frames_of`, whose ``photos`` they are.
     on_record:   is told of every photo, also of those done earlier.
     Raises UsageError for a wrong call, OutputError where ``out`` takes no more.
     """
@@ -96,7 +102,11 @@ def segment_folder(
     todo = [photo for photo in photos[run.part :: run.count] if photo.name not in lines]
     try:
         with journal.opened(out, run) as written:
-            for entry in ENGINES[engine](segmenter, todo, out, batch):
+            if track is None:
+                entries = ENGINES[engine](segmenter, todo, out, batch)
+            else:
+                entries = run_sequence(check_tracks(segmenter), track, out, map(json.loads, list(lines.values())))
+            for entry in entries:
                 written.write(journal.line_of(entry) + "\n")
                 written.flush()
                 record = entry["record"]
@@ -106,6 +116,8 @@ def segment_folder(
         write_results(out, run.tag, mine, failed_supports)
         tag, joined = journal.join_shards(out, run, mine, failed_supports)
         page = _report(out, tag, joined, segmenter, run, len(joined))
+        if track is not None:
+            write_overlay(track, out)
         if annotations != "mask" and not tag:
             labelled = _labelled(joined, out, places)
             write_annotations(

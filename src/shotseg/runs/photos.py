@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,7 @@ def seen(photo: PhotoFile) -> tuple[bytes, dict[str, Any]]:
 
     Raises InputError where it cannot be read.
     """
-    stat = _stat(photo.absolute)  # before the content is read: a photo replaced meanwhile counts as another
+    stat = stat_of(photo.absolute)  # before the content is read: a photo replaced meanwhile counts as another
     data = files.read_bytes(photo.path)
     digest = hashlib.sha256(data).hexdigest()
     return data, {"path": photo.absolute, "stat": stat, "sha256": digest, "tags": list(photo.tags)}
@@ -135,13 +136,19 @@ def is_unchanged(photo: PhotoFile, before: Mapping[str, Any]) -> bool:
     if before["tags"] != list(photo.tags):
         return False
     try:
-        untouched = before["path"] == photo.absolute and before["stat"] == _stat(photo.absolute)
-        return untouched or before["sha256"] == files.sha256(photo.path)
+        untouched = before["path"] == photo.absolute and before["stat"] == stat_of(photo.absolute)
+        return untouched or before["sha256"] == _digest(photo.path, tuple(stat_of(photo.absolute)))
     except InputError:
         return False
 
 
-def _stat(path: str) -> list[int]:
+@lru_cache(maxsize=1)
+def _digest(path: str, stat: tuple[int, ...]) -> str:
+    """Of a file, once for all frames of a video."""
+    return files.sha256(path)
+
+
+def stat_of(path: str) -> list[int]:
     """Size, time of the content, and time of the file's own entry, which no copying tool sets; [] where there is no file."""
     try:
         stat = os.stat(path)  # noqa: PTH116
