@@ -3,8 +3,10 @@
 1. A frame is kept for a class that it shows with a confidence of SURE or more; of each class the last KEPT frames.
 2. A kept frame serves those that look like it: whole photos are compared as in :mod:`shotseg.models.presence`. After a cut it
    is of no use, and does no harm.
-3. What kept frames say of a class is half of its evidence, the examples' own is the other half.
-4. Whether a class is there at all is asked of the examples alone, as without a memory. So a class that has gone is not kept,
+3. In a kept frame what its mask shows is the class, and what lies far from that is not. Between them, where an unsure mask errs,
+   nothing is learnt.
+4. What kept frames say of a class is half of its evidence, the examples' own is the other half.
+5. Whether a class is there at all is asked of the examples alone, as without a memory. So a class that has gone is not kept,
    and an error cannot feed itself for ever.
 
 Measured in docs/video.md.
@@ -19,14 +21,16 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from scipy import ndimage
 from torch import Tensor
 
-from shotseg.data.samples import Support
+from shotseg.data.samples import IGNORE, Support
 from shotseg.encoders.features import Features
 from shotseg.models import presence
 
 KEPT = 4
 SURE = 0.4  # lower takes in frames whose errors then spread: at 0.2 tracking costs more than it gives
+AROUND = 0.6  # how far from a mask nothing is learnt, in square roots of its area
 
 
 class Memory:
@@ -61,8 +65,14 @@ class Memory:
             ):  # as exact as a run's records, from which a memory is made anew
                 continue
             drawn = Image.fromarray(np.where(labels == number, np.uint8(255), np.uint8(0)))
-            mask = np.asarray(drawn.resize((width, height), Image.Resampling.BOX)) > 127
-            if mask.any():
-                target = torch.from_numpy(mask).to(image.device, torch.int64)
-                shot = presence.encode_shot(model, image[None], target[None], features, (name,))
+            target = _learnt(np.asarray(drawn.resize((width, height), Image.Resampling.BOX)) > 127)
+            if {0, 1} <= set(np.unique(target).tolist()):
+                mask = torch.from_numpy(target).to(image.device)[None]
+                shot = presence.encode_shot(model, image[None], mask, features, (name,))
                 self._kept.setdefault(name, deque(maxlen=KEPT)).append(shot)
+
+
+def _learnt(mask: np.ndarray) -> np.ndarray:
+    """(h, w) int64: 1 in the mask, 0 far from it, 255 between."""
+    near = ndimage.distance_transform_edt(~mask) < AROUND * np.sqrt(mask.sum())
+    return np.where(mask, 1, np.where(near, IGNORE, 0)).astype(np.int64)
