@@ -111,16 +111,16 @@ class Video:
         except (av.FFmpegError, OSError) as error:
             if not self.seconds:
                 raise InputError(
-                    f"{self.path}: no video that can be read ({first_line(error)}); give a video file, a photo or a folder"
+                    f"{self.path}: no video that can be read ({error.strerror or first_line(error)}); give a video file, a photo or a folder"
                 ) from None
             # A file that was cut off: what came before is used.
-            yield f"the file is damaged from here on ({first_line(error)})", stream
+            yield f"the file is damaged from here on ({error.strerror or first_line(error)})", stream
 
     def _of(self, packet: Any) -> Iterator[Any]:
         try:
             frames = packet.decode()
         except self._av.FFmpegError as error:
-            yield f"cannot be decoded ({first_line(error)})"
+            yield f"cannot be decoded ({error.strerror or first_line(error)})"
             return
         for frame in frames:
             large = frame.width * frame.height > MAX_PIXELS

@@ -110,5 +110,5 @@ def create(encoder: str = "auto", size: int | None = None, device: str = "auto",
     present: the probability of being in a frame from which the object is there.
     Raises UsageError where one of them cannot be used.
     """
-    options = {} if size is None else {"size": size}
+    options: dict[str, Any] = {} if size is None else {"size": size}
     return Tracker(Segmenter(encoder=encoder, device=device, present=present, **options))

@@ -232,7 +232,7 @@ def _folder(photo: PhotoFile) -> PurePosixPath:
 
 def _natural(file: str) -> list[list[str | int]]:
     """Sorts numbers in names as numbers, and a folder's own frames before those of folders in it."""
-    parts = [
-        [int(part) if part.isdecimal() else part for part in re.split("([0-9]+)", name)] for name in file.split("/")
+    *folders, name = file.split("/")
+    return [
+        [int(part) if i % 2 else part for i, part in enumerate(re.split("([0-9]+)", x))] for x in (*folders, "", name)
     ]
-    return [*parts[:-1], [""], *parts[-1:]]
