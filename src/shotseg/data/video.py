@@ -110,9 +110,8 @@ class Video:
                     yield from ((frame, stream) for frame in self._of(packet))
         except (av.FFmpegError, OSError) as error:
             if not self.seconds:
-                raise InputError(
-                    f"{self.path}: no video that can be read ({error.strerror or first_line(error)}); give a video file, a photo or a folder"
-                ) from None
+                why = error.strerror or first_line(error)
+                raise InputError(f"{self.path}: no video that can be read ({why}); give one that plays") from None
             # A file that was cut off: what came before is used.
             yield f"the file is damaged from here on ({error.strerror or first_line(error)})", stream
 

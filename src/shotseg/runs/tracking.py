@@ -21,17 +21,21 @@ from typing import Any
 import numpy as np
 
 from shotseg.data import images as files
+from shotseg.data import remote
 from shotseg.data.video import Video, is_video, pyav, write_video
 from shotseg.encoded import Encoded
 from shotseg.errors import InputError, UsageError
 from shotseg.models.memory import KEPT, SURE, Memory
 from shotseg.overlay import draw
 from shotseg.photo import Opened, open_photo
-from shotseg.predictor import Predictor
-from shotseg.runs.engines import Step, ahead, cannot, one_thread_each, read, twins_of, write
-from shotseg.runs.journal import Entry, Record
+from shotseg.predictor import Predictor, ahead
+from shotseg.runs.engines import Engine, Step, cannot, one_thread_each, read, twins_of, write
+from shotseg.runs.journal import Entry
 from shotseg.runs.output import OVERLAY
-from shotseg.runs.photos import PhotoFile, stat_of
+from shotseg.runs.photo_list import PhotoFile
+from shotseg.runs.photos import stat_of
+from shotseg.runs.place import Folder
+from shotseg.runs.records import Record
 from shotseg.segmenter import Segmenter
 
 Reader = Callable[[], Step]
@@ -78,7 +82,7 @@ class VideoFrames(Frames):
     def __init__(self, file: PhotoFile):
         if (file.bands, file.page) != (None, 1):
             raise UsageError(f"{file.path}: a video has no bands or pages; leave --bands and --page out")
-        stat = stat_of(file.absolute)  # before the content is read: a video replaced meanwhile counts as another
+        stat = stat_of(file)  # before the content is read: a video replaced meanwhile counts as another
         self.video = Video(file.path)
         self.aspect, self.rate = self.video.aspect, self.video.rate
         with Path(file.path).open("rb") as content:
@@ -111,27 +115,36 @@ class VideoFrames(Frames):
 def frames_of(photos: Iterable[PhotoFile], rate: float | None = None) -> Frames:
     """The frames of the photos that a query means: of the one video that it is, or the photos themselves."""
     photos = list(photos)
+    if any(remote.address(photo.path) for photo in photos):
+        raise UsageError("--track reads files of this machine; download the frames first")
     if len(photos) == 1 and is_video(photos[0].path):
         return VideoFrames(photos[0])
     return Frames(photos, rate)
 
 
-def check_tracks(segmenter: Predictor) -> Segmenter:
-    """Raises UsageError for what no earlier frame can teach."""
+def check_tracks(segmenter: Predictor, out: str | Path) -> Segmenter:
+    """Raises UsageError for what no earlier frame can teach, and for a store, in which no mask can be looked up again."""
+    if remote.address(out):
+        raise UsageError("--track writes to a folder of this machine; give one as --out")
     if isinstance(segmenter, Segmenter) and segmenter.needs == "masks":
         return segmenter
     raise UsageError("--track is of methods that learn a class from masks, as matching; leave it out")
 
 
-def run_sequence(segmenter: Segmenter, frames: Frames, out: Path, finished: Iterable[Record]) -> Iterator[Entry]:
+def in_sequence(frames: Frames, finished: Iterable[Record]) -> Engine:
+    """What does the frames that are not ``finished`` when it begins."""
+    return lambda segmenter, photos, place, batch: run_sequence(segmenter, frames, place, finished)
+
+
+def run_sequence(segmenter: Predictor, frames: Frames, place: Folder, finished: Iterable[Record]) -> Iterator[Entry]:
     """Entries of the frames that are not ``finished``, in their order.
 
-    segmenter: as of :func:`check_tracks`.    The record of a frame also names the classes that are ``lost``: found in the
-    frame before it, and not in this one.
+    The record of a frame also names the classes that are ``lost``: found in the frame before it, and not in this one.
+    Raises as :func:`check_tracks`.
     """
     done = {record["name"]: record for record in finished if record["error"] is None}
     wanted = {photo.name for photo in frames.photos if photo.name not in done} | _recalled(frames.photos, done)
-    leader, twins = segmenter.twin(), twins_of(segmenter)
+    leader, twins = check_tracks(segmenter, place.text).twin(), twins_of(segmenter)
     idle: SimpleQueue[Any] = SimpleQueue()
     for twin in twins:
         idle.put(twin)
@@ -151,8 +164,8 @@ def run_sequence(segmenter: Segmenter, frames: Frames, out: Path, finished: Iter
 
     with ThreadPoolExecutor(len(twins)) as encoders, ThreadPoolExecutor(2) as writers, one_thread_each(leader.device):
         steps = ahead(encoders, encoded, frames.readers(wanted, leader.sees), len(twins) + 1)
-        decided = _decided(leader, steps, out, done)
-        yield from _said(frames, done, ahead(writers, lambda step: write(out, step), decided, 2))
+        decided = _decided(leader, steps, place.folder, done)
+        yield from _said(frames, done, ahead(writers, lambda step: write(place, step), decided, 2))
 
 
 def _decided(segmenter: Segmenter, steps: Iterable[Step], out: Path, done: Mapping[str, Record]) -> Iterator[Step]:
