@@ -8,7 +8,7 @@ OUT    ?= demo-out
 PROJECT ?= demo-project
 PHOTOS ?= src/shotseg/demo_data/images
 
-.PHONY: install demo serve test test-page lint types clean
+.PHONY: install demo serve test test-page docs lint types clean
 
 install: $(STAMP)
 
@@ -50,6 +50,15 @@ test-page: $(STAMP)
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test-page]'; \
 	fi
 	$(BIN)/python -m pytest -n 0 tests/test_page_browser.py tests/test_page_wishes.py tests/test_page_openapi.py
+
+# The site of docs/ in build/site; a link that leads nowhere ends it. See it: python -m http.server --directory build/site
+docs: $(STAMP)
+	@if command -v uv >/dev/null 2>&1; then \
+		uv pip install --quiet --python $(BIN)/python -e '.[docs]'; \
+	else \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'; \
+	fi
+	$(BIN)/python docs/build_site.py
 
 clean:
 	rm -rf $(VENV) $(OUT) dist build .pytest_cache .ruff_cache .mypy_cache
