@@ -67,9 +67,8 @@ def compared(segmenter: shotseg.OnnxSegmenter, address: str, given: argparse.Nam
                 a, b = ours.labels == i, theirs == i
                 iou = (a & b).sum() / (a | b).sum() if (a | b).any() else 1.0
                 worst = min(worst, float(iou))
-                print(
-                    f"{url}: {name} {a.mean():.1%} of the photo, IoU {iou:.5f}, present {found[1][i - 1]:.4f}, here {ours.present[name]:.4f}"
-                )
+                there = f"present {found[1][i - 1]:.4f}, in Python {ours.present[name]:.4f}"
+                print(f"{url}: {name} {a.mean():.1%} of the photo, IoU {iou:.5f}, {there}")
         if given.screenshot:
             page.screenshot(path=given.screenshot)
         browser.close()
