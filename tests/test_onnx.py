@@ -15,7 +15,7 @@ from shotseg.errors import InputError, UsageError
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from shotseg.light.__main__ import main as light_main
+from shotseg.light.command import main as light_main
 
 DEMO = Path(shotseg.__file__).parent / "demo_data"
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "pascal_coseg15"
