@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from shotseg.data import images as files
+from shotseg.data.annotations import objects
 from shotseg.evaluation import confidence
 from shotseg.overlay import PALETTE, draw
 from shotseg.photo import Opened
@@ -101,17 +102,49 @@ class Result:
         return f"<Result {width} x {height}: {found or 'nothing found'}; confidence {self.confidence:.2f}>"
 
     def _repr_png_(self) -> bytes:
-        """The overlay, as Jupyter shows it."""
-        picture = Image.fromarray(self.overlay())
-        picture.thumbnail((SHOWN, SHOWN))
+        """The overlay, as Jupyter shows it, no larger than ``SHOWN``."""
+        image = Image.fromarray(self.image).reduce(max(1, -(-max(self.size) // SHOWN)))
+        labels = Image.fromarray(self.labels).resize(image.size, Image.Resampling.NEAREST)
         buffer = io.BytesIO()
-        picture.save(buffer, format="PNG")
+        Image.fromarray(draw(np.asarray(image), np.asarray(labels))).save(buffer, format="PNG")
         return buffer.getvalue()
 
     def _repr_html_(self) -> str:
-        """What was found, and the overlay below it."""
+        """What was found, each class beside its colour, and the overlay below it."""
         picture = base64.b64encode(self._repr_png_()).decode()
-        return f'<p>{html.escape(repr(self)[1:-1])}</p><img alt="" src="data:image/png;base64,{picture}">'
+        classes = "".join(
+            f'<span style="white-space: nowrap; margin-right: 1em"><span style="color: rgb{tuple(PALETTE[i].tolist())}">'
+            f"&#9632;</span> {html.escape(name)} {self._said(name)}</span>"
+            for i, name in enumerate(self.classes, 1)
+        )
+        said = html.escape(repr(self)[1:-1])
+        return f'<p>{said}</p><p>{classes}</p><img alt="{said}" src="data:image/png;base64,{picture}">'
+
+    def _said(self, name: str) -> str:
+        if not self.areas[name]:
+            return f"not found ({self.present[name]:.0%} present)"
+        return f"{self.areas[name]:.1%}, expected IoU {self.confidences[name]:.2f}"
+
+    def to_supervision(self, apart: bool = False) -> Any:
+        """``supervision.Detections`` with boxes, masks (N, H, W) bool, confidences, class ids from 0 and ``class_name``.
+
+        apart: one for each connected part, in place of one a class. Raises UsageError where supervision is not installed.
+        """
+        return objects.supervision_detections(self._objects(apart), self.classes, self.size)
+
+    def to_fiftyone(self, apart: bool = False) -> Any:
+        """``fiftyone.Detections``, for a field of a sample: boxes, masks within them, labels and confidences.
+
+        apart: one for each connected part, in place of one a class. Raises UsageError where FiftyOne is not installed.
+        """
+        return objects.fiftyone_detections(self._objects(apart), self.size)
+
+    def to_fiftyone_segmentation(self) -> Any:
+        """``fiftyone.Segmentation`` of ``labels``; its ``mask_targets`` are ``dict(enumerate(classes, 1))``."""
+        return objects.fiftyone_segmentation(self.labels)
+
+    def _objects(self, apart: bool) -> objects.Found:
+        return objects.found(self.labels, {name: float(self.confidences[name]) for name in self.classes}, apart)
 
     def save(self, folder: str | Path, name: str = "photo") -> None:
         """Write ``masks/<class>/<name>.png`` (0/255) and ``labels/<name>.png`` (palette) under ``folder``."""

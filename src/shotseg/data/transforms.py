@@ -24,6 +24,7 @@ from shotseg.data.sizes import fitted_size, nearest, resized
 Pair = tuple[Tensor, Tensor | None]
 
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet: what padding is filled with
+MEAN_BYTES = tuple(255 * x for x in MEAN)  # the same of a uint8 photo
 
 
 def fit(
@@ -95,6 +96,8 @@ def random_rotation(
 ) -> Pair:
     """Turned about the centre by up to ``degrees`` either way; what comes in from outside is ``fill`` and 255."""
     angle = _uniform(generator, -degrees, degrees)
+    if not angle:
+        return image, mask
     pixels = moves.rotate(image, angle, interpolation=InterpolationMode.BILINEAR, fill=list(fill))
     return pixels, None if mask is None else moves.rotate(mask[None], angle, fill=[IGNORE])[0]
 
