@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+
+if TYPE_CHECKING:  # whoever only reads photos and masks need not wait for it
+    import torch
+    from torch import Tensor
 
 IGNORE = 255
 
@@ -73,7 +75,17 @@ class Support:
 
     @property
     def shots(self) -> int:
-        return next(iter(self.tensors.values())).shape[1]
+        return max(tensor.shape[1] for tensor in self.tensors.values())  # what was fitted on all of them has one
+
+    @property
+    def digest(self) -> str:
+        """Of names, types, shapes and values, in hexadecimal: the same for what was saved and read again."""
+        found = hashlib.sha256()
+        for name, tensor in sorted(self.tensors.items()):
+            values = tensor.detach().cpu().contiguous()
+            found.update(f"{name} {values.dtype} {tuple(values.shape)};".encode())
+            found.update(values.view(torch.uint8).numpy().tobytes())
+        return found.hexdigest()
 
     def to(self, device: torch.device | str) -> Support:
         return Support({k: v.to(device) for k, v in self.tensors.items()})
@@ -81,6 +93,8 @@ class Support:
     @staticmethod
     def join(supports: list[Support]) -> Support:
         """The shots of several supports of one class as one support (dimension 1 grows)."""
+        import torch
+        from torch.nn import functional as F
 
         def pad(tensor: Tensor, shape: list[int]) -> Tensor:
             return F.pad(tensor, [n for d in range(tensor.dim() - 1, 1, -1) for n in (0, shape[d] - tensor.shape[d])])
