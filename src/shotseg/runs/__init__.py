@@ -30,11 +30,11 @@ from shotseg.data.annotations import Labelled, names, write
 from shotseg.errors import InputError, UsageError
 from shotseg.predictor import Predictor
 from shotseg.runs import journal
+from shotseg.runs.destination import Folder, place_at, put
 from shotseg.runs.engines import ENGINES, Engine
 from shotseg.runs.output import OutputError, check_output, full, write_annotations, write_errors, write_lines
 from shotseg.runs.photo_list import PhotoFile, PhotoList
 from shotseg.runs.photos import find_photos, named, parse_shard
-from shotseg.runs.place import Folder, place_at, put
 from shotseg.runs.records import Record, Records
 
 TABLES = (("results", "jsonl"), ("report", "html"), ("errors", "csv"))

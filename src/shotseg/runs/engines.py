@@ -27,11 +27,11 @@ from shotseg.errors import InputError, UsageError
 from shotseg.photo import Opened, open_file
 from shotseg.predictor import Predictor
 from shotseg.result import Result
+from shotseg.runs.destination import Folder, place_at
 from shotseg.runs.journal import Entry
 from shotseg.runs.output import FATAL, full
 from shotseg.runs.photo_list import PhotoFile
 from shotseg.runs.photos import seen
-from shotseg.runs.place import Folder, place_at
 from shotseg.runs.records import record_of
 
 In = TypeVar("In")

@@ -21,10 +21,10 @@ from typing import Any, Self
 from shotseg.data import remote
 from shotseg.errors import InputError, UsageError
 from shotseg.report import thumbnail
+from shotseg.runs.destination import Folder
 from shotseg.runs.output import STATE, full, remove_halves, remove_results, write_lines
 from shotseg.runs.photo_list import PhotoFile, PhotoList
 from shotseg.runs.photos import is_unchanged
-from shotseg.runs.place import Folder
 from shotseg.runs.records import Record, Records, line_of
 from shotseg.runs.scratch import Names
 
