@@ -57,6 +57,18 @@ def test_a_file_that_a_power_cut_emptied_is_made_again(days):
     assert mask_of(out, "IMG_1").any()
 
 
+def test_lines_of_a_journal_that_tell_of_no_photo_are_passed_over(days):
+    day1, _, out = days
+    run(day1, out)
+    journal = out / ".shotseg/journal.jsonl"
+    head, *lines = journal.read_bytes().splitlines(keepends=True)
+    strange = (
+        b'3\nnull\n[]\n{"record": 3}\n{"record": {}, "photo": {}}\n\x00\xff\n{"record": {"error": null}, "photo": {}}\n'
+    )
+    journal.write_bytes(head + strange + lines[0] + b"\n" + lines[1][:50])
+    assert run(day1, out, resume=True) == ["IMG_1.jpg", "IMG_2.jpg", "IMG_3.jpg"]
+
+
 def test_results_grow_while_the_run_goes(days):
     day1, _, out = days
     seen = []

@@ -78,7 +78,7 @@ class Run:
     @classmethod
     def read(cls, path: Path) -> Self | None:
         """The first line of a journal; None where it is none of this version."""
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError), path.open(encoding="utf-8") as journal:
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError), path.open("rb") as journal:
             run = cls(**json.loads(journal.readline()))
             return run if isinstance(run.settings["classes"], list) else None
         return None
@@ -245,7 +245,16 @@ def _forget_others(out: Path, run: Run) -> None:
 
 def _entries(path: Path) -> Iterator[Entry]:
     """What a journal says of its photos."""
-    return (line for line in _lines(path) if isinstance(line, dict) and "record" in line)
+    return filter(_is_entry, _lines(path))
+
+
+def _is_entry(line: Any) -> bool:
+    try:
+        record, before = line["record"].keys(), line["photo"].keys()
+        failed = line["record"]["error"] is not None
+    except (TypeError, KeyError, AttributeError):
+        return False
+    return record >= {"file", "name", "confidence"} and (failed or before >= {"path", "stat", "sha256", "tags"})
 
 
 def _lines(path: Path) -> Iterator[Any]:
