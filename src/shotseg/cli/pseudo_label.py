@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from shotseg.cli.console import progress, say, table
-from shotseg.cli.formats import Target, export_options
+from shotseg.cli.formats import export_options
 from shotseg.cli.parsing import identity, must_exist
 from shotseg.data.reading import AS_SEEN, Reading
 from shotseg.errors import InputError, UsageError
@@ -40,7 +40,7 @@ class PseudoLabel:
     """CSV, one photo a row: its file, then its class names (or a header with image and class; names parted by ";")."""
     out: Path
     """Folder of the results."""
-    generator: Literal["imagenet-text", "clip-es", "imr", "dino", "fused", "objectness"] = "imagenet-text"
+    generator: str = "imagenet-text"
     """clip-es is the best and downloads CLIP; imagenet-text needs no download."""
     mode: Literal["episode", "image"] = "episode"
     """Each class alone against the background, or all classes of a photo against each other."""
@@ -69,7 +69,7 @@ class PseudoLabel:
     """Drawing the maps along the photo's edges before the cut."""
     reference: bool = False
     """The slips of the released code of CLIP-ES and IMR-HSNet."""
-    format: Target = "mask"
+    format: str = "mask"
     """Annotations to write beside the masks, into OUT/<format>."""
     min_object: int = 0
     """Of --format: leave out objects of fewer pixels."""

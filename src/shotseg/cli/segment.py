@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from shotseg.cli.choices import Runtime
 from shotseg.cli.console import left_out, progress, say
-from shotseg.cli.formats import Target, export_options
+from shotseg.cli.formats import export_options
 from shotseg.cli.parsing import identity, must_exist
 from shotseg.data.reading import AS_SEEN, Reading
 from shotseg.errors import InputError, UsageError
@@ -55,8 +55,9 @@ class Segment:
     """See: shotseg list encoders. "auto" is the method's own, for most the one that needs no download."""
     checkpoint: Path | None = None
     """A trained model (best.safetensors of a run); its own recipe then says method and encoder."""
-    format: Target = "mask"
-    """Annotations to write beside the masks, into OUT/<format>."""
+    format: str = "mask"
+    """Annotations to write beside the masks, into OUT/<format>: mask (none), coco,
+    coco-polygons, voc, yolo, labelstudio, labelme, cvat, or one of another package."""
     min_object: int = 0
     """Of --format: leave out objects of fewer pixels."""
     one_a_class: bool = False

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from shotseg.data.pixels import decode, to_rgb
 from shotseg.data.samples import Sample
 from shotseg.errors import InputError, UsageError
 from shotseg.photo import Opened, open_file
-from shotseg.predictor import Predictor
+from shotseg.predictor import Predictor, ahead
 from shotseg.result import Result
 from shotseg.runs.destination import Folder, place_at
 from shotseg.runs.journal import Entry
@@ -35,7 +34,6 @@ from shotseg.runs.photos import seen
 from shotseg.runs.records import record_of
 
 In = TypeVar("In")
-Out = TypeVar("Out")
 
 READ_AHEAD = 1  # photos decoded before the model wants them, for each of its threads
 KEPT = "support.safetensors"  # a segmenter on its way to another process
@@ -67,10 +65,10 @@ def run_with(twins: Sequence[Predictor], photos: Iterable[PhotoFile], place: Fol
             finally:
                 idle.put(mine)
 
-        opened = _ahead(readers, lambda photo: _read(photo, segmenter.sees), photos, READ_AHEAD * len(twins) + batch)
-        steps = _ahead(models, predict, _groups(opened, batch), len(twins))
+        opened = ahead(readers, lambda photo: _read(photo, segmenter.sees), photos, READ_AHEAD * len(twins) + batch)
+        steps = ahead(models, predict, _groups(opened, batch), len(twins))
         flat = (step for group in steps for step in group)
-        yield from _ahead(writers, lambda step: write(place, step), flat, WRITE_BEHIND * len(twins))
+        yield from ahead(writers, lambda step: write(place, step), flat, WRITE_BEHIND * len(twins))
 
 
 def twins_of(segmenter: Predictor) -> list[Predictor]:
@@ -95,17 +93,6 @@ def one_thread_each(device: torch.device) -> Iterator[None]:
 def _groups(items: Iterator[In], count: int) -> Iterator[list[In]]:
     while group := list(islice(items, count)):
         yield group
-
-
-def _ahead(pool: ThreadPoolExecutor, function: Callable[[In], Out], items: Iterable[In], depth: int) -> Iterator[Out]:
-    """``map`` with at most ``depth`` items under way or waiting to be taken."""
-    waiting: deque = deque()
-    for item in items:
-        waiting.append(pool.submit(function, item))
-        if len(waiting) >= depth:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
 
 
 @dataclass(frozen=True, eq=False)
