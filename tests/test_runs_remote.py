@@ -189,7 +189,7 @@ def test_a_query_in_a_store_is_a_photo_a_folder_or_a_pattern(store, tmp_path):
         files(tmp_path / "list.txt")
 
 
-def test_masks_of_your_own_in_a_store_and_places_that_take_none_are_refused(store, tmp_path):
+def test_masks_of_your_own_in_a_store_and_places_that_take_none_are_refused(store, tmp_path, capsys):
     store.pipe_file("/bucket/out/masks/mine.png", b"mine")
     for out, words in {
         "memory://bucket/out": "masks/ in it is your own",
@@ -197,6 +197,9 @@ def test_masks_of_your_own_in_a_store_and_places_that_take_none_are_refused(stor
     }.items():
         with pytest.raises(UsageError, match=words):
             runs.check_output(out)
+    labels = ["pseudo-label", "--images", str(tmp_path), "--labels", str(tmp_path), "--out", "s3://bucket/out"]
+    assert main(labels) == 2
+    assert "--out s3://bucket/out: pseudo-label writes to a folder" in capsys.readouterr().err
     with pytest.raises(UsageError, match="--format writes to a folder of this machine"):
         runs.check_output("memory://bucket/new", "coco")
 

@@ -17,8 +17,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -102,8 +102,9 @@ def segment_folder(
         for record in records:
             on_record(record)
         try:
-            for entry in _done(ENGINES[engine], segmenter, photos, place, run, records, batch):
-                on_record(entry["record"])
+            with closing(_done(ENGINES[engine], segmenter, photos, place, run, records, batch)) as entries:
+                for entry in entries:
+                    on_record(entry["record"])
             journal.end(place.folder, run, records)
             write_errors(place.folder, chain(failed_supports, records.failures()), run.tag)
             tag, known = run.tag, records
@@ -140,7 +141,7 @@ def _done(
     run: journal.Run,
     records: Records,
     batch: int,
-) -> Iterator[journal.Entry]:
+) -> Generator[journal.Entry, None, None]:
     """Do the photos of which there is no record; each is journaled before it comes out."""
     todo = (photo for number, photo in photos.part(run.part, run.count) if number not in records)
     with journal.Journal(place, run) as written:
