@@ -57,6 +57,15 @@ def test_a_file_that_a_power_cut_emptied_is_made_again(days):
     assert mask_of(out, "IMG_1").any()
 
 
+def test_what_a_killed_shard_began_is_gone_once_all_are_joined(days):
+    day1, _, out = days
+    run(day1, out, shard="1/2")
+    half = out / "masks/dress/.shotseg-0123.tmp"
+    half.write_bytes(b"half a mask")
+    run(day1, out, shard="2/2")
+    assert not half.exists() and (out / "results.jsonl").exists()
+
+
 def test_lines_of_a_journal_that_tell_of_no_photo_are_passed_over(days):
     day1, _, out = days
     run(day1, out)

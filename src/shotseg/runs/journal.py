@@ -302,4 +302,5 @@ def join_shards(place: Folder, run: Run) -> Records | None:
         for number, record in enumerate(_lines(part.results_path(out))):
             joined.add(1 + part.part + number * run.count, record)
     _forget_others(out, run)
+    remove_halves(out)  # nobody is at work any more
     return joined
