@@ -48,6 +48,14 @@ def test_every_published_system_data_set_and_backbone_has_its_recipe(system, dat
     assert recipe.model.options.get("host", "") == host
 
 
+@pytest.mark.parametrize("name", ["pascal5i-resnet50", "pascal5i-vgg16", "coco20i-resnet50", "coco20i-vgg16"])
+def test_every_part_of_tlg_learns_and_the_release_in_which_some_do_not_is_named_so(name):
+    ours, released = recipes.load(f"tlg/{name}"), recipes.load(f"tlg/released-{name}")
+    assert "reference" not in ours.model.options and released.model.options["reference"] is True
+    options = {key: value for key, value in released.model.options.items() if key != "reference"}
+    assert dataclasses.replace(released, model=dataclasses.replace(released.model, options=options)) == ours
+
+
 def test_no_recipe_chooses_its_weights_on_test_classes():
     assert not any(recipes.load(name).validation.on_test_fold for name in recipes.list_recipes())
 

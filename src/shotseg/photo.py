@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image, TiffImagePlugin
 
 from shotseg.data import held, image_labels, masks
@@ -19,10 +18,11 @@ from shotseg.data.fetched import fetch, is_web, shown
 from shotseg.data.masks import binary
 from shotseg.data.pixels import Pixels, decode, from_array, from_image, to_rgb
 from shotseg.data.samples import IGNORE, Sample
-from shotseg.errors import InputError, ShotsegError, UsageError, first_line
+from shotseg.errors import InputError, ShotsegError, UsageError, first_line, note
 
 # Any: also an open file, a tensor, a list, a row of a data set, a sample of FiftyOne
 Photo = str | os.PathLike | bytes | np.ndarray | Image.Image | Sample | Any
+COARSE = 4  # a photo so many times the working size gets contours that are off by several pixels
 MOST_CLASSES = 254  # a label map holds 0 = background and 255 = ignore beside them
 
 
@@ -72,6 +72,15 @@ def _decoded(data: bytes, name: object, bands: Sequence[int] | None, page: int) 
 def _reduced(image: np.ndarray, least: int) -> np.ndarray:
     factor = max(image.shape[:2]) // least
     return image if factor < 2 else np.array(Image.fromarray(image).reduce(factor))
+
+
+def warn_if_large(photos: Sequence[Opened], size: int, method: str) -> None:
+    """Say that the contours of a photo far larger than the working size are off by several pixels."""
+    if any(max(photo.size) > COARSE * size for photo in photos):
+        note(
+            f"photos are more than {COARSE} times as large as the {size} pixels at which {method} works, so edges are coarse; "
+            f"--size {2 * size} draws them finer"
+        )
 
 
 def read_photo(photo: Photo) -> np.ndarray:
@@ -169,7 +178,7 @@ def _pixels(source: Any, name: object) -> Pixels:
             raise InputError(f"{name}: opened as text; open it with mode 'rb'")
     if isinstance(source, bytes | bytearray | memoryview):
         return decode(bytes(source), name)
-    if isinstance(source, torch.Tensor):
+    if hasattr(source, "detach"):
         source = source.detach().cpu()
         source = (source.float() if source.is_floating_point() else source).numpy()  # NumPy has no bfloat16
     if not isinstance(source, list | tuple) and not hasattr(source, "__array__"):

@@ -9,15 +9,16 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 import numpy as np
-import torch
 
-from shotseg.device import pick_device
 from shotseg.errors import InputError, UsageError
 from shotseg.photo import Photo, are_many, is_one, open_photo
 from shotseg.result import Result
+
+if TYPE_CHECKING:
+    import torch
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -65,6 +66,8 @@ class Predictor(ABC):
     """
 
     def __init__(self, device: str | torch.device = "auto"):
+        from shotseg.device import pick_device
+
         self.device, self._lock = pick_device(device), threading.RLock()
 
     @property

@@ -21,16 +21,16 @@ from shotseg.encoded import Encoded, Examples
 from shotseg.encoders import runtime as runtimes
 from shotseg.encoders.weights import digest
 from shotseg.errors import InputError, NoMaskWarning, UsageError, note
+from shotseg.light.exported import OnnxSegmenter
 from shotseg.models import presence
 from shotseg.models.strokes import Strokes, carried, competing
 from shotseg.overlay import draw
-from shotseg.photo import Photo, are_several, check_classes, is_one, open_photo, read_shot, title
+from shotseg.photo import Photo, are_several, check_classes, is_one, open_photo, read_shot, title, warn_if_large
 from shotseg.predictor import Predictor, in_turns, streams
 from shotseg.priors import pseudo_masks
 from shotseg.result import Decided, Result
 from shotseg.training import checkpoint as trained
 
-COARSE = 4  # a photo so many times the working size gets contours that are off by several pixels
 THUMBNAIL = 320  # longer side of the picture of an example, at most
 
 
@@ -136,11 +136,11 @@ class Segmenter(Predictor):
 
     @in_turns
     @torch.no_grad()
-    def add(self, name: str, images: Sequence[Photo] = (), masks: Sequence[Any] | None = None) -> None:
+    def add(self, name: str, images: Sequence[Photo | Encoded] = (), masks: Sequence[Any] | None = None) -> None:
         """Learn a class from its photos; each is encoded here, once. A second call adds shots to the class.
 
-        images: one or several of what :func:`shotseg.photo.read_photo` takes. A method that :attr:`needs` the name alone
-                does not look at them.
+        images: one or several of what :func:`shotseg.photo.read_photo` takes, or of :meth:`encode`, which are not encoded
+                again. A method that :attr:`needs` the name alone does not look at them.
         masks:  for each photo one of the same, read by the rule of :mod:`shotseg.data.masks`. Where there is none (for all,
                 or for one), a method that needs masks gets one made from the class name, with a ``NoMaskWarning``.
         Raises InputError for a photo or mask that cannot be used, UsageError for a wrong call.
@@ -150,7 +150,7 @@ class Segmenter(Predictor):
             self._known[name] = self.model.encode_support(None, None, class_names=(name,))
             self._shown.setdefault(name, [])
             return
-        if is_one(images):
+        if isinstance(images, Encoded) or is_one(images):
             images, masks = [images], None if masks is None else [masks]
         if not len(images):
             raise UsageError(f"class {name!r} has no photo: give at least one")
@@ -166,9 +166,14 @@ class Segmenter(Predictor):
         self._added.setdefault(name, []).extend(supports)
         self._shown.setdefault(name, []).extend(small for _, small in shots)
 
-    def _support_of(self, name: str, photo: Photo, mask: Any) -> tuple[Support, tuple[np.ndarray, np.ndarray]]:
+    def _support_of(
+        self, name: str, photo: Photo | Encoded, mask: Any
+    ) -> tuple[Support, tuple[np.ndarray, np.ndarray]]:
         """The support of one shot, and the shot itself made small."""
-        image, known = read_shot(photo, mask, name)
+        encoded = photo if isinstance(photo, Encoded) else None
+        if encoded is not None:
+            self._check_encoded(encoded)
+        image, known = read_shot(photo if encoded is None else encoded.photo, mask, name)
         if known is None and self.needs == "masks":
             known = pseudo_masks.from_name(image, name, self.device)
             note(f"{name}: {title(photo)} has no mask, it is made from the class name; give masks", NoMaskWarning)
@@ -177,7 +182,11 @@ class Segmenter(Predictor):
             raise InputError(
                 f"{title(photo)}: the mask of {name!r} has no foreground pixel; mark the object, or leave it out"
             )
-        features = self.model.encode(resized[None])
+        if encoded is None:
+            features = self.model.encode(resized[None])
+        else:
+            encoded = encoded.to(self.device)
+            resized, features = encoded.resized, encoded.features
         masks = None if target is None else target[None]
         support = presence.encode_shot(self.model, resized[None], masks, features, (name,))
         shown = np.zeros(image.shape[:2], np.uint8) if known is None else known
@@ -207,6 +216,10 @@ class Segmenter(Predictor):
         self._known = {called[name]: support for name, support in self._known.items()}
         self._added = {called[name]: supports for name, supports in self._added.items()}
         self._shown = {called[name]: shots for name, shots in self._shown.items()}
+
+    def _check_encoded(self, encoded: Encoded) -> None:
+        if encoded.by != self._by:
+            raise UsageError(f"a photo encoded by {encoded.by}, not by {self._by}; encode it again")
 
     @in_turns
     def examples(self, name: str) -> Examples:
@@ -247,11 +260,7 @@ class Segmenter(Predictor):
         if is_one(photos) and not hasattr(photos, "shape"):
             raise UsageError("one photo: give it to predict, or a list of photos to predict_batch")
         opened = [open_photo(photo, self.sees) for photo in photos]
-        if any(max(photo.size) > COARSE * self.model.size for photo in opened):
-            note(
-                f"photos are more than {COARSE} times as large as the {self.model.size} pixels at which {self.method} works, so "
-                f"edges are coarse; --size {2 * self.model.size} draws them finer"
-            )
+        warn_if_large(opened, self.model.size, self.method)
         inputs = [self._fit(photo.small, sides=photo.size)[0] for photo in opened]
         encoded: dict[int, Encoded] = {}
         for shape in {tuple(x.shape) for x in inputs}:
@@ -277,8 +286,7 @@ class Segmenter(Predictor):
         """
         if not self._known:
             raise UsageError("the Segmenter knows no class yet: call add(name, images, masks) first")
-        if encoded.by != self._by:
-            raise UsageError(f"a photo encoded by {encoded.by}, not by {self._by}; encode it again")
+        self._check_encoded(encoded)
         encoded = encoded.to(self.device)
         size, strokes = encoded.photo.size, {name: drawn for name, drawn in (strokes or {}).items() if drawn}
         for name, drawn in strokes.items():
@@ -311,7 +319,7 @@ class Segmenter(Predictor):
             for name, level in followed.items():
                 scores[self.classes.index(name) + 1] = level
             present |= {name: 1.0 for name, drawn in told_apart.items() if (drawn.labels == 1).any()}
-        return Decided(encoded.photo, self.classes, scores, present, told_apart)
+        return Decided(encoded.photo, self.classes, scores.cpu().numpy(), present, told_apart)
 
     @property
     def sees(self) -> int:
@@ -379,6 +387,13 @@ class Segmenter(Predictor):
         for name, support in supports.items():
             segmenter._known[name], segmenter._shown[name] = support.to(segmenter.device), []
         return segmenter
+
+    @staticmethod
+    def from_onnx(
+        folder: str | Path, support: str | Path | None = None, present: float | None = 0.5, threads: int = 0
+    ) -> OnnxSegmenter:
+        """What ``shotseg export`` wrote, at work by ONNX Runtime; see :class:`shotseg.OnnxSegmenter`."""
+        return OnnxSegmenter(folder, support, present, threads)
 
 
 def load(path: str | Path, device: str | torch.device = "auto") -> Segmenter:

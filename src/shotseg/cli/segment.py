@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from shotseg.cli.choices import Runtime
 from shotseg.cli.console import left_out, progress, say
-from shotseg.cli.formats import Target, export_options
+from shotseg.cli.formats import export_options
 from shotseg.cli.parsing import identity, must_exist
 from shotseg.data.reading import AS_SEEN, Reading
 from shotseg.errors import InputError, UsageError
@@ -38,9 +38,10 @@ class Segment:
     """
 
     query: str
-    """A photo, a folder with sub-folders, or a glob in quotes."""
+    """A photo, a folder with sub-folders, or a glob in quotes; also at an address (s3://, gs://, https://; extra: remote), or a
+    list of addresses, a line each (.txt, .jsonl)."""
     out: Path
-    """Folder of the results."""
+    """Folder of the results, or the address of one in a store."""
     support: Path | None = None
     """Examples: a folder with images/<class>/<name>.jpg and masks/<class>/<name>.png (no masks: the class name is used; of
     one class also images/ and masks/, or masks beside the photos); annotations of another tool (COCO, LabelMe, CVAT, YOLO,
@@ -54,8 +55,9 @@ class Segment:
     """See: shotseg list encoders. "auto" is the method's own, for most the one that needs no download."""
     checkpoint: Path | None = None
     """A trained model (best.safetensors of a run); its own recipe then says method and encoder."""
-    format: Target = "mask"
-    """Annotations to write beside the masks, into OUT/<format>."""
+    format: str = "mask"
+    """Annotations to write beside the masks, into OUT/<format>: mask (none), coco,
+    coco-polygons, voc, yolo, labelstudio, labelme, cvat, or one of another package."""
     min_object: int = 0
     """Of --format: leave out objects of fewer pixels."""
     one_a_class: bool = False
@@ -125,11 +127,11 @@ class Segment:
 
         export = export_options(self)
         from shotseg.data.annotations.names import next_step
-        from shotseg.data.images import write_bytes
-        from shotseg.runs import check_output, find_photos, parse_shard, segment_folder, write_errors
+        from shotseg.data.remote import address
+        from shotseg.runs import check_output, find_photos, parse_shard, put, segment_folder, write_errors
 
         parse_shard(self.shard)
-        photos = [replace(photo, **self.reading.which) for photo in find_photos(self.query, self.out)]
+        photos = find_photos(self.query, self.out, **self.reading.which)
         must_exist(support=self.support)
         if self.engine == "ray" and len(photos) < WORTH_RAY:
             say(f"--engine ray takes about 15 s to start; below {WORTH_RAY} photos --engine local is done earlier")
@@ -140,11 +142,12 @@ class Segment:
         unusable = [(str(self.support), line) for line in lines]
         settings |= self.reading.said
         if semantic:
-            write_bytes(self.out / "classes.txt", "".join(f"{name}\n" for name in segmenter.classes).encode())
+            put(self.out, "classes.txt", "".join(f"{name}\n" for name in segmenter.classes).encode())
         for _, reason in failed:
             say(reason)
         if not segmenter.classes:
-            write_errors(self.out, [*failed, *unusable])
+            if address(self.out) is None:
+                write_errors(self.out, [*failed, *unusable])
             raise InputError(f"{self.support}: no example can be used, nothing was segmented; mend one of the above")
         with progress("segmenting", len(photos)) as advance:
 

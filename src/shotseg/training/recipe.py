@@ -53,6 +53,12 @@ class DataChoice:
     """Fold definition, where a data set has several."""
     novel: Literal["drop", "keep"] = "drop"
     """Training photos that also show a test class: left out, or kept with it as background."""
+    every_photo: bool = False
+    """Of a base learner on a prepared data set: as in BAM's release, every photo of the training list teaches, be it that it
+    shows no base class, or a test class, which is then background."""
+    draw: Literal["class", "pair", "photo"] = "class"
+    """Of episodes: a class, then one of its photos; or, as released, the list of (photo, class) pairs, or of photos, each once
+    an epoch."""
     held_out: float = 0.1
     """Share of the training photos that is kept for validation, told by their content."""
     supervision: Literal["mask", "pseudo"] = "mask"
@@ -205,7 +211,9 @@ class Recipe:
     shots: int = 1
     """Support photos in an episode."""
     absent: float = 0.0
-    """Chance that an episode's query does not show the class: its target is then background alone."""
+    """Chance that an episode asks for another class than its query was drawn for: the target is then background alone."""
+    absent_by: Literal["query", "class"] = "query"
+    """How: by a query that shows nothing of the class; or, as in CST's release, by any other class, which the query may show."""
     batch: int = 4
     """Episodes (or photos) a step: of all processes and accumulated parts together."""
     accumulate: int = 1

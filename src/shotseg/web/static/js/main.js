@@ -89,9 +89,9 @@ function changeClass(own) {
   const taken = project.classes.map(({ key }) => key);
   editClass(own, {
     taken,
-    save: async (said) => {
-      await (own ? write("PATCH", path, { json: said }) : write("POST", "/classes", { json: said }));
-      await loadProject();
+    save: (said) => (own ? write("PATCH", path, { json: said }) : write("POST", "/classes", { json: said })),
+    saved: async () => {
+      await loadProject().catch(fail);
       if (!own) chooseClass(project.classes.length - 1);
     },
     remove: async () => {
