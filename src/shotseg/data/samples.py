@@ -82,13 +82,12 @@ class Support:
     @property
     def digest(self) -> str:
         """Of names, types, shapes and values, in hexadecimal: the same for what was saved and read again."""
-        import torch
 
         found = hashlib.sha256()
         for name, tensor in sorted(self.tensors.items()):
-            values = tensor.detach().cpu().contiguous()
-            found.update(f"{name} {values.dtype} {tuple(values.shape)};".encode())
-            found.update(values.view(torch.uint8).numpy().tobytes())
+            values = np.asarray(tensor.detach().cpu())
+            found.update(f"{name} {values.dtype} {values.shape};".encode())
+            found.update(values.tobytes())
         return found.hexdigest()
 
     def to(self, device: torch.device | str) -> Support:
