@@ -167,10 +167,8 @@ class Segmenter(Predictor):
         self._added.setdefault(name, []).extend(supports)
         self._shown.setdefault(name, []).extend(small for _, small in shots)
 
-    def _support_of(
-        self, name: str, photo: Photo | Encoded, mask: Any
-    ) -> tuple[Support, tuple[np.ndarray, np.ndarray]]:
-        """The support of one shot, and the shot itself made small."""
+    def _support_of(self, name: str, photo: Photo, mask: Any) -> tuple[Support, tuple[np.ndarray, np.ndarray]]:
+        """The support of one shot, a photo or an Encoded, and the shot itself made small."""
         encoded = photo if isinstance(photo, Encoded) else None
         if encoded is not None:
             self._check_encoded(encoded)

@@ -64,7 +64,7 @@ def encode_shot(
     support = model.encode_support(image[None], None if mask is None else mask[None], features, class_names=class_names)
     if mask is None:
         return support
-    spaces = _Spaces(model.encoder, features)
+    spaces = Spaces(model.encoder, features)
     region, whole = spaces.pooled((mask == 1).float()), spaces.pooled(torch.ones_like(mask, dtype=torch.float32))
     described = {REGION + name: x[:, None] for name, x in region.items()}
     return Support(support.tensors | described | {PHOTO + name: x[:, None] for name, x in whole.items()})
@@ -143,9 +143,9 @@ class _Judge:
     """One photo's regions against the examples of N classes."""
 
     def __init__(self, encoder: Encoder, query: Features, supports: Sequence[Support]):
-        self.spaces = _Spaces(encoder, query)
+        self.spaces = Spaces(encoder, query)
         self.examples, self.centre = {}, {}
-        typical = _typical(encoder.name)
+        typical = typical_of(encoder.name)
         for name in self.spaces.names:
             examples = torch.cat([s[REGION + name].mean(1) for s in supports])  # (N, D)
             photos = torch.cat([s[PHOTO + name][0] for s in supports])  # (all shots, D)
@@ -187,7 +187,7 @@ def _described(support: Support) -> bool:
     return any(name.startswith(REGION) for name in support.tensors)
 
 
-class _Spaces:
+class Spaces:
     """What regions of one photo are described by: the deepest map; all three levels; the classifier's logits, if it has one."""
 
     def __init__(self, encoder: Any, features: Features):
@@ -219,7 +219,7 @@ class _Spaces:
 
 
 @cache
-def _typical(encoder: str) -> Descriptors:
+def typical_of(encoder: str) -> Descriptors:
     """Mean descriptors of typical photos, for the encoders that ship them; of others none are known."""
     path = Path(__file__).with_name("typical_photos.safetensors")
     stored = load_file(path)

@@ -18,8 +18,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -31,11 +31,11 @@ from shotseg.data.annotations import Labelled, names, write
 from shotseg.errors import InputError, UsageError
 from shotseg.predictor import Predictor
 from shotseg.runs import journal
+from shotseg.runs.destination import Folder, place_at, put
 from shotseg.runs.engines import ENGINES, Engine
 from shotseg.runs.output import OutputError, check_output, full, write_annotations, write_errors, write_lines
 from shotseg.runs.photo_list import PhotoFile, PhotoList
 from shotseg.runs.photos import find_photos, named, parse_shard
-from shotseg.runs.place import Folder, place_at, put
 from shotseg.runs.records import Record, Records
 from shotseg.runs.tracking import Frames, check_tracks, frames_of, in_sequence, write_overlay
 
@@ -109,8 +109,9 @@ def segment_folder(
             on_record(record)
         try:
             work = ENGINES[engine] if track is None else in_sequence(track, records)
-            for entry in _done(work, segmenter, photos, place, run, records, batch):
-                on_record(entry["record"])
+            with closing(_done(work, segmenter, photos, place, run, records, batch)) as entries:
+                for entry in entries:
+                    on_record(entry["record"])
             journal.end(place.folder, run, records)
             write_errors(place.folder, chain(failed_supports, records.failures()), run.tag)
             tag, known = run.tag, records
@@ -149,7 +150,7 @@ def _done(
     run: journal.Run,
     records: Records,
     batch: int,
-) -> Iterator[journal.Entry]:
+) -> Generator[journal.Entry, None, None]:
     """Do the photos of which there is no record; each is journaled before it comes out."""
     todo = (photo for number, photo in photos.part(run.part, run.count) if number not in records)
     with journal.Journal(place, run) as written:

@@ -27,17 +27,18 @@ from shotseg.errors import InputError, UsageError
 from shotseg.photo import Opened, open_file
 from shotseg.predictor import Predictor, ahead
 from shotseg.result import Result
+from shotseg.runs.destination import Folder, place_at
 from shotseg.runs.journal import Entry
 from shotseg.runs.output import FATAL, full
 from shotseg.runs.photo_list import PhotoFile
 from shotseg.runs.photos import seen
-from shotseg.runs.place import Folder, place_at
 from shotseg.runs.records import record_of
 
 In = TypeVar("In")
 
 READ_AHEAD = 1  # photos decoded before the model wants them, for each of its threads
 KEPT = "support.safetensors"  # a segmenter on its way to another process
+SENT = 32  # photos that a process of a cluster gets at a time
 WRITE_BEHIND = 1  # results that may wait to be written, likewise
 
 
@@ -46,7 +47,12 @@ def run_here(segmenter: Predictor, photos: Iterable[PhotoFile], place: Folder, b
 
     On a CPU each core has a thread with a model of its own, which gives more photos a second than one model on all cores.
     """
-    twins = twins_of(segmenter)
+    yield from run_with(twins_of(segmenter), photos, place, batch)
+
+
+def run_with(twins: Sequence[Predictor], photos: Iterable[PhotoFile], place: Folder, batch: int) -> Iterator[Entry]:
+    """The same with a thread for each of ``twins``, which are one segmenter."""
+    segmenter = twins[0]
     pools = [ThreadPoolExecutor(n) for n in (len(twins) + 1, len(twins), len(twins) + 1)]
     with pools[0] as readers, pools[1] as models, pools[2] as writers, one_thread_each(segmenter.device):
         idle: SimpleQueue[Predictor] = SimpleQueue()
@@ -170,7 +176,7 @@ def write(place: Folder, step: Step) -> Entry:
 
 
 def run_on_ray(segmenter: Predictor, photos: Iterable[PhotoFile], place: Folder, batch: int) -> Iterator[Entry]:
-    """Entries in any order, from one copy of the segmenter for each GPU, or for every two CPUs."""
+    """Entries in any order, from a process with a copy of the segmenter for each GPU, or for each core."""
     try:
         import ray
     except ImportError:
@@ -184,12 +190,12 @@ def run_on_ray(segmenter: Predictor, photos: Iterable[PhotoFile], place: Folder,
     gpus, cpus = int(ray.cluster_resources().get("GPU", 0)), int(ray.cluster_resources().get("CPU", 1))
     on_gpu = segmenter.device.type == "cuda" and gpus > 0
     # A node that is lost starts anew elsewhere, and so does what it had begun.
-    worker = ray.remote(num_gpus=1 if on_gpu else 0, max_restarts=-1, max_task_retries=-1)(Actor)
+    worker = ray.remote(num_cpus=1, num_gpus=1 if on_gpu else 0, max_restarts=-1, max_task_retries=-1)(Actor)
     kept = {"support": support, "device": str(segmenter.device), "out": place.text}
     try:
-        count = gpus if on_gpu else max(1, cpus // 2)
-        pool = ray.util.ActorPool([worker.remote(type(segmenter), **kept) for _ in range(count)])
-        for group in _groups(iter(photos), max(batch, 8)):
+        copies = [worker.remote(type(segmenter), **kept) for _ in range(gpus if on_gpu else max(1, cpus))]
+        pool = ray.util.ActorPool(copies)
+        for group in _groups(iter(photos), max(batch, SENT)):
             rows = [json.dumps(asdict(replace(photo, path=photo.absolute))) for photo in group]
             if not pool.has_free():
                 yield from map(json.loads, pool.get_next_unordered())
@@ -213,7 +219,7 @@ class Actor:
     def segment(self, rows: Sequence[str], batch: int) -> list[str]:
         """Entries for photos, both as JSON."""
         photos = [PhotoFile.of(json.loads(row)) for row in rows]
-        return [json.dumps(entry) for entry in run_here(self.segmenter, photos, self.place, batch)]
+        return [json.dumps(entry) for entry in run_with([self.segmenter], photos, self.place, batch)]
 
 
 Engine = Callable[[Predictor, Iterable[PhotoFile], Folder, int], Iterator[Entry]]

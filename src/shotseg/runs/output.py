@@ -9,7 +9,6 @@ import io
 import json
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain
@@ -84,9 +83,8 @@ def _check_store(place: str, annotations: str) -> None:
                 raise UsageError(
                     f"--out {said}: {name}/ in it is your own and would be written over; choose another folder"
                 )
-    with tempfile.NamedTemporaryFile() as probe:
-        remote.send(Path(probe.name), f"{place}/{STATE}/probe")
-        remote.remove(f"{place}/{STATE}/probe")
+    remote.put(b"", f"{place}/{STATE}/probe")
+    remote.remove(f"{place}/{STATE}/probe")
 
 
 def full(out: object, error: OSError | InputError) -> OutputError:
