@@ -344,12 +344,7 @@ class Segmenter(Learnt):
             segmenter._known[name], segmenter._shown[name] = support.to(segmenter.device), []
         return segmenter
 
-    @staticmethod
-    def from_onnx(
-        folder: str | Path, support: str | Path | None = None, present: float | None = 0.5, threads: int = 0
-    ) -> OnnxSegmenter:
-        """What ``shotseg export`` wrote, at work by ONNX Runtime; see :class:`shotseg.OnnxSegmenter`."""
-        return OnnxSegmenter(folder, support, present, threads)
+    from_onnx = OnnxSegmenter  # what `shotseg export` wrote, at work by ONNX Runtime
 
 
 def load(path: str | Path, device: str | torch.device = "auto") -> Segmenter:
