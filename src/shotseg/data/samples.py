@@ -80,6 +80,8 @@ class Support:
     @property
     def digest(self) -> str:
         """Of names, types, shapes and values, in hexadecimal: the same for what was saved and read again."""
+        import torch
+
         found = hashlib.sha256()
         for name, tensor in sorted(self.tensors.items()):
             values = tensor.detach().cpu().contiguous()

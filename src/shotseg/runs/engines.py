@@ -22,6 +22,7 @@ import torch
 from shotseg import report
 from shotseg.data.pixels import decode, to_rgb
 from shotseg.data.samples import Sample
+from shotseg.encoded import Encoded
 from shotseg.errors import InputError, UsageError
 from shotseg.photo import Opened, open_file
 from shotseg.predictor import Predictor, ahead
@@ -58,14 +59,14 @@ def run_with(twins: Sequence[Predictor], photos: Iterable[PhotoFile], place: Fol
         for twin in twins:
             idle.put(twin)
 
-        def predict(group: Sequence[_Step]) -> list[_Step]:
+        def predict(group: Sequence[Step]) -> list[Step]:
             mine = idle.get()
             try:
                 return _segmented(mine, group)
             finally:
                 idle.put(mine)
 
-        opened = ahead(readers, lambda photo: _read(photo, segmenter.sees), photos, READ_AHEAD * len(twins) + batch)
+        opened = ahead(readers, lambda photo: read(photo, segmenter.sees), photos, READ_AHEAD * len(twins) + batch)
         steps = ahead(models, predict, _groups(opened, batch), len(twins))
         flat = (step for group in steps for step in group)
         yield from ahead(writers, lambda step: write(place, step), flat, WRITE_BEHIND * len(twins))
@@ -96,16 +97,16 @@ def _groups(items: Iterator[In], count: int) -> Iterator[list[In]]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Step:
+class Step:
     """A photo on its way: its pixels, then its result, or the reason why it has none."""
 
     photo: PhotoFile
     seen: dict[str, Any]
-    value: np.ndarray | Opened | Result | str
+    value: np.ndarray | Opened | Encoded | Result | str
     seconds: float
 
 
-def _read(photo: PhotoFile, least: int | None) -> _Step:
+def read(photo: PhotoFile, least: int | None) -> Step:
     """A photo, no finer than ``least`` pixels of its longer side where that is given."""
     start = time.perf_counter()
     value: np.ndarray | Opened | str
@@ -118,10 +119,10 @@ def _read(photo: PhotoFile, least: int | None) -> _Step:
             value = open_file(data, photo.shown, least, photo.bands, photo.page)
     except InputError as error:
         value = str(error)
-    return _Step(photo, about, value, time.perf_counter() - start)
+    return Step(photo, about, value, time.perf_counter() - start)
 
 
-def _segmented(segmenter: Predictor, group: Sequence[_Step]) -> list[_Step]:
+def _segmented(segmenter: Predictor, group: Sequence[Step]) -> list[Step]:
     start = time.perf_counter()
     readable = {
         place: Sample(step.value, tags=frozenset(step.photo.tags), id=step.photo.file)
@@ -143,12 +144,17 @@ def _predict(segmenter: Predictor, images: dict[int, Sample]) -> dict[int, Resul
     except Exception as error:  # out of memory, or a fault: the other photos are still done
         if len(images) > 1:
             return {place: _predict(segmenter, {place: image})[place] for place, image in images.items()}
-        what = " ".join(str(error).split())[:200] or "no memory left"
         ((place, image),) = images.items()
-        return {place: f"{image.id}: cannot be segmented ({type(error).__name__}: {what}); try a smaller --size"}
+        return {place: cannot(image.id, error)}
 
 
-def write(place: Folder, step: _Step) -> Entry:
+def cannot(file: object, error: Exception) -> str:
+    """The reason why a photo that was read has no result."""
+    what = " ".join(str(error).split())[:200] or "no memory left"
+    return f"{file}: cannot be segmented ({type(error).__name__}: {what}); try a smaller --size"
+
+
+def write(place: Folder, step: Step) -> Entry:
     """Write the files of one photo."""
     start = time.perf_counter()
     value = step.value
@@ -161,7 +167,7 @@ def write(place: Folder, step: _Step) -> Entry:
             if getattr(error.__cause__, "errno", None) in FATAL:
                 raise full(place, error) from error
             value = str(error)
-    assert not isinstance(value, np.ndarray | Opened)
+    assert isinstance(value, Result | str)
     seconds = round(step.seconds + time.perf_counter() - start, 3)
     about = {"file": step.photo.file, "name": step.photo.name}
     found = record_of(value if isinstance(value, Result) else None)
