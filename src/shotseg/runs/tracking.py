@@ -29,12 +29,12 @@ from shotseg.models.memory import KEPT, SURE, Memory
 from shotseg.overlay import draw
 from shotseg.photo import Opened, open_photo
 from shotseg.predictor import Predictor, ahead
+from shotseg.runs.destination import Folder
 from shotseg.runs.engines import Engine, Step, cannot, one_thread_each, read, twins_of, write
 from shotseg.runs.journal import Entry
 from shotseg.runs.output import OVERLAY
 from shotseg.runs.photo_list import PhotoFile
 from shotseg.runs.photos import stat_of
-from shotseg.runs.place import Folder
 from shotseg.runs.records import Record
 from shotseg.segmenter import Segmenter
 
