@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -31,6 +31,13 @@ EVEN, SURE = (
     4.0,
 )  # even odds lie between two bytes, so that rounding favours neither side; log odds of the last bytes
 ALL = slice(None)
+
+
+class Instances(NamedTuple):
+    """labels: (H, W) int32, 0 = background, i + 1 = the i-th object.    classes: the class of each object."""
+
+    labels: np.ndarray
+    classes: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -124,6 +131,16 @@ class Result:
         if not self.areas[name]:
             return f"not found ({self.present[name]:.0%} present)"
         return f"{self.areas[name]:.1%}, expected IoU {self.confidences[name]:.2f}"
+
+    def instances(self) -> Instances:
+        """Every object with a number of its own; objects of a class that touch are cut apart at their necks.
+
+        The rule is in :mod:`shotseg.data.annotations.touching`: it looks at the shape of the mask alone.
+        """
+        from shotseg.data.annotations.labelled import Labelled, numbered
+
+        found = Labelled("", self.labels).untouched
+        return Instances(numbered(self.size, found), tuple(self.classes[part.label - 1] for part in found))
 
     def to_supervision(self, apart: bool = False) -> Any:
         """``supervision.Detections`` with boxes, masks (N, H, W) bool, confidences, class ids from 0 and ``class_name``.

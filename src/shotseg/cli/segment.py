@@ -62,6 +62,9 @@ class Segment:
     """Of --format: leave out objects of fewer pixels."""
     one_a_class: bool = False
     """Of --format: one annotation for each class of a photo, in place of one for each object."""
+    instances: bool = False
+    """Also OUT/instances/<name>.png, 16 bits: every object with a number of its own, those of a class that touch apart, and
+    objects.csv with their classes. Annotations of --format have the same objects."""
     copy_images: bool = False
     """Of --format: copy the photos beside the annotations, in place of links where the format needs them."""
     untrained: bool = False
@@ -132,6 +135,8 @@ class Segment:
 
         self._check_track(semantic)
         export = export_options(self)
+        if self.instances and self.one_a_class:
+            raise UsageError("--instances keeps objects apart, --one-a-class joins them; leave one out")
         from shotseg.data.annotations.names import next_step
         from shotseg.data.listing import some
         from shotseg.data.remote import address
@@ -153,6 +158,8 @@ class Segment:
         if self.engine == "ray" and len(photos) < WORTH_RAY:
             say(f"--engine ray takes about 15 s to start; below {WORTH_RAY} photos --engine local is done earlier")
         check_output(self.out, self.format)
+        if self.instances:
+            check_output(self.out, "instances")
         segmenter: Predictor
         with left_out() as lines:
             segmenter, settings, failed = self._semantic() if semantic else self._segmenter()
@@ -189,6 +196,7 @@ class Segment:
                 batch=self.batch,
                 annotations=self.format,
                 export=export,
+                instances=self.instances,
                 failed_supports=[*failed, *unusable],
                 settings=settings,
                 track=frames,

@@ -9,7 +9,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -115,12 +115,14 @@ def _row(cells: Sequence[str]) -> bytes:
     return line.getvalue().encode("utf-8", "backslashreplace")
 
 
-def write_annotations(out: Path, format: str, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill ``out/<format>``, and note which files are new there, for the run that comes next."""
-    folder = out / format
-    there = set(folder.rglob("*"))
-    write(folder)
-    new = [path.relative_to(out).as_posix() for path in folder.rglob("*") if path not in there and path.is_file()]
+def write_annotations(out: Path, writers: Mapping[str, Callable[[Path], None]]) -> None:
+    """Let each writer fill ``out/<its name>``, and note which files are new there, for the run that comes next."""
+    new: list[str] = []
+    for name, write in writers.items():
+        folder = out / name
+        there = set(folder.rglob("*"))
+        write(folder)
+        new += [path.relative_to(out).as_posix() for path in folder.rglob("*") if path not in there and path.is_file()]
     files.write_bytes(out / STATE / "annotations.json", json.dumps(new).encode())
 
 
