@@ -33,14 +33,23 @@ def load(name: str = "efficientnet-lite0", weights: str = "default", device: str
     Raises :class:`UsageError` for an unknown name or weights that cannot be downloaded, :class:`InputError` for a
     weights file that is missing, damaged, or of another network.
     """
-    if name.startswith("transformers:"):
+    row = row_of(name)
+    if row is None and name.startswith("transformers:"):
         from shotseg.encoders import hf
 
         return hf.load(name, weights).freeze().to(device)
-    if name not in TABLE and name in plugins.added("encoders"):
+    if row is None:
         return plugins.load("encoders", name)(weights).freeze().to(device)
-    row = _row(name)
     return _build(row, weights).freeze().to(device)
+
+
+def row_of(name: str) -> Weights | None:
+    """The row of an encoder's weights; None where another package or transformers brings them.
+
+    Raises UsageError for an unknown name.
+    """
+    other = name.startswith("transformers:") or (name not in TABLE and name in plugins.added("encoders"))
+    return None if other else _row(name)
 
 
 def _row(name: str) -> Weights:
