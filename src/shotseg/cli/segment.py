@@ -75,6 +75,9 @@ class Segment:
     """Every class is known to be in every photo: the best guess of each is drawn, and --present is not asked."""
     fast: bool = False
     """Of matching: EfficientNet-Lite0 at 384 pixels, less than half of the time, a few points less."""
+    insid3: tuple[Literal["positions", "backward", "clusters"], ...] = ()
+    """Of matching on a ViT: ideas of INSID3, one or more: take position out of the features, ask that a match leads back into
+    the example's object, decide groups of tokens as one."""
     resume: bool = False
     """Go on where an interrupted run stopped."""
     engine: Literal["local", "ray"] = "local"
@@ -116,8 +119,10 @@ class Segment:
             raise UsageError(f"--present {self.present}: give a probability from 0 to 1")
         must_exist(checkpoint=self.checkpoint)
         saved = self.support is not None and self.support.suffix == ".safetensors"
-        if saved and (self.size is not None or self.method != Segment.method):
-            raise UsageError(f"{self.support}: says method and size itself; leave --method and --size out")
+        if saved and (self.size is not None or self.method != Segment.method or self.insid3):
+            raise UsageError(f"{self.support}: says method and size itself; leave --method, --size and --insid3 out")
+        if self.insid3 and (self.method != "matching" or self.checkpoint is not None):
+            raise UsageError("--insid3 is of --method matching; leave one out")
 
         semantic = self._is_semantic()
         if semantic and (self.support is not None or self.name):
@@ -272,6 +277,7 @@ class Segment:
                 )
             encoder, size = FAST
         options: dict[str, Any] = {} if size is None else {"size": size}
+        options |= dict.fromkeys(self.insid3, True)
         self._check_trained(self.method, self.checkpoint)
         how: dict[str, Any] = {"present": self._present(), "runtime": self.runtime}
         segmenter = Segmenter(self.method, encoder, self.device, self.checkpoint, **how, **options)

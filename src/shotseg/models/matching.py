@@ -23,6 +23,8 @@ from torch.nn import functional as F
 
 from shotseg.data.samples import IGNORE, Prediction, Support
 from shotseg.encoders.features import Encoder, Features
+from shotseg.errors import UsageError
+from shotseg.models.blocks import in_context
 from shotseg.models.few_shot_model import FewShot
 from shotseg.priors.guided_filter import along_edges
 from shotseg.priors.objectness import border_contrast
@@ -53,8 +55,9 @@ class Matching(FewShot):
     encoder: a frozen encoder; of its maps the last at each of the three coarsest strides is used (of a ViT: the maps at
              one half, three quarters and the whole of its depth).
     size:    the longer side, in pixels, at which photos are encoded.
-    Every other keyword switches one ingredient off, for ablations: ``contrast``, ``ridge``, ``border``, ``self_support``,
-    ``edges``.
+    ``contrast``, ``ridge``, ``border``, ``self_support``, ``edges``: switch one ingredient off, for ablations.
+    ``positions``, ``backward``, ``clusters``: switch one idea of INSID3 on, of a ViT, see
+    :mod:`shotseg.models.blocks.in_context`. Raises UsageError for another encoder.
     """
 
     learns = False
@@ -69,8 +72,15 @@ class Matching(FewShot):
         border: bool = True,
         self_support: bool = True,
         edges: bool = True,
+        positions: bool = False,
+        backward: bool = False,
+        clusters: bool = False,
     ):
         super().__init__()
+        if (positions or backward or clusters) and len(set(encoder.strides)) > 1:
+            raise UsageError(
+                f"positions, backward and clusters are of ViTs, {encoder.name} is none; leave them out, or take dinov2-vits14"
+            )
         self.encoder = encoder
         self.size = size
         self.levels = coarsest_three(encoder.strides)
@@ -80,11 +90,16 @@ class Matching(FewShot):
         self.cues = [cue for cue in WEIGHTS if on[cue.split("_")[0]]]
         self.self_support = self_support
         self.edges = edges
+        self.backward, self.clusters = backward, clusters
+        self.bases = in_context.position_bases(encoder, self.levels, size) if positions else None
 
     def encode(self, images: Tensor) -> Features:
         """The three maps that are used of (B, 3, H, W) images in [0, 1]: shallow, middle, deep."""
         features = self.encoder(images)
-        return Features(tuple(features.maps[i] for i in self.levels), tuple(features.strides[i] for i in self.levels))
+        maps = [features.maps[i] for i in self.levels]
+        if self.bases is not None:
+            maps = [in_context.without(basis, level) for basis, level in zip(self.bases, maps)]
+        return Features(tuple(maps), tuple(features.strides[i] for i in self.levels))
 
     def encode_support(
         self, images: Tensor, masks: Tensor, features: Features | None = None, class_names: Sequence[str] | None = None
@@ -175,7 +190,14 @@ class Matching(FewShot):
             w * (look.borders[cue] if cue in look.borders else unit_range(resize(cues[cue](), look.grid)))
             for cue, w in weights.items()
         ]
-        return torch.stack(scaled).sum(0) - level
+        evidence = torch.stack(scaled).sum(0) - level
+        if self.backward:
+            back = in_context.leads_back(look.deep, support).unflatten(1, look.coarse)
+            back = resize(back.to(evidence), look.grid) >= 0.5
+            evidence = torch.where(back, evidence, evidence.clamp(max=in_context.OUT))
+        if self.clusters:
+            evidence = in_context.by_group(evidence, look.deep.mT.unflatten(2, look.coarse))
+        return evidence
 
     def _self_supported(self, evidence: Tensor, look: Look) -> Tensor:
         """(B, N, h, w) log odds of N classes, most of it by the query's own tokens."""
