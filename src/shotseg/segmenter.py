@@ -29,6 +29,7 @@ from shotseg.models.strokes import Strokes, carried, competing
 from shotseg.photo import Photo, are_several, check_classes, is_one, open_photo, read_shot, title, warn_if_large
 from shotseg.predictor import in_turns, streams
 from shotseg.priors import pseudo_masks
+from shotseg.priors.sam2 import Sam2
 from shotseg.result import Decided, Result
 from shotseg.training import checkpoint as trained
 
@@ -47,6 +48,7 @@ class Segmenter(Learnt):
     runtime: what computes the encoder on a CPU: "torch", "onnxruntime" (extra: onnx), or "auto", the fastest that is installed;
              see :mod:`shotseg.encoders.runtime`.
     options: keywords of the method (``size``: longer side, in pixels, at which it works; the one that a checkpoint takes).
+    refine:  attribute; None, or what redraws each object found, see :mod:`shotseg.priors.sam2`. It is not saved.
 
     Threads may share one: they take turns, and a prediction sees each class whole or not at all. :meth:`twin` gives a thread its
     own over the same weights.
@@ -96,6 +98,7 @@ class Segmenter(Learnt):
                 f"present {present}: give a probability from 0 to 1, or None where every class is in the photo"
             )
         self.present = present
+        self.refine: Sam2 | None = None
 
     @in_turns
     def __repr__(self) -> str:
@@ -275,6 +278,8 @@ class Segmenter(Learnt):
             for name, level in followed.items():
                 scores[self.classes.index(name) + 1] = level
             present |= {name: 1.0 for name, drawn in told_apart.items() if (drawn.labels == 1).any()}
+        if self.refine is not None:
+            scores = self.refine.redrawn(encoded.photo.small, scores)
         return Decided(encoded.photo, self.classes, scores.cpu().numpy(), present, told_apart)
 
     @property

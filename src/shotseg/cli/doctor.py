@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shotseg import __version__
 from shotseg.cli.console import progress, say, table
@@ -53,7 +53,7 @@ class Doctor:
     """
 
     download: tuple[str, ...] = ()
-    """Encoders (shotseg list encoders, timm:<model>, ...) whose weights are fetched, checked and loaded now, before the work."""
+    """Encoders (shotseg list encoders, timm:<model>, ...), or sam2 of segment --refine, whose weights are fetched, checked and loaded now, before the work."""
 
     def run(self) -> int:
         if self.download:
@@ -88,9 +88,13 @@ def _fetched(name: str) -> str:
     from shotseg import encoders
     from shotseg.encoders import weights
 
+    if name.partition(":")[0] == "sam2":
+        from shotseg.priors import sam2
+
+        return f"loads, {_millions(sam2.load(name).net)} M weights, for --refine {name}"
     row = encoders.row_of(name)
     encoder = encoders.load(name)
-    checked = f"loads, {sum(p.numel() for p in encoder.parameters()) / 1e6:.1f} M weights"
+    checked = f"loads, {_millions(encoder)} M weights"
     if row is None:
         return checked
     path = weights.fetch(row)
@@ -98,6 +102,10 @@ def _fetched(name: str) -> str:
     weights.check_hash(path, sha256)
     verdict = f"sha256 {sha256[:16]} as published" if sha256 else "no sha256 is published"
     return f"{verdict}; {checked}; {path}"
+
+
+def _millions(net: Any) -> str:
+    return f"{sum(p.numel() for p in net.parameters()) / 1e6:.1f}"
 
 
 def _import(name: str, module: str) -> tuple[str, str]:

@@ -78,6 +78,8 @@ class Segment:
     insid3: tuple[Literal["positions", "backward", "clusters"], ...] = ()
     """Of matching on a ViT: ideas of INSID3, one or more: take position out of the features, ask that a match leads back into
     the example's object, decide groups of tokens as one."""
+    refine: str | None = None
+    """Redraw each object found: sam2 (SAM 2 of transformers; its weights are fetched once), or sam2:FOLDER with its weights."""
     resume: bool = False
     """Go on where an interrupted run stopped."""
     engine: Literal["local", "ray"] = "local"
@@ -131,6 +133,10 @@ class Segment:
             )
         if semantic and self.runtime != Segment.runtime:
             raise UsageError(f"{self.checkpoint}: a semantic model, which torch computes; leave --runtime out")
+        if self.refine is not None and (semantic or self.engine != Segment.engine):
+            raise UsageError(
+                "--refine is of methods that learn from examples, on this machine; leave it or --engine out"
+            )
         if not semantic and (self.window or self.scales or self.flip or self.soft):
             raise UsageError("--window, --scales, --flip and --soft are of semantic models; give --checkpoint of one")
         if not semantic and self.support is None and not self.name:
@@ -167,7 +173,7 @@ class Segment:
             check_output(self.out, "instances")
         segmenter: Predictor
         with left_out() as lines:
-            segmenter, settings, failed = self._semantic() if semantic else self._segmenter()
+            segmenter, settings, failed = self._semantic() if semantic else self._refined()
         unusable = [(str(self.support), line) for line in lines]
         settings |= self.reading.said
         if frames is not None:
@@ -256,6 +262,20 @@ class Segment:
         segmenter = SemanticSegmenter(self.checkpoint, self.device, self.size, how, self.soft)
         settings = {"method": segmenter.method, "encoder": segmenter.encoder, "checkpoint": identity(self.checkpoint)}
         return segmenter, {**settings, "size": self.size, "inference": str(how), "soft": self.soft}, []
+
+    def _refined(self) -> tuple[Segmenter, dict, list[tuple[str, str]]]:
+        """The same as :meth:`_segmenter`, with what redraws its masks."""
+        if self.refine is None:
+            return self._segmenter()
+        from shotseg.device import pick_device
+        from shotseg.priors import sam2
+
+        refine = sam2.load(
+            self.refine, pick_device(self.device)
+        )  # first: where it cannot be had, nothing is encoded in vain
+        segmenter, settings, failed = self._segmenter()
+        segmenter.refine = refine
+        return segmenter, {**settings, "refine": self.refine}, failed
 
     def _segmenter(self) -> tuple[Segmenter, dict, list[tuple[str, str]]]:
         """The segmenter with its classes, what makes it what it is, and (file, reason) of the examples that failed."""
