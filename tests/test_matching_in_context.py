@@ -12,7 +12,7 @@ from shotseg.cli.segment import Segment
 from shotseg.data.samples import Support
 from shotseg.encoders.vit import ViT
 from shotseg.errors import UsageError
-from shotseg.models.blocks import in_context
+from shotseg.models import in_context
 from shotseg.models.matching import Matching
 
 SWITCHES = ("positions", "backward", "clusters")

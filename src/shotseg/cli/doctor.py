@@ -53,7 +53,8 @@ class Doctor:
     """
 
     download: tuple[str, ...] = ()
-    """Encoders (shotseg list encoders, timm:<model>, ...), or sam2 of segment --refine, whose weights are fetched, checked and loaded now, before the work."""
+    """Encoders (shotseg list encoders, timm:<model>, ...), or sam2 of segment --refine: their weights are fetched, checked and
+    loaded now, before the work."""
 
     def run(self) -> int:
         if self.download:

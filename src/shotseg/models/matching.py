@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from shotseg.data.samples import IGNORE, Prediction, Support
 from shotseg.encoders.features import Encoder, Features
 from shotseg.errors import UsageError
-from shotseg.models.blocks import in_context
+from shotseg.models import in_context
 from shotseg.models.few_shot_model import FewShot
 from shotseg.priors.guided_filter import along_edges
 from shotseg.priors.objectness import border_contrast
@@ -57,7 +57,7 @@ class Matching(FewShot):
     size:    the longer side, in pixels, at which photos are encoded.
     ``contrast``, ``ridge``, ``border``, ``self_support``, ``edges``: switch one ingredient off, for ablations.
     ``positions``, ``backward``, ``clusters``: switch one idea of INSID3 on, of a ViT, see
-    :mod:`shotseg.models.blocks.in_context`. Raises UsageError for another encoder.
+    :mod:`shotseg.models.in_context`. Raises UsageError for another encoder.
     """
 
     learns = False
