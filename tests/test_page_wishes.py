@@ -189,6 +189,24 @@ def test_the_brush_has_the_size_that_is_shown_and_the_class_stays_for_the_next_p
     assert set(np.unique(mask(address, "photo-4.jpg"))) == {0, 2}
 
 
+def test_a_class_that_is_not_there_goes_by_one_key_and_undo_brings_it_back(address: str, opened: Callable) -> None:
+    page = opened(address)
+    hand = cleared(page, address, "photo-2.jpg")
+    page.keyboard.press("r")
+    hand.stroke((10, 10), (30, 30))
+    hand.stroke((50, 50), (60, 60))
+    page.keyboard.press("2")
+    hand.stroke((70, 20), (80, 40))
+    drawn = mask(address, "photo-2.jpg")
+    page.keyboard.press("1")
+    page.keyboard.press("d")
+    saved(page)
+    assert np.array_equal(mask(address, "photo-2.jpg"), np.where(drawn == 1, 0, drawn))
+    page.keyboard.press("u")
+    saved(page)
+    assert np.array_equal(mask(address, "photo-2.jpg"), drawn)
+
+
 def test_a_fast_stroke_has_neither_gaps_nor_stairs(address: str, opened: Callable) -> None:
     page = opened(address)
     hand = cleared(page, address, "photo-3.jpg")

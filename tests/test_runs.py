@@ -347,7 +347,7 @@ def test_ray_is_asked_for_where_it_is_missing(support, photos, tmp_path, monkeyp
 
 
 def test_ray_gives_the_same_masks(support, photos, done, tmp_path):
-    pytest.importorskip("ray.data", reason="extra ray is not installed")
+    pytest.importorskip("ray", reason="extra ray is not installed")
     assert segment(support, photos, tmp_path, "--engine", "ray") == 0
     assert [line["file"] for line in records(tmp_path)] == sorted(NAMES)
     for line in records(done):  # another number of threads may move a pixel on the edge

@@ -189,7 +189,7 @@ def test_a_query_in_a_store_is_a_photo_a_folder_or_a_pattern(store, tmp_path):
         files(tmp_path / "list.txt")
 
 
-def test_masks_of_your_own_in_a_store_and_places_that_take_none_are_refused(store, tmp_path):
+def test_masks_of_your_own_in_a_store_and_places_that_take_none_are_refused(store, tmp_path, capsys):
     store.pipe_file("/bucket/out/masks/mine.png", b"mine")
     for out, words in {
         "memory://bucket/out": "masks/ in it is your own",
@@ -197,6 +197,9 @@ def test_masks_of_your_own_in_a_store_and_places_that_take_none_are_refused(stor
     }.items():
         with pytest.raises(UsageError, match=words):
             runs.check_output(out)
+    labels = ["pseudo-label", "--images", str(tmp_path), "--labels", str(tmp_path), "--out", "s3://bucket/out"]
+    assert main(labels) == 2
+    assert "--out s3://bucket/out: pseudo-label writes to a folder" in capsys.readouterr().err
     with pytest.raises(UsageError, match="--format writes to a folder of this machine"):
         runs.check_output("memory://bucket/new", "coco")
 
@@ -256,3 +259,30 @@ def test_a_photo_in_a_store_is_read_once_and_known_by_its_listing(store):
         warnings.simplefilter("error")
         data, about = seen(photo)
     assert data == png(1) and about["path"] == "memory://bucket/photos/1.png" and about["stat"] == [photo.version]
+
+
+def test_a_bucket_of_s3_takes_a_run_and_its_resume(tmp_path, monkeypatch):
+    pytest.importorskip("s3fs", reason="s3fs is not installed")
+    server = pytest.importorskip("moto.server", reason="moto is not installed").ThreadedMotoServer(
+        "127.0.0.1", 0, verbose=False
+    )
+    server.start()
+    try:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*server.get_host_and_port()))
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+        bucket = fsspec.filesystem("s3", use_listings_cache=False)
+        bucket.mkdir("bucket")
+        for number in range(3):
+            bucket.pipe_file(f"bucket/photos/{number}.png", png(number))
+        runs.check_output("s3://bucket/out")
+        with pytest.raises(KeyboardInterrupt):
+            run("s3://bucket/out", "s3://bucket/photos", Stopped("dress"))
+        asked, summary = run("s3://bucket/out", "s3://bucket/photos", resume=True)
+        assert asked == ["2.png"] and (summary.photos, summary.failed) == (3, 0)
+        assert run("s3://bucket/out", "s3://bucket/photos", resume=True)[0] == []
+        assert len(bucket.glob("bucket/out/masks/dress/*.png")) == 3
+        with pytest.raises(InputError, match=r"s3://none/out/.*: no such file"):
+            runs.check_output("s3://none/out")
+    finally:
+        server.stop()

@@ -12,7 +12,7 @@ from shotseg.data.episodes import load_episode
 from shotseg.data.transforms import squash
 from shotseg.errors import UsageError
 from shotseg.models.base_learner import BaseLearner
-from shotseg.training import base_training, checkpoint, draws
+from shotseg.training import base_training, checkpoint, sampling
 from shotseg.training import recipe as recipes
 from shotseg.training.data import PseudoPart, Views, augmented, generator
 from shotseg.training.few_shot import FewShot
@@ -31,13 +31,13 @@ def crowd(tmp_path_factory):
 
 
 def shares(rule, crowd, batch=1):
-    drawn = draws.draws(rule, crowd, shots=1, seed=3, batch=batch)
+    drawn = sampling.draws(rule, crowd, shots=1, seed=3, batch=batch)
     every = [drawn[i] for i in range(drawn.epoch)]
     return drawn.epoch, Counter(crowd.dataset.class_ids[e.class_id] for e in every), every
 
 
 def test_by_class_every_class_is_asked_for_as_often_however_many_photos_it_has(crowd):
-    drawn = draws.draws("class", crowd, shots=1, seed=3, batch=1)
+    drawn = sampling.draws("class", crowd, shots=1, seed=3, batch=1)
     asked = Counter(drawn[i].class_id for i in range(3000))
     assert drawn.epoch == 113  # photos, as HSNet's release counts on COCO
     assert all(abs(count / 3000 - 1 / 6) < 4 * math.sqrt(5 / 36 / 3000) for count in asked.values())
@@ -59,7 +59,7 @@ def test_by_photo_an_epoch_is_every_photo_once_with_one_of_its_classes(crowd):
 
 @pytest.mark.parametrize("rule", ["class", "pair", "photo"])
 def test_an_episode_is_the_same_whatever_was_drawn_before_and_never_holds_a_photo_twice(crowd, rule):
-    first, second = (draws.draws(rule, crowd, shots=2, seed=5, batch=4) for _ in range(2))
+    first, second = (sampling.draws(rule, crowd, shots=2, seed=5, batch=4) for _ in range(2))
     assert [first[i] for i in (700, 0, 3)] == [second[i] for i in (700, 0, 3)]
     assert first[0] != first[first.epoch]  # the next epoch has an order of its own
     for i in range(200):
@@ -81,7 +81,7 @@ def test_an_episode_is_the_same_whatever_was_drawn_before_and_never_holds_a_phot
 def test_recipes_that_claim_a_release_draw_as_it_does(crowd, name, rule, epoch):
     recipe = recipes.load(name, batch=8)
     assert recipe.data.draw == rule
-    assert draws.draws(recipe.data.draw, crowd, 1, recipe.seed, recipe.batch).epoch == epoch
+    assert sampling.draws(recipe.data.draw, crowd, 1, recipe.seed, recipe.batch).epoch == epoch
 
 
 @pytest.fixture(scope="module")
@@ -97,12 +97,12 @@ def few_shot(bands, **changes):
 
 
 def test_a_class_of_a_few_pixels_may_be_asked_for_but_never_shows_another(bands):
-    drawn = draws.draws("photo", bands, shots=1, seed=0, batch=1)
+    drawn = sampling.draws("photo", bands, shots=1, seed=0, batch=1)
     every = [drawn[i] for i in range(40 * drawn.epoch)]
     small = bands.showing("12.png", 1)
     assert small not in bands.listed and small in {e.query for e in every}
     assert all(small not in e.supports for e in every)
-    assert small not in {draws.draws("pair", bands, 1, 0, 1)[i].query for i in range(60)}
+    assert small not in {sampling.draws("pair", bands, 1, 0, 1)[i].query for i in range(60)}
 
 
 def test_a_query_with_a_few_pixels_of_the_class_is_taught_as_one_that_shows_it(bands):
@@ -227,6 +227,6 @@ def test_a_photo_that_is_not_turned_is_squashed_as_ever():
 
 
 def test_episodes_are_read_where_a_photo_shows_more_than_one_class(bands):
-    index = draws.draws("photo", bands, 1, 0, 1)[0]
+    index = sampling.draws("photo", bands, 1, 0, 1)[0]
     episode = load_episode(bands, index, lambda image, mask: squash(image, 32, mask))
     assert (episode.query_mask == 1).any() and (episode.support_mask == 1).any()

@@ -60,7 +60,7 @@ def clip_is_tiny(monkeypatch):
     monkeypatch.setattr(encoders, "load", lambda name, *a, **k: small() if "clip" in name else load(name, *a, **k))
 
 
-@pytest.mark.parametrize("name", ["pfenet/tiny", "bam/tiny"])
+@pytest.mark.parametrize("name", ["guided/tiny", "bam/tiny"])
 def test_a_prepared_data_set_trains_a_model_and_its_base_learner(voc, tmp_path, name):
     base = tmp_path / "base.yaml"
     base.write_text(

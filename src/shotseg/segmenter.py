@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from shotseg.errors import InputError, NoMaskWarning, UsageError, note
 from shotseg.learnt import Learnt
 from shotseg.light.exported import OnnxSegmenter
 from shotseg.models import presence
+from shotseg.models.memory import Memory
 from shotseg.models.strokes import Strokes, carried, competing
 from shotseg.photo import Photo, are_several, check_classes, is_one, listed, open_photo, read_shot, title, warn_if_large
 from shotseg.predictor import in_turns, streams
@@ -135,10 +136,8 @@ class Segmenter(Learnt):
         self._added.setdefault(name, []).extend(supports)
         self._shown.setdefault(name, []).extend(small for _, small in shots)
 
-    def _support_of(
-        self, name: str, photo: Photo | Encoded, mask: Any
-    ) -> tuple[Support, tuple[np.ndarray, np.ndarray]]:
-        """The support of one shot, and the shot itself made small."""
+    def _support_of(self, name: str, photo: Photo, mask: Any) -> tuple[Support, tuple[np.ndarray, np.ndarray]]:
+        """The support of one shot, a photo or an Encoded, and the shot itself made small."""
         encoded = photo if isinstance(photo, Encoded) else None
         if encoded is not None:
             self._check_encoded(encoded)
@@ -180,6 +179,27 @@ class Segmenter(Learnt):
         """Segment several photos; those of the same working size go through the encoder together."""
         return [self.decide(encoded) for encoded in self.encode_batch(photos)]
 
+    def track(self, frames: Iterable[Photo]) -> Iterator[Result]:
+        """Segment the frames of one sequence, one after the other; those that are sure serve the next ones as further examples.
+
+        What was added stays as it is, and alone says whether a class is there: :mod:`shotseg.models.memory`.
+        Raises UsageError for a method that does not learn from masks, InputError at a frame that cannot be read.
+        """
+        memory = Memory()
+        for frame in frames:
+            yield self.follow(self.encode(frame), memory)
+
+    @in_turns
+    def follow(self, encoded: Encoded, memory: Memory) -> Result:
+        """One step of :meth:`track`: the next frame of a sequence; ``memory`` then holds it where it is sure."""
+        if self.needs != "masks":
+            raise UsageError(
+                f"method {self.method!r} learns from no mask, so no earlier frame can teach it; do not track"
+            )
+        result = self.decide(encoded, memory=memory)
+        memory.keep(self.model, encoded.resized, encoded.features, result.labels, self.classes, result.confidences)
+        return result
+
     def encode(self, photo: Photo) -> Encoded:
         """The first half of :meth:`predict`: all that takes long, and nothing that depends on the classes."""
         if are_several(photo):
@@ -211,8 +231,12 @@ class Segmenter(Learnt):
 
     @in_turns
     @torch.no_grad()
-    def decide(self, encoded: Encoded, strokes: Mapping[str, Strokes] | None = None) -> Result:
+    def decide(
+        self, encoded: Encoded, strokes: Mapping[str, Strokes] | None = None, memory: Memory | None = None
+    ) -> Result:
         """The second half of :meth:`predict`: which classes are there, and whose is each pixel.
+
+        memory: earlier frames of the sequence that the photo belongs to.
 
         Raises UsageError before a class was added, for a photo that another method or encoder encoded, and for strokes of an
         unknown class or of another size than the photo.
@@ -233,9 +257,9 @@ class Segmenter(Learnt):
 
         def decided(threshold: float | None) -> presence.Decision:
             supports = list(self._supports.values())
-            return presence.decide(
-                self.model, encoded.features, supports, image, asked, threshold, untrained=self._untrained
-            )
+            earlier = [] if memory is None else [memory[name] for name in self.classes]
+            features, untrained = encoded.features, self._untrained
+            return presence.decide(self.model, features, supports, image, asked, threshold, untrained, earlier)
 
         found = decided(self.present)
         scores = found.scores.float()

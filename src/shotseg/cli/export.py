@@ -42,5 +42,5 @@ class Export:
         segmenter = Segmenter(self.method, self.encoder, "cpu", self.checkpoint, runtime="torch", **options)
         export(segmenter, self.out)
         print(f"{segmenter.method} on {segmenter.encoder} in {self.out}; masks without torch:")
-        print(f"python -m shotseg.light {self.out} --support CLASSES.safetensors --query PHOTOS --out RESULT")
+        print(f"python -m shotseg.light.command {self.out} --support CLASSES.safetensors --query PHOTOS --out RESULT")
         return 0

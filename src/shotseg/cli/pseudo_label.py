@@ -95,16 +95,16 @@ class PseudoLabel:
                 raise UsageError(f"--{name} {cut[name]}: must lie between 0 and 1")
 
         export = export_options(self)
-        from shotseg.data import image_labels
+        from shotseg.data import image_labels, remote
         from shotseg.data.annotations.names import next_step
-        from shotseg.data.images import address, write_bytes
+        from shotseg.data.images import write_bytes
         from shotseg.labeller import Labeller
         from shotseg.runs import check_output, parse_shard, segment_folder
 
         must_exist(images=self.images, labels=self.labels, classes=self.classes, truth=self.truth, words=self.words)
         parse_shard(self.shard)
-        if said := address(self.out):
-            raise UsageError(f"--out {said}")
+        if store := remote.address(self.out):
+            raise UsageError(f"--out {remote.shown(store)}: pseudo-label writes to a folder of this machine; give one")
         truth_format = "" if self.truth is None else self._truth_format(self.truth)
         chosen = [] if self.classes is None else image_labels.read_classes(self.classes)
         found = image_labels.read(self.labels, self.images, chosen)

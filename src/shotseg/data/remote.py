@@ -58,6 +58,14 @@ def send(local: Path, place: str) -> None:
     _tried(place, lambda fs, path: fs.put_file(str(local), path))
 
 
+def put(content: bytes, place: str) -> None:
+    """Write a small file at an address."""
+    with tempfile.TemporaryDirectory() as folder:
+        local = Path(folder, "content")
+        local.write_bytes(content)
+        send(local, place)
+
+
 def fetch(place: str, local: Path) -> None:
     """The other way, whatever the size."""
     local.parent.mkdir(parents=True, exist_ok=True)

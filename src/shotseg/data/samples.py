@@ -80,6 +80,7 @@ class Support:
     @property
     def digest(self) -> str:
         """Of names, types, shapes and values, in hexadecimal: the same for what was saved and read again."""
+
         found = hashlib.sha256()
         for name, tensor in sorted(self.tensors.items()):
             values = np.asarray(tensor.detach().cpu())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from shotseg import __version__
 from shotseg.data import images as files
 from shotseg.encoders.weights import digest
 from shotseg.errors import UsageError, first_line
-from shotseg.exporting import graphs
+from shotseg.exporting import graphs, trial
 from shotseg.light.sessions import ABOUT, FORMAT
 from shotseg.models.matching import Matching
 from shotseg.segmenter import Segmenter
@@ -27,10 +28,8 @@ def export(segmenter: Segmenter, out: str | Path) -> dict[str, Any]:
 
     Raises UsageError for a method that has no ONNX form, saying which operator stops it.
     """
-    try:
-        import onnx  # noqa: F401
-    except ImportError:
-        raise UsageError("export needs the onnx package: pip install 'shotseg[onnx]'") from None
+    if missing := [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]:
+        raise UsageError(f"export needs {missing[0]}: pip install 'shotseg[onnx]'")
     model = segmenter.model
     if segmenter.device.type != "cpu":
         raise UsageError(f"export on {segmenter.device}: give --device cpu; what is written runs anywhere")
@@ -46,13 +45,14 @@ def export(segmenter: Segmenter, out: str | Path) -> dict[str, Any]:
     axes = {"photo": {0: "batch", 2: "height", 3: "width"}, "mask": {1: "height", 2: "width"}}
     axes |= graphs.axes_of(example.features, other.features, ["batch"])
     axes |= graphs.axes_of(example.support, other.support, ["classes", "shots"])
-    made = {}
+    made: dict[str, bytes] = {}
     try:
         made["encoder"] = graphs.encoder_graph(model, example, axes)
         made["decide"] = graphs.decide_graph(model, strides, example, axes)
         if isinstance(model, Matching):
             made["learn"] = graphs.learn_graph(model, strides, example, axes)
-    except Exception as error:  # whatever the exporter raises for an operator that it does not know
+        trial.check(model, strides, made)
+    except Exception as error:  # whatever the exporter raises for an operator that it does not know, or ONNX Runtime
         raise UsageError(f"{segmenter.method} on {segmenter.encoder} has no ONNX form: {first_line(error)}") from None
     about = _about(segmenter, example, axes)
     for name, graph in made.items():

@@ -29,7 +29,7 @@ class Decide(nn.Module):
     def __init__(self, model: Any, strides: Sequence[int], names: Sequence[str]):
         super().__init__()
         self.model, self.strides, self.names = model, tuple(strides), tuple(names)
-        self.typical = presence._typical(model.encoder.name)  # read before anything is traced
+        self.typical = presence.typical_of(model.encoder.name)  # read before anything is traced
         self.described = any(name.startswith(presence.REGION) for name in names)
 
     def forward(
@@ -196,7 +196,7 @@ class Judge:
         self, encoder: Any, features: Mapping[str, Tensor], query: Features, known: dict[str, Tensor], typical
     ):
         with encoded_as(encoder, features):
-            self.spaces = presence._Spaces(encoder, query)
+            self.spaces = presence.Spaces(encoder, query)
         self.encoder = encoder
         self.examples, self.centre = {}, {}
         for name in self.spaces.names:
@@ -232,7 +232,7 @@ class Judge:
         return torch.sigmoid(presence.OWN * similar - presence.RIVAL * rival + presence.EVEN)
 
     def pooled(self, regions: Tensor) -> dict[str, Tensor]:
-        """:meth:`presence._Spaces.pooled`: (B, M, D) a space."""
+        """:meth:`presence.Spaces.pooled`: (B, M, D) a space."""
 
         def mean(level: Tensor) -> Tensor:
             share = F.adaptive_avg_pool2d(regions, (level.shape[-2], level.shape[-1])).flatten(2)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from shotseg.encoders.features import Features
-from shotseg.encoders.runtime import _same_padding_by_name
+from shotseg.encoders.runtime import same_padding_by_name
 from shotseg.exporting.decision import Decide, encoded_as, features_of
 from shotseg.exporting.forms import at_every_size, symbols
 from shotseg.models import presence
@@ -43,7 +43,7 @@ class Encode(nn.Module):
         super().__init__()
         memo = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
         self.model = copy.deepcopy(model, memo)
-        self.model.encoder = _same_padding_by_name(model.encoder)
+        self.model.encoder = same_padding_by_name(model.encoder)
         self.model.encoder.fast = None
 
     def forward(self, photo: Tensor) -> tuple[Tensor, ...]:

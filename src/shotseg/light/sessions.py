@@ -15,7 +15,7 @@ from shotseg.errors import InputError, UsageError, first_line
 
 FORMAT = "shotseg-export-1"
 ABOUT = "export.json"
-GRAPHS = ("encoder", "decide", "learn")
+NEEDED = {"method", "encoder", "options", "size", "geometry", "multiple"}
 
 
 class Exported:
@@ -34,11 +34,13 @@ class Exported:
             raise InputError(f"{path}: not what shotseg export writes ({first_line(error)}); export again") from None
         if not known:
             raise InputError(f"{path}: not of this version; export again with `shotseg export`")
+        if missing := sorted(NEEDED - self.about.keys()):
+            raise InputError(f"{path}: says no {missing[0]}; export again with `shotseg export`")
         self._opening = threading.Lock()
         self._sessions: dict[str, Any] = {}
 
     def run(self, graph: str, **given: np.ndarray) -> dict[str, np.ndarray]:
-        """The outputs of a graph of ``GRAPHS`` by name; inputs that it does not know are left out."""
+        """The outputs of encoder, decide or learn by name; inputs that it does not know are left out."""
         session = self._session(graph)
         wanted = {node.name for node in session.get_inputs()}
         names = [node.name for node in session.get_outputs()]

@@ -41,6 +41,7 @@ class BaseLearner(Model):
             )
         self.encoder = encoder.requires_grad_(train_encoder)
         self.train_encoder, self.encoder_bn = train_encoder, encoder_bn
+        self.rests = train_encoder  # whose own classifier is not asked
         self.head = BaseHead(encoder.channels[-1], classes)
 
     def forward(self, images: Tensor, features: Features | None = None) -> Prediction:
@@ -85,6 +86,9 @@ class WithBase(PriorGuided):
 
     ensemble: Ensemble
     base: BaseHead | None
+    rests = (
+        True  # without a base learner nothing is merged, and another number of shots than the training's has no vote
+    )
 
     def carry(self, ensemble: Ensemble, base: BaseHead | None, base_loss: bool, base_dropout: bool) -> None:
         """Take on the base learner, a random one for None; without base classes there is none.

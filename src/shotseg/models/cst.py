@@ -90,6 +90,7 @@ class CST(TokenModel):
             raise UsageError(f"kernels {tuple(kernels)} reduce a side of {kernels[0] * kernels[1]}, not {side}")
         self.supervision, self.weight, self.memory = supervision, presence, memory
         self.loss_ignore = loss_ignore
+        self.rests = supervision == "image"  # the mask's head
         self.threshold = threshold or (THRESHOLD if encoder.name == "dino-vits8" else "otsu")
         self.sides = (side, side // kernels[0])
         self.own_masks = supervision == "pseudo" and self.asks_keys

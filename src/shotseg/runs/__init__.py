@@ -5,6 +5,7 @@ Reading and writing run in threads beside the model. What a run leaves under ``o
 - ``masks/<class>/<name>.png`` (0/255) and ``labels/<name>.png`` (palette; 0 = background, i + 1 = class i);
 - ``results.jsonl``, one line a photo, appended as they are done and in the order of the photos at the end; ``errors.csv`` where
   something failed; ``report.html``;
+- of a sequence ``overlay.mp4``, the frames with their masks;
 - with ``annotations="coco"`` and the like, ``coco/`` with the annotations in that format;
 - ``.shotseg/``: the journal that ``resume`` reads, and the report's thumbnails and further pages.
 
@@ -17,8 +18,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -30,12 +31,13 @@ from shotseg.data.annotations import Labelled, names, write
 from shotseg.errors import InputError, UsageError
 from shotseg.predictor import Predictor
 from shotseg.runs import journal
+from shotseg.runs.destination import Folder, place_at, put
 from shotseg.runs.engines import ENGINES, Engine
 from shotseg.runs.output import OutputError, check_output, full, write_annotations, write_errors, write_lines
 from shotseg.runs.photo_list import PhotoFile, PhotoList
 from shotseg.runs.photos import find_photos, named, parse_shard
-from shotseg.runs.place import Folder, place_at, put
 from shotseg.runs.records import Record, Records
+from shotseg.runs.tracking import Frames, check_tracks, frames_of, in_sequence, write_overlay
 
 TABLES = (("results", "jsonl"), ("report", "html"), ("errors", "csv"))
 
@@ -45,7 +47,9 @@ __all__ = [
     "PhotoList",
     "Summary",
     "check_output",
+    "check_tracks",
     "find_photos",
+    "frames_of",
     "named",
     "parse_shard",
     "put",
@@ -78,6 +82,7 @@ def segment_folder(
     export: Mapping[str, Any] | None = None,
     failed_supports: Sequence[tuple[str, str]] = (),
     settings: Record | None = None,
+    track: Frames | None = None,
     on_record: Callable[[Record], None] = lambda record: None,
 ) -> Summary:
     """Segment ``photos`` into the folder or store ``out``; a photo that fails is a record with its reason, and the rest is done.
@@ -88,6 +93,7 @@ def segment_folder(
     annotations: "mask", or a format of ``shotseg.data.annotations`` to write beside the masks, into ``out/<format>``.
     export:      further keywords of :func:`shotseg.data.annotations.write`.
     failed_supports: (file, reason) of supports that could not be used, for ``errors.csv``.
+    track:       the photos as frames of a sequence: of :func:`shotseg.runs.frames_of`, whose ``photos`` they are.
     on_record:   is told of every photo, also of those done earlier.
     Raises UsageError for a wrong call, OutputError where ``out`` takes no more.
     """
@@ -102,8 +108,10 @@ def segment_folder(
         for record in records:
             on_record(record)
         try:
-            for entry in _done(ENGINES[engine], segmenter, photos, place, run, records, batch):
-                on_record(entry["record"])
+            work = ENGINES[engine] if track is None else in_sequence(track, records)
+            with closing(_done(work, segmenter, photos, place, run, records, batch)) as entries:
+                for entry in entries:
+                    on_record(entry["record"])
             journal.end(place.folder, run, records)
             write_errors(place.folder, chain(failed_supports, records.failures()), run.tag)
             tag, known = run.tag, records
@@ -112,6 +120,8 @@ def segment_folder(
                 write_lines(place.folder / "results.jsonl", known.lines())
                 write_errors(place.folder, chain(failed_supports, known.failures()))
             _report(place, tag, known, segmenter, run, len(known))
+            if track is not None:
+                write_overlay(track, place.folder)
             if annotations != "mask" and not tag:
                 labelled = _labelled(known, place.folder, photos)
                 write_annotations(
@@ -140,7 +150,7 @@ def _done(
     run: journal.Run,
     records: Records,
     batch: int,
-) -> Iterator[journal.Entry]:
+) -> Generator[journal.Entry, None, None]:
     """Do the photos of which there is no record; each is journaled before it comes out."""
     todo = (photo for number, photo in photos.part(run.part, run.count) if number not in records)
     with journal.Journal(place, run) as written:

@@ -22,21 +22,23 @@ import torch
 from shotseg import report
 from shotseg.data.pixels import decode, to_rgb
 from shotseg.data.samples import Sample
+from shotseg.encoded import Encoded
 from shotseg.errors import InputError, UsageError
 from shotseg.photo import Opened, open_file
 from shotseg.predictor import Predictor, ahead
 from shotseg.result import Result
+from shotseg.runs.destination import Folder, place_at
 from shotseg.runs.journal import Entry
 from shotseg.runs.output import FATAL, full
 from shotseg.runs.photo_list import PhotoFile
 from shotseg.runs.photos import seen
-from shotseg.runs.place import Folder, place_at
 from shotseg.runs.records import record_of
 
 In = TypeVar("In")
 
 READ_AHEAD = 1  # photos decoded before the model wants them, for each of its threads
 KEPT = "support.safetensors"  # a segmenter on its way to another process
+SENT = 32  # photos that a process of a cluster gets at a time
 WRITE_BEHIND = 1  # results that may wait to be written, likewise
 
 
@@ -45,21 +47,26 @@ def run_here(segmenter: Predictor, photos: Iterable[PhotoFile], place: Folder, b
 
     On a CPU each core has a thread with a model of its own, which gives more photos a second than one model on all cores.
     """
-    twins = twins_of(segmenter)
+    yield from run_with(twins_of(segmenter), photos, place, batch)
+
+
+def run_with(twins: Sequence[Predictor], photos: Iterable[PhotoFile], place: Folder, batch: int) -> Iterator[Entry]:
+    """The same with a thread for each of ``twins``, which are one segmenter."""
+    segmenter = twins[0]
     pools = [ThreadPoolExecutor(n) for n in (len(twins) + 1, len(twins), len(twins) + 1)]
     with pools[0] as readers, pools[1] as models, pools[2] as writers, one_thread_each(segmenter.device):
         idle: SimpleQueue[Predictor] = SimpleQueue()
         for twin in twins:
             idle.put(twin)
 
-        def predict(group: Sequence[_Step]) -> list[_Step]:
+        def predict(group: Sequence[Step]) -> list[Step]:
             mine = idle.get()
             try:
                 return _segmented(mine, group)
             finally:
                 idle.put(mine)
 
-        opened = ahead(readers, lambda photo: _read(photo, segmenter.sees), photos, READ_AHEAD * len(twins) + batch)
+        opened = ahead(readers, lambda photo: read(photo, segmenter.sees), photos, READ_AHEAD * len(twins) + batch)
         steps = ahead(models, predict, _groups(opened, batch), len(twins))
         flat = (step for group in steps for step in group)
         yield from ahead(writers, lambda step: write(place, step), flat, WRITE_BEHIND * len(twins))
@@ -90,16 +97,16 @@ def _groups(items: Iterator[In], count: int) -> Iterator[list[In]]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Step:
+class Step:
     """A photo on its way: its pixels, then its result, or the reason why it has none."""
 
     photo: PhotoFile
     seen: dict[str, Any]
-    value: np.ndarray | Opened | Result | str
+    value: np.ndarray | Opened | Encoded | Result | str
     seconds: float
 
 
-def _read(photo: PhotoFile, least: int | None) -> _Step:
+def read(photo: PhotoFile, least: int | None) -> Step:
     """A photo, no finer than ``least`` pixels of its longer side where that is given."""
     start = time.perf_counter()
     value: np.ndarray | Opened | str
@@ -112,10 +119,10 @@ def _read(photo: PhotoFile, least: int | None) -> _Step:
             value = open_file(data, photo.shown, least, photo.bands, photo.page)
     except InputError as error:
         value = str(error)
-    return _Step(photo, about, value, time.perf_counter() - start)
+    return Step(photo, about, value, time.perf_counter() - start)
 
 
-def _segmented(segmenter: Predictor, group: Sequence[_Step]) -> list[_Step]:
+def _segmented(segmenter: Predictor, group: Sequence[Step]) -> list[Step]:
     start = time.perf_counter()
     readable = {
         place: Sample(step.value, tags=frozenset(step.photo.tags), id=step.photo.file)
@@ -137,12 +144,17 @@ def _predict(segmenter: Predictor, images: dict[int, Sample]) -> dict[int, Resul
     except Exception as error:  # out of memory, or a fault: the other photos are still done
         if len(images) > 1:
             return {place: _predict(segmenter, {place: image})[place] for place, image in images.items()}
-        what = " ".join(str(error).split())[:200] or "no memory left"
         ((place, image),) = images.items()
-        return {place: f"{image.id}: cannot be segmented ({type(error).__name__}: {what}); try a smaller --size"}
+        return {place: cannot(image.id, error)}
 
 
-def write(place: Folder, step: _Step) -> Entry:
+def cannot(file: object, error: Exception) -> str:
+    """The reason why a photo that was read has no result."""
+    what = " ".join(str(error).split())[:200] or "no memory left"
+    return f"{file}: cannot be segmented ({type(error).__name__}: {what}); try a smaller --size"
+
+
+def write(place: Folder, step: Step) -> Entry:
     """Write the files of one photo."""
     start = time.perf_counter()
     value = step.value
@@ -155,7 +167,7 @@ def write(place: Folder, step: _Step) -> Entry:
             if getattr(error.__cause__, "errno", None) in FATAL:
                 raise full(place, error) from error
             value = str(error)
-    assert not isinstance(value, np.ndarray | Opened)
+    assert isinstance(value, Result | str)
     seconds = round(step.seconds + time.perf_counter() - start, 3)
     about = {"file": step.photo.file, "name": step.photo.name}
     found = record_of(value if isinstance(value, Result) else None)
@@ -164,7 +176,7 @@ def write(place: Folder, step: _Step) -> Entry:
 
 
 def run_on_ray(segmenter: Predictor, photos: Iterable[PhotoFile], place: Folder, batch: int) -> Iterator[Entry]:
-    """Entries in any order, from one copy of the segmenter for each GPU, or for every two CPUs."""
+    """Entries in any order, from a process with a copy of the segmenter for each GPU, or for each core."""
     try:
         import ray
     except ImportError:
@@ -178,12 +190,12 @@ def run_on_ray(segmenter: Predictor, photos: Iterable[PhotoFile], place: Folder,
     gpus, cpus = int(ray.cluster_resources().get("GPU", 0)), int(ray.cluster_resources().get("CPU", 1))
     on_gpu = segmenter.device.type == "cuda" and gpus > 0
     # A node that is lost starts anew elsewhere, and so does what it had begun.
-    worker = ray.remote(num_gpus=1 if on_gpu else 0, max_restarts=-1, max_task_retries=-1)(Actor)
+    worker = ray.remote(num_cpus=1, num_gpus=1 if on_gpu else 0, max_restarts=-1, max_task_retries=-1)(Actor)
     kept = {"support": support, "device": str(segmenter.device), "out": place.text}
     try:
-        count = gpus if on_gpu else max(1, cpus // 2)
-        pool = ray.util.ActorPool([worker.remote(type(segmenter), **kept) for _ in range(count)])
-        for group in _groups(iter(photos), max(batch, 8)):
+        copies = [worker.remote(type(segmenter), **kept) for _ in range(gpus if on_gpu else max(1, cpus))]
+        pool = ray.util.ActorPool(copies)
+        for group in _groups(iter(photos), max(batch, SENT)):
             rows = [json.dumps(asdict(replace(photo, path=photo.absolute))) for photo in group]
             if not pool.has_free():
                 yield from map(json.loads, pool.get_next_unordered())
@@ -207,7 +219,7 @@ class Actor:
     def segment(self, rows: Sequence[str], batch: int) -> list[str]:
         """Entries for photos, both as JSON."""
         photos = [PhotoFile.of(json.loads(row)) for row in rows]
-        return [json.dumps(entry) for entry in run_here(self.segmenter, photos, self.place, batch)]
+        return [json.dumps(entry) for entry in run_with([self.segmenter], photos, self.place, batch)]
 
 
 Engine = Callable[[Predictor, Iterable[PhotoFile], Folder, int], Iterator[Entry]]

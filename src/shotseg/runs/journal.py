@@ -21,10 +21,10 @@ from typing import Any, Self
 from shotseg.data import remote
 from shotseg.errors import InputError, UsageError
 from shotseg.report import thumbnail
+from shotseg.runs.destination import Folder
 from shotseg.runs.output import STATE, full, remove_halves, remove_results, write_lines
 from shotseg.runs.photo_list import PhotoFile, PhotoList
 from shotseg.runs.photos import is_unchanged
-from shotseg.runs.place import Folder
 from shotseg.runs.records import Record, Records, line_of
 from shotseg.runs.scratch import Names
 
@@ -78,7 +78,7 @@ class Run:
     @classmethod
     def read(cls, path: Path) -> Self | None:
         """The first line of a journal; None where it is none of this version."""
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError), path.open(encoding="utf-8") as journal:
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError), path.open("rb") as journal:
             run = cls(**json.loads(journal.readline()))
             return run if isinstance(run.settings["classes"], list) else None
         return None
@@ -245,7 +245,16 @@ def _forget_others(out: Path, run: Run) -> None:
 
 def _entries(path: Path) -> Iterator[Entry]:
     """What a journal says of its photos."""
-    return (line for line in _lines(path) if isinstance(line, dict) and "record" in line)
+    return filter(_is_entry, _lines(path))
+
+
+def _is_entry(line: Any) -> bool:
+    try:
+        record, before = line["record"].keys(), line["photo"].keys()
+        failed = line["record"]["error"] is not None
+    except (TypeError, KeyError, AttributeError):
+        return False
+    return record >= {"file", "name", "confidence"} and (failed or before >= {"path", "stat", "sha256", "tags"})
 
 
 def _lines(path: Path) -> Iterator[Any]:
@@ -293,4 +302,5 @@ def join_shards(place: Folder, run: Run) -> Records | None:
         for number, record in enumerate(_lines(part.results_path(out))):
             joined.add(1 + part.part + number * run.count, record)
     _forget_others(out, run)
+    remove_halves(out)  # nobody is at work any more
     return joined

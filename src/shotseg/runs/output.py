@@ -9,7 +9,6 @@ import io
 import json
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain
@@ -23,6 +22,7 @@ from shotseg.errors import InputError, ShotsegError, UsageError
 from shotseg.report import STATE
 from shotseg.runs.scratch import Names
 
+OVERLAY = "overlay.mp4"  # of a sequence
 FOLDERS = ("masks", "labels", "soft", "tlg")  # of the pictures that a result writes
 FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO}  # no other photo can be written either
 
@@ -39,7 +39,9 @@ def has_run(folder: Path) -> bool:
 def result_files(out: Path) -> list[Path]:
     """The tables and pages of a run and of its shards."""
     return [
-        path for kind in ("results*.jsonl", "errors*.csv", "report*.html", "classes.txt") for path in out.glob(kind)
+        path
+        for kind in ("results*.jsonl", "errors*.csv", "report*.html", "classes.txt", OVERLAY)
+        for path in out.glob(kind)
     ]
 
 
@@ -81,9 +83,8 @@ def _check_store(place: str, annotations: str) -> None:
                 raise UsageError(
                     f"--out {said}: {name}/ in it is your own and would be written over; choose another folder"
                 )
-    with tempfile.NamedTemporaryFile() as probe:
-        remote.send(Path(probe.name), f"{place}/{STATE}/probe")
-        remote.remove(f"{place}/{STATE}/probe")
+    remote.put(b"", f"{place}/{STATE}/probe")
+    remote.remove(f"{place}/{STATE}/probe")
 
 
 def full(out: object, error: OSError | InputError) -> OutputError:
@@ -135,7 +136,7 @@ def remove_results(out: Path, tag: str) -> None:
     tables = [out / name for name in (f"results{tag}.jsonl", f"errors{tag}.csv", f"report{tag}.html")]
     _remove(out, chain(tables, files_below(out / STATE / f"pages{tag}")))
     if not tag:
-        _remove(out, [*annotation_files(out), out / STATE / "annotations.json"])
+        _remove(out, [*annotation_files(out), out / STATE / "annotations.json", out / OVERLAY])
 
 
 def remove_pictures(out: Path, names: Names, classes: Iterable[str]) -> None:

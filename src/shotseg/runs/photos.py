@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +136,7 @@ def seen(photo: PhotoFile) -> tuple[bytes, dict[str, Any]]:
 
     Raises InputError where it cannot be read.
     """
-    stat = _stat(photo)  # before the content is read: a photo replaced meanwhile counts as another
+    stat = stat_of(photo)  # before the content is read: a photo replaced meanwhile counts as another
     data = remote.read(photo.path) if remote.address(photo.path) else files.read_bytes(photo.path)
     digest = hashlib.sha256(data).hexdigest()
     return data, {"path": photo.absolute, "stat": stat, "sha256": digest, "tags": list(photo.tags)}
@@ -147,13 +147,21 @@ def is_unchanged(photo: PhotoFile, before: Mapping[str, Any]) -> bool:
     if before["tags"] != list(photo.tags):
         return False
     try:
-        untouched = before["path"] == photo.absolute and before["stat"] == _stat(photo)
-        return untouched or (not remote.address(photo.path) and before["sha256"] == files.sha256(photo.path))
+        untouched = before["path"] == photo.absolute and before["stat"] == stat_of(photo)
+        return untouched or (
+            not remote.address(photo.path) and before["sha256"] == _digest(photo.path, tuple(stat_of(photo)))
+        )
     except InputError:
         return False
 
 
-def _stat(photo: PhotoFile) -> list[int | str]:
+@lru_cache(maxsize=1)
+def _digest(path: str, stat: tuple[int | str, ...]) -> str:
+    """Of a file, once for all frames of a video."""
+    return files.sha256(path)
+
+
+def stat_of(photo: PhotoFile) -> list[int | str]:
     """Size, time of the content, and time of the file's own entry, which no copying tool sets; [] where there is no file. Of an
     address what the store's listing said: nothing is asked of each photo."""
     if remote.address(photo.path):

@@ -18,8 +18,8 @@ from shotseg.encoders.features import Features
 from shotseg.errors import UsageError
 from shotseg.models.base_learner import base_labels
 from shotseg.training.data import FeatureCache, Part, PseudoPart, Reader, Views, augmented, generator
-from shotseg.training.draws import whole_batches
 from shotseg.training.recipe import Recipe
+from shotseg.training.sampling import whole_batches
 
 SHOWN = 4
 

@@ -16,7 +16,7 @@ from shotseg.data.episodes import EpisodeIndex
 from shotseg.data.samples import IGNORE, Episode
 from shotseg.encoders.features import Features
 from shotseg.errors import UsageError
-from shotseg.training import draws
+from shotseg.training import sampling
 from shotseg.training.data import FeatureCache, Part, Reader, Views, augmented, generator
 from shotseg.training.recipe import Recipe
 
@@ -70,8 +70,8 @@ class FewShot(Reader):
                     f"{name}: no class has {recipe.shots + 1} photos; add photos, or change data.held_out or shots"
                 )
         self.draws = {
-            "train": draws.draws(recipe.data.draw, views.train, recipe.shots, recipe.seed, recipe.batch),
-            "validation": draws.draws("class", views.validation, recipe.shots, recipe.validation.seed, recipe.batch),
+            "train": sampling.draws(recipe.data.draw, views.train, recipe.shots, recipe.seed, recipe.batch),
+            "validation": sampling.draws("class", views.validation, recipe.shots, recipe.validation.seed, recipe.batch),
         }
         self.epoch = self.draws["train"].epoch
 
@@ -126,7 +126,7 @@ class FewShot(Reader):
         others = [i for i in part.listed if part.showing(part.items[i].content, index.class_id) is None]
         if not others:
             raise UsageError("absent: every photo shows every class; set it to 0, or add photos of other classes")
-        return replace(index, query=draws.one(others, stream))
+        return replace(index, query=sampling.one(others, stream))
 
     def _another_class(self, part: Part, index: EpisodeIndex, stream: torch.Generator) -> EpisodeIndex:
         """The episode with supports of any other class, which its query may show as well."""
@@ -134,10 +134,10 @@ class FewShot(Reader):
         others = [class_id for class_id in part.classes_with(shots + 1) if class_id != index.class_id]
         if not others:
             raise UsageError("absent: there is no other class to ask for; set it to 0, or add photos of another class")
-        class_id = draws.one(others, stream)
+        class_id = sampling.one(others, stream)
         shown = part.showing(content, class_id)
         query = index.query if shown is None else shown
-        return EpisodeIndex(query, draws.supports(part, query, class_id, shots, stream), class_id)
+        return EpisodeIndex(query, sampling.supports(part, query, class_id, shots, stream), class_id)
 
     def _shown(self, part: Part, index: EpisodeIndex, drawn: Batch) -> Batch:
         """With what is known of the whole photo: an object of few pixels is there, though no pixel is left at this size.

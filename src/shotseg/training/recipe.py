@@ -14,7 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from shotseg.data.reading import AS_SEEN, Reading
-from shotseg.errors import UsageError
+from shotseg.errors import UsageError, note
 
 Value = bool | int | float | str | tuple[int | float | str, ...]
 
@@ -254,8 +254,14 @@ class Recipe:
             raise UsageError("recipe fields ema and data.held_out: from 0 to below 1")
 
 
+RENAMED = {
+    "pfenet/tiny": "guided/tiny",
+    "hdmnet/tiny": "guided/tiny-hdmnet",
+}  # the old names go with the next minor version
+
+
 def list_recipes() -> list[str]:
-    """The names that :func:`load` takes, as ``pfenet/tiny``."""
+    """The names that :func:`load` takes, as ``bam/tiny``."""
     folder = files("shotseg.training") / "recipes"
     return sorted(
         f"{system.name}/{recipe.name.removesuffix('.yaml')}"
@@ -295,11 +301,14 @@ def decisive(recipe: Recipe) -> dict[str, Any]:
 
 def _read(name: str) -> dict[str, Any]:
     path: Any = Path(name)
+    if name in RENAMED:
+        note(f"recipe {name} is now called {RENAMED[name]}, after the model that it trains; the old name goes soon")
+        name = RENAMED[name]
     if not (path.suffix in (".yaml", ".yml") and path.is_file()):
         known = list_recipes()
         if name not in known:
-            near = get_close_matches(name, known, 1)
-            hint = f", did you mean {near[0]!r}?" if near else ""
+            near = get_close_matches(name, [*known, *RENAMED], 1)
+            hint = f", did you mean {RENAMED.get(near[0], near[0])!r}?" if near else ""
             raise UsageError(f"no recipe {name!r}{hint}; see `shotseg list recipes`, or give a .yaml file")
         path = files("shotseg.training") / "recipes" / f"{name}.yaml"
     try:

@@ -82,7 +82,7 @@ class Engine:
             "done": done,
             "total": total,
             "running": running,
-            "waiting": len(self._waiting),
+            "waiting": sum(photo.drawn is None for photo in list(self._waiting)),  # the others stay as they are
             "loading": self.loading,
         }
 

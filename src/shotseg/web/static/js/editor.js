@@ -158,6 +158,18 @@ export class Editor {
     this.#save(box);
   }
 
+  /** The class at hand is nowhere in this photo. */
+  clearClass() {
+    const { map, label } = this;
+    const box = map && label ? boundsOf(map, label) : null;
+    if (!box) return;
+    this.cancel();
+    for (let y = box.y0; y < box.y1; y++) {
+      for (let at = y * map.width + box.x0; at < y * map.width + box.x1; at++) if (map.labels[at] === label) map.labels[at] = 0;
+    }
+    this.painted(box);
+  }
+
   async scribbled(scribble) {
     const step = { scribble: { ...scribble, class_id: this.classes[this.classIndex].id } };
     const { map } = this;

@@ -144,6 +144,7 @@ const ACTIONS = {
   redo: () => editor.redo(),
   cancel: () => editor.cancel(),
   clearStrokes: () => editor.clearStrokes(),
+  notHere: () => editor.clearClass(),
   newClass: () => changeClass(null),
   zoomIn: () => stage.zoom(ZOOM_STEP),
   zoomOut: () => stage.zoom(1 / ZOOM_STEP),

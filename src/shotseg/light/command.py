@@ -1,4 +1,4 @@
-"""``python -m shotseg.light``: masks of a folder of photos, by an export, without torch."""
+"""``shotseg-onnx``: masks of a folder of photos, by an export, without torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shotseg.light.exported import OnnxSegmenter
 def main(argv: Sequence[str] | None = None) -> int:
     """0 all done; 1 some photos failed, each with a line; 2 wrong usage."""
     warnings.formatwarning = lambda message, *_: f"shotseg: {message}\n"
-    parser = argparse.ArgumentParser("python -m shotseg.light", description=__doc__)
+    parser = argparse.ArgumentParser("shotseg-onnx", description=__doc__)
     parser.add_argument("export", help="folder that `shotseg export` wrote")
     parser.add_argument(
         "--support", type=Path, required=True, help="file of Segmenter.save, or images/<class>/ and masks/"

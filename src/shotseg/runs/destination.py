@@ -232,7 +232,5 @@ def put(out: str | Path, name: str, data: bytes) -> None:
     address = remote.address(out)
     if address is None:
         files.write_bytes(Path(out, name), data)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        files.write_bytes(Path(folder, name), data)
-        remote.send(Path(folder, name), f"{address}/{name}")
+    else:
+        remote.put(data, f"{address}/{name}")
