@@ -133,6 +133,13 @@ def is_one(photos: Any) -> bool:
     return len(shape) == 2 or (len(shape) == 3 and (shape[2] <= 4 or shape[0] in (1, 3, 4)))
 
 
+def listed(photos: Any, what: str) -> Sequence[Any]:
+    """Several photos (or masks) as a sequence. Raises UsageError where nothing can be taken from it."""
+    if not isinstance(photos, Iterable):
+        raise UsageError(f"{what}: of type {type(photos).__name__}; give one, or a list of them")
+    return photos if hasattr(photos, "__len__") else list(photos)  # type: ignore[return-value]
+
+
 def are_many(photos: Any) -> bool:
     """Whether this is a source of photos: a generator, a data set, a view of one; not a list or array, which may be one photo."""
     apart = isinstance(photos, list | tuple | str) or hasattr(photos, "__array__") or is_one(photos)
@@ -171,9 +178,12 @@ def _pixels(source: Any, name: object) -> Pixels:
         return from_image(source) if file is None else decode(file, name, page=source.tell() + 1)
     if hasattr(source, "read"):
         name = getattr(source, "name", name)
-        if source.seekable():
-            source.seek(0)
-        source = source.read()
+        try:
+            if source.seekable():
+                source.seek(0)
+            source = source.read()
+        except (OSError, ValueError) as error:  # closed, or its disk or server is gone
+            raise InputError(f"{name}: cannot be read ({first_line(error)}); open it again") from None
         if isinstance(source, str):
             raise InputError(f"{name}: opened as text; open it with mode 'rb'")
     if isinstance(source, bytes | bytearray | memoryview):

@@ -119,7 +119,11 @@ class Predictor(ABC):
         """
         if is_one(photos):
             raise UsageError("one photo: give it to predict, or a source of photos to predict_stream")
-        if look_ahead < 1 or errors not in ("raise", "keep"):
+        if not isinstance(photos, Iterable):
+            raise UsageError(
+                f"photos: of type {type(photos).__name__}; give a source of photos, as a list or generator"
+            )
+        if not isinstance(look_ahead, int) or look_ahead < 1 or errors not in ("raise", "keep"):
             raise UsageError(f'look_ahead {look_ahead}, errors {errors!r}: give 1 or more, and "raise" or "keep"')
         return self._streamed(photos, look_ahead, errors == "keep")
 

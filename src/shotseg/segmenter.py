@@ -26,7 +26,7 @@ from shotseg.light.exported import OnnxSegmenter
 from shotseg.models import presence
 from shotseg.models.memory import Memory
 from shotseg.models.strokes import Strokes, carried, competing
-from shotseg.photo import Photo, are_several, check_classes, is_one, open_photo, read_shot, title, warn_if_large
+from shotseg.photo import Photo, are_several, check_classes, is_one, listed, open_photo, read_shot, title, warn_if_large
 from shotseg.predictor import in_turns, streams
 from shotseg.priors import pseudo_masks
 from shotseg.result import Decided, Result
@@ -121,6 +121,7 @@ class Segmenter(Learnt):
             return
         if isinstance(images, Encoded) or is_one(images):
             images, masks = [images], None if masks is None else [masks]
+        images, masks = listed(images, "images"), None if masks is None else listed(masks, "masks")
         if not len(images):
             raise UsageError(f"class {name!r} has no photo: give at least one")
         if masks is not None and len(masks) != len(images):
