@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 from shotseg.errors import UsageError, first_line
 
@@ -34,3 +35,8 @@ def one_thread_each() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def precise(x: Tensor) -> Tensor:
+    """The same in double precision, which MPS alone has not."""
+    return x if x.device.type == "mps" else x.double()

@@ -105,15 +105,20 @@ def write_png(path: str | Path, array: np.ndarray, palette: np.ndarray | None = 
     ``palette``: (N, 3) uint8 colours, N <= 256, for an (H, W) array of indices. Raises as :func:`write_bytes`.
     """
     if array.ndim == 2:
-        flat = FlatPNG(array.shape, palette)
-        for band in bands(array):
-            flat.add(band)
-        data = flat.file()
+        data = flat_png(array, palette)
     else:
         buffer = io.BytesIO()
         Image.fromarray(np.ascontiguousarray(array)).save(buffer, format="PNG")
         data = buffer.getvalue()
     write_bytes(path, data)
+
+
+def flat_png(array: np.ndarray, palette: np.ndarray | None = None) -> bytes:
+    """The PNG file of (H, W) uint8. palette: (N, 3) uint8 colours of its values."""
+    flat = FlatPNG(array.shape, palette)
+    for band in bands(array):
+        flat.add(band)
+    return flat.file()
 
 
 def bands(array: np.ndarray) -> Iterator[np.ndarray]:

@@ -28,7 +28,7 @@ from shotseg.priors.guided_filter import along_edges
 from shotseg.priors.objectness import border_contrast
 
 BEST = 5  # cosines that a contrast averages
-STEPS = 16  # of conjugate gradients
+STEPS = 22  # of conjugate gradients, after which rounding alone is left
 # Weights of the cues and the level that divides object from background: a logistic regression on folds 1 and 2 of
 # pascal_coseg15, rounded; fold 0 shows none of their classes (docs/matching.md).
 WEIGHTS = {
@@ -321,9 +321,9 @@ def resize(x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
     """Bilinear; (B, h, w) or (B, C, h, w)."""
     if x.shape[-2:] == tuple(size):
         return x
-    return F.interpolate(x[:, None] if x.dim() == 3 else x, size, mode="bilinear", align_corners=False).reshape(
-        *x.shape[:-2], *size
-    )
+    if x.dim() == 3:
+        return F.interpolate(x[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+    return F.interpolate(x, size, mode="bilinear", align_corners=False)
 
 
 def unit_range(x: Tensor) -> Tensor:
