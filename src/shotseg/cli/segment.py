@@ -301,11 +301,14 @@ class Segment:
 
 def _learn(segmenter: Segmenter, examples: FolderDataset | AnnotatedDataset) -> tuple[list[str], list[tuple[str, str]]]:
     """Add every example; ids of those that were used, and (file, reason) of those that failed."""
+    from shotseg.device import one_thread_each
     from shotseg.integrations.supports import add_examples
 
     used, failed = [], []
     known = cache(identity)  # one annotation file holds many examples
-    for item, error in add_examples(segmenter, examples):
+    with one_thread_each():
+        added = list(add_examples(segmenter, examples))
+    for item, error in added:
         if error is not None:
             failed.append((str(item.image_path), str(error)))
             continue

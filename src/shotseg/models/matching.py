@@ -237,7 +237,12 @@ def _mean_of_best(cosine: Tensor) -> Tensor:
     """(B, N): mean of the highest values of each row of (B, N, M); 0 where M is 0."""
     if not cosine.shape[-1]:
         return cosine.new_zeros(cosine.shape[:-1])
-    return cosine.topk(min(BEST, cosine.shape[-1]), dim=-1, sorted=False).values.mean(-1)
+    count = min(BEST, cosine.shape[-1])
+    if (
+        16 * count < cosine.shape[-1] < 64 * count
+    ):  # between these, torch on a CPU searches a longer row in a third of the time
+        cosine = F.pad(cosine, (0, 64 * count - cosine.shape[-1]), value=-2.0)
+    return cosine.topk(count, dim=-1, sorted=False).values.mean(-1)
 
 
 def ridge(tokens: Tensor, foreground: Tensor, background: Tensor, strength: float = 1.0) -> Tensor:

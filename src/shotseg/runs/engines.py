@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -17,11 +16,11 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 
 from shotseg import report
 from shotseg.data.pixels import decode, to_rgb
 from shotseg.data.samples import Sample
+from shotseg.device import one_thread_each
 from shotseg.encoded import Encoded
 from shotseg.errors import InputError, UsageError
 from shotseg.photo import Opened, open_file
@@ -54,7 +53,7 @@ def run_with(twins: Sequence[Predictor], photos: Iterable[PhotoFile], place: Fol
     """The same with a thread for each of ``twins``, which are one segmenter."""
     segmenter = twins[0]
     pools = [ThreadPoolExecutor(n) for n in (len(twins) + 1, len(twins), len(twins) + 1)]
-    with pools[0] as readers, pools[1] as models, pools[2] as writers, one_thread_each(segmenter.device):
+    with pools[0] as readers, pools[1] as models, pools[2] as writers, one_thread_each():
         idle: SimpleQueue[Predictor] = SimpleQueue()
         for twin in twins:
             idle.put(twin)
@@ -77,18 +76,6 @@ def twins_of(segmenter: Predictor) -> list[Predictor]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     more = cores - 1 if segmenter.device.type == "cpu" else 0
     return [segmenter, *(twin for _ in range(more) if (twin := segmenter.twin()) is not None)]
-
-
-@contextmanager
-def one_thread_each(device: torch.device) -> Iterator[None]:
-    """On a CPU each thread computes alone: torch's own threads wait for each other by spinning, and take the cores from ours."""
-    before = torch.get_num_threads()
-    if device.type == "cpu":
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _groups(items: Iterator[In], count: int) -> Iterator[list[In]]:
