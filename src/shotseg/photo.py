@@ -18,6 +18,7 @@ from shotseg.data import images as files
 from shotseg.data.masks import binary
 from shotseg.data.pixels import Pixels, decode, from_array, from_image, to_rgb
 from shotseg.data.samples import IGNORE, Sample
+from shotseg.data.windows import Windows, extent, held, open_windows
 from shotseg.errors import InputError, ShotsegError, UsageError, first_line
 
 Photo = str | os.PathLike | bytes | np.ndarray | Image.Image | Sample | Any  # Any: also an open file, a tensor, a list
@@ -69,6 +70,29 @@ def _decoded(data: bytes, name: object, bands: Sequence[int] | None, page: int) 
 def _reduced(image: np.ndarray, least: int) -> np.ndarray:
     factor = max(image.shape[:2]) // least
     return image if factor < 2 else np.array(Image.fromarray(image).reduce(factor))
+
+
+def windows_of(photo: Photo, wanted: Callable[[tuple[int, int]], Any]) -> Windows | None:
+    """A photo as windows, where ``wanted`` says so of its (H, W); None for another, and where the size is not known beforehand."""
+    if isinstance(photo, Sample):
+        photo = photo.image
+    if isinstance(photo, Windows):
+        return photo
+    if isinstance(photo, str | os.PathLike):
+        path = os.fspath(photo)
+        size = extent(path)
+        return open_windows(path) if size is not None and wanted(size) else None
+    size = _size(photo)
+    return held(read_photo(photo)) if size is not None and wanted(size) else None
+
+
+def _size(photo: Photo) -> tuple[int, int] | None:
+    if isinstance(photo, Image.Image):
+        return photo.height, photo.width
+    shape: Sequence[int] = getattr(photo, "shape", ())
+    if len(shape) not in (2, 3):
+        return None
+    return (shape[0], shape[1]) if len(shape) == 2 or shape[2] <= 4 else (shape[1], shape[2])
 
 
 def read_photo(photo: Photo) -> np.ndarray:

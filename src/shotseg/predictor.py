@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from shotseg.data.windows import Windows
 from shotseg.device import pick_device
 from shotseg.photo import Photo
 from shotseg.result import Result
@@ -50,6 +51,10 @@ class Predictor(ABC):
     @property
     def sees(self) -> int | None:
         """Pixels of a photo's longer side from which on more would change no mask; None: every pixel counts."""
+        return None
+
+    def windows(self, path: str, bands: Sequence[int] | None = None, page: int = 1) -> Windows | None:
+        """A file that this predictor sees in windows, as a photo to predict; None for one that it sees as a whole."""
         return None
 
     def twin(self) -> Self | None:

@@ -117,9 +117,10 @@ def _support(index: int, name: str, pictures: Sequence[np.ndarray]) -> str:
 def _card(record: Mapping[str, Any], state: Path, classes: Sequence[str]) -> str:
     picture = thumbnail_path(state, record["name"])
     image = f'<img loading="lazy" src="{_embedded(picture.read_bytes())}" alt="">' if picture.is_file() else ""
-    labels = _link("labels", record["name"])
+    out = state.parent
+    labels = _link(out, "labels", record["name"])
     chips = "".join(
-        f'<li class="c{i}"><a href="{_link("masks", name, record["name"])}">{html.escape(name)}</a> '
+        f'<li class="c{i}"><a href="{_link(out, "masks", name, record["name"])}">{html.escape(name)}</a> '
         f"<b>{_percent(record['classes'][name]['area'])}</b> <span>there: {record['present'][name]:.2f}</span></li>"
         for i, name in enumerate(classes)
         if name in record["classes"]
@@ -154,9 +155,11 @@ def _percent(part: float) -> str:
     return f"{100 * part:.1f} %" if part >= 0.001 else "< 0.1 %"
 
 
-def _link(*parts: str) -> str:
-    """Where a picture lies, from the page; escaped for HTML too."""
-    return quote("/".join(parts), errors="surrogateescape") + ".png"
+def _link(out: Path, *parts: str) -> str:
+    """Where a picture lies, from the page in ``out``; escaped for HTML too."""
+    stem = "/".join(parts)
+    suffix = ".tif" if (out / f"{stem}.tif").is_file() else ".png"
+    return quote(stem, errors="surrogateescape") + suffix
 
 
 def _embedded(jpeg: bytes) -> str:

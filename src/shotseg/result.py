@@ -94,7 +94,7 @@ class Result:
         return draw(self.image, self.labels)
 
     def __repr__(self) -> str:
-        height, width = self.labels.shape
+        height, width = self.size
         found = ", ".join(f"{name} {area:.1%}" for name, area in self.areas.items() if area > 0)
         return f"<Result {width} x {height}: {found or 'nothing found'}; confidence {self.confidence:.2f}>"
 
@@ -176,10 +176,7 @@ class Decided(Result):
         in bytes that reach up to SURE on either side."""
         labels = np.zeros(self._photo.size, np.uint8)
         highest = np.full(self._photo.size, int(EVEN), np.uint8)
-        odds = self._scores - self._scores[0]
-        odds = odds - (odds.amax(0) - SURE).clamp(min=0)  # classes that are all sure stay as far from each other
-        # Rounded, a half downwards: even odds are the background's.
-        ahead = (odds.clamp(-SURE, SURE) * EVEN / SURE + EVEN - 0.5).ceil().byte().numpy()
+        ahead = in_bytes(self._scores)
         for i, rows, columns in self._places():
             level = larger(ahead[i], self._photo.size, rows, columns)
             if (strokes := self._strokes.get(self.classes[i - 1])) is not None:
@@ -251,6 +248,14 @@ class _Made(Mapping[str, np.ndarray]):
 
     def __repr__(self) -> str:
         return f"<an array for each of {', '.join(self._names)}>"
+
+
+def in_bytes(scores: Tensor) -> np.ndarray:
+    """(N, h, w) log odds, the background's first, as bytes of how far each is ahead of the background."""
+    odds = scores - scores[0]
+    odds = odds - (odds.amax(0) - SURE).clamp(min=0)  # classes that are all sure stay as far from each other
+    # Rounded, a half downwards: even odds are the background's.
+    return (odds.clamp(-SURE, SURE) * EVEN / SURE + EVEN - 0.5).ceil().byte().numpy()
 
 
 def larger(level: np.ndarray, size: tuple[int, int], rows: slice = ALL, columns: slice = ALL) -> np.ndarray:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from shotseg import encoders, models, support_file
 from shotseg.data import images as files
 from shotseg.data import transforms
 from shotseg.data.samples import Support
+from shotseg.data.windows import Windows, extent, open_windows
 from shotseg.encoded import Encoded
 from shotseg.encoders import runtime as runtimes
 from shotseg.encoders.weights import digest
@@ -24,10 +25,11 @@ from shotseg.errors import InputError, NoMaskWarning, UsageError, note
 from shotseg.models import presence
 from shotseg.models.strokes import Strokes, carried, competing
 from shotseg.overlay import draw
-from shotseg.photo import Photo, are_several, check_classes, is_one, open_photo, read_shot, title
+from shotseg.photo import Photo, are_several, check_classes, is_one, open_photo, read_shot, title, windows_of
 from shotseg.predictor import Predictor, in_turns
 from shotseg.priors import pseudo_masks
 from shotseg.result import Decided, Result
+from shotseg.tiled import Tiling, side_of_windows
 from shotseg.training import checkpoint as trained
 
 COARSE = 4  # a photo so many times the working size gets contours that are off by several pixels
@@ -45,6 +47,8 @@ class Segmenter(Predictor):
     weights: of the encoder: "default" (downloaded once where it must be) or the path of a local file.
     runtime: what computes the encoder on a CPU: "torch", "onnxruntime" (extra: onnx), or "auto", the fastest that is installed;
              see :mod:`shotseg.encoders.runtime`.
+    tile:    the side, in pixels, of the windows in which a larger image is seen; "auto": twice the working size, for images of more
+             than 100 megapixels; None: every image is seen as a whole. See docs/large-images.md.
     options: keywords of the method (``size``: longer side, in pixels, at which it works; the one that a checkpoint takes).
 
     >>> seg = Segmenter()
@@ -61,6 +65,7 @@ class Segmenter(Predictor):
         weights: str = "default",
         present: float | None = 0.5,
         runtime: str = "auto",
+        tile: int | Literal["auto"] | None = "auto",
         **options: Any,
     ):
         super().__init__(device)
@@ -91,7 +96,9 @@ class Segmenter(Predictor):
             raise UsageError(
                 f"present {present}: give a probability from 0 to 1, or None where every class is in the photo"
             )
-        self.present = present
+        if tile not in ("auto", None) and (not isinstance(tile, int) or tile < self.model.size // 4):
+            raise UsageError(f'tile {tile}: "auto", None, or pixels, {self.model.size // 4} or more')
+        self.present, self.tile = present, tile
         self._known: dict[str, Support] = {}
         self._added: dict[str, list[Support]] = {}  # shots since, not yet merged: classifiers are fitted once for all
         self._shown: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}  # of each shot a small photo and its mask
@@ -213,11 +220,41 @@ class Segmenter(Predictor):
 
         strokes: what a person marked in this photo, by class; the masks agree with every stroke.
         """
-        return self.decide(self.encode(photo), strokes)
+        return self.decide(self.encode(photo), strokes) if strokes else self.predict_batch([photo])[0]
 
     def predict_batch(self, photos: Iterable[Photo]) -> list[Result]:
         """Segment several photos; those of the same working size go through the encoder together."""
-        return [self.decide(encoded) for encoded in self.encode_batch(photos)]
+        if is_one(photos) and not hasattr(photos, "shape"):
+            raise UsageError("one photo: give it to predict, or a list of photos to predict_batch")
+        listed = list(photos)
+        large = {i: found for i, photo in enumerate(listed) if (found := windows_of(photo, self._side)) is not None}
+        small = iter(self.encode_batch([photo for i, photo in enumerate(listed) if i not in large]))
+        return [self._in_windows(large[i]) if i in large else self.decide(next(small)) for i in range(len(listed))]
+
+    def _side(self, size: tuple[int, int]) -> int | None:
+        return side_of_windows(self.tile, size, self.model.size)
+
+    def windows(self, path: str, bands: Sequence[int] | None = None, page: int = 1) -> Windows | None:
+        size = None if self.tile is None else extent(path, page)
+        return None if size is None or self._side(size) is None else open_windows(path, bands, page)
+
+    @in_turns
+    @torch.no_grad()
+    def _in_windows(self, windows: Windows) -> Result:
+        self._check_classes()
+        side = self._side(windows.size) or max(windows.size)
+        supports, told = list(self._supports.values()), self._told((side, side))
+        fit = lambda image, sides: self._fit(image, sides=sides)[0]  # noqa: E731
+        how = (self.present, self._untrained, fit, side)
+        return Tiling(self.model, windows, self.classes, supports, told, *how).result()
+
+    def _check_classes(self) -> None:
+        if not self._known:
+            raise UsageError("the Segmenter knows no class yet: call add(name, images, masks) first")
+
+    def _told(self, size: tuple[int, int]) -> list[dict[str, Any]]:
+        """What the model asks beside a photo of this size, for each class."""
+        return [{key: {"sizes": [size], "class_name": [name]}[key] for key in self.model.asks} for name in self.classes]
 
     def encode(self, photo: Photo) -> Encoded:
         """The first half of :meth:`predict`: all that takes long, and nothing that depends on the classes."""
@@ -260,8 +297,7 @@ class Segmenter(Predictor):
         Raises UsageError before a class was added, for a photo that another method or encoder encoded, and for strokes of an
         unknown class or of another size than the photo.
         """
-        if not self._known:
-            raise UsageError("the Segmenter knows no class yet: call add(name, images, masks) first")
+        self._check_classes()
         if encoded.by != self._by:
             raise UsageError(f"a photo encoded by {encoded.by}, not by {self._by}; encode it again")
         encoded = encoded.to(self.device)
@@ -272,8 +308,7 @@ class Segmenter(Predictor):
                     f"strokes of {name!r}: give them for a class that was added, at the photo's size {size}"
                 )
         image = encoded.resized[None]
-        told = {"sizes": [size]}
-        asked = [{key: {**told, "class_name": [name]}[key] for key in self.model.asks} for name in self.classes]
+        asked = self._told(size)
 
         def decided(threshold: float | None) -> presence.Decision:
             supports = list(self._supports.values())
@@ -325,8 +360,8 @@ class Segmenter(Predictor):
         """Keep the encoded classes (safetensors): ``Segmenter.load`` needs no photo."""
         if not self._known:
             raise UsageError("nothing to save: call add(name, images, masks) first")
-        about = {"method": self.method, "encoder": self.encoder, "options": self.options}
-        about["runtime"] = self.runtime
+        about: dict[str, Any] = {"method": self.method, "encoder": self.encoder, "options": self.options}
+        about |= {"runtime": self.runtime, "present": self.present, "tile": self.tile}
         about["encoder_sha256"] = digest(self.model.encoder)
         if self.checkpoint is not None:
             about["checkpoint"] = {"file": str(self.checkpoint.absolute()), "sha256": files.sha256(self.checkpoint)}
@@ -355,6 +390,7 @@ class Segmenter(Predictor):
         if checkpoint is not None and about.get("checkpoint", {}).get("sha256") != files.sha256(checkpoint):
             raise UsageError(f"{path}: not encoded with {checkpoint}; give the checkpoint that it was made with")
         options = {"runtime": runtime or about.get("runtime", "auto"), **about["options"]}
+        options |= {name: about[name] for name in ("present", "tile") if name in about}
         segmenter = cls(about["method"], about["encoder"], device, checkpoint, weights, **options)
         if weights != "default" and about.get("encoder_sha256") not in (
             None,

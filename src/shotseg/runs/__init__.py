@@ -24,13 +24,22 @@ from typing import Any
 from shotseg import report
 from shotseg.data import images as files
 from shotseg.data.annotations import Labelled, names, write
-from shotseg.errors import InputError, UsageError
+from shotseg.errors import InputError, UsageError, note
 from shotseg.photo import filed_as
 from shotseg.predictor import Predictor
 from shotseg.runs import journal
 from shotseg.runs.engines import ENGINES
 from shotseg.runs.journal import Record
-from shotseg.runs.output import STATE, OutputError, check_output, full, write_annotations, write_errors, write_results
+from shotseg.runs.output import (
+    STATE,
+    OutputError,
+    check_output,
+    full,
+    picture,
+    write_annotations,
+    write_errors,
+    write_results,
+)
 from shotseg.runs.photos import PhotoFile, find_photos, named, parse_shard
 
 __all__ = [
@@ -141,6 +150,10 @@ def _report(out: Path, tag: str, lines: Sequence[str], segmenter: Predictor, run
 def _labelled(lines: Iterable[str], out: Path, places: Mapping[str, Path]) -> Iterator[Labelled]:
     for record in map(json.loads, lines):
         if record["error"] is None:
-            labels = files.read_mask(out / "labels" / f"{record['name']}.png", labels=True)
+            try:
+                labels = files.read_mask(picture(out / "labels", record["name"]), labels=True)
+            except InputError as error:
+                note(f"{error}; it is left out of the annotations, its masks stay")
+                continue
             scores = {name: found["confidence"] for name, found in record["classes"].items()}
             yield Labelled(record["file"], labels, record["name"], scores, photo=places.get(record["name"]))

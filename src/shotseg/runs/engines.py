@@ -22,6 +22,7 @@ import torch
 from shotseg import report
 from shotseg.data.pixels import decode, to_rgb
 from shotseg.data.samples import Sample
+from shotseg.data.windows import Windows
 from shotseg.errors import InputError, UsageError
 from shotseg.photo import Opened, open_file
 from shotseg.predictor import Predictor
@@ -57,7 +58,7 @@ def run_here(segmenter: Predictor, photos: Sequence[PhotoFile], out: Path, batch
             finally:
                 idle.put(mine)
 
-        opened = _ahead(readers, lambda photo: _read(photo, segmenter.sees), photos, READ_AHEAD * len(twins) + batch)
+        opened = _ahead(readers, lambda photo: _read(photo, segmenter), photos, READ_AHEAD * len(twins) + batch)
         steps = _ahead(models, predict, _groups(opened, batch), len(twins))
         flat = (step for group in steps for step in group)
         yield from _ahead(writers, lambda step: write(out, step), flat, WRITE_BEHIND * len(twins))
@@ -104,18 +105,21 @@ class _Step:
 
     photo: PhotoFile
     seen: dict[str, Any]
-    value: np.ndarray | Opened | Result | str
+    value: np.ndarray | Opened | Windows | Result | str
     seconds: float
 
 
-def _read(photo: PhotoFile, least: int | None) -> _Step:
-    """A photo, no finer than ``least`` pixels of its longer side where that is given."""
-    start = time.perf_counter()
-    value: np.ndarray | Opened | str
+def _read(photo: PhotoFile, segmenter: Predictor) -> _Step:
+    """A photo as the segmenter wants it: opened alone, no finer than it sees, or whole."""
+    start, least = time.perf_counter(), segmenter.sees
+    value: np.ndarray | Opened | Windows | str
     about: dict[str, Any] = {}
     try:
-        data, about = seen(photo)
-        if least is None:
+        value = segmenter.windows(photo.path, photo.bands, photo.page) or ""
+        data, about = seen(photo, whole=not value)
+        if value:
+            pass
+        elif least is None:
             value = to_rgb(decode(data, photo.path, photo.bands, photo.page))
         else:
             value = open_file(data, photo.path, least, photo.bands, photo.page)
@@ -129,7 +133,7 @@ def _segmented(segmenter: Predictor, group: Sequence[_Step]) -> list[_Step]:
     readable = {
         place: Sample(step.value, tags=frozenset(step.photo.tags), id=step.photo.file)
         for place, step in enumerate(group)
-        if isinstance(step.value, np.ndarray | Opened)
+        if isinstance(step.value, np.ndarray | Opened | Windows)
     }
     results = _predict(segmenter, readable)
     share = (time.perf_counter() - start) / max(len(readable), 1)
@@ -146,8 +150,10 @@ def _predict(segmenter: Predictor, images: dict[int, Sample]) -> dict[int, Resul
     except Exception as error:  # out of memory, or a fault: the other photos are still done
         if len(images) > 1:
             return {place: _predict(segmenter, {place: image})[place] for place, image in images.items()}
-        what = " ".join(str(error).split())[:200] or "no memory left"
         ((place, image),) = images.items()
+        if isinstance(error, InputError):
+            return {place: str(error)}
+        what = " ".join(str(error).split())[:200] or "no memory left"
         return {place: f"{image.id}: cannot be segmented ({type(error).__name__}: {what}); try a smaller --size"}
 
 
@@ -163,7 +169,7 @@ def write(out: Path, step: _Step) -> Entry:
             if getattr(error.__cause__, "errno", None) in FATAL:
                 raise full(out, error) from error
             value = str(error)
-    assert not isinstance(value, np.ndarray | Opened)
+    assert not isinstance(value, np.ndarray | Opened | Windows)
     seconds = round(step.seconds + time.perf_counter() - start, 3)
     about = {"file": step.photo.file, "name": step.photo.name}
     found = record_of(value if isinstance(value, Result) else None)

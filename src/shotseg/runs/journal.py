@@ -17,7 +17,7 @@ from typing import Any, Self, TextIO
 from shotseg import report
 from shotseg.data import images as files
 from shotseg.errors import InputError, UsageError
-from shotseg.runs.output import STATE, full, remove_pictures, remove_results, text, write_results
+from shotseg.runs.output import STATE, full, picture, remove_pictures, remove_results, text, write_results
 from shotseg.runs.photos import PhotoFile, is_unchanged
 
 Record = dict[str, Any]
@@ -139,8 +139,8 @@ def _is_done(out: Path, run: Run, entry: Entry, photo: PhotoFile) -> bool:
         return False
     known = run.settings["classes"]
     classes = [known[i] for i in photo.tags] or known
-    written = [out / "masks" / name / f"{photo.name}.png" for name in classes]
-    written += [out / "labels" / f"{photo.name}.png", report.thumbnail_path(out / STATE, photo.name)]
+    written = [picture(folder, photo.name) for folder in (*(out / "masks" / name for name in classes), out / "labels")]
+    written += [report.thumbnail_path(out / STATE, photo.name)]
     return all(path.is_file() for path in written)
 
 

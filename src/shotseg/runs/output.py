@@ -17,11 +17,18 @@ from shotseg.errors import InputError, ShotsegError, UsageError
 
 STATE = ".shotseg"
 FOLDERS = ("masks", "labels", "soft", "tlg")  # of the pictures that a result writes
+PICTURES = (".png", ".jpg", ".tif", ".geojson")
 FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO}  # no other photo can be written either
 
 
 class OutputError(ShotsegError):
     """The output folder takes no more: the run stops, and can be resumed."""
+
+
+def picture(folder: Path, name: str) -> Path:
+    """The mask or label map of a photo: PNG, or TIFF where it was large or a map."""
+    large = folder / f"{name}.tif"
+    return large if large.is_file() else folder / f"{name}.png"
 
 
 def has_run(folder: Path) -> bool:
@@ -121,7 +128,7 @@ def remove_pictures(out: Path, names: set[str], classes: Iterable[str]) -> None:
 
 def _photos_of(path: Path, folder: Path) -> set[str]:
     """The names of the photos that a picture may be of."""
-    if path.suffix not in (".png", ".jpg"):
+    if path.suffix not in PICTURES:
         return set()
     name = path.relative_to(folder).with_suffix("").as_posix()
     return {name, re.sub(r"--\d+$", "", name)} if folder.name == "tlg" else {name}

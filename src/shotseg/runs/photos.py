@@ -118,15 +118,15 @@ def parse_shard(shard: str) -> tuple[int, int]:
     return (part - 1) % count, count
 
 
-def seen(photo: PhotoFile) -> tuple[bytes, dict[str, Any]]:
-    """The content of a photo's file, and what it is now, for the journal: where it lies, what the system says of its file, its
+def seen(photo: PhotoFile, whole: bool = True) -> tuple[bytes, dict[str, Any]]:
+    """The content of a photo's file (nothing of it where ``whole`` is False), and what it is now, for the journal: where it lies, what the system says of its file, its
     digest, its tags.
 
     Raises InputError where it cannot be read.
     """
     stat = _stat(photo.absolute)  # before the content is read: a photo replaced meanwhile counts as another
-    data = files.read_bytes(photo.path)
-    digest = hashlib.sha256(data).hexdigest()
+    data = files.read_bytes(photo.path) if whole else b""
+    digest = hashlib.sha256(data).hexdigest() if whole else files.sha256(photo.path)
     return data, {"path": photo.absolute, "stat": stat, "sha256": digest, "tags": list(photo.tags)}
 
 
