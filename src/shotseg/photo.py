@@ -73,7 +73,7 @@ def _reduced(image: np.ndarray, least: int) -> np.ndarray:
 
 
 def windows_of(photo: Photo, wanted: Callable[[tuple[int, int]], Any]) -> Windows | None:
-    """A photo as windows, where ``wanted`` says so of its (H, W); None for another, and where the size is not known beforehand."""
+    """A photo as windows, where ``wanted`` says so of its (H, W); None for another, and where no header says the size."""
     if isinstance(photo, Sample):
         photo = photo.image
     if isinstance(photo, Windows):
@@ -139,6 +139,13 @@ def is_one(photos: Any) -> bool:
     if shape is not None:
         return len(shape) == 2 or (len(shape) == 3 and (shape[2] <= 4 or shape[0] in (1, 3, 4)))
     return isinstance(photos, str | os.PathLike | bytes | Image.Image | Sample) or hasattr(photos, "read")
+
+
+def listed_photos(photos: Any) -> list[Photo]:
+    """Several photos as a list. Raises UsageError for one."""
+    if is_one(photos) and not hasattr(photos, "shape"):
+        raise UsageError("one photo: give it to predict, or a list of photos to predict_batch")
+    return list(photos)
 
 
 def are_several(photo: Any) -> bool:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,11 +25,21 @@ from shotseg.errors import InputError, NoMaskWarning, UsageError, note
 from shotseg.models import presence
 from shotseg.models.strokes import Strokes, carried, competing
 from shotseg.overlay import draw
-from shotseg.photo import Photo, are_several, check_classes, is_one, open_photo, read_shot, title, windows_of
+from shotseg.photo import (
+    Photo,
+    are_several,
+    check_classes,
+    is_one,
+    listed_photos,
+    open_photo,
+    read_shot,
+    title,
+    windows_of,
+)
 from shotseg.predictor import Predictor, in_turns
 from shotseg.priors import pseudo_masks
 from shotseg.result import Decided, Result
-from shotseg.tiled import Tiling, side_of_windows
+from shotseg.tiled import Tiling, checked_tile, side_of_windows
 from shotseg.training import checkpoint as trained
 
 COARSE = 4  # a photo so many times the working size gets contours that are off by several pixels
@@ -47,8 +57,7 @@ class Segmenter(Predictor):
     weights: of the encoder: "default" (downloaded once where it must be) or the path of a local file.
     runtime: what computes the encoder on a CPU: "torch", "onnxruntime" (extra: onnx), or "auto", the fastest that is installed;
              see :mod:`shotseg.encoders.runtime`.
-    tile:    the side, in pixels, of the windows in which a larger image is seen; "auto": twice the working size, for images of more
-             than 100 megapixels; None: every image is seen as a whole. See docs/large-images.md.
+    tile:    side, in pixels, of the windows for larger images; "auto": twice the working size, above 100 megapixels; None: never
     options: keywords of the method (``size``: longer side, in pixels, at which it works; the one that a checkpoint takes).
 
     >>> seg = Segmenter()
@@ -65,7 +74,7 @@ class Segmenter(Predictor):
         weights: str = "default",
         present: float | None = 0.5,
         runtime: str = "auto",
-        tile: int | Literal["auto"] | None = "auto",
+        tile: int | str | None = "auto",
         **options: Any,
     ):
         super().__init__(device)
@@ -96,9 +105,7 @@ class Segmenter(Predictor):
             raise UsageError(
                 f"present {present}: give a probability from 0 to 1, or None where every class is in the photo"
             )
-        if tile not in ("auto", None) and (not isinstance(tile, int) or tile < self.model.size // 4):
-            raise UsageError(f'tile {tile}: "auto", None, or pixels, {self.model.size // 4} or more')
-        self.present, self.tile = present, tile
+        self.present, self.tile = present, checked_tile(tile, self.model.size)
         self._known: dict[str, Support] = {}
         self._added: dict[str, list[Support]] = {}  # shots since, not yet merged: classifiers are fitted once for all
         self._shown: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}  # of each shot a small photo and its mask
@@ -220,19 +227,15 @@ class Segmenter(Predictor):
 
         strokes: what a person marked in this photo, by class; the masks agree with every stroke.
         """
-        return self.decide(self.encode(photo), strokes) if strokes else self.predict_batch([photo])[0]
+        windows = None if strokes else windows_of(photo, self._side)
+        return self.decide(self.encode(photo), strokes) if windows is None else self._in_windows(windows)
 
     def predict_batch(self, photos: Iterable[Photo]) -> list[Result]:
         """Segment several photos; those of the same working size go through the encoder together."""
-        if is_one(photos) and not hasattr(photos, "shape"):
-            raise UsageError("one photo: give it to predict, or a list of photos to predict_batch")
-        listed = list(photos)
+        listed = listed_photos(photos)
         large = {i: found for i, photo in enumerate(listed) if (found := windows_of(photo, self._side)) is not None}
         small = iter(self.encode_batch([photo for i, photo in enumerate(listed) if i not in large]))
         return [self._in_windows(large[i]) if i in large else self.decide(next(small)) for i in range(len(listed))]
-
-    def _side(self, size: tuple[int, int]) -> int | None:
-        return side_of_windows(self.tile, size, self.model.size)
 
     def windows(self, path: str, bands: Sequence[int] | None = None, page: int = 1) -> Windows | None:
         size = None if self.tile is None else extent(path, page)
@@ -241,19 +244,17 @@ class Segmenter(Predictor):
     @in_turns
     @torch.no_grad()
     def _in_windows(self, windows: Windows) -> Result:
-        self._check_classes()
         side = self._side(windows.size) or max(windows.size)
-        supports, told = list(self._supports.values()), self._told((side, side))
-        fit = lambda image, sides: self._fit(image, sides=sides)[0]  # noqa: E731
-        how = (self.present, self._untrained, fit, side)
-        return Tiling(self.model, windows, self.classes, supports, told, *how).result()
+        how = (self._told((side, side)), self.present, self._untrained, side, self.device)
+        return Tiling(self.model, windows, self.classes, list(self._supports.values()), *how).result()
 
-    def _check_classes(self) -> None:
-        if not self._known:
-            raise UsageError("the Segmenter knows no class yet: call add(name, images, masks) first")
+    def _side(self, size: tuple[int, int]) -> int | None:
+        return side_of_windows(self.tile, size, self.model.size)
 
     def _told(self, size: tuple[int, int]) -> list[dict[str, Any]]:
-        """What the model asks beside a photo of this size, for each class."""
+        """What the model asks beside a photo of this size, for each class. Raises UsageError where there is none."""
+        if not self._known:
+            raise UsageError("the Segmenter knows no class yet: call add(name, images, masks) first")
         return [{key: {"sizes": [size], "class_name": [name]}[key] for key in self.model.asks} for name in self.classes]
 
     def encode(self, photo: Photo) -> Encoded:
@@ -266,9 +267,7 @@ class Segmenter(Predictor):
     @torch.no_grad()
     def encode_batch(self, photos: Iterable[Photo]) -> list[Encoded]:
         """Several photos encoded, those of the same working size together."""
-        if is_one(photos) and not hasattr(photos, "shape"):
-            raise UsageError("one photo: give it to predict, or a list of photos to predict_batch")
-        opened = [open_photo(photo, self.sees) for photo in photos]
+        opened = [open_photo(photo, self.sees) for photo in listed_photos(photos)]
         if any(max(photo.size) > COARSE * self.model.size for photo in opened):
             note(
                 f"photos are more than {COARSE} times as large as the {self.model.size} pixels at which {self.method} works, so "
@@ -297,7 +296,7 @@ class Segmenter(Predictor):
         Raises UsageError before a class was added, for a photo that another method or encoder encoded, and for strokes of an
         unknown class or of another size than the photo.
         """
-        self._check_classes()
+        asked = self._told(encoded.photo.size)
         if encoded.by != self._by:
             raise UsageError(f"a photo encoded by {encoded.by}, not by {self._by}; encode it again")
         encoded = encoded.to(self.device)
@@ -308,7 +307,6 @@ class Segmenter(Predictor):
                     f"strokes of {name!r}: give them for a class that was added, at the photo's size {size}"
                 )
         image = encoded.resized[None]
-        asked = self._told(size)
 
         def decided(threshold: float | None) -> presence.Decision:
             supports = list(self._supports.values())
@@ -349,10 +347,8 @@ class Segmenter(Predictor):
     def _fit(
         self, image: np.ndarray, mask: np.ndarray | None = None, sides: tuple[int, int] | None = None
     ) -> tuple[Tensor, Any]:
-        if self.model.geometry == "squash":
-            x, y = transforms.squash(image, self.model.size, mask)
-        else:
-            x, y = transforms.fit(image, self.model.size, self.model.encoder.patch, mask, sides)
+        model = self.model
+        x, y = transforms.to_size(image, model.geometry, model.size, model.encoder.patch, mask, sides)
         return x.to(self.device), None if y is None else y.to(self.device)
 
     @in_turns

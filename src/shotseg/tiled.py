@@ -1,15 +1,16 @@
 """Images larger than the network: seen in overlapping windows, judged as one, written in bands.
 
-What is relative to a photo is taken once, of the whole image, and holds in every window: which classes are there, the range of each
-cue, what the border looks like, the classifier of the image's own tokens. Two looks give it: the image reduced to the working size,
-and a survey of up to 4 megapixels of windows as they will be seen. Then the windows go by, row after row; where they overlap, their
-log odds are averaged, those near a window's edge counting less. Rows that no further window reaches become labels.
+What is relative to a photo is taken once, of the whole image, and holds in every window: which classes are there, the range
+of each cue, the classifier of the image's own tokens. Two looks give it: the image reduced to the working size, and a survey
+of up to 4 megapixels of parts at the scale of the windows, since features of another scale have other ranges. Then the
+windows go by, row after row; where they overlap, their log odds are averaged, those near a window's edge counting less. Rows
+that no further window reaches become labels.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from shotseg.data import geo, large_labels
+from shotseg.data import geo, large_labels, transforms
 from shotseg.data.samples import Support
 from shotseg.data.windows import Windows
 from shotseg.encoders.features import Features
@@ -49,11 +50,9 @@ class Grid:
 
     @classmethod
     def of(cls, size: tuple[int, int], side: int, seen: int) -> Grid:
-        """Windows of about ``side`` pixels, that the network sees at ``seen`` pixels. Raises UsageError where that is too small."""
+        """Windows of about ``side`` pixels, which the network sees at about ``seen`` pixels."""
         across = max(STRIDE, seen // 32 * STRIDE)
-        if side < across:
-            raise UsageError(f"tile {side}: windows of at least {across} pixels, a quarter of the size; choose more")
-        return cls(size, round(side / across), across)
+        return cls(size, max(1, round(side / across)), across)
 
     @property
     def side(self) -> int:
@@ -80,10 +79,10 @@ class Grid:
 
 
 class Tiled(Decided):
-    """The result of an image seen in windows. Its label map is kept packed; ``image`` and ``labels`` take memory for all of it when
-    they are asked for, while ``preview``, ``areas``, ``confidences``, ``overlay`` and ``save`` do not.
+    """The result of an image seen in windows. Its label map is kept packed: ``image``, ``labels``, ``masks``, ``probabilities``
+    take memory for all pixels when they are asked for; ``preview``, ``areas``, ``confidences``, ``overlay`` and ``save`` do not.
 
-    ``save`` writes TIFF, tiled and compressed, for an image of more than 100 megapixels and for a map, which then keeps its place.
+    ``save`` writes TIFF, tiled and compressed, for more than 100 megapixels, and for a map, which then keeps its place.
     """
 
     _packed: bytes
@@ -142,7 +141,7 @@ class Tiling:
     """One image in windows, for a few-shot model.
 
     supports, told: one for each class, as :func:`shotseg.models.presence.decide` takes them.
-    fit: (H, W, 3) uint8 and the sides of the photo -> (3, h, w) at working size.    side: pixels of a window's side, about.
+    side: pixels of a window's side, about, as long as the working size of a photo.    device: of the model.
     """
 
     model: Any
@@ -152,13 +151,18 @@ class Tiling:
     told: Sequence[Mapping[str, Any]]
     threshold: float | None
     untrained: bool
-    fit: Callable[[np.ndarray, tuple[int, int]], Tensor]
     side: int
+    device: torch.device
+
+    @property
+    def many(self) -> int:
+        """How many times as large as a photo a window may be. Convolutions do not mind, and fewer pixels lie near an edge."""
+        return 2 if self.model.encoder.convolutional else 1
 
     def result(self) -> Tiled:
         """Raises InputError where the file is damaged, wherever that is."""
         small = self.windows.reduced(2 * self.model.size)
-        grid = Grid.of(self.windows.size, self.side, self.model.size)
+        grid = Grid.of(self.windows.size, self.side * self.many, self.model.size * self.many)
         present, survey = self._surveyed(grid, small)
         there = presence.taking_part(present, self.threshold)
         loudness = presence.loudness_of(present, self.threshold)
@@ -170,14 +174,14 @@ class Tiling:
 
     def _surveyed(self, grid: Grid, small: np.ndarray) -> tuple[Tensor, Any]:
         """(N,) presence of each class, and what the model takes of the whole image for the classes that take part."""
-        image = self.fit(small, grid.size)[None]
+        image = self._fit(small, self.model.size, grid.size)
         ask = partial(presence.decide, self.model, supports=self.supports, told=self.told, untrained=self.untrained)
         everyone = None if self.threshold is None else 0.0
         found = ask(self.model.encode(image), image=image, threshold=everyone)
         if not self.model.at_once:
             return found.present, None
-        looks = [self._seen(grid, y, x) for y, x in _places(grid, found.scores[1:].amax(0), self.model.size)]
-        features = [self.model.encode(look) for look in looks]
+        places = _places(grid, found.scores[1:].amax(0), self.many, self.model.size)
+        looks, features = zip(*(self._surveyed_at(grid, *place) for place in places))
         # The windows of a survey lie below each other as one tall photo.
         maps = tuple(torch.cat(level, 2) for level in zip(*(f.maps for f in features)))
         tall = Features(maps, features[0].strides)
@@ -187,6 +191,23 @@ class Tiling:
         there = presence.taking_part(present, self.threshold)
         return present, self.model.survey(tall, [self.supports[i] for i in there]) if there else None
 
+    def _surveyed_at(self, grid: Grid, y: int, x: int) -> tuple[Tensor, Features]:
+        """A part of the size of a photo, and its features, which know what is around it as those of a window will."""
+        part = grid.across // self.many
+        start = [min(max(0, at - (grid.across - part) // 2), grid.starts(axis)[-1]) for axis, at in enumerate((y, x))]
+        image = self._seen(grid, start[0], start[1])
+        inside = [4 * (at - first) for at, first in zip((y, x), start)]
+
+        def cut(level: Tensor, stride: int) -> Tensor:
+            top, left = (at // stride for at in inside)
+            side = 4 * part // stride
+            return level[:, :, top : top + side, left : left + side].clone()  # a view would keep all of it
+
+        seen = self.model.encode(image)
+        if self.many == 1:
+            return image, seen
+        return cut(image, 1), Features(tuple(map(cut, seen.maps, seen.strides)), seen.strides)
+
     def _seen(self, grid: Grid, y: int, x: int, strip: np.ndarray | None = None) -> Tensor:
         """(1, 3, h, w): a window at working size; strip: the rows of the image that it lies in, if they are at hand."""
         top, left = y * grid.cell, x * grid.cell
@@ -195,7 +216,11 @@ class Tiling:
         missing = [(0, grid.side - length) for length in image.shape[:2]]
         if any(after for _, after in missing):
             image = np.pad(image, (*missing, (0, 0)), mode="symmetric")
-        return self.fit(image, image.shape[:2])[None]
+        return self._fit(image, grid.across * 4)
+
+    def _fit(self, image: np.ndarray, size: int, sides: tuple[int, int] | None = None) -> Tensor:
+        x, _ = transforms.to_size(image, self.model.geometry, size, self.model.encoder.patch, sides=sides)
+        return x[None].to(self.device)
 
     def _scores(self, grid: Grid, there: Sequence[int], loudness: Tensor, survey: Any) -> Iterator[Tensor]:
         """(C + 1, h, width in cells) log odds of the background and the C classes that are there: rows of cells, in order."""
@@ -204,7 +229,9 @@ class Tiling:
         total = torch.zeros(len(there) + 1, grid.across, columns[-1] + grid.across)
         weight = torch.zeros(total.shape[1:])
         for y, after in zip(rows, [*rows[1:], rows[-1] + grid.across]):
-            strip = self.windows.read(slice(y * grid.cell, y * grid.cell + grid.side)) if there else None
+            strip = None  # before the next one is read: both would be large
+            if there:
+                strip = self.windows.read(slice(y * grid.cell, y * grid.cell + grid.side))
             for x in columns:
                 span = slice(x, x + grid.across)
                 weight[:, span] += grid.weights
@@ -227,18 +254,34 @@ def _moved(x: Tensor, rows: int) -> Tensor:
     return F.pad(x[..., rows:, :], (0, 0, 0, rows))
 
 
-def _places(grid: Grid, evidence: Tensor, seen: int) -> list[tuple[int, int]]:
-    """The windows of a survey, none over another: all, or half of those there is room for spread evenly and half where the
-    evidence (h, w) of the reduced image is highest."""
-    rows, columns = grid.starts(0)[::2], grid.starts(1)[::2]
-    every = [(y, x) for y in rows for x in columns]
+def _places(grid: Grid, evidence: Tensor, many: int, seen: int) -> list[tuple[int, int]]:
+    """Cells at which the parts of a survey start: all parts of a small image; else half of those there is room for around the
+    highest evidence (h, w) of the reduced image, and half spread evenly."""
+    part = grid.across // many
+    cells = [math.ceil(length / grid.cell) for length in grid.size]
+    lasts = [grid.starts(axis)[-1] + grid.across - part for axis in (0, 1)]
+    every = [(min(y, lasts[0]), min(x, lasts[1])) for y in range(0, cells[0], part) for x in range(0, cells[1], part)]
     room = max(2, SURVEYED // seen**2)
     if len(every) <= room:
         return every
-    spread = np.linspace(0, len(every) - 1, room - room // 2).round().astype(int).tolist()
-    promise = F.adaptive_max_pool2d(evidence[None, None].float().cpu(), (len(rows), len(columns))).flatten()
-    best = [i for i in promise.argsort(descending=True, stable=True).tolist() if i not in spread]
-    return [every[i] for i in sorted([*spread, *best[: room // 2]])]
+    left, around = evidence.float().cpu().clone(), []
+    scale = [n / length for n, length in zip(left.shape, cells)]  # of the evidence, a cell
+    for _ in range(room // 2):
+        middle = [(i + 0.5) / s for i, s in zip(divmod(int(left.argmax()), left.shape[1]), scale)]
+        start = [min(max(0, round((m - part / 2) / STRIDE) * STRIDE), last) for m, last in zip(middle, lasts)]
+        around.append((start[0], start[1]))
+        rows, columns = (slice(max(0, int((m - part) * s)), math.ceil((m + part) * s)) for m, s in zip(middle, scale))
+        left[rows, columns] = -torch.inf
+    spread = np.linspace(0, len(every) - 1, room - len(around)).round().astype(int).tolist()
+    return sorted({*around, *(every[i] for i in spread)})
+
+
+def checked_tile(tile: int | str | None, seen: int) -> int | str | None:
+    """The tile as it is. Raises UsageError where it is no choice for a model of the working size ``seen``."""
+    least = Grid.of((1, 1), seen, seen).across
+    if tile is None or tile == "auto" or (isinstance(tile, int) and tile >= least):
+        return tile
+    raise UsageError(f"tile {tile}: give pixels, {least} or more, or auto; off sees every image as a whole")
 
 
 def side_of_windows(tile: int | str | None, size: tuple[int, int], seen: int) -> int | None:
@@ -270,9 +313,11 @@ class _Labels:
             ready = rows if before is None else torch.cat([before, rows], 1)
             end = first + ready.shape[1]
             bottom = height if end >= self.cells[0] else int((end - 0.5) * cell)
-            band = self._drawn(in_bytes(ready), first, top, bottom)
-            self.counts += np.bincount(band.ravel(), minlength=256)
-            yield band
+            levels = in_bytes(ready)
+            for start in range(top, bottom, large_labels.SIDE):
+                band = self._drawn(levels, first, start, min(bottom, start + large_labels.SIDE))
+                self.counts += Image.fromarray(band).histogram()
+                yield band
             before, first, top = ready[:, -1:], end - 1, bottom
 
     def _drawn(self, levels: np.ndarray, first: int, top: int, bottom: int) -> np.ndarray:

@@ -30,10 +30,10 @@ def bands_of(data: bytes) -> Iterator[np.ndarray]:
     import tifffile
 
     with tifffile.TiffFile(io.BytesIO(data)) as file:
-        page = file.pages[0]
+        page: Any = file.pages[0]
         height, width = page.imagelength, page.imagewidth
         across, left = -(-width // SIDE), height
-        tiles = (tile[0, :, :, 0] for tile, _, _ in page.segments(maxworkers=1))  # type: ignore[union-attr]
+        tiles = (tile[0, :, :, 0] for tile, _, _ in page.segments(maxworkers=1))
         for row in iter(lambda: [tile for _, tile in zip(range(across), tiles)], []):
             yield np.concatenate(row, axis=1)[: min(SIDE, left), :width]
             left -= SIDE

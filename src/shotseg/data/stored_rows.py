@@ -14,7 +14,7 @@ from shotseg.data import tiff
 from shotseg.data.pixels import Pixels, as_alpha, header, pick_bands
 from shotseg.errors import InputError, note
 
-PIECE = 32 << 20  # bytes of values that are read together, where tiles and strips are no larger
+PIECE = 16 << 20  # bytes of values that are read together, where tiles and strips are no larger
 LARGEST = 512 << 20  # bytes of a tile or strip: beyond, a file has no parts worth the name
 PALETTE, YCBCR, JPEG = 3, 6, 7
 GEO_TAGS = (

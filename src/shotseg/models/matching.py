@@ -13,7 +13,7 @@ The gain of each part is measured in docs/matching.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from shotseg.data.samples import IGNORE, Prediction, Support
 from shotseg.encoders.features import Encoder, Features
 from shotseg.models.few_shot_model import FewShot
 from shotseg.priors.guided_filter import along_edges
-from shotseg.priors.objectness import border_contrast, border_tokens
+from shotseg.priors.objectness import border_contrast
 
 BEST = 5  # cosines that a contrast averages
 STEPS = 16  # of conjugate gradients
@@ -124,11 +124,14 @@ class Matching(FewShot):
         """One support for all stays one: the products with its tokens are then made together."""
         return support if len(support["all"]) == 1 else super().serving(support, batch)
 
-    def weights(self, support: Support) -> tuple[dict[str, float], Tensor]:
-        """The weight of each cue in use, and the level (B, 1, 1) that divides object from background."""
+    def weights(self, support: Support, cues: Iterable[str] | None = None) -> tuple[dict[str, float], Tensor]:
+        """The weight of each cue in use, and the level (B, 1, 1) that divides object from background.
+
+        cues: those in use; None: all that are switched on.
+        """
         many = min(1.0, (support["all"].shape[1] - 1) / 2)
         mixed = {cue: (1 - many) * WEIGHTS[cue] + many * MANY_WEIGHTS[cue] for cue in WEIGHTS}
-        used = {cue: mixed[cue] for cue in self.cues}
+        used = {cue: mixed[cue] for cue in (self.cues if cues is None else cues)}
         level = ((1 - many) * LEVEL + many * MANY_LEVEL) * sum(used.values()) / sum(mixed.values())
         objects, all_of_it = (support[f"all_{side}"].sum((1, 2)) for side in ("foreground", "background"))
         share = (objects / (objects + all_of_it).clamp(min=1e-6)).clamp(min=1e-3)
@@ -153,45 +156,49 @@ class Matching(FewShot):
             look = self._look(query)
             found = torch.stack([self._evidence(look, support) for support in supports], 1)
             return self._self_supported(found, look)[0]
-        look = self._look(query, survey.borders)
+        look = self._look(query, survey.cues)
         pairs = zip(supports, survey.spans)
-        found = torch.cat([self._weighed(self._cues(look, support), support, spans) for support, spans in pairs])
+        found = torch.cat([self._weighed(self._cues(look, support, spans), support, spans) for support, spans in pairs])
         if not self.self_support:
             return found
         own = torch.cat([classify(look.tokens, classifier) for classifier in survey.own]).view_as(found)
         return _joined(found, OWN_SLOPE * (own - OWN_LEVEL))
 
     def survey(self, query: Features, supports: Sequence[Support]) -> Survey:
-        """What :meth:`evidence` asks of a whole image, where ``query`` stands for the image and windows of it follow."""
-        look = self._look(query)
-        cues = [self._cues(look, support) for support in supports]
+        """What :meth:`evidence` asks of a whole image, which ``query`` stands for: windows of it, one below the other.
+
+        The border cues take no part: a window's border is no background, and in a large image few objects stand out of all of it.
+        """
+        used = [cue for cue in self.cues if not cue.startswith("border")] or self.cues
+        look = self._look(query, used)
+        cues = [self._cues(look, support, used) for support in supports]
         spans = [{name: (cue.amin(), cue.amax()) for name, cue in mine.items()} for mine in cues]
         own = []
-        for mine, support in zip(cues, supports) if self.self_support else ():
-            foreground, background = certain(self._weighed(mine, support).flatten(1))
+        for mine, span, support in zip(cues, spans, supports) if self.self_support else ():
+            foreground, background = certain(self._weighed(mine, support, span).flatten(1))
             own.append(ridge(look.tokens, foreground, background, OWN_RIDGE))
-        return Survey({level: border_tokens(query.maps[i]) for level, i in BORDERS.items()}, spans, own)
+        return Survey(used, spans, own)
 
     def along_the_edges(self, evidence: Tensor, images: Tensor) -> Tensor:
         """Log odds (B, h, w) along the edges of the images (B or 1, 3, H, W)."""
         return along_edges(evidence, images, step=2) if self.edges else evidence
 
-    def _look(self, query: Features, border: Mapping[str, Tensor] | None = None) -> Look:
+    def _look(self, query: Features, used: Sequence[str] | None = None) -> Look:
         tokens = hypercolumn(query).flatten(2).mT
         deep = F.normalize(query.maps[2], dim=1).flatten(2).mT
         borders = {
-            name: resize(border_contrast(query.maps[i], border=(border or {}).get(name)), query.maps[1].shape[-2:])
+            name: resize(border_contrast(query.maps[i]), query.maps[1].shape[-2:])
             for name, i in BORDERS.items()
-            if name in self.cues
+            if name in (self.cues if used is None else used)
         }
         return Look(tokens, deep, borders, query.maps[1].shape[-2:], query.maps[2].shape[-2:])
 
     def _evidence(self, look: Look, support: Support) -> Tensor:
         """(B, h, w) log odds of a class on the middle grid, by its support alone."""
-        return self._weighed(self._cues(look, support), support)
+        return self._weighed(self._cues(look, support, self.cues), support)
 
-    def _cues(self, look: Look, support: Support) -> dict[str, Tensor]:
-        """(B, h, w) each: the cues in use, on the middle grid, in whatever range they have."""
+    def _cues(self, look: Look, support: Support, used: Iterable[str]) -> dict[str, Tensor]:
+        """(B, h, w) each: cues on the middle grid, in whatever range they have."""
         middle = look.tokens[..., self.middle]
         made = {
             "contrast_middle": lambda: contrast(middle, support, "all", self.middle).unflatten(1, look.grid),
@@ -199,11 +206,11 @@ class Matching(FewShot):
             "ridge_all": lambda: classify(look.tokens, support["ridge_all"][:, 0]).unflatten(1, look.grid),
             "ridge_middle": lambda: classify(middle, support["ridge_middle"][:, 0]).unflatten(1, look.grid),
         }
-        return {cue: look.borders[cue] if cue in look.borders else resize(made[cue](), look.grid) for cue in self.cues}
+        return {cue: look.borders[cue] if cue in look.borders else resize(made[cue](), look.grid) for cue in used}
 
     def _weighed(self, cues: Mapping[str, Tensor], support: Support, spans: Spans | None = None) -> Tensor:
         """(B, h, w) log odds: the weighted sum of the cues, each in parts of its span; None: of the photo's own."""
-        weights, level = self.weights(support)
+        weights, level = self.weights(support, cues)
         scaled = [w * unit_range(cues[cue], None if spans is None else spans[cue]) for cue, w in weights.items()]
         return torch.stack(scaled).sum(0) - level
 
@@ -228,11 +235,11 @@ class Look:
 class Survey:
     """What decides in every window of an image too large for the network, and is taken of the whole.
 
-    borders: (1, C, M) unit tokens of the border, by cue.   spans: of each class the lowest and highest value of each cue.
+    cues: those that take part.   spans: of each class the lowest and highest value of each.
     own: of each class the classifier (1, C + 1) of the image's own tokens, where that is in use.
     """
 
-    borders: dict[str, Tensor]
+    cues: list[str]
     spans: list[Spans]
     own: list[Tensor]
 

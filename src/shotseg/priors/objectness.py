@@ -7,19 +7,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def border_contrast(level: Tensor, best: int = 8, border: Tensor | None = None) -> Tensor:
+def border_contrast(level: Tensor, best: int = 8) -> Tensor:
     """(B, h, w): 1 - the mean of the ``best`` highest cosines of each token to the tokens on the photo's border.
 
     level: (B, C, h, w) features. An object seldom fills the border, so what the border holds is background (the boundary
     prior of saliency: Wei et al., ECCV 2012). Values in [0, 2], in practice below 1.
-    border: (1, C, M) unit tokens of another border, for a photo that is a window of a larger one.
     """
     x = F.normalize(level, dim=1)
-    cosine = x.flatten(2).mT @ (border_tokens(level) if border is None else border)
+    border = [x[:, :, 0], x[:, :, -1], x[:, :, 1:-1, 0], x[:, :, 1:-1, -1]]
+    cosine = x.flatten(2).mT @ torch.cat(border, 2)
     return 1 - cosine.topk(min(best, cosine.shape[-1]), dim=-1).values.mean(-1).unflatten(1, level.shape[-2:])
-
-
-def border_tokens(level: Tensor) -> Tensor:
-    """(B, C, M): the tokens on the border of (B, C, h, w) features, of unit length."""
-    x = F.normalize(level, dim=1)
-    return torch.cat([x[:, :, 0], x[:, :, -1], x[:, :, 1:-1, 0], x[:, :, 1:-1, -1]], 2)

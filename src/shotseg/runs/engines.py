@@ -44,7 +44,7 @@ def run_here(segmenter: Predictor, photos: Sequence[PhotoFile], out: Path, batch
 
     On a CPU each core has a thread with a model of its own, which gives more photos a second than one model on all cores.
     """
-    twins = twins_of(segmenter)
+    twins = twins_of(segmenter, len(photos))
     pools = [ThreadPoolExecutor(n) for n in (len(twins) + 1, len(twins), len(twins) + 1)]
     with pools[0] as readers, pools[1] as models, pools[2] as writers, one_thread_each(segmenter.device):
         idle: SimpleQueue[Predictor] = SimpleQueue()
@@ -64,10 +64,10 @@ def run_here(segmenter: Predictor, photos: Sequence[PhotoFile], out: Path, batch
         yield from _ahead(writers, lambda step: write(out, step), flat, WRITE_BEHIND * len(twins))
 
 
-def twins_of(segmenter: Predictor) -> list[Predictor]:
-    """As many over the same weights as cores can keep busy; on another device it is one."""
+def twins_of(segmenter: Predictor, photos: int | None = None) -> list[Predictor]:
+    """As many over the same weights as cores, and photos, can keep busy; on another device it is one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    more = cores - 1 if segmenter.device.type == "cpu" else 0
+    more = (cores if photos is None else min(cores, photos)) - 1 if segmenter.device.type == "cpu" else 0
     return [segmenter, *(twin for _ in range(more) if (twin := segmenter.twin()) is not None)]
 
 
@@ -115,10 +115,10 @@ def _read(photo: PhotoFile, segmenter: Predictor) -> _Step:
     value: np.ndarray | Opened | Windows | str
     about: dict[str, Any] = {}
     try:
-        value = segmenter.windows(photo.path, photo.bands, photo.page) or ""
-        data, about = seen(photo, whole=not value)
-        if value:
-            pass
+        windows = segmenter.windows(photo.path, photo.bands, photo.page)
+        data, about = seen(photo, whole=windows is None)
+        if windows is not None:
+            value = windows
         elif least is None:
             value = to_rgb(decode(data, photo.path, photo.bands, photo.page))
         else:

@@ -119,8 +119,8 @@ def parse_shard(shard: str) -> tuple[int, int]:
 
 
 def seen(photo: PhotoFile, whole: bool = True) -> tuple[bytes, dict[str, Any]]:
-    """The content of a photo's file (nothing of it where ``whole`` is False), and what it is now, for the journal: where it lies, what the system says of its file, its
-    digest, its tags.
+    """The content of a photo's file (nothing where ``whole`` is False), and what it is now, for the journal: where it lies, what
+    the system says of its file, its digest, its tags.
 
     Raises InputError where it cannot be read.
     """
