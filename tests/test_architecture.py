@@ -25,6 +25,7 @@ ORDER = [
     "predictor",
     "encoded",
     "support_file",
+    "tiled",
     "segmenter",
     "semantic",
     "labeller",

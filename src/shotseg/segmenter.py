@@ -388,10 +388,7 @@ class Segmenter(Predictor):
         options = {"runtime": runtime or about.get("runtime", "auto"), **about["options"]}
         options |= {name: about[name] for name in ("present", "tile") if name in about}
         segmenter = cls(about["method"], about["encoder"], device, checkpoint, weights, **options)
-        if weights != "default" and about.get("encoder_sha256") not in (
-            None,
-            digest(segmenter.model.encoder),
-        ):
+        if weights != "default" and about.get("encoder_sha256") not in (None, digest(segmenter.model.encoder)):
             raise UsageError(f"{path}: encoded with other weights than {weights}; give the file that it was made with")
         for name, support in supports.items():
             segmenter._known[name], segmenter._shown[name] = support.to(segmenter.device), []
