@@ -3,6 +3,7 @@
 import json
 import pickle
 import tracemalloc
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ NOISE = rng.integers(0, 255, (300, 340, 3)).astype(np.uint8)
 
 def scene(height, width, spots, side=96):
     """A grey-green ground with orange discs of which ``spots`` are the upper left corners, and its mask."""
-    ground = np.random.default_rng(1).normal(0, 12, (height, width, 3)) + (90, 110, 80)
+    ground = np.random.default_rng(1).normal(0, 12, (height, width, 3)) + np.array((90, 110, 80))
     image, mask = ground.clip(0, 255).astype(np.uint8), np.zeros((height, width), np.uint8)
     y, x = np.mgrid[:side, :side] - (side - 1) / 2
     disc = y**2 + x**2 < (side / 2.6) ** 2
@@ -102,7 +103,7 @@ def test_windows_cover_every_pixel_and_lie_on_the_strides():
         for axis in (0, 1):
             starts = grid.starts(axis)
             assert starts[0] == 0 and not any(start % 8 for start in starts)
-            assert all(b - a <= grid.step for a, b in zip(starts, starts[1:]))
+            assert all(b - a <= grid.step for a, b in pairwise(starts))
             assert starts[-1] * grid.cell + grid.side >= size[axis]
         assert (grid.weights > 0).all()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -75,4 +76,4 @@ def _turned(rings: list[list[tuple[float, float]]]) -> list[list[list[float]]]:
 
 def _area(ring: list[tuple[float, float]]) -> float:
     """Twice the signed area: above 0 where the ring goes counterclockwise."""
-    return sum(a[0] * b[1] - b[0] * a[1] for a, b in zip(ring, ring[1:]))
+    return sum(a[0] * b[1] - b[0] * a[1] for a, b in pairwise(ring))
