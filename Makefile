@@ -8,7 +8,7 @@ OUT    ?= demo-out
 PROJECT ?= demo-project
 PHOTOS ?= src/shotseg/demo_data/images
 
-.PHONY: install demo serve test test-page lint types clean
+.PHONY: install demo serve test test-page docs lint types clean
 
 install: $(STAMP)
 
@@ -39,14 +39,26 @@ types: $(STAMP)
 test: lint types
 	$(BIN)/python -m pytest
 
-# The page in a real browser: needs Chromium on the system (apt-get install chromium).
+# The page in a real browser, and its OpenAPI at random. Chromium is installed where that can be done: as root, by apt-get.
 test-page: $(STAMP)
+	@if ! command -v chromium chromium-browser google-chrome >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
+	fi
 	@if command -v uv >/dev/null 2>&1; then \
 		uv pip install --quiet --python $(BIN)/python -e '.[test-page]'; \
 	else \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test-page]'; \
 	fi
-	$(BIN)/python -m pytest -n 0 tests/test_page_browser.py
+	$(BIN)/python -m pytest -n 0 tests/test_page_browser.py tests/test_page_wishes.py tests/test_page_openapi.py
+
+# The site of docs/ in build/site; a link that leads nowhere ends it. See it: python -m http.server --directory build/site
+docs: $(STAMP)
+	@if command -v uv >/dev/null 2>&1; then \
+		uv pip install --quiet --python $(BIN)/python -e '.[docs]'; \
+	else \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'; \
+	fi
+	$(BIN)/python docs/build_site.py
 
 clean:
 	rm -rf $(VENV) $(OUT) dist build .pytest_cache .ruff_cache .mypy_cache

@@ -6,6 +6,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, here 
 import pytest
 import torch
 
+from page_browser import address, chromium, many, opened, photos  # noqa: F401
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):

@@ -15,7 +15,7 @@ API = "/api/v1"
 
 
 def client_of(project, segmenter, token=None, hosts=frozenset({HOST})):
-    return TestClient(make_app(project, segmenter, hosts, token), base_url=f"http://{HOST}")
+    return TestClient(make_app(project, lambda: segmenter, hosts, token), base_url=f"http://{HOST}")
 
 
 def ok(answer):
@@ -63,6 +63,15 @@ def put(page, item, labels):
         f"{API}/photos/{item['id']}/mask",
         params={"version": item["version"]},
         content=png(labels),
+        headers={"content-type": "image/png"},
+    )
+
+
+def patch(page, item, piece, left, top):
+    return page.patch(
+        f"{API}/photos/{item['id']}/mask",
+        params={"version": item["version"], "left": left, "top": top},
+        content=png(piece),
         headers={"content-type": "image/png"},
     )
 

@@ -29,9 +29,9 @@ def expect(found: Any) -> Any:
 
 
 @contextmanager
-def serving(project: Path, photos: Path) -> Iterator[str]:
-    """The address of `shotseg serve`, ended by a kill as a power cut would."""
-    command = [sys.executable, "-m", "shotseg", "serve", str(project), "--photos", str(photos), "--port", "0"]
+def serving(project: Path, photos: Path, *options: str, ready: bool = True) -> Iterator[str]:
+    """The address of `shotseg serve`, ended by a kill as a power cut would. ready: once the model is there."""
+    command = [sys.executable, "-m", "shotseg", "serve", str(project), "--photos", str(photos), "--port", "0", *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         [*command, "--no-browser", "--size", "192"],
@@ -43,18 +43,22 @@ def serving(project: Path, photos: Path) -> Iterator[str]:
         assert server.stdout is not None
         try:
             address = server.stdout.readline().strip()
-            listening(address)
+            if ready:
+                listening(address)
             yield address
         finally:
             server.kill()
 
 
 def listening(address: str) -> None:
-    for _ in range(200):
+    """Wait until the server answers and its model is there."""
+    for _ in range(600):
         try:
-            return ask(address, "GET", "project") and None
+            if not ask(address, "GET", "project")["encoding"]["loading"]:
+                return
         except urllib.error.URLError:
-            time.sleep(0.1)
+            pass
+        time.sleep(0.1)
     pytest.fail(f"{address} does not answer")
 
 
@@ -80,8 +84,12 @@ def shows(page: Any) -> Any:
     return expect(page.locator("#photo-info"))
 
 
+def row(page: Any, file: str) -> Any:
+    return page.locator("#queue button", has_text=file)
+
+
 def choose(page: Any, file: str) -> None:
-    page.locator("#queue button", has_text=file).click()
+    row(page, file).click()
     shows(page).to_have_attribute("title", file, timeout=WAIT)
     page.keyboard.press("a")
 

@@ -11,6 +11,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "shotseg"
 ORDER = [
     "errors",
+    "plugins",
     "device",
     "data",
     "overlay",
@@ -25,12 +26,13 @@ ORDER = [
     "predictor",
     "encoded",
     "support_file",
+    "light",
     "tiled",
     "segmenter",
     "semantic",
     "labeller",
 ]
-ORDER += ["report", "runs", "integrations", "web", "cli"]
+ORDER += ["exporting", "report", "runs", "integrations", "web", "cli"]
 EVERYWHERE = {"errors", ""}  # "" is the package itself (its version)
 LONGEST = 400  # lines
 MODULES = sorted(SOURCE.rglob("*.py"))

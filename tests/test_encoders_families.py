@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from torch.nn import functional as F
 from transformers import ConvNextConfig, Dinov2Config, HieraConfig, PvtV2Config, SwinConfig
 
 from shotseg import encoders
@@ -104,6 +105,12 @@ REFUSED = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def norms_cost_nothing(monkeypatch):
+    """A norm keeps the shape, which is all that a network without numbers has; working that out is half of the time here."""
+    monkeypatch.setattr(F, "batch_norm", lambda x, *settings, **more: x)
+
+
 def loaded(name):
     """The encoder without its numbers: shapes are computed, nothing else."""
     with torch.device("meta"):
@@ -113,13 +120,13 @@ def loaded(name):
 @pytest.mark.parametrize("name", READ)
 def test_the_maps_of_every_family_are_where_and_as_wide_as_said(name):
     encoder = loaded(f"timm:{name}")
-    for height, width in ((192, 320), (250, 223)):
-        features = encoder(torch.rand(2, 3, height, width, device="meta"))
-        assert len(features.maps) == len(encoder.channels) == len(encoder.strides)
-        for found, channels, stride in zip(features.maps, encoder.channels, encoder.strides):
-            assert found.shape[:2] == (2, channels)
-            assert abs(found.shape[2] * stride - height) < encoder.patch + 4 * stride
-            assert abs(found.shape[3] * stride - width) < encoder.patch + 4 * stride
+    height, width = 122, 95  # loading tried other sizes already
+    features = encoder(torch.empty(2, 3, height, width, device="meta"))
+    assert len(features.maps) == len(encoder.channels) == len(encoder.strides)
+    for found, channels, stride in zip(features.maps, encoder.channels, encoder.strides):
+        assert found.shape[:2] == (2, channels)
+        assert abs(found.shape[2] * stride - height) < encoder.patch + 4 * stride
+        assert abs(found.shape[3] * stride - width) < encoder.patch + 4 * stride
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -1,6 +1,7 @@
 """One contract for every name of ``list_models()``. What a test leaves out stands in ``LEFT_OUT``, with the reason."""
 
 import copy
+import dataclasses
 import functools
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -213,6 +214,19 @@ def test_every_tensor_of_the_loss_is_made_where_the_photos_are(name):
         moved = {key: pretend_device.Elsewhere(x) for key, x in vars(task).items() if isinstance(x, torch.Tensor)}
         terms = there.loss(Episode(**moved, class_name=NAMES, sizes=((64, 64), (64, 64))))
     assert all(term.device == pretend_device.DEVICE and term.isfinite() for term in terms.values())
+
+
+@pytest.mark.parametrize("name", [name for name in FEW_SHOT if models.must_learn(name)])
+@torch.enable_grad()
+def test_a_step_reaches_all_that_learns_unless_the_model_says_that_some_may_rest(name):
+    model = copy.deepcopy(small(name)).train()
+    task = Episode(
+        photos(2), photos(4).view(2, 2, 3, 64, 64), torch.tensor([0, 1]), masks(2), masks(4).view(2, 2, 64, 64)
+    )
+    sum(model.loss(dataclasses.replace(task, class_name=NAMES, sizes=((64, 64), (64, 64)))).values()).backward()
+    idle = [said for said, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None]
+    assert model.rests or not idle
+    assert model.rests == (name in ("bam", "hdmnet", "pi-clip"))
 
 
 @pytest.mark.parametrize("name", SEMANTIC)

@@ -1,14 +1,16 @@
 """Every experiment names recipes and choices that exist, so that it can be run again."""
 
+import importlib
 from pathlib import Path
 
 import pytest
 import yaml
 
 from shotseg.training import recipe as recipes
+from training_miniature import squares
 
 ROOT = Path(__file__).resolve().parents[1]
-EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
+EXPERIMENTS = sorted(path for path in (ROOT / "experiments").glob("*.yaml") if path.stem != "results")
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
@@ -22,6 +24,40 @@ def test_every_row_of_an_experiment_is_a_recipe_that_can_be_read(path):
         recipes.load(row["recipe"], **plan.get("changes", {}))
         own = recipes.load(row["recipe"], **row.get("changes", {}))
         assert row.get("changes", {}).get("model", {}).get("options", {}).items() <= own.model.options.items()
+
+
+@pytest.fixture
+def comparison(monkeypatch):
+    """scripts/results.py, and its plan."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    module = importlib.import_module("results")
+    return module, yaml.safe_load(module.PLAN.read_text())
+
+
+def test_every_row_of_the_comparison_is_a_recipe_on_the_same_encoder_and_size(comparison):
+    module, plan = comparison
+    for row in module.learners(plan).values():
+        recipe = recipes.load(row["recipe"], **module.merged(plan["changes"], row.get("changes", {})))
+        assert recipe.model.encoder == row.get("encoder", plan["encoder"])
+        assert recipe.steps == row.get("changes", {}).get("steps", plan["changes"]["steps"])
+
+
+def test_the_page_of_the_comparison_says_what_is_measured_and_what_is_not_run(comparison, tmp_path):
+    module, plan = comparison
+    photos = squares(tmp_path / "data/pascal_coseg15", each=3)
+    plan["sets"] = {"pascal_coseg15": {"folds": ["0"]}}
+    plan["changes"]["model"]["size"] = 64
+    run = module.Results(tmp_path / "data", tmp_path / "out", tmp_path / "page.md", episodes=2)
+    task = module.Task("matching", "pascal_coseg15", "0", "1 shot")
+    (photos / "index.csv").write_text(
+        "class,file,fold\n"
+        + "".join(f"{name},{i}.png,{int(name == 'disc')}\n" for name in ("disc", "stripe", "cross") for i in range(3))
+    )
+    module.measure(run, plan, task)
+    page = module.page(run, plan)
+    row = next(line for line in page.splitlines() if line.startswith("| masks | matching |"))
+    assert row.count("not run") == 2 and "| masks | BAM |" not in page
+    assert module.pooled([(50.0, 47.0, 53.0), (60.0, 56.0, 64.0)]) == (55.0, 52.5, 57.5)
 
 
 def test_every_script_and_experiment_that_the_documents_name_is_there():

@@ -157,7 +157,7 @@ def test_a_slip_of_the_command_line_is_told_by_its_cause(flags, says, tmp_path, 
 def test_a_path_that_is_not_there_is_wrong_usage_for_every_verb(verb, tmp_path, capsys):
     flags = {
         "evaluate": ["folder", "--root", str(DATA), "--checkpoint", "/no/such"],
-        "train": ["pfenet/tiny", "--root", "/no/such"],
+        "train": ["guided/tiny", "--root", "/no/such"],
         "pseudo-label": ["--images", str(DATA), "--labels", "/no/such"],
     }[verb]
     assert main([verb, *flags, "--out", str(tmp_path / "o.json")]) == 2

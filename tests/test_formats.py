@@ -252,5 +252,5 @@ def test_train_and_weak_shot_take_annotations(tmp_path):
     assert weak.classes == ["background", *names] and weak.novel == (2,) and len(weak) == 24
     assert set(np.unique(weak.truth(0))) == {0, 1}
     small = "--steps 2 --model.size 48 --model.options.width 8 --device cpu --data.held-out 0.3 --validation.every 2"
-    verb = ["train", "pfenet/tiny", "--root", tmp_path / "coco", "--out", tmp_path / "run", *small.split()]
+    verb = ["train", "guided/tiny", "--root", tmp_path / "coco", "--out", tmp_path / "run", *small.split()]
     assert main([*map(str, verb), "--validation.episodes", "2", "--data.test-classes", "middle"]) == 0

@@ -15,7 +15,8 @@ from shotseg.data.annotations.label_studio import decode, draw, encode
 from shotseg.data.folder import FolderDataset
 from shotseg.data.images import read_mask
 from shotseg.errors import InputError
-from shotseg.integrations.label_studio import Backend, tag_of
+from shotseg.integrations.label_studio import Backend
+from shotseg.integrations.regions import strokes_of, tag_of
 from shotseg.integrations.task_photos import TaskPhotos
 
 testing = pytest.importorskip("fastapi.testclient", reason="fastapi is not installed")
@@ -113,6 +114,96 @@ def test_a_key_point_asks_for_its_class_alone_and_the_mask_agrees_with_it(client
     (region,) = answer["result"]
     assert region["value"]["brushlabels"] == ["dress"]
     assert decode(region["value"]["rle"], *size)[int(0.9 * size[0]), int(0.1 * size[1])]
+
+
+def boxed(x, y, width, height, rotation=0, name="hair"):
+    value = {"x": x, "y": y, "width": width, "height": height, "rotation": rotation, "rectanglelabels": [name]}
+    return {"type": "rectanglelabels", "value": value}
+
+
+def test_rectangles_ask_for_their_class_within_them_and_points_refine_it(client, segmenter):
+    item = demo_items()[1][0]
+    height, width = segmenter.predict(item.image_path).size
+    point = {"type": "keypointlabels", "is_positive": 0, "value": {"x": 25, "y": 25, "width": 0.3}}
+    point["value"]["keypointlabels"] = ["hair"]
+    (answer,) = predict(
+        client, [task_of(item, 1)], context={"result": [point, boxed(20, 10, 10, 30), boxed(60, 70, 20, 20)]}
+    )
+    (region,) = answer["result"]
+    assert region["value"]["brushlabels"] == ["hair"]
+    mask = decode(region["value"]["rle"], height, width)
+    inside = np.zeros((height, width), bool)
+    for left, top, right, bottom in ((20, 10, 30, 40), (60, 70, 80, 90)):
+        rows, columns = (
+            slice(top * height // 100, bottom * height // 100 + 1),
+            slice(left * width // 100, right * width // 100 + 1),
+        )
+        inside[rows, columns] = True
+    assert not (mask & ~inside).any() and mask[int(0.8 * height), int(0.7 * width)]
+    assert not mask[int(0.25 * height), int(0.25 * width)]  # the newer point lies on the middle of a rectangle
+
+
+def test_a_rectangle_that_was_turned_is_where_it_is_seen():
+    upright, turned = (
+        strokes_of([box], (200, 200))["hair"].labels for box in (boxed(20, 10, 40, 20), boxed(60, 10, 20, 40, 90))
+    )
+    np.testing.assert_array_equal(upright == 0, turned == 0)
+    assert (upright[20:60, 40:120] != 0).all() and upright[40, 80] == 1 and upright[19, 80] == upright[40, 121] == 0
+
+
+def test_polygon_labels_get_a_polygon_for_each_part(client, segmenter):
+    item = demo_items()[1][0]
+    (answer,) = predict(client, [task_of(item, 1)], SCHEMA.replace("BrushLabels", "PolygonLabels"))
+    found = segmenter.predict(item.image_path)
+    drawn = {name: np.zeros(found.size, bool) for name in found.classes}
+    for region in answer["result"]:
+        assert region["type"] == "polygonlabels" and region["value"]["closed"]
+        assert 0 <= np.min(region["value"]["points"]) <= np.max(region["value"]["points"]) <= 100
+        drawn[region["value"]["polygonlabels"][0]] |= draw(region["value"], *found.size)
+    for name, mask in found.masks.items():
+        assert (drawn[name] != mask).sum() <= 0.02 * mask.sum()
+    assert len({region["id"] for region in answer["result"]}) == len(answer["result"])
+    both = SCHEMA.replace(
+        "<BrushLabels", '<PolygonLabels name="p" toName="img"><Label value="a"/></PolygonLabels><BrushLabels'
+    )
+    assert tag_of(both).kind == "brushlabels"
+
+
+def test_a_deleted_annotation_is_an_example_no_longer(tmp_path, caplog):
+    backend = Backend(shotseg.Segmenter(size=96, device="cpu"), TaskPhotos(folder=DATA), tmp_path)
+    client = testing.TestClient(app_of(backend))
+    versions = [backend.version]
+    for number, item in ((3, demo_items()[0][0]), (31, demo_items()[0][1])):
+        event = finished(item, number)
+        event["annotation"]["id"] = number
+        client.post("/webhook", json=event)
+        versions.append(backend.version)
+    assert len(set(versions)) == 3
+    gone = {"action": "ANNOTATIONS_DELETED", "annotations": [{"id": 31}], "project": {"id": 1}}
+    client.post("/webhook", json=gone)
+    assert backend.version == versions[1] and len(FolderDataset(tmp_path).items) == 1
+    client.post("/webhook", json={**gone, "annotations": []})  # as Label Studio says it of several at once
+    assert backend.version == versions[1] and "not said which" in caplog.text
+    client.post("/webhook", json={**gone, "annotations": [{"id": 3}]})
+    assert backend.version == versions[0] == "shotseg-empty" and not list(tmp_path.rglob("*.png"))
+
+
+def test_only_new_examples_are_encoded(segmenter, tmp_path, monkeypatch):
+    first, second = demo_items()[0]
+    backend = Backend(segmenter, TaskPhotos(folder=DATA), tmp_path)
+    seen = []
+    add = shotseg.Segmenter.add
+    monkeypatch.setattr(shotseg.Segmenter, "add", lambda self, name, *rest: seen.append(name) or add(self, name, *rest))
+    for number, item in ((1, first), (2, second), (3, second)):
+        event = finished(item, number)
+        event["annotation"]["result"][0]["value"]["brushlabels"] = [f"new {item.class_name}"]
+        backend.learn(event)
+    assert seen == [f"new {item.class_name}" for item in (first, second, second)]
+    backend.learn({**event, "action": "ANNOTATION_UPDATED"})  # nothing is another
+    assert len(seen) == 3
+    event["annotation"]["result"] = finished(first)["annotation"]["result"]  # of another size
+    with pytest.raises(InputError, match="cannot be drawn"):
+        backend.learn(event)
 
 
 def test_time_that_is_up_leaves_the_rest_to_the_next_call(segmenter, tmp_path):

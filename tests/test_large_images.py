@@ -14,7 +14,7 @@ from PIL import Image
 from shotseg import Segmenter
 from shotseg.data import large_labels, stored_rows
 from shotseg.data.images import read_image
-from shotseg.data.windows import extent, held, open_windows
+from shotseg.data.windows import extent, in_memory, open_windows
 from shotseg.errors import InputError, UsageError
 from shotseg.runs import find_photos, segment_folder
 from shotseg.tiled import Grid, Tiled, side_of_windows
@@ -307,7 +307,7 @@ def test_rasterio_reads_what_is_no_tiff_in_parts(tmp_path):
 
 
 def test_a_photo_in_memory_has_windows_too():
-    windows = held(NOISE)
+    windows = in_memory(NOISE)
     np.testing.assert_array_equal(windows.read(slice(9, 20), slice(3, 7)), NOISE[9:20, 3:7])
     assert windows.reduced(100).shape == (100, 114, 3)
 

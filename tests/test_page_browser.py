@@ -4,83 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from page_hand import WAIT, ask, brush_of, choose, cleared, hand_on, mask, record, saved, serving, shows
+from page_browser import IN_CHROMIUM
+from page_hand import WAIT, ask, brush_of, choose, cleared, hand_on, mask, record, row, saved, serving, shows
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: make test-page installs it")
 pytest.importorskip("fastapi", reason="needs the extra web")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this system"),
-    pytest.mark.timeout(90),
-]
-DEMO = Path(__file__).parents[1] / "src" / "shotseg" / "demo_data" / "images"
-SIDE = 160  # pixels: small photos keep the model quick
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photos")
-    for number, path in enumerate(sorted(DEMO.rglob("*.jpg"))[:6]):
-        with Image.open(path) as photo:
-            photo.thumbnail((SIDE, SIDE))
-            photo.save(folder / f"photo-{number}.jpg", quality=95)
-    turned = Image.new("RGB", (80, 50), (200, 40, 40))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was held upright: shown, it is 50 wide and 80 high
-    turned.save(folder / "turned.jpg", exif=exif)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("project") / "dresses"
-
-
-@pytest.fixture(scope="module")
-def address(project: Path, photos: Path) -> Iterator[str]:
-    with serving(project, photos) as found:
-        for name in ("dress", "hair"):
-            ask(found, "POST", "classes", {"name": name})
-        yield found
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def opened(chromium: Any) -> Iterator[Callable[..., Any]]:
-    """opened(address, ratio=1) -> a page on which nothing went wrong by the end of the test."""
-    contexts, wrong = [], []
-
-    def open_page(address: str, ratio: float = 1, **options: Any) -> Any:
-        context = chromium.new_context(viewport={"width": 1200, "height": 800}, device_scale_factor=ratio, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(WAIT)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.goto(address)
-        page.wait_for_selector("#queue button")
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert wrong == []
+pytestmark = IN_CHROMIUM
 
 
 @pytest.mark.parametrize("ratio", [1, 1.5, 2])
@@ -182,7 +118,12 @@ def test_a_scribble_binds_its_pixels_and_undo_takes_it_back(address: str, opened
 
 def test_keys_alone_accept_and_reject_and_move_on(address: str, opened: Callable) -> None:
     page = opened(address)
-    page.wait_for_selector("#queue .state-predicted")
+    for item in ask(address, "GET", "photos")["items"]:
+        ask(address, "POST", f"photos/{item['id']}/state", {"version": item["version"], "state": "open"})
+    hand = cleared(page, address, "photo-1.jpg")  # an example, so that the others are predicted
+    page.keyboard.press("r")
+    hand.stroke((40, 80), (70, 120))
+    playwright.expect(row(page, "photo-2.jpg").locator(".state-predicted")).to_be_visible(timeout=WAIT)
     choose(page, "photo-2.jpg")
     page.keyboard.press("Enter")
     shows(page).not_to_have_attribute("title", "photo-2.jpg", timeout=WAIT)

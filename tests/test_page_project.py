@@ -4,7 +4,9 @@ import errno
 import json
 import os
 import signal
+import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from shotseg.data.folder import FolderDataset
 from shotseg.data.images import read_mask
 from shotseg.errors import InputError, UsageError
 from shotseg.web.album import safe_name
-from shotseg.web.drawing import Stroke, painted, strokes_of
+from shotseg.web.drawing import Stroke, marked, painted
 from shotseg.web.project import Outdated, Project
 
 STROKE = [(True, 3.0, [(10, 10), (20, 20)])]
@@ -100,6 +102,13 @@ def test_what_is_accepted_or_corrected_is_an_example_and_a_result_that_the_comma
     assert set(areas.values()) == {100}
     assert (read_mask(tmp_path / "project/results/labels/photo0.png", labels=True) == square(5, 6)).all()
     assert (read_mask(tmp_path / "project/results/masks/red/photo1.png") == square(7, 8)).all()
+    project.settle()
+    lines = [json.loads(line) for line in (tmp_path / "project/results/results.jsonl").read_text().splitlines()]
+    assert [(line["file"], line["class"], line["state"]) for line in lines] == [
+        ("photo0.png", "red", "corrected"),
+        ("photo1.png", "red", "accepted"),
+    ]
+    assert lines[0]["classes"]["red"]["area"] == lines[0]["area"] == round(100 / 4800, 6)
     project.set_state(a.id, a.version, "rejected")
     assert len(FolderDataset(tmp_path / "project" / "examples", masks=True).items) == 1
     project.set_examples_from_reviewed(False)
@@ -116,7 +125,7 @@ def test_results_and_examples_that_were_lost_are_made_again(tmp_path):
     project.close()
     shutil.rmtree(tmp_path / "project" / "results")
     shutil.rmtree(tmp_path / "project" / "examples")
-    Project(tmp_path / "project")
+    Project(tmp_path / "project").restore()
     assert (tmp_path / "project/results/masks/red/photo0.png").is_file()
     assert len(FolderDataset(tmp_path / "project" / "examples").items) == 1
 
@@ -221,6 +230,39 @@ def test_a_project_is_open_once(tmp_path):
     Project(tmp_path / "project").close()
 
 
+def test_a_project_is_open_once_where_files_are_locked_as_windows_does_it(tmp_path, monkeypatch):
+    taken = set()
+
+    def locking(file, mode, count):
+        if os.fstat(file).st_ino in taken:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        taken.add(os.fstat(file).st_ino)
+
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(locking=locking, LK_NBLCK=2))
+    project = project_of(tmp_path)
+    with pytest.raises(UsageError, match="open in another"):
+        Project(tmp_path / "project")
+    project.add_class("red")
+    assert b'"red"' in (tmp_path / "project/journal.jsonl").read_bytes()[:100]
+
+
+def test_what_was_predicted_is_listed_at_once_after_a_start(tmp_path):
+    project = project_of(tmp_path)
+    red = project.add_class("red")
+    a, b, c = sorted(project.said.photos.values(), key=lambda photo: photo.file)
+    for photo_, confidence in ((a, 0.9), (b, 0.4), (c, 0.6)):
+        project.predicted(photo_, 7, confidence, {red.number: 1.0}, {red.number: 0.25})
+    project.correct(c.id, c.version, square(5, 5))
+    project.close()
+    again = Project(tmp_path / "project")
+    assert [photo_.file for photo_ in again.album.listed("doubt")] == ["photo1.png", "photo0.png", "photo2.png"]
+    assert [photo_.state for photo_ in again.album.listed("name")] == ["predicted", "predicted", "corrected"]
+    again.close()
+    (tmp_path / "project/encoded/predicted.json").write_text(json.dumps({a.id: 3}))
+    assert Project(tmp_path / "project").photo(a.id).state == "open"
+
+
 def test_a_photo_that_is_gone_or_replaced_keeps_what_was_drawn(tmp_path):
     project = project_of(tmp_path)
     red = project.add_class("red")
@@ -271,14 +313,14 @@ def test_a_thin_stroke_is_one_pixel_wide_and_the_newest_class_wins():
     line = Stroke(1, True, 0.0, ((2.7, 5.2), (6.1, 5.9)))
     assert np.argwhere(painted(np.zeros((10, 10), np.uint8), [line])).tolist() == [[5, x] for x in range(2, 7)]
     over = Stroke(2, True, 0.0, ((4, 5), (4, 5)))
-    drawn = strokes_of([line, over], {1: "a", 2: "b"}, (10, 10))
-    assert drawn["a"].labels[5].tolist() == [255, 255, 1, 1, 255, 1, 1, 255, 255, 255]
-    assert drawn["b"].labels[5, 4] == 1
+    drawn = marked([line, over], {1: "a", 2: "b"}, (10, 10))
+    assert drawn["a"][5].tolist() == [255, 255, 1, 1, 255, 1, 1, 255, 255, 255]
+    assert drawn["b"][5, 4] == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_every_acknowledged_stroke_is_there_after_a_kill_at_any_moment(tmp_path):
-    moments = np.random.default_rng(0).uniform(0.005, 0.15, 12)
+    moments = np.random.default_rng(0).uniform(0.002, 0.06, 50)
     folder = photos_folder(tmp_path / "photos", 3)
     acknowledged: dict[str, int] = {}
     for moment in moments:
@@ -320,6 +362,8 @@ def _draw_until_killed(folder, photos, writer):
                 if i == 0 and not drawn.by_hand:  # the strokes are painted on it
                     project.correct(drawn.id, drawn.version, square(5, 5))
                 project.draw(drawn.id, drawn.version, own.id, STROKE)
+                if drawn.by_hand:
+                    project.patch(drawn.id, drawn.version, project.drawn_mask(drawn), square(0, 0)[:5, :5], 3, 4)
                 os.write(writer, f"{drawn.id} {len(drawn.strokes)}.\n".encode())
     finally:
         os._exit(1)

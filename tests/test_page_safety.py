@@ -1,13 +1,15 @@
 """The page's server: who is not the page is refused, and a fault is one line that loses nothing."""
 
+import errno
 import io
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from page_client import API, HOST, all_predicted, client_of, draw, ok, photos, png, put, until
+from page_client import API, HOST, all_predicted, client_of, draw, ok, patch, photos, png, put, until
 from page_project import SIZE, photo, project_of, square
+from shotseg.web.project import Project
 
 
 @pytest.mark.parametrize(
@@ -114,7 +116,6 @@ def test_a_model_without_memory_is_one_line_and_the_stroke_stays(page, segmenter
 
 
 def test_a_full_disk_is_one_line_and_nothing_is_lost(page, monkeypatch):
-    import errno
     import os
 
     ok(page.post(f"{API}/classes", json={"name": "red"}))
@@ -125,9 +126,31 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(page, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
-        for answer in (draw(page, item), put(page, item, square(5, 5))):
+        for answer in (draw(page, item), put(page, item, square(5, 5)), patch(page, item, square(0, 0)[:5], 0, 0)):
             assert answer.status_code == 503 and "No space left" in answer.json()["detail"]
     assert ok(draw(page, item))["strokes"]
+
+
+def test_a_read_only_project_is_shown_and_each_change_is_refused_by_one_line(tmp_path, segmenter, monkeypatch):
+    project = project_of(tmp_path, 2)
+    project.add_class("red")
+    known = sorted(project.said.photos.values(), key=lambda photo: photo.file)
+    project.correct(known[0].id, known[0].version, square(5, 5))
+    project.close()
+    before = {path: path.read_bytes() for path in (tmp_path / "project").rglob("*") if path.is_file()}
+
+    def refused(*arguments, **options):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("shotseg.web.ledger.os.open", refused)
+        patched.setattr(type(tmp_path), "write_bytes", refused)
+        with client_of(Project(tmp_path / "project"), segmenter) as page:
+            assert photos(page)[0]["state"] == "corrected"
+            until(page, lambda: all_predicted(page))
+            for answer in (draw(page, photos(page)[1]), put(page, photos(page)[1], square(5, 5))):
+                assert answer.status_code == 503 and "Read-only" in answer.json()["detail"]
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_a_photo_that_is_deleted_meanwhile_is_one_line_and_the_others_go_on(page, tmp_path):

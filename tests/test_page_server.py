@@ -6,15 +6,18 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import zipfile
 
 import httpx
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 from PIL import Image
 
-from page_client import API, accept, all_predicted, client_of, draw, mask, ok, photos, put, until
+from page_client import API, HOST, accept, all_predicted, client_of, draw, mask, ok, patch, photos, put, until
 from page_project import SIZE, photo, photos_folder, project_of, square
+from shotseg.web.app import make_app
 from shotseg.web.project import Project
 
 
@@ -30,6 +33,11 @@ def test_a_stroke_answers_in_its_photo_and_the_others_follow_without_being_encod
     assert version == answer["version"] and found[15, 15] == 1
     until(page, lambda: all_predicted(page))
     assert not encoded
+    monkeypatch.setattr(segmenter.model, "encode", lambda x: encoded.append(x) or pytest.fail("encoded again"))
+    before = photos(page)[3]["version"]
+    ok(put(page, photos(page)[1], square(12, 16, 25)))  # an example is learnt from what is kept of its photo
+    until(page, lambda: photos(page)[3]["version"] > before)
+    assert not encoded and ok(page.get(f"{API}/project"))["classes"][0]["examples"] == 1
 
 
 def test_the_list_is_filtered_by_confidence_before_it_is_cut_into_pages(page):
@@ -38,7 +46,7 @@ def test_the_list_is_filtered_by_confidence_before_it_is_cut_into_pages(page):
     ok(put(page, photos(page)[0], square(5, 6)))
     until(page, lambda: all_predicted(page))
     sure, *guessed = photos(page)
-    assert sure["confidence"] == 1
+    assert sure["confidence"] is None  # a person made it, no model is sure of it
     between = max(item["confidence"] for item in guessed)
     under = [item["file"] for item in guessed if item["confidence"] < between]
     answer = ok(page.get(f"{API}/photos", params={"sort": "name", "below": between, "limit": 1}))
@@ -95,6 +103,59 @@ def test_draw_correct_accept_undo_and_export_to_coco_with_the_same_pixels(page, 
     assert f"{first['file']},corrected,red,100,0.020833" in table
 
 
+def test_a_rectangle_is_put_on_the_mask_that_was_seen_and_on_no_other(page):
+    ok(page.post(f"{API}/classes", json={"name": "red"}))
+    item = photos(page)[0]
+    piece = np.ones((3, 4), np.uint8)
+    answer = ok(patch(page, item, piece, 70, 50))  # nothing is known yet: the rest is background
+    expected = np.zeros(SIZE, np.uint8)
+    expected[50:53, 70:74] = 1
+    assert answer["state"] == "corrected" and (mask(page, item)[0] == expected).all()
+    until(page, lambda: all_predicted(page))
+    item = photos(page)[1]
+    found, version = mask(page, item)
+    answer = ok(patch(page, {**item, "version": version}, 1 - piece, 14, 13))
+    found = found.copy()
+    found[13:16, 14:18] = 0
+    assert answer["state"] == "corrected" and (mask(page, item)[0] == found).all()
+    assert patch(page, {**item, "version": version}, piece, 0, 0).status_code == 409
+    for left, top in ((78, 0), (0, 58), (10**6, 10**6)):
+        refused = patch(page, answer, piece, left, top)
+        assert refused.status_code == 422 and "leaves the photo" in refused.json()["detail"]
+    assert patch(page, answer, 2 * piece, 0, 0).status_code == 422
+    assert (mask(page, item)[0] == found).all()
+
+
+def test_the_page_starts_without_what_is_slow_to_load():
+    slow = "torch", "timm", "transformers", "skimage", "matplotlib"
+    code = f"import sys, shotseg.web.app, uvicorn; sys.exit(', '.join(set({slow}) & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr.strip() == ""
+
+
+def test_the_page_is_there_before_its_model_and_what_is_drawn_meanwhile_stays(tmp_path, segmenter):
+    there = threading.Event()
+
+    def load():
+        there.wait(20)
+        return segmenter
+
+    app = make_app(project_of(tmp_path, 3), load, frozenset({HOST}))
+    with TestClient(app, base_url=f"http://{HOST}") as page:
+        assert ok(page.get(f"{API}/project"))["encoding"]["loading"]
+        ok(page.post(f"{API}/classes", json={"name": "red"}))
+        item = photos(page)[0]
+        assert not mask(page, item)[0].any()
+        ok(patch(page, item, np.ones((25, 25), np.uint8), 5, 5))
+        unseen = photos(page)[1]
+        refused = page.post(
+            f"{API}/photos/{unseen['id']}/state", json={"version": unseen["version"], "state": "accepted"}
+        )
+        assert refused.status_code == 422 and "wait until it is predicted" in refused.json()["detail"]
+        there.set()
+        until(page, lambda: all_predicted(page))
+        assert photos(page)[0]["state"] == "corrected" and mask(page, item)[0].sum() == 625
+
+
 @pytest.mark.parametrize("format", ["mask", "coco", "coco-polygons", "voc", "yolo", "labelstudio", "labelme", "cvat"])
 def test_every_format_is_exported(page, format):
     ok(page.post(f"{API}/classes", json={"name": "red"}))
@@ -130,7 +191,8 @@ def test_encoding_is_stopped_and_goes_on(tmp_path, segmenter):
     with client_of(project_of(tmp_path, 4), segmenter) as page:
         assert ok(page.post(f"{API}/encoding", json={"running": False}))["running"] is False
         ok(page.post(f"{API}/encoding", json={"running": True}))
-        until(page, lambda: ok(page.get(f"{API}/project"))["encoding"] == {"done": 4, "total": 4, "running": False})
+        done = {"done": 4, "total": 4, "running": False, "waiting": 0, "loading": False}
+        until(page, lambda: ok(page.get(f"{API}/project"))["encoding"] == done)
 
 
 def test_a_class_that_only_strokes_speak_of_is_found_in_other_photos_and_an_example_takes_its_place(page):

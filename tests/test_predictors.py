@@ -85,14 +85,14 @@ class Brightness(Predictor):
 def test_what_keeps_the_contract_and_no_more_goes_through_a_folder_with_a_report(tmp_path):
     for i in range(3):
         write_png(tmp_path / "photos" / f"{i}.png", picture((250, 250, 250), seed=i)[0])
-    photos = find_photos(tmp_path / "photos")
+    photos = list(find_photos(tmp_path / "photos"))
     summary = segment_folder(Brightness("cpu"), photos, tmp_path / "out", batch=2)
     assert (summary.photos, summary.failed) == (3, 0)
     assert "bright" in summary.report.read_text(encoding="utf-8")
     found = Brightness("cpu").predict(photos[0].path)
     assert np.array_equal(read_mask(tmp_path / "out/labels/0.png", labels=True), found.labels) and found.labels.any()
-    rows = {"photo": [json.dumps(dataclasses.asdict(photos[1]))]}
-    (entry,) = Actor(Brightness, "kept", "cpu", str(tmp_path / "there"))(rows, batch=1)["entry"]
+    rows = [json.dumps(dataclasses.asdict(photo)) for photo in photos[1:2]]
+    (entry,) = Actor(Brightness, b"kept", "cpu", str(tmp_path / "there")).segment(rows, batch=1)
     assert json.loads(entry)["record"]["error"] is None
 
 

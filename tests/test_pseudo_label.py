@@ -143,9 +143,9 @@ def test_a_copy_of_the_labeller_in_another_process_gives_the_same_masks(photos, 
 
     assert label(photos, table, tmp_path / "here") == 0
     Labeller(["green", "red"], "objectness", device="cpu").save(tmp_path / "labeller.json")
-    actor = engines.Actor(Labeller, str(tmp_path / "labeller.json"), "cpu", str(tmp_path / "there"))
+    actor = engines.Actor(Labeller, (tmp_path / "labeller.json").read_bytes(), "cpu", str(tmp_path / "there"))
     rows = [{"path": str(photos / "a.jpg"), "file": "a.jpg", "name": "a", "tags": [0, 1]}]
-    (found,) = actor({"photo": [json.dumps(row) for row in rows]}, batch=1)["entry"]
+    (found,) = actor.segment([json.dumps(row) for row in rows], batch=1)
     assert json.loads(found)["record"]["error"] is None
     ours, theirs = pictures(tmp_path / "there"), pictures(tmp_path / "here")
     assert len(ours) == 5 and all(theirs[name] == content for name, content in ours.items())

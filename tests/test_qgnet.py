@@ -79,6 +79,18 @@ def test_training_reaches_both_projections_and_no_frozen_network(source):
     assert all(torch.equal(b, before[n]) for n, b in model.named_buffers())  # no batch statistic moves
 
 
+def test_its_priors_come_from_a_network_of_their_own_unless_the_encoder_is_asked_for():
+    model = QGNet(encoder(), width=16, size=64)
+    assert model.untaught and model.extractor.body is not encoder() and model.extractor.body.name == encoder().name
+    assert QGNet(encoder(), width=16, size=64, extractor="same").extractor is None
+
+
+def test_a_training_without_an_extractor_is_refused_before_the_work(photos, tmp_path):
+    flags = ("--extractor", "", "--model.options.extractor", "contrastive", "--model.options.width", "8")
+    with pytest.raises(UsageError, match="learnt without labels"):
+        train(settings("qgnet/tiny", *flags), photos / "labelled", tmp_path, device="cpu", say=lambda line: None)
+
+
 def test_without_priors_it_is_pfenet():
     model, episode = small("none"), task()
     pfenet = PFENet(encoder(), width=16, size=64)

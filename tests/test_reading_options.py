@@ -73,7 +73,7 @@ def test_evaluate_gives_the_counts_of_the_plain_photos(format, page, plain, tmp_
 
 
 def flags(*more: str):
-    return _parsed(["train", "pfenet/tiny", "--root", ".", "--out", ".", *SMALL, *more])
+    return _parsed(["train", "guided/tiny", "--root", ".", "--out", ".", *SMALL, *more])
 
 
 @pytest.mark.parametrize("page", [False, True])
@@ -94,7 +94,7 @@ def test_train_reads_the_bands_and_the_format_that_are_named(supervision, page, 
 
 
 def test_a_recipe_file_may_name_them_and_an_old_one_reads_as_it_did(tmp_path):
-    (tmp_path / "own.yaml").write_text("extends: pfenet/tiny\ndata: {reading: {bands: '4,3,2', source: coco}}\n")
+    (tmp_path / "own.yaml").write_text("extends: guided/tiny\ndata: {reading: {bands: '4,3,2', source: coco}}\n")
     reading = _parsed(["train", str(tmp_path / "own.yaml"), "--root", ".", "--out", "."]).settings.data.reading
     assert reading.which == {"bands": (4, 3, 2), "page": 1} and reading.view["format"] == "coco"
     assert flags().settings.data.reading.said == {}

@@ -200,8 +200,9 @@ def test_a_journal_from_elsewhere_removes_nothing_outside_its_folder(days):
     day1, _, out = days
     precious = photo(out.parent / "precious/IMG_0.png")
     (out / ".shotseg").mkdir(parents=True)
-    about = {"settings": {"classes": ["../../precious"]}, "folder": "", "names": ["IMG_0"], "part": 0, "count": 1}
+    about = {"settings": {"classes": ["../../precious"]}, "folder": "", "photos": 1, "names": "", "part": 0, "count": 1}
     (out / ".shotseg/journal.jsonl").write_text(json.dumps(about) + "\n")
+    (out / ".shotseg/names.jsonl").write_text('"IMG_0"\n"../../../precious/IMG_0"\n')
     (out / ".shotseg/annotations.json").write_text(json.dumps(["../precious/IMG_0.png", "/etc/hosts"]))
     (out / "masks").symlink_to(out.parent / "precious")
     run(day1, out.parent / "none")  # has nothing to do with it

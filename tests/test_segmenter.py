@@ -231,6 +231,25 @@ def test_a_photo_is_encoded_once_however_often_its_classes_change(red, monkeypat
     assert seg.decide(encoded).classes == ("red", "blue")
 
 
+def test_an_encoded_photo_teaches_what_the_photo_does_and_is_not_encoded_again(tmp_path, monkeypatch):
+    shot, mask = picture(RED, (20, 90, 30, 100), seed=1)
+    query, _ = picture(RED, (50, 100, 70, 130), seed=6)
+    seg, other = shotseg.Segmenter(size=128, device="cpu"), shotseg.Segmenter(size=128, device="cpu")
+    seg.add("red", shot, mask)
+    wanted = seg.predict(query)
+    encoded, asked = other.encode(shot), other.encode(query)
+    encoded.save(tmp_path / "kept.safetensors")
+    monkeypatch.setattr(type(other.model), "encode", lambda *_: pytest.fail("encoded again"))
+    other.add("red", encoded, mask)
+    assert (other.decide(asked).labels == wanted.labels).all()
+    other.remove("red")
+    other.add("red", [shotseg.encoded.Encoded.load(tmp_path / "kept.safetensors")], [mask])
+    assert (other.decide(asked).labels == wanted.labels).mean() > 0.99  # half precision
+    monkeypatch.undo()
+    with pytest.raises(UsageError, match="encode it again"):
+        shotseg.Segmenter("matching", "efficientnet-lite0", size=128).add("red", encoded, mask)
+
+
 def test_shots_added_one_by_one_are_fitted_once(monkeypatch):
     seg = shotseg.Segmenter(size=64, device="cpu")
     merge, calls = seg.model.merge, []

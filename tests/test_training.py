@@ -53,12 +53,12 @@ def write(root: Path, name: str, stem: str, image: np.ndarray, inside: np.ndarra
         write_png(path, array)
 
 
-def settings(*flags: str, name: str = "pfenet/tiny") -> recipes.Recipe:
+def settings(*flags: str, name: str = "guided/tiny") -> recipes.Recipe:
     return _parsed(["train", name, "--root", ".", "--out", ".", *SMALL, *flags]).settings
 
 
 def command(photos: Path, out: Path, *flags: str) -> list[str]:
-    return [sys.executable, "-m", "shotseg", "train", "pfenet/tiny", "--root", photos, "--out", out, *SMALL, *flags]
+    return [sys.executable, "-m", "shotseg", "train", "guided/tiny", "--root", photos, "--out", out, *SMALL, *flags]
 
 
 def task(photos: Path, *flags: str, cache: Path | None = None) -> FewShot:
@@ -193,7 +193,7 @@ def test_two_processes_give_the_weights_of_one_with_the_joint_batch(photos, tmp_
     )
     flags = ["--steps", "2", "--optimiser.name", "sgd", "--ema", "0", "--model.options.hide", "0.0"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script]
-    verb = ["train", "pfenet/tiny", "--root", photos, "--out", tmp_path / "two", *SMALL]
+    verb = ["train", "guided/tiny", "--root", photos, "--out", tmp_path / "two", *SMALL]
     subprocess.run([*torchrun, *verb, *flags], check=True, capture_output=True)
     monkeypatch.setattr(torch.nn.Dropout2d, "forward", lambda self, x: x)
     train(settings(*flags), photos, tmp_path / "one", device="cpu", say=lambda line: None)

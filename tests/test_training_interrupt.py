@@ -30,7 +30,7 @@ def photos(tmp_path_factory):
 
 @pytest.mark.parametrize("number, workers", [(signal.SIGINT, "0"), (signal.SIGINT, "1"), (signal.SIGTERM, "0")])
 def test_an_interrupted_training_is_kept_at_the_step_it_stood(photos, tmp_path, number, workers):
-    verb = [sys.executable, "-m", "shotseg", "train", "pfenet/tiny", "--root", photos, "--out", tmp_path, *FLAGS]
+    verb = [sys.executable, "-m", "shotseg", "train", "guided/tiny", "--root", photos, "--out", tmp_path, *FLAGS]
     verb += ["--workers", workers]
     # a background job of a shell starts with Ctrl-C ignored; a person's terminal does not
     usual = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
@@ -49,7 +49,7 @@ def test_an_interrupted_training_is_kept_at_the_step_it_stood(photos, tmp_path, 
 
 
 def test_a_run_stopped_by_a_signal_goes_on_to_the_same_weights(photos, tmp_path, monkeypatch):
-    recipe = settings("pfenet/tiny", steps=6)
+    recipe = settings("guided/tiny", steps=6)
     train(recipe, photos, tmp_path / "whole", **QUIET)
     write = progress.Log.step
 
@@ -85,35 +85,35 @@ def test_a_signal_that_is_ignored_stays_so_and_the_second_one_stops_at_once():
 def test_steps_that_were_done_are_not_started_over_without_a_word(photos, tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n')  # killed before anything was kept
     with pytest.raises(UsageError, match="add --resume"):
-        train(settings("pfenet/tiny"), photos, tmp_path, **QUIET)
-    assert train(settings("pfenet/tiny"), photos, tmp_path, resume=True, **QUIET).steps == 2
+        train(settings("guided/tiny"), photos, tmp_path, **QUIET)
+    assert train(settings("guided/tiny"), photos, tmp_path, resume=True, **QUIET).steps == 2
 
 
 def test_what_does_not_change_the_result_may_change_on_resume(photos, tmp_path):
     constant = {"schedule": {"name": "constant"}}
-    train(settings("pfenet/tiny", **constant), photos, tmp_path, **QUIET)
-    longer = settings("pfenet/tiny", steps=3, save_every=7, workers=1, **constant)
+    train(settings("guided/tiny", **constant), photos, tmp_path, **QUIET)
+    longer = settings("guided/tiny", steps=3, save_every=7, workers=1, **constant)
     assert train(longer, photos, tmp_path, resume=True, **QUIET).steps == 3
     with pytest.raises(UsageError, match="another batch"):
-        train(settings("pfenet/tiny", batch=4, **constant), photos, tmp_path, resume=True, **QUIET)
+        train(settings("guided/tiny", batch=4, **constant), photos, tmp_path, resume=True, **QUIET)
 
 
 def test_a_longer_training_ends_with_the_same_weights_where_the_rate_does_not_depend_on_its_length(photos, tmp_path):
     constant = {"schedule": {"name": "constant"}}
-    train(settings("pfenet/tiny", steps=6, **constant), photos, tmp_path / "whole", **QUIET)
+    train(settings("guided/tiny", steps=6, **constant), photos, tmp_path / "whole", **QUIET)
     for steps in (2, 6):
-        train(settings("pfenet/tiny", steps=steps, **constant), photos, tmp_path / "parts", resume=True, **QUIET)
+        train(settings("guided/tiny", steps=steps, **constant), photos, tmp_path / "parts", resume=True, **QUIET)
     whole, parts = (load_file(tmp_path / name / "last.safetensors") for name in ("whole", "parts"))
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
 def test_a_length_that_the_rate_depends_on_stays(photos, tmp_path):
-    train(settings("pfenet/tiny"), photos, tmp_path, **QUIET)
+    train(settings("guided/tiny"), photos, tmp_path, **QUIET)
     with pytest.raises(UsageError, match=r"another steps \(2 instead of 3\)"):
-        train(settings("pfenet/tiny", steps=3), photos, tmp_path, resume=True, **QUIET)
+        train(settings("guided/tiny", steps=3), photos, tmp_path, resume=True, **QUIET)
 
 
 def test_without_a_terminal_a_line_is_printed_now_and_then(photos, tmp_path, capsys):
-    train(settings("pfenet/tiny", steps=22), photos, tmp_path, **QUIET)
+    train(settings("guided/tiny", steps=22), photos, tmp_path, **QUIET)
     steps = [int(n) for n in re.findall(r"step (\d+) of 22: loss", capsys.readouterr().err)]
     assert steps[0] == 1 and steps[-1] == 22 and 8 <= len(steps) <= 13

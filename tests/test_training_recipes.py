@@ -9,7 +9,7 @@ import pytest
 import golden
 from shotseg import data, encoders, models
 from shotseg.cli import _parsed
-from shotseg.errors import UsageError
+from shotseg.errors import InputWarning, UsageError
 from shotseg.training import recipe as recipes
 from shotseg.training.loop import learning_rate
 from shotseg.training.recipe import Schedule
@@ -25,10 +25,21 @@ def test_every_recipe_names_a_model_an_encoder_and_a_data_set_that_exist(name):
 
 
 @pytest.mark.parametrize(
-    "system", ["pfenet", "hsnet", "tlg", "bam", "hdmnet", "pi-clip", "base-learner", "contrastive", "qgnet"]
+    "system",
+    ["guided", "hsnet", "tlg", "bam", "pi-clip", "base-learner", "contrastive", "qgnet", "cst", "corenet", "simformer"],
 )
-def test_every_system_has_a_tiny_recipe(system):
-    assert f"{system}/tiny" in recipes.list_recipes()
+def test_every_system_has_a_tiny_recipe_that_trains_it(system):
+    assert f"{system}/tiny" in recipes.list_recipes() and recipes.load(f"{system}/tiny").model.name == system
+
+
+@pytest.mark.parametrize(("old", "new"), recipes.RENAMED.items())
+def test_a_recipe_that_was_renamed_is_still_read_and_says_its_name(old, new, tmp_path):
+    assert old not in recipes.list_recipes()
+    with pytest.warns(InputWarning, match=f"recipe {old} is now called {new}"):
+        assert recipes.load(old) == recipes.load(new)
+    (tmp_path / "own.yaml").write_text(f"extends: {old}\n")
+    with pytest.warns(InputWarning, match=new):
+        assert recipes.load(str(tmp_path / "own.yaml")) == recipes.load(new)
 
 
 def published():
@@ -48,13 +59,21 @@ def test_every_published_system_data_set_and_backbone_has_its_recipe(system, dat
     assert recipe.model.options.get("host", "") == host
 
 
+@pytest.mark.parametrize("name", ["pascal5i-resnet50", "pascal5i-vgg16", "coco20i-resnet50", "coco20i-vgg16"])
+def test_every_part_of_tlg_learns_and_the_release_in_which_some_do_not_is_named_so(name):
+    ours, released = recipes.load(f"tlg/{name}"), recipes.load(f"tlg/released-{name}")
+    assert "reference" not in ours.model.options and released.model.options["reference"] is True
+    options = {key: value for key, value in released.model.options.items() if key != "reference"}
+    assert dataclasses.replace(released, model=dataclasses.replace(released.model, options=options)) == ours
+
+
 def test_no_recipe_chooses_its_weights_on_test_classes():
     assert not any(recipes.load(name).validation.on_test_fold for name in recipes.list_recipes())
 
 
 def test_an_unknown_field_of_a_file_is_named(tmp_path):
     path = tmp_path / "own.yaml"
-    path.write_text("extends: pfenet/tiny\noptimiser: {learning_rate: 1}\n")
+    path.write_text("extends: guided/tiny\noptimiser: {learning_rate: 1}\n")
     with pytest.raises(UsageError, match=r"unknown field 'optimiser\.learning_rate'"):
         recipes.load(str(path))
 
@@ -67,7 +86,7 @@ def test_a_value_of_the_wrong_kind_is_named(tmp_path):
 
 
 def test_an_unknown_recipe_brings_the_nearest_name():
-    with pytest.raises(UsageError, match="did you mean 'pfenet/tiny'"):
+    with pytest.raises(UsageError, match="did you mean 'guided/tiny'"):
         recipes.load("pfenet/tinny")
 
 
@@ -84,9 +103,9 @@ def test_a_flag_is_known_in_both_senses_whatever_the_recipe_says(said):
 
 
 def test_any_field_is_a_flag_and_the_rest_stays_the_recipe():
-    arguments = ["pfenet/tiny", "--root", "a", "--out", "b", "--optimiser.lr", "0.5", "--model.options.width", "32"]
+    arguments = ["guided/tiny", "--root", "a", "--out", "b", "--optimiser.lr", "0.5", "--model.options.width", "32"]
     settings = _parsed(["train", *arguments, "--data.test-classes", "cat", "dog"]).settings
-    tiny = recipes.load("pfenet/tiny")
+    tiny = recipes.load("guided/tiny")
     assert (settings.optimiser.lr, settings.data.test_classes) == (0.5, ("cat", "dog"))
     assert settings.model.options["width"] == 32
     assert settings.schedule == tiny.schedule
@@ -101,7 +120,7 @@ def test_any_field_is_a_flag_and_the_rest_stays_the_recipe():
     ],
 )  # fmt: skip
 def test_any_keyword_of_a_model_is_a_flag_also_where_the_recipe_has_it_not(flags, value):
-    first = ["train", "pfenet/tiny", "--model.options.some-keyword", *flags, "--root", "a", "--out", "b"]
+    first = ["train", "guided/tiny", "--model.options.some-keyword", *flags, "--root", "a", "--out", "b"]
     given = _parsed(first).settings.model.options["some_keyword"]
     assert given == value and type(given) is type(value)
     joined = _parsed([*first[:2], "--root", "a", "--out", "b", "--optimiser.factors.decoder.=3"]).settings
@@ -111,12 +130,12 @@ def test_any_keyword_of_a_model_is_a_flag_also_where_the_recipe_has_it_not(flags
 @pytest.mark.parametrize("changes", [{"workers": -1}, {"validation": {"episodes": 0}}])
 def test_numbers_that_end_a_training_late_are_refused_early(changes):
     with pytest.raises(UsageError, match=r"workers=.*episodes="):
-        recipes.load("pfenet/tiny", **changes)
+        recipes.load("guided/tiny", **changes)
 
 
 def test_an_unknown_flag_is_named():
     with pytest.raises(UsageError, match=r"optimiser\.rate"):
-        _parsed(["train", "pfenet/tiny", "--root", "a", "--out", "b", "--optimiser.rate", "1"])
+        _parsed(["train", "guided/tiny", "--root", "a", "--out", "b", "--optimiser.rate", "1"])
 
 
 @pytest.mark.parametrize("name", ["poly", "cosine"])

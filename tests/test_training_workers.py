@@ -70,7 +70,7 @@ def spawned():
 
 def test_workers_that_are_spawned_give_the_weights_of_none(photos, tmp_path, spawned):
     def weights(workers):
-        recipe = settings("pfenet/tiny", workers=workers, cache_features=True)
+        recipe = settings("guided/tiny", workers=workers, cache_features=True)
         outcome = run.train(recipe, photos, tmp_path / str(workers), device="cpu", say=lambda line: None)
         return checkpoint.read(outcome.best)[0]
 
@@ -81,7 +81,7 @@ def test_workers_that_are_spawned_give_the_weights_of_none(photos, tmp_path, spa
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_photo_that_cannot_be_read_is_one_line_whoever_reads_it(photos, tmp_path, workers):
     root = shutil.copytree(photos, tmp_path / "photos")
-    recipe = settings("pfenet/tiny", workers=workers)
+    recipe = settings("guided/tiny", workers=workers)
     for item in views(recipe.data, root).train.items:
         item.mask_path.write_bytes(b"no mask")
     with pytest.raises(InputError) as error:

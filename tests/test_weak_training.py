@@ -34,7 +34,7 @@ def photos(tmp_path):
     return root, pseudo
 
 
-def recipe(pseudo, name: str = "pfenet/tiny", **changes) -> recipes.Recipe:
+def recipe(pseudo, name: str = "guided/tiny", **changes) -> recipes.Recipe:
     weak = {
         "model": {"size": SIDE, "weights": "random"},
         "data": {"test_classes": ["disc"], "supervision": "pseudo", "pseudo": str(pseudo), "held_out": 0.4},
@@ -55,7 +55,7 @@ def task(photos, **changes) -> FewShot:
     return FewShot(own, choice, checkpoint.make_model(own, len(choice.train.classes)))
 
 
-@pytest.mark.parametrize("name", ["pfenet/tiny", "cst/tiny", "corenet/tiny"])
+@pytest.mark.parametrize("name", ["guided/tiny", "cst/tiny", "corenet/tiny"])
 def test_drawn_masks_never_reach_the_model_or_its_loss(photos, tmp_path, monkeypatch, name):
     root, pseudo = photos
     monkeypatch.setattr(imagenet_guide, "imagenet_weights", lambda name: torch.full((1, 1000), 1e-3))

@@ -6,12 +6,14 @@ Heavy libraries load on first use, so that ``import shotseg`` and ``shotseg --he
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Segmenter": "shotseg.segmenter",
+    "OnnxSegmenter": "shotseg.light.exported",
     "Result": "shotseg.result",
     "Labeller": "shotseg.labeller",
     "evaluate": "shotseg.evaluation.door",
@@ -24,6 +26,7 @@ _HOME = {
 __all__ = [
     "EvaluationResult",
     "Labeller",
+    "OnnxSegmenter",
     "Result",
     "Segmenter",
     "__version__",
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from shotseg.evaluation.door import evaluate
     from shotseg.evaluation.outcome import EvaluationResult
     from shotseg.labeller import Labeller
+    from shotseg.light.exported import OnnxSegmenter
     from shotseg.models import list_models
     from shotseg.result import Result
     from shotseg.segmenter import Segmenter, load
@@ -51,4 +55,7 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'shotseg' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    home = _HOME[name]
+    if name == "Segmenter" and find_spec("torch") is None:
+        home = "shotseg.light.without_torch"
+    return getattr(import_module(home), name)

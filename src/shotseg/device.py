@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from shotseg.errors import UsageError, first_line
 
@@ -16,3 +17,8 @@ def pick_device(device: str | torch.device) -> torch.device:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"device {str(device)!r} does not work here ({first_line(error)}); try --device cpu") from None
+
+
+def precise(x: Tensor) -> Tensor:
+    """The same in double precision, which MPS alone has not."""
+    return x if x.device.type == "mps" else x.double()

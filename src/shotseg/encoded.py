@@ -1,4 +1,4 @@
-"""A photo that went through the encoder: kept, in memory or on disk, it need not be encoded again."""
+"""What went through the encoder: a photo, which need not be encoded again, and the examples of a class."""
 
 from __future__ import annotations
 
@@ -77,6 +77,27 @@ class Encoded:
     def to(self, device: torch.device | str) -> Encoded:
         """The same with every tensor on ``device``."""
         return Encoded(self.photo, self.resized.to(device), self.features.to(device), self.by)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Examples:
+    """What was learnt of a class.
+
+    shots:  how many photos it was learnt from; 0 where the method needs the name alone.
+    digest: SHA-256 of what is kept of them, in hexadecimal; another as soon as a shot is added.
+    thumbnails: pictures (h, w, 3) uint8 of the shots that were added to this Segmenter, the class tinted. A support file holds
+        encoded shots and no photos: those that came from one have no picture, and their photos cannot be had back.
+    """
+
+    name: str
+    shots: int
+    digest: str
+    thumbnails: tuple[np.ndarray, ...]
+
+    def __repr__(self) -> str:
+        return (
+            f"<Examples of {self.name}: {self.shots} shots, {len(self.thumbnails)} with a picture, {self.digest[:12]}>"
+        )
 
 
 def _scaled(image: np.ndarray, sides: tuple[int, int]) -> np.ndarray:

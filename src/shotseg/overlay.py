@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
 
 # Colours that stay apart from each other and from skin, grass and sky; 0 is the background, 255 is ignore.
 _COLOURS = [
@@ -39,6 +38,18 @@ def draw(image: np.ndarray, labels: np.ndarray, opacity: float = 0.45) -> np.nda
     colour = PALETTE[labels]
     out = np.where((labels > 0)[..., None], image * (1 - opacity) + colour * opacity, image).astype(np.uint8)
     width = max(3, 2 * (min(labels.shape) // 300) + 1)
-    edge = ndimage.grey_dilation(labels, size=width) != ndimage.grey_erosion(labels, size=width)
-    out[edge] = PALETTE[ndimage.grey_dilation(labels, size=width)][edge]
+    highest = _highest(labels, width // 2)
+    edge = highest != 255 - _highest(255 - labels, width // 2)
+    out[edge] = PALETTE[highest][edge]
     return out
+
+
+def _highest(values: np.ndarray, radius: int) -> np.ndarray:
+    """The highest of the (2 radius + 1)^2 values around each place."""
+    for _ in range(2):  # rows, then columns
+        found, reach = np.pad(values, ((radius, radius), (0, 0)), mode="edge"), 1
+        while reach < 2 * radius + 1:  # each row holds the highest of ``reach`` rows from it on
+            step = min(reach, 2 * radius + 1 - reach)
+            found, reach = np.maximum(found[:-step], found[step:]), reach + step
+        values = found.T
+    return np.ascontiguousarray(values)

@@ -1,27 +1,29 @@
-"""What users hand in: a photo or a mask as a path, bytes, an array, a PIL image or a Sample; and the names of classes."""
+"""What users hand in, as arrays: paths, addresses, bytes, pictures, records of data sets; and the names of classes."""
 
 from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image, TiffImagePlugin
 
-from shotseg.data import image_labels, masks
+from shotseg.data import held, image_labels, masks
 from shotseg.data import images as files
+from shotseg.data.fetched import fetch, is_web, shown
 from shotseg.data.masks import binary
 from shotseg.data.pixels import Pixels, decode, from_array, from_image, to_rgb
 from shotseg.data.samples import IGNORE, Sample
-from shotseg.data.windows import Windows, extent, held, open_windows
-from shotseg.errors import InputError, ShotsegError, UsageError, first_line
+from shotseg.data.windows import Windows, extent, in_memory, open_windows
+from shotseg.errors import InputError, ShotsegError, UsageError, first_line, note
 
-Photo = str | os.PathLike | bytes | np.ndarray | Image.Image | Sample | Any  # Any: also an open file, a tensor, a list
+# Any: also an open file, a tensor, a list, a row of a data set, a sample of FiftyOne
+Photo = str | os.PathLike | bytes | np.ndarray | Image.Image | Sample | Any
+COARSE = 4  # a photo so many times the working size gets contours that are off by several pixels
 MOST_CLASSES = 254  # a label map holds 0 = background and 255 = ignore beside them
 
 
@@ -44,12 +46,13 @@ def open_photo(photo: Photo, least: int) -> Opened:
     A photo of twice that and more is reduced by whole numbers, each pixel the mean of those that it stands for; a JPEG while it
     is decoded. Raises as :func:`read_photo`.
     """
-    if isinstance(photo, Sample):
-        photo = photo.image
+    photo = _taken(photo)
     if isinstance(photo, Opened):
         return photo
     if isinstance(photo, str | os.PathLike):
-        return open_file(files.read_bytes(os.fspath(photo)), photo, least)
+        return open_file(_content(photo), title(photo), least)
+    if isinstance(photo, bytes | bytearray | memoryview):
+        return open_file(bytes(photo), "photo", least)
     image = read_photo(photo)
     return Opened(_reduced(image, least), (image.shape[0], image.shape[1]), partial(np.asarray, image))
 
@@ -83,7 +86,7 @@ def windows_of(photo: Photo, wanted: Callable[[tuple[int, int]], Any]) -> Window
         size = extent(path)
         return open_windows(path) if size is not None and wanted(size) else None
     size = _size(photo)
-    return held(read_photo(photo)) if size is not None and wanted(size) else None
+    return in_memory(read_photo(photo)) if size is not None and wanted(size) else None
 
 
 def _size(photo: Photo) -> tuple[int, int] | None:
@@ -95,34 +98,46 @@ def _size(photo: Photo) -> tuple[int, int] | None:
     return (shape[0], shape[1]) if len(shape) == 2 or shape[2] <= 4 else (shape[1], shape[2])
 
 
+def warn_if_large(photos: Sequence[Opened], size: int, method: str) -> None:
+    """Say that the contours of a photo far larger than the working size are off by several pixels."""
+    if any(max(photo.size) > COARSE * size for photo in photos):
+        note(
+            f"photos are more than {COARSE} times as large as the {size} pixels at which {method} works, so edges are coarse; "
+            f"--size {2 * size} draws them finer"
+        )
+
+
 def read_photo(photo: Photo) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a path, the bytes of a file, an open file, a PIL image, a Sample, or an array, tensor or list.
+    """(H, W, 3) uint8 RGB of whatever holds a photo:
+
+    - a path, the bytes of a file, an open file, an address (``https://``, see :func:`shotseg.data.fetched.fetch`);
+    - a PIL image, an array, a tensor, a list: (H, W), (H, W, C) or (C, H, W) with C = 1 (grey), 2 (grey, alpha), 3 (RGB) or
+      4 (RGB, alpha), of bytes, of wider whole numbers, or of fractions. Where both fit, the last dimension is C;
+    - a Sample, a row of Hugging Face ``datasets``, a sample of FiftyOne, see :mod:`shotseg.data.held`.
 
     The same pixels give the same photo, whatever they come in: see :func:`shotseg.data.pixels.shown_range`.
-    Arrays are (H, W), (H, W, C) or (C, H, W) with C = 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha).
     Raises InputError for anything else, and for a file that cannot be read.
     """
-    if isinstance(photo, Sample):
-        photo = photo.image
+    photo = _taken(photo)
     if isinstance(photo, Opened):
         return photo.whole()
-    if isinstance(photo, str | os.PathLike):
-        return files.read_image(os.fspath(photo))
     return to_rgb(_pixels(photo, "photo"))
 
 
-def read_shot(photo: Photo, mask: Any = None) -> tuple[np.ndarray, np.ndarray | None]:
+def read_shot(photo: Photo, mask: Any = None, name: str = "") -> tuple[np.ndarray, np.ndarray | None]:
     """A support photo, (H, W, 3) uint8, and its mask, (H, W) uint8 in {0, 1, 255}, or None where there is none.
 
-    mask: anything that :func:`read_photo` takes, read by the rule of :mod:`shotseg.data.masks`; None: that of a Sample.
+    mask: anything that :func:`read_photo` takes, or a label of FiftyOne, of which that of class ``name`` is taken; read by the
+          rule of :mod:`shotseg.data.masks`. None: that of a Sample, a row or a sample of FiftyOne.
     Raises InputError where either cannot be read, their shapes differ, or no pixel is the class.
     """
     image = read_photo(photo)
-    if mask is None and isinstance(photo, Sample):
-        mask = photo.mask
+    if mask is None:
+        mask = photo.mask if isinstance(photo, Sample) else held.mask_of(photo)
     if mask is None:
         return image, None
-    name = mask if isinstance(mask, str | os.PathLike) else f"the mask of {title(photo)}"
+    mask = held.mask_among(mask, name, image.shape[:2])
+    name = title(mask) if isinstance(mask, str | os.PathLike) else f"the mask of {title(photo)}"
     known = _as_decoded(photo, mask)
     if known is None:
         known = binary(_pixels(mask, name), name)
@@ -135,10 +150,17 @@ def read_shot(photo: Photo, mask: Any = None) -> tuple[np.ndarray, np.ndarray | 
 
 def is_one(photos: Any) -> bool:
     """Whether this is one photo (or mask), not a sequence of them; a nested list of numbers is read as a sequence."""
-    shape = getattr(photos, "shape", None)
-    if shape is not None:
-        return len(shape) == 2 or (len(shape) == 3 and (shape[2] <= 4 or shape[0] in (1, 3, 4)))
-    return isinstance(photos, str | os.PathLike | bytes | Image.Image | Sample) or hasattr(photos, "read")
+    whole = str | os.PathLike | bytes | bytearray | memoryview | Image.Image | Sample | Opened
+    if isinstance(photos, whole) or hasattr(photos, "read") or held.is_record(photos) or held.has_masks(photos):
+        return True
+    shape: tuple[int, ...] = photos.shape if hasattr(photos, "__array__") and hasattr(photos, "shape") else ()
+    return len(shape) == 2 or (len(shape) == 3 and (shape[2] <= 4 or shape[0] in (1, 3, 4)))
+
+
+def are_many(photos: Any) -> bool:
+    """Whether this is a source of photos: a generator, a data set, a view of one; not a list or array, which may be one photo."""
+    apart = isinstance(photos, list | tuple | str) or hasattr(photos, "__array__") or is_one(photos)
+    return isinstance(photos, Iterable) and not apart
 
 
 def listed_photos(photos: Any) -> list[Photo]:
@@ -163,9 +185,18 @@ def _as_decoded(photo: Photo, mask: Any) -> np.ndarray | None:
     return np.asarray(mask).astype(np.uint8) if 1 in values and set(values) <= {0, 1, IGNORE} else None
 
 
+def _taken(photo: Photo) -> Any:
+    return photo.image if isinstance(photo, Sample) else held.photo_of(photo)
+
+
+def _content(place: str | os.PathLike) -> bytes:
+    return fetch(str(place)) if is_web(place) else files.read_bytes(os.fspath(place))
+
+
 def _pixels(source: Any, name: object) -> Pixels:
+    source = held.photo_of(source)
     if isinstance(source, str | os.PathLike):
-        return decode(files.read_bytes(os.fspath(source)), name)
+        return decode(_content(source), title(source))
     if isinstance(source, Image.Image):
         file = _undecoded_tiff(source)
         return from_image(source) if file is None else decode(file, name, page=source.tell() + 1)
@@ -178,12 +209,12 @@ def _pixels(source: Any, name: object) -> Pixels:
             raise InputError(f"{name}: opened as text; open it with mode 'rb'")
     if isinstance(source, bytes | bytearray | memoryview):
         return decode(bytes(source), name)
-    if isinstance(source, torch.Tensor):
+    if hasattr(source, "detach"):
         source = source.detach().cpu()
         source = (source.float() if source.is_floating_point() else source).numpy()  # NumPy has no bfloat16
     if not isinstance(source, list | tuple) and not hasattr(source, "__array__"):
         raise InputError(
-            f"{name}: of type {type(source).__name__}; give a path, bytes, an open file, a PIL image or an array"
+            f"{name}: of type {type(source).__name__}; give a path, bytes, an open file, a PIL image, an array or a row"
         )
     try:
         return from_array(source, name)
@@ -225,4 +256,8 @@ def filed_as(name: str) -> str:
 def title(photo: Photo) -> str:
     if isinstance(photo, Sample):
         return photo.id or str(photo.path or "sample")
+    if isinstance(filepath := getattr(photo, "filepath", None), str):
+        return filepath
+    if is_web(photo):
+        return shown(photo)
     return str(photo) if isinstance(photo, str | os.PathLike) else "photo"

@@ -5,17 +5,27 @@ from __future__ import annotations
 import functools
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 import numpy as np
-import torch
 
 from shotseg.data.windows import Windows
-from shotseg.device import pick_device
-from shotseg.photo import Photo
+from shotseg.errors import InputError, UsageError
+from shotseg.photo import Photo, are_many, is_one, open_photo
 from shotseg.result import Result
+
+if TYPE_CHECKING:
+    import torch
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+READERS = 4  # threads that read photos of a stream
 
 
 def in_turns(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -29,6 +39,27 @@ def in_turns(method: Callable[..., Any]) -> Callable[..., Any]:
     return held
 
 
+def streams(predict: Method) -> Method:
+    """A ``predict`` that takes a generator, a data set or another source of photos too: see :meth:`Predictor.predict_stream`."""
+
+    @functools.wraps(predict)
+    def either(self: Predictor, photo: Any, *args: Any, **options: Any) -> Any:
+        return self.predict_stream(photo) if are_many(photo) else predict(self, photo, *args, **options)
+
+    return either  # type: ignore[return-value]
+
+
+def ahead(pool: Executor, function: Callable[[In], Out], items: Iterable[In], depth: int) -> Iterator[Out]:
+    """``map`` with at most ``depth`` items under way or waiting to be taken."""
+    waiting: deque = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) >= depth:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
 class Predictor(ABC):
     """Photos in, a :class:`Result` for each.
 
@@ -36,6 +67,8 @@ class Predictor(ABC):
     """
 
     def __init__(self, device: str | torch.device = "auto"):
+        from shotseg.device import pick_device
+
         self.device, self._lock = pick_device(device), threading.RLock()
 
     @property
@@ -69,6 +102,51 @@ class Predictor(ABC):
     @abstractmethod
     def predict_batch(self, photos: Iterable[Photo]) -> Sequence[Result]:
         """A result for each photo, in their order."""
+
+    @overload
+    def predict_stream(
+        self, photos: Iterable[Photo], look_ahead: int = ..., errors: Literal["raise"] = ...
+    ) -> Iterator[Result]: ...
+
+    @overload
+    def predict_stream(
+        self, photos: Iterable[Photo], look_ahead: int = ..., *, errors: Literal["keep"]
+    ) -> Iterator[Result | InputError]: ...
+
+    def predict_stream(
+        self, photos: Iterable[Photo], look_ahead: int = 4, errors: str = "raise"
+    ) -> Iterator[Result | InputError]:
+        """Results one after the other, in the order of the photos, of which any number may come.
+
+        look_ahead: photos that are taken from ``photos`` and read before they are asked for; so many are in memory at once.
+        errors: "raise" ends the stream at a photo that cannot be used, with its InputError; "keep" yields the error in the place
+                of the result, and goes on.
+        """
+        if is_one(photos):
+            raise UsageError("one photo: give it to predict, or a source of photos to predict_stream")
+        if look_ahead < 1 or errors not in ("raise", "keep"):
+            raise UsageError(f'look_ahead {look_ahead}, errors {errors!r}: give 1 or more, and "raise" or "keep"')
+        return self._streamed(photos, look_ahead, errors == "keep")
+
+    def _streamed(self, photos: Iterable[Photo], look_ahead: int, keep: bool) -> Iterator[Result | InputError]:
+        with ThreadPoolExecutor(min(look_ahead, READERS)) as pool:
+            for number, photo in enumerate(ahead(pool, self._read, photos, look_ahead), start=1):
+                try:
+                    if isinstance(photo, InputError):
+                        raise photo
+                    result: Result | InputError = self.predict_batch([photo])[0]
+                except InputError as error:
+                    result = InputError(f"number {number} of the stream, {error}")
+                    if not keep:
+                        raise result from error
+                yield result
+
+    def _read(self, photo: Photo) -> Photo | InputError:
+        """A photo as it is read before its turn, or why it cannot be."""
+        try:
+            return photo if self.sees is None else open_photo(photo, self.sees)
+        except InputError as error:
+            return error
 
     @abstractmethod
     def save(self, path: str | Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,13 @@ from shotseg.data import images as files
 from shotseg.data import transforms
 from shotseg.data.samples import Support
 from shotseg.data.windows import Windows, extent, open_windows
-from shotseg.encoded import Encoded
+from shotseg.encoded import Encoded, Examples
 from shotseg.encoders import runtime as runtimes
 from shotseg.encoders.weights import digest
 from shotseg.errors import InputError, NoMaskWarning, UsageError, note
+from shotseg.light.exported import OnnxSegmenter
 from shotseg.models import presence
+from shotseg.models.memory import Memory
 from shotseg.models.strokes import Strokes, carried, competing
 from shotseg.overlay import draw
 from shotseg.photo import (
@@ -34,15 +36,15 @@ from shotseg.photo import (
     open_photo,
     read_shot,
     title,
+    warn_if_large,
     windows_of,
 )
-from shotseg.predictor import Predictor, in_turns
+from shotseg.predictor import Predictor, in_turns, streams
 from shotseg.priors import pseudo_masks
 from shotseg.result import Decided, Result
 from shotseg.tiled import Tiling, checked_tile, side_of_windows
 from shotseg.training import checkpoint as trained
 
-COARSE = 4  # a photo so many times the working size gets contours that are off by several pixels
 THUMBNAIL = 320  # longer side of the picture of an example, at most
 
 
@@ -59,6 +61,9 @@ class Segmenter(Predictor):
              see :mod:`shotseg.encoders.runtime`.
     tile:    side, in pixels, of the windows for larger images; "auto": twice the working size, above 100 megapixels; None: never
     options: keywords of the method (``size``: longer side, in pixels, at which it works; the one that a checkpoint takes).
+
+    Threads may share one: they take turns, and a prediction sees each class whole or not at all. :meth:`twin` gives a thread its
+    own over the same weights.
 
     >>> seg = Segmenter()
     >>> seg.add("zebra", images=["a.jpg"], masks=["a.png"])  # doctest: +SKIP
@@ -139,6 +144,7 @@ class Segmenter(Predictor):
         """What the method needs of a class: "masks" with its photos, "photos" and the name, or the "name" alone."""
         return self.model.needs
 
+    @in_turns
     def __repr__(self) -> str:
         counts = {name: len(self._shown[name]) for name in self.classes}  # a support file holds no photos to count
         shots = ", ".join(f"{name} ({count})" if count else name for name, count in counts.items())
@@ -146,11 +152,11 @@ class Segmenter(Predictor):
 
     @in_turns
     @torch.no_grad()
-    def add(self, name: str, images: Sequence[Photo] = (), masks: Sequence[Any] | None = None) -> None:
+    def add(self, name: str, images: Sequence[Photo | Encoded] = (), masks: Sequence[Any] | None = None) -> None:
         """Learn a class from its photos; each is encoded here, once. A second call adds shots to the class.
 
-        images: one or several of what :func:`shotseg.photo.read_photo` takes. A method that :attr:`needs` the name alone
-                does not look at them.
+        images: one or several of what :func:`shotseg.photo.read_photo` takes, or of :meth:`encode`, which are not encoded
+                again. A method that :attr:`needs` the name alone does not look at them.
         masks:  for each photo one of the same, read by the rule of :mod:`shotseg.data.masks`. Where there is none (for all,
                 or for one), a method that needs masks gets one made from the class name, with a ``NoMaskWarning``.
         Raises InputError for a photo or mask that cannot be used, UsageError for a wrong call.
@@ -160,7 +166,7 @@ class Segmenter(Predictor):
             self._known[name] = self.model.encode_support(None, None, class_names=(name,))
             self._shown.setdefault(name, [])
             return
-        if is_one(images):
+        if isinstance(images, Encoded) or is_one(images):
             images, masks = [images], None if masks is None else [masks]
         if not len(images):
             raise UsageError(f"class {name!r} has no photo: give at least one")
@@ -177,8 +183,11 @@ class Segmenter(Predictor):
         self._shown.setdefault(name, []).extend(small for _, small in shots)
 
     def _support_of(self, name: str, photo: Photo, mask: Any) -> tuple[Support, tuple[np.ndarray, np.ndarray]]:
-        """The support of one shot, and the shot itself made small."""
-        image, known = read_shot(photo, mask)
+        """The support of one shot, a photo or an Encoded, and the shot itself made small."""
+        encoded = photo if isinstance(photo, Encoded) else None
+        if encoded is not None:
+            self._check_encoded(encoded)
+        image, known = read_shot(photo if encoded is None else encoded.photo, mask, name)
         if known is None and self.needs == "masks":
             known = pseudo_masks.from_name(image, name, self.device)
             note(f"{name}: {title(photo)} has no mask, it is made from the class name; give masks", NoMaskWarning)
@@ -187,7 +196,11 @@ class Segmenter(Predictor):
             raise InputError(
                 f"{title(photo)}: the mask of {name!r} has no foreground pixel; mark the object, or leave it out"
             )
-        features = self.model.encode(resized[None])
+        if encoded is None:
+            features = self.model.encode(resized[None])
+        else:
+            encoded = encoded.to(self.device)
+            resized, features = encoded.resized, encoded.features
         masks = None if target is None else target[None]
         support = presence.encode_shot(self.model, resized[None], masks, features, (name,))
         shown = np.zeros(image.shape[:2], np.uint8) if known is None else known
@@ -218,13 +231,28 @@ class Segmenter(Predictor):
         self._added = {called[name]: supports for name, supports in self._added.items()}
         self._shown = {called[name]: shots for name, shots in self._shown.items()}
 
+    def _check_encoded(self, encoded: Encoded) -> None:
+        if encoded.by != self._by:
+            raise UsageError(f"a photo encoded by {encoded.by}, not by {self._by}; encode it again")
+
+    @in_turns
+    def examples(self, name: str) -> Examples:
+        """What was learnt of a class: how many shots, a digest, and pictures where there are. Raises UsageError without it."""
+        self._check_known(name)
+        support = self._supports[name]
+        shots = 0 if self.needs == "name" else support.shots
+        return Examples(name, shots, support.digest, tuple(self.thumbnails[name]))
+
     def _check_known(self, name: str) -> None:
         if name not in self._known:
             raise UsageError(f"no class {name!r}; there is {', '.join(self.classes) or 'none yet'}")
 
+    @streams
     def predict(self, photo: Photo, strokes: Mapping[str, Strokes] | None = None) -> Result:
         """Segment one photo: the classes that are there, and the background, compete for each pixel.
 
+        photo:   what :func:`shotseg.photo.read_photo` takes. Of a generator, or another source of photos, an iterator of results
+                 comes back, as of :meth:`predict_stream`.
         strokes: what a person marked in this photo, by class; the masks agree with every stroke.
         """
         windows = None if strokes else windows_of(photo, self._side)
@@ -257,10 +285,31 @@ class Segmenter(Predictor):
             raise UsageError("the Segmenter knows no class yet: call add(name, images, masks) first")
         return [{key: {"sizes": [size], "class_name": [name]}[key] for key in self.model.asks} for name in self.classes]
 
+    def track(self, frames: Iterable[Photo]) -> Iterator[Result]:
+        """Segment the frames of one sequence, one after the other; those that are sure serve the next ones as further examples.
+
+        What was added stays as it is, and alone says whether a class is there: :mod:`shotseg.models.memory`.
+        Raises UsageError for a method that does not learn from masks, InputError at a frame that cannot be read.
+        """
+        memory = Memory()
+        for frame in frames:
+            yield self.follow(self.encode(frame), memory)
+
+    @in_turns
+    def follow(self, encoded: Encoded, memory: Memory) -> Result:
+        """One step of :meth:`track`: the next frame of a sequence; ``memory`` then holds it where it is sure."""
+        if self.needs != "masks":
+            raise UsageError(
+                f"method {self.method!r} learns from no mask, so no earlier frame can teach it; do not track"
+            )
+        result = self.decide(encoded, memory=memory)
+        memory.keep(self.model, encoded.resized, encoded.features, result.labels, self.classes, result.confidences)
+        return result
+
     def encode(self, photo: Photo) -> Encoded:
         """The first half of :meth:`predict`: all that takes long, and nothing that depends on the classes."""
         if are_several(photo):
-            raise UsageError("several photos at once: give them to predict_batch, or one to predict")
+            raise UsageError("several photos at once: give them to predict_batch, predict_stream, or one to predict")
         return self.encode_batch([photo])[0]
 
     @in_turns
@@ -268,11 +317,7 @@ class Segmenter(Predictor):
     def encode_batch(self, photos: Iterable[Photo]) -> list[Encoded]:
         """Several photos encoded, those of the same working size together."""
         opened = [open_photo(photo, self.sees) for photo in listed_photos(photos)]
-        if any(max(photo.size) > COARSE * self.model.size for photo in opened):
-            note(
-                f"photos are more than {COARSE} times as large as the {self.model.size} pixels at which {self.method} works, so "
-                f"edges are coarse; --size {2 * self.model.size} draws them finer"
-            )
+        warn_if_large(opened, self.model.size, self.method)
         inputs = [self._fit(photo.small, sides=photo.size)[0] for photo in opened]
         encoded: dict[int, Encoded] = {}
         for shape in {tuple(x.shape) for x in inputs}:
@@ -290,15 +335,18 @@ class Segmenter(Predictor):
 
     @in_turns
     @torch.no_grad()
-    def decide(self, encoded: Encoded, strokes: Mapping[str, Strokes] | None = None) -> Result:
+    def decide(
+        self, encoded: Encoded, strokes: Mapping[str, Strokes] | None = None, memory: Memory | None = None
+    ) -> Result:
         """The second half of :meth:`predict`: which classes are there, and whose is each pixel.
+
+        memory: earlier frames of the sequence that the photo belongs to.
 
         Raises UsageError before a class was added, for a photo that another method or encoder encoded, and for strokes of an
         unknown class or of another size than the photo.
         """
         asked = self._told(encoded.photo.size)
-        if encoded.by != self._by:
-            raise UsageError(f"a photo encoded by {encoded.by}, not by {self._by}; encode it again")
+        self._check_encoded(encoded)
         encoded = encoded.to(self.device)
         size, strokes = encoded.photo.size, {name: drawn for name, drawn in (strokes or {}).items() if drawn}
         for name, drawn in strokes.items():
@@ -310,9 +358,9 @@ class Segmenter(Predictor):
 
         def decided(threshold: float | None) -> presence.Decision:
             supports = list(self._supports.values())
-            return presence.decide(
-                self.model, encoded.features, supports, image, asked, threshold, untrained=self._untrained
-            )
+            earlier = [] if memory is None else [memory[name] for name in self.classes]
+            features, untrained = encoded.features, self._untrained
+            return presence.decide(self.model, features, supports, image, asked, threshold, untrained, earlier)
 
         found = decided(self.present)
         scores = found.scores.float()
@@ -329,7 +377,7 @@ class Segmenter(Predictor):
             for name, level in followed.items():
                 scores[self.classes.index(name) + 1] = level
             present |= {name: 1.0 for name, drawn in told_apart.items() if (drawn.labels == 1).any()}
-        return Decided(encoded.photo, self.classes, scores, present, told_apart)
+        return Decided(encoded.photo, self.classes, scores.cpu().numpy(), present, told_apart)
 
     @property
     def sees(self) -> int:
@@ -393,6 +441,13 @@ class Segmenter(Predictor):
         for name, support in supports.items():
             segmenter._known[name], segmenter._shown[name] = support.to(segmenter.device), []
         return segmenter
+
+    @staticmethod
+    def from_onnx(
+        folder: str | Path, support: str | Path | None = None, present: float | None = 0.5, threads: int = 0
+    ) -> OnnxSegmenter:
+        """What ``shotseg export`` wrote, at work by ONNX Runtime; see :class:`shotseg.OnnxSegmenter`."""
+        return OnnxSegmenter(folder, support, present, threads)
 
 
 def load(path: str | Path, device: str | torch.device = "auto") -> Segmenter:

@@ -18,7 +18,7 @@ from shotseg.data.weak_shot import BACKGROUND
 from shotseg.errors import InputError
 from shotseg.models.maskformer import Inference
 from shotseg.photo import Photo, check_classes, read_photo
-from shotseg.predictor import Predictor
+from shotseg.predictor import Predictor, streams
 from shotseg.result import Result, winners
 from shotseg.training import checkpoint as trained
 
@@ -126,6 +126,7 @@ class SemanticSegmenter(Predictor):
         """The classes of the training, base and novel, without a background."""
         return tuple(name for name in self._names if name != BACKGROUND)
 
+    @streams
     def predict(self, photo: Photo) -> LabelMap:
         """Label one photo of any size. A background class, if the model has one, is label 0; scores are made to sum to 1."""
         image = read_photo(photo)

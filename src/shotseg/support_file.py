@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 from safetensors import safe_open
-from safetensors.torch import save as serialise
+from safetensors.numpy import save as serialise
 
 from shotseg.data import images as files
 from shotseg.data.samples import Support
@@ -25,7 +26,7 @@ def write(path: str | Path, about: Mapping[str, Any], supports: Mapping[str, Sup
     about: method, encoder, options and more, as JSON has it.     supports: class name -> its support.
     """
     tensors = {
-        f"{i}/{key}": tensor.contiguous().cpu()
+        f"{i}/{key}": _array(tensor)
         for i, support in enumerate(supports.values())
         for key, tensor in support.tensors.items()
     }
@@ -33,10 +34,13 @@ def write(path: str | Path, about: Mapping[str, Any], supports: Mapping[str, Sup
     files.write_bytes(path, serialise(tensors, {"shotseg": json.dumps(header)}))
 
 
-def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Support]]:
-    """What :func:`write` wrote, on the CPU. Raises InputError for a file that is missing, damaged or of another kind."""
+def read(path: str | Path, kind: Literal["pt", "np"] = "pt") -> tuple[dict[str, Any], dict[str, Support]]:
+    """What :func:`write` wrote, as tensors on the CPU or as arrays.
+
+    Raises InputError for a file that is missing, damaged or of another kind.
+    """
     try:
-        with safe_open(str(path), "pt") as stored:
+        with safe_open(str(path), kind) as stored:
             about = json.loads((stored.metadata() or {}).get("shotseg", "{}"))
             tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
     except Exception as error:
@@ -57,3 +61,7 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Support]]:
             raise InputError(f"{path}: holds nothing of class {name!r}; make it again with Segmenter.save")
         supports[name] = Support(own)
     return about, supports
+
+
+def _array(tensor: Any) -> np.ndarray:
+    return np.ascontiguousarray(tensor.cpu() if hasattr(tensor, "cpu") else tensor)

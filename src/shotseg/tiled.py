@@ -92,7 +92,7 @@ class Tiled(Decided):
     def __init__(
         self, photo: Opened, classes: tuple[str, ...], found: Found, present: Mapping[str, float], place: Any = None
     ):
-        super().__init__(photo, classes, found.preview, present)
+        super().__init__(photo, classes, found.preview.numpy(), present)
         self.__dict__.update(_packed=found.packed, _counts=found.counts, _geo=place)
 
     @cached_property
@@ -313,7 +313,7 @@ class _Labels:
             ready = rows if before is None else torch.cat([before, rows], 1)
             end = first + ready.shape[1]
             bottom = height if end >= self.cells[0] else int((end - 0.5) * cell)
-            levels = in_bytes(ready)
+            levels = in_bytes(ready.numpy())
             for start in range(top, bottom, large_labels.SIDE):
                 band = self._drawn(levels, first, start, min(bottom, start + large_labels.SIDE))
                 self.counts += Image.fromarray(band).histogram()

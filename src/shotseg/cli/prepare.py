@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from shotseg.data.reading import Source
+from shotseg.data.reading import check_source
 from shotseg.errors import UsageError
 
 SHOWN = 20  # of what is left out; the manifest names all
@@ -39,7 +39,7 @@ class Prepare:
     workers: int = 2
     """Threads that convert masks."""
 
-    source: Annotated[Source, tyro.conf.arg(name="from")] = "auto"
+    source: Annotated[str, tyro.conf.arg(name="from")] = "auto"
     """Of folder: how its masks are stored, where two formats fit; "auto" looks."""
 
     def run(self) -> int:
@@ -49,6 +49,7 @@ class Prepare:
         from shotseg.data.preparation import place_of, prepare
         from shotseg.data.writable import check_out
 
+        check_source(self.source)
         if self.source != "auto" and self.dataset != "folder":
             raise UsageError("--from changes nothing with an official data set; leave it out")
         if self.workers < 1:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from shotseg.cli.console import progress, say, table
-from shotseg.cli.formats import Target, export_options
+from shotseg.cli.formats import export_options
 from shotseg.cli.parsing import identity, must_exist
 from shotseg.data.reading import AS_SEEN, Reading
 from shotseg.errors import InputError, UsageError
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from shotseg.data.annotations.opened import AnnotatedDataset
     from shotseg.data.image_labels import ImageLabels
     from shotseg.evaluation.pseudo_quality import Judged
-    from shotseg.runs import PhotoFile
+    from shotseg.runs import PhotoList
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class PseudoLabel:
     """CSV, one photo a row: its file, then its class names (or a header with image and class; names parted by ";")."""
     out: Path
     """Folder of the results."""
-    generator: Literal["imagenet-text", "clip-es", "imr", "dino", "fused", "objectness"] = "imagenet-text"
+    generator: str = "imagenet-text"
     """clip-es is the best and downloads CLIP; imagenet-text needs no download."""
     mode: Literal["episode", "image"] = "episode"
     """Each class alone against the background, or all classes of a photo against each other."""
@@ -69,7 +69,7 @@ class PseudoLabel:
     """Drawing the maps along the photo's edges before the cut."""
     reference: bool = False
     """The slips of the released code of CLIP-ES and IMR-HSNet."""
-    format: Target = "mask"
+    format: str = "mask"
     """Annotations to write beside the masks, into OUT/<format>."""
     min_object: int = 0
     """Of --format: leave out objects of fewer pixels."""
@@ -95,7 +95,7 @@ class PseudoLabel:
                 raise UsageError(f"--{name} {cut[name]}: must lie between 0 and 1")
 
         export = export_options(self)
-        from shotseg.data import image_labels
+        from shotseg.data import image_labels, remote
         from shotseg.data.annotations.names import next_step
         from shotseg.data.images import write_bytes
         from shotseg.labeller import Labeller
@@ -103,6 +103,8 @@ class PseudoLabel:
 
         must_exist(images=self.images, labels=self.labels, classes=self.classes, truth=self.truth, words=self.words)
         parse_shard(self.shard)
+        if store := remote.address(self.out):
+            raise UsageError(f"--out {remote.shown(store)}: pseudo-label writes to a folder of this machine; give one")
         truth_format = "" if self.truth is None else self._truth_format(self.truth)
         chosen = [] if self.classes is None else image_labels.read_classes(self.classes)
         found = image_labels.read(self.labels, self.images, chosen)
@@ -122,7 +124,7 @@ class PseudoLabel:
         write_bytes(self.out / "classes.txt", "".join(f"{name}\n" for name in found.classes).encode())
         for _, reason in found.failed:
             say(reason)
-        photos = [replace(photo, **self.reading.which) for photo in _photos(found)]
+        photos = _photos(found, self.reading)
         with progress("labelling", len(photos)) as advance:
 
             def on_record(record: dict) -> None:
@@ -187,11 +189,11 @@ def _settings(options: dict[str, Any]) -> dict[str, Any]:
     return given | {name: identity(path) for name, path in files.items() if path.is_file()}
 
 
-def _photos(found: ImageLabels) -> list[PhotoFile]:
-    from shotseg.runs import named
+def _photos(found: ImageLabels, reading: Reading) -> PhotoList:
+    from shotseg.runs import PhotoList, named
 
-    photos = named([(file, str(path)) for file, path in found.paths.items()])
-    return [replace(photo, tags=found.photos[photo.file]) for photo in photos]
+    photos = named((file, str(path)) for file, path in found.paths.items())
+    return PhotoList(replace(photo, tags=found.photos[photo.file], **reading.which) for photo in photos)
 
 
 def _judged(out: Path, known_by: Callable[..., Any], labels: ImageLabels) -> Iterator[Judged]:

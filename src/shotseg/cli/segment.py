@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from shotseg.cli.choices import Runtime
 from shotseg.cli.console import left_out, progress, say
-from shotseg.cli.formats import Target, export_options
+from shotseg.cli.formats import export_options
 from shotseg.cli.parsing import identity, must_exist
 from shotseg.data.reading import AS_SEEN, Reading
 from shotseg.errors import InputError, UsageError
@@ -38,9 +38,10 @@ class Segment:
     """
 
     query: str
-    """A photo, a folder with sub-folders, or a glob in quotes."""
+    """A photo, a folder with sub-folders, or a glob in quotes; also at an address (s3://, gs://, https://; extra: remote), or a
+    list of addresses, a line each (.txt, .jsonl)."""
     out: Path
-    """Folder of the results."""
+    """Folder of the results, or the address of one in a store."""
     support: Path | None = None
     """Examples: a folder with images/<class>/<name>.jpg and masks/<class>/<name>.png (no masks: the class name is used; of
     one class also images/ and masks/, or masks beside the photos); annotations of another tool (COCO, LabelMe, CVAT, YOLO,
@@ -54,8 +55,9 @@ class Segment:
     """See: shotseg list encoders. "auto" is the method's own, for most the one that needs no download."""
     checkpoint: Path | None = None
     """A trained model (best.safetensors of a run); its own recipe then says method and encoder."""
-    format: Target = "mask"
-    """Annotations to write beside the masks, into OUT/<format>."""
+    format: str = "mask"
+    """Annotations to write beside the masks, into OUT/<format>: mask (none), coco,
+    coco-polygons, voc, yolo, labelstudio, labelme, cvat, or one of another package."""
     min_object: int = 0
     """Of --format: leave out objects of fewer pixels."""
     one_a_class: bool = False
@@ -94,6 +96,11 @@ class Segment:
     """Of a semantic model: average with the mirrored photo."""
     soft: bool = False
     """Of a semantic model: also soft/<class>/<name>.png, the probability of each class times 255."""
+    track: bool = False
+    """The query is one video (extra: video), or folders of frames in the order of their names: frames that are sure serve
+    those after them. Of a video also OUT/overlay.mp4."""
+    overlay_video: float | None = None
+    """Of --track on folders: also OUT/overlay.mp4, with so many frames a second (extra: video)."""
     reading: Reading = AS_SEEN
 
     def run(self) -> int:
@@ -128,14 +135,26 @@ class Segment:
         if self.support is not None and (len(self.name) > 1 or (saved and self.name)):
             raise UsageError("--name beside --support: one name, of the one class that a folder of examples shows")
 
+        self._check_track(semantic)
         export = export_options(self)
         from shotseg.data.annotations.names import next_step
-        from shotseg.data.images import write_bytes
-        from shotseg.runs import check_output, find_photos, parse_shard, segment_folder, write_errors
+        from shotseg.data.listing import some
+        from shotseg.data.remote import address
+        from shotseg.runs import (
+            check_output,
+            check_tracks,
+            find_photos,
+            frames_of,
+            parse_shard,
+            put,
+            segment_folder,
+            write_errors,
+        )
 
         parse_shard(self.shard)
-        photos = [replace(photo, **self.reading.which) for photo in find_photos(self.query, self.out)]
+        photos = find_photos(self.query, self.out, **self.reading.which)
         must_exist(support=self.support)
+        frames = frames_of(photos, self.overlay_video) if self.track else None
         if self.engine == "ray" and len(photos) < WORTH_RAY:
             say(f"--engine ray takes about 15 s to start; below {WORTH_RAY} photos --engine local is done earlier")
         check_output(self.out, self.format)
@@ -144,23 +163,30 @@ class Segment:
             segmenter, settings, failed = self._semantic() if semantic else self._segmenter()
         unusable = [(str(self.support), line) for line in lines]
         settings |= self.reading.said | ({} if self.tile == Segment.tile else {"tile": self.tile})
+        if frames is not None:
+            check_tracks(segmenter, self.out)
+            settings["track"] = frames.rule
         if semantic:
-            write_bytes(self.out / "classes.txt", "".join(f"{name}\n" for name in segmenter.classes).encode())
+            put(self.out, "classes.txt", "".join(f"{name}\n" for name in segmenter.classes).encode())
         for _, reason in failed:
             say(reason)
         if not segmenter.classes:
-            write_errors(self.out, [*failed, *unusable])
+            if address(self.out) is None:
+                write_errors(self.out, [*failed, *unusable])
             raise InputError(f"{self.support}: no example can be used, nothing was segmented; mend one of the above")
+        lost: dict[str, list[str]] = {}
         with progress("segmenting", len(photos)) as advance:
 
             def on_record(record: dict) -> None:
                 advance()
+                for name in record.get("lost", ()):
+                    lost.setdefault(name, []).append(record["file"])
                 if record["error"]:
                     say(record["error"])
 
             summary = segment_folder(
                 segmenter,
-                photos,
+                photos if frames is None else frames.photos,
                 self.out,
                 resume=self.resume,
                 shard=self.shard,
@@ -170,13 +196,39 @@ class Segment:
                 export=export,
                 failed_supports=[*failed, *unusable],
                 settings=settings,
+                track=frames,
                 on_record=on_record,
             )
         done = f"{summary.photos - summary.failed} of {summary.photos} photos done"
         print(f"{done}, report: {summary.report}" + (f", failures: {summary.errors}" if summary.errors else ""))
+        for name, where in lost.items():
+            print(f"{name}: lost at {some(where, 5)}")
         if self.format != "mask":
             print(next_step(self.format, self.out / self.format))
         return 1 if summary.failed or failed else 0
+
+    def _check_track(self, semantic: bool) -> None:
+        from shotseg.data.video import is_video
+
+        if not self.track:
+            if self.overlay_video is not None:
+                raise UsageError("--overlay-video is of --track; give both")
+            if is_video(self.query):
+                raise UsageError(f"{self.query}: a video; add --track")
+            return
+        if semantic:
+            raise UsageError("--track is of methods that learn from examples, not of a semantic model; leave it out")
+        if self.shard != Segment.shard or self.engine != Segment.engine or self.batch != Segment.batch:
+            raise UsageError("--track goes through the frames in their order; leave --shard, --engine and --batch out")
+        if self.overlay_video is not None and not 0.01 <= self.overlay_video <= 1000:
+            raise UsageError(f"--overlay-video {self.overlay_video}: give frames a second, as 25")
+        if is_video(self.query):
+            if self.overlay_video is not None:
+                raise UsageError(f"{self.query}: a video has its own frame rate; leave --overlay-video out")
+            if self.format != "mask":
+                raise UsageError(
+                    f"--format {self.format} is of photo files, which a video has not; leave it out, or give a folder of frames"
+                )
 
     def _is_semantic(self) -> bool:
         """Whether the checkpoint is of a model that labels every pixel without examples."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from shotseg.cli.console import say
-from shotseg.errors import UsageError
+from shotseg.errors import ShotsegError, UsageError
 
 if TYPE_CHECKING:
     from shotseg.segmenter import Segmenter
@@ -73,7 +73,18 @@ class Serve:
         port = listening.getsockname()[1]
         project = Project(self.project, self.photos)
         token = secrets.token_urlsafe(24) if self.token else None
-        app = make_app(project, self._segmenter(), self._hosts(port), token)
+        failed: list[ShotsegError] = []
+
+        def load() -> Segmenter:
+            try:
+                return self._segmenter()
+            except ShotsegError as error:
+                failed.append(error)
+                server.should_exit = True
+                app.leave()
+                raise
+
+        app = make_app(project, load, self._hosts(port), token)
         host = f"[{self.host}]" if ":" in self.host else self.host
         address = f"http://{host}:{port}/" + (f"#token={token}" if token else "")
         print(address, flush=True)
@@ -92,6 +103,8 @@ class Serve:
 
         server.handle_exit = leave  # type: ignore[assignment, method-assign]
         server.run(sockets=[listening])
+        if failed:
+            raise failed[0]
         return 0
 
     def _hosts(self, port: int) -> frozenset[str] | None:

@@ -28,7 +28,7 @@ class Train:
     Writes best.safetensors (for --checkpoint of evaluate and segment), last.safetensors (for --resume), metrics.jsonl,
     tensorboard/ and report.html. Under `accelerate launch` or torchrun it uses every device; the batch stays the recipe's.
 
-    example: shotseg train pfenet/tiny --root photos --out run --optimiser.lr 1e-3
+    example: shotseg train guided/tiny --root photos --out run --optimiser.lr 1e-3
     """
 
     recipe: Positional[str]
@@ -52,7 +52,7 @@ class Train:
         if not arguments or arguments[0] in ("-h", "--help"):
             return cls(MISSING, MISSING, MISSING), list(arguments)
         if arguments[0].startswith("-"):
-            raise UsageError("give the recipe first, as: shotseg train pfenet/tiny --root photos --out run")
+            raise UsageError("give the recipe first, as: shotseg train guided/tiny --root photos --out run")
         changes, rest = _any_keyword(arguments[1:])
         return cls(arguments[0], MISSING, MISSING, settings=recipes.load(arguments[0], **changes)), [
             arguments[0],

@@ -7,6 +7,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path
@@ -33,39 +34,67 @@ def find_images(query: str | Path, skip: Collection[Path] = ()) -> list[Path]:
     skip: folders that are not looked into, and files of a folder that are passed over, resolved.
     Raises UsageError where nothing is found.
     """
+    return sorted(each_image(query, skip))
+
+
+def each_image(query: str | Path, skip: Collection[Path] = ()) -> Iterator[Path]:
+    """The same, in any order and as they are found: a million of them take no memory."""
     path = Path(query)
     if path.is_file():
-        return [path]
+        yield path
+        return
     if path.is_dir():
-        found = [file for folder, files in _walk(path, skip) for file in files]
+        found = _walk(path, skip)
     elif glob.has_magic(str(query)):
         found = _globbed(path, skip)
     elif said := address(query):
         raise UsageError(said)
     else:
         raise UsageError(f"{query}: no such file or folder; check the path")
-    images = sorted(only_images(query, found))
-    if not images:
+    none = True
+    for image in _sifted(query, found, IMAGE_TYPES):
+        none = False
+        yield image
+    if none:
         raise UsageError(f"{query}: no image found; give a file, folder or glob of {', '.join(sorted(IMAGE_TYPES))}")
-    return images
 
 
 def only_images(where: object, files: Iterable[Path], types: Collection[str] = IMAGE_TYPES) -> list[Path]:
     """The images among files, by their ending, or by how they begin where the ending says nothing. Names the others."""
-    images: list[Path] = []
-    broken: list[Path] = []
-    others: list[Path] = []
+    return list(_sifted(where, files, types))
+
+
+def _sifted(where: object, files: Iterable[Path], types: Collection[str]) -> Iterator[Path]:
+    broken, others = _First(), _First()
     for file in files:
         if file.name.startswith("."):  # macOS puts a "._photo.jpg" beside each photo on foreign disks
             continue
         if file.is_file():
-            (images if _is_image(file, types) else others).append(file)
+            if _is_image(file, types):
+                yield file
+            else:
+                others.add(file.name)
         elif file.is_symlink() and not file.exists():
-            broken.append(file)
+            broken.add(file.name)
     for left_out, why in ((broken, "a link that leads nowhere"), (others, "no image that can be read")):
-        if left_out:
-            note(f"{where}: left out, {why}: {some(sorted(file.name for file in left_out), NAMED)}")
-    return images
+        if left_out.count:
+            note(f"{where}: left out, {why}: {some(left_out.names(), NAMED, left_out.count)}")
+
+
+class _First:
+    """The first names by the alphabet of many, and how many there are."""
+
+    def __init__(self) -> None:
+        self.count, self._names = 0, list[str]()
+
+    def add(self, name: str) -> None:
+        self.count += 1
+        self._names.append(name)
+        if len(self._names) > 10 * NAMED:
+            self._names = self.names()
+
+    def names(self) -> list[str]:
+        return sorted(self._names)[:NAMED]
 
 
 def photos_and_masks(photos: Path, masks: Path | None) -> list[tuple[str, Path, Path | None]]:
@@ -119,8 +148,7 @@ def files_in(folder: Path) -> list[Path]:
 
 def images_below(root: Path) -> list[Path]:
     """The images of a folder and all below it, as :func:`find_images` takes them, without a word on the others."""
-    below = [file for _, files in _walk(root, ()) for file in files]
-    return sorted(file for file in below if not file.name.startswith(".") and _is_image(file, IMAGE_TYPES))
+    return sorted(file for file in _walk(root, ()) if not file.name.startswith(".") and _is_image(file, IMAGE_TYPES))
 
 
 def has_photos(folder: Path) -> bool:
@@ -139,35 +167,51 @@ def subfolders(folder: Path) -> dict[str, Path]:
     return found
 
 
-def some(names: Sequence[str], most: int = 10) -> str:
-    """The first names, and how many more there are."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def some(names: Sequence[str], most: int = 10, count: int = 0) -> str:
+    """The first names, and how many more there are, of ``count`` where that is given."""
+    more = max(count, len(names)) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
-def _walk(root: Path, skip: Collection[Path]) -> Iterator[tuple[Path, list[Path]]]:
-    """Every folder below one and its files; a folder that links lead to comes once, under its own path where it has one."""
-    seen, waiting = {str(path) for path in skip}, [root]
-    while waiting:
-        for folder, names, files in os.walk(waiting.pop(0)):
+def _walk(root: Path, skip: Collection[Path]) -> Iterator[Path]:
+    """The files below a folder; a folder that links lead to comes once, under its own path where it has one."""
+    seen, links = {str(path) for path in skip}, [root]
+    while links:
+        waiting = [links.pop(0)]
+        while waiting:
+            folder = waiting.pop()
             place = os.path.realpath(folder)
             if place in seen:
-                names.clear()
                 continue
             seen.add(place)
-            names[:] = [name for name in names if not name.startswith(".")]
-            waiting += [link for name in sorted(names) if (link := Path(folder, name)).is_symlink()]
-            yield Path(folder), [Path(folder, name) for name in files if os.path.join(place, name) not in seen]  # noqa: PTH118 (fast)
+            below: list[Path] = []
+            for file in entries(folder):
+                if os.path.isdir(file):  # noqa: PTH112 (fast)
+                    below.append(file)
+                elif os.path.join(place, file.name) not in seen:  # noqa: PTH118 (fast)
+                    yield file
+            below = sorted(path for path in below if not path.name.startswith("."))
+            waiting += [path for path in below if not path.is_symlink()]
+            links += [path for path in below if path.is_symlink()]
 
 
-def _globbed(pattern: Path, skip: Collection[Path]) -> list[Path]:
+def entries(folder: Path) -> Iterator[Path]:
+    """What is in a folder, as it is found; nothing where it cannot be read."""
+    with suppress(OSError), os.scandir(folder) as found:
+        for entry in found:
+            yield folder / entry.name
+
+
+def _globbed(pattern: Path, skip: Collection[Path]) -> Iterator[Path]:
     """The files that a glob means; below ``**`` a link that leads back up would be followed for ever by ``glob``."""
     parts = pattern.parts
-    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
     if "**" not in parts:
-        return _once(Path(name) for name in glob.iglob(str(pattern)))  # noqa: PTH207 (absolute patterns)
+        folders = _once(Path(name) for name in glob.iglob(str(pattern.parent)))  # noqa: PTH207 (absolute patterns)
+        yield from (file for folder in folders for file in entries(folder) if fnmatch(file.name, pattern.name))
+        return
+    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
     root = Path(*parts[:fixed])
-    below = (file for _, files in _walk(root, skip) for file in files)
-    return [file for file in below if _fits(file.relative_to(root).parts, parts[fixed:])]
+    yield from (file for file in _walk(root, skip) if _fits(file.relative_to(root).parts, parts[fixed:]))
 
 
 def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
@@ -178,11 +222,11 @@ def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
     return bool(parts) and fnmatch(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
 
 
-def _once(paths: Iterable[Path]) -> list[Path]:
-    """Each file once, however many links to its folder lead there; under its own path where that is among them."""
-    found: dict[tuple[str, str], Path] = {}
-    for path in sorted(paths, key=lambda path: (os.path.realpath(path.parent) != str(path.parent.absolute()), path)):
-        found.setdefault((os.path.realpath(path.parent), path.name), path)
+def _once(folders: Iterable[Path]) -> list[Path]:
+    """Each folder once, however many links lead there; under its own path where that is among them."""
+    found: dict[str, Path] = {}
+    for path in sorted(folders, key=lambda path: (os.path.realpath(path) != str(path.absolute()), path)):
+        found.setdefault(os.path.realpath(path), path)
     return list(found.values())
 
 

@@ -13,10 +13,10 @@ A mask of one class is binary: what is not background (0) is the class. In order
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from PIL import Image
-from scipy import ndimage
-from skimage import measure
 
 from shotseg.data.pixels import WHITES, Pixels, known_values
 from shotseg.data.samples import IGNORE
@@ -188,7 +188,7 @@ def _is_soft(values: np.ndarray, present: np.ndarray, counts: np.ndarray) -> boo
     middle = (values >= top / 8) & (values <= top * 7 / 8)
     if len(present) > 256 and top not in WHITES and _is_cells(values, present, between):
         return False
-    if flat[between].mean() < 1 / 3 and (top in WHITES or len(present) - 1 > ndimage.label(values > 0)[1]):
+    if flat[between].mean() < 1 / 3 and (top in WHITES or len(present) - 1 > _ndimage().label(values > 0)[1]):
         return True  # ids have areas, or at least an object each
     # Maps of probability or distance change little from pixel to pixel; ids leap, or lie in areas.
     if top < 64 or not middle.any() or flat[middle].mean() >= 2 / 3:
@@ -200,14 +200,28 @@ def _is_soft(values: np.ndarray, present: np.ndarray, counts: np.ndarray) -> boo
 
 def _is_cells(values: np.ndarray, present: np.ndarray, between: np.ndarray) -> bool:
     """Whether each value is about one area, and neighbours are strangers: objects that touch. Slopes pass every shade."""
+    ndimage = _ndimage()
     plain = ndimage.minimum_filter(values, 2) == ndimage.maximum_filter(values, 2)  # squares of 2 x 2; lines have none
     if ndimage.maximum_filter(plain, 2, origin=-1)[between].mean() < 1 / 2:
         return False
+    from skimage import measure  # slow to load, and seldom needed
+
     if measure.label(np.where(between, values, 0), connectivity=1).max() > 2 * len(present):
         return False
     ranks = np.searchsorted(present, values)
     steps = np.concatenate([_steps(ranks, between), _steps(ranks.T, between.T)])
     return bool((steps > 1).mean() >= 1 / 4)
+
+
+def _ndimage() -> Any:
+    """scipy.ndimage, which an installation of the exported form alone has not."""
+    try:
+        from scipy import ndimage
+    except ImportError:
+        raise InputError(
+            "a mask of many shades: pip install scipy scikit-image, or save it in black and white"
+        ) from None
+    return ndimage
 
 
 def _was_lossy(present: np.ndarray, counts: np.ndarray) -> bool:

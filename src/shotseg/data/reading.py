@@ -4,28 +4,38 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 from tyro.conf import arg
 
 from shotseg.errors import UsageError
 
-Source = Literal["auto", "mask", "pairs", "coco", "voc", "yolo", "labelstudio", "labelme", "cvat"]
+
+def check_source(name: str) -> None:
+    """Raise UsageError for what is no way of storing masks."""
+    if name == "auto":
+        return
+    from shotseg.data.annotations import list_sources  # which is slow to import
+
+    if name not in (names := list_sources()):
+        raise UsageError(f"--from {name}: no such format; choose one of {', '.join(['auto', *names])}")
 
 
 @dataclass(frozen=True)
 class Reading:
     """Where a look at the files does not tell."""
 
-    source: Annotated[Source, arg(name="from", prefix_name=False)] = "auto"
-    """How masks are stored, where two formats fit; "auto" looks."""
+    source: Annotated[str, arg(name="from", prefix_name=False)] = "auto"
+    """How masks are stored, where two formats fit: mask, pairs, coco, voc, yolo, labelstudio, labelme, cvat, or a format of
+    another package; "auto" looks."""
     bands: Annotated[str, arg(prefix_name=False)] = ""
     """Of photos with more than three bands: those for red, green and blue, from 1, as 4,3,2."""
     page: Annotated[int, arg(prefix_name=False)] = 1
     """Of photos in files with several pages or frames: which, from 1."""
 
     def __post_init__(self) -> None:
+        check_source(self.source)
         listed = self.bands.split(",") if self.bands else []
         if not all(band.strip().isdecimal() and int(band) for band in listed) or len(listed) not in (0, 1, 3):
             raise UsageError(f"--bands {self.bands}: give one or three numbers, from 1, as 4,3,2")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+
+if TYPE_CHECKING:  # whoever only reads photos and masks need not wait for it
+    import torch
+    from torch import Tensor
 
 IGNORE = 255
 
@@ -39,6 +41,7 @@ class Episode:
     support: (B, K, 3, H, W) float32.       support_mask: (B, K, H, W) int64 in {0, 1, 255}, or None (class name only).
     class_id: (B,) int64.                   class_name: B names.
     ids: B tuples, the query's id and then its K supports' ids.     sizes: B original (height, width) of the queries.
+    present: (B,) bool, whether the query's photo shows the class at its own size; None: its mask says so.
     """
 
     query: Tensor
@@ -49,6 +52,7 @@ class Episode:
     class_name: tuple[str, ...] = ()
     ids: tuple[tuple[str, ...], ...] = ()
     sizes: tuple[tuple[int, int], ...] = ()
+    present: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Episode:
         """The same episode with every tensor on ``device``."""
@@ -71,7 +75,19 @@ class Support:
 
     @property
     def shots(self) -> int:
-        return next(iter(self.tensors.values())).shape[1]
+        return max(tensor.shape[1] for tensor in self.tensors.values())  # what was fitted on all of them has one
+
+    @property
+    def digest(self) -> str:
+        """Of names, types, shapes and values, in hexadecimal: the same for what was saved and read again."""
+        import torch
+
+        found = hashlib.sha256()
+        for name, tensor in sorted(self.tensors.items()):
+            values = tensor.detach().cpu().contiguous()
+            found.update(f"{name} {values.dtype} {tuple(values.shape)};".encode())
+            found.update(values.view(torch.uint8).numpy().tobytes())
+        return found.hexdigest()
 
     def to(self, device: torch.device | str) -> Support:
         return Support({k: v.to(device) for k, v in self.tensors.items()})
@@ -79,6 +95,8 @@ class Support:
     @staticmethod
     def join(supports: list[Support]) -> Support:
         """The shots of several supports of one class as one support (dimension 1 grows)."""
+        import torch
+        from torch.nn import functional as F
 
         def pad(tensor: Tensor, shape: list[int]) -> Tensor:
             return F.pad(tensor, [n for d in range(tensor.dim() - 1, 1, -1) for n in (0, shape[d] - tensor.shape[d])])

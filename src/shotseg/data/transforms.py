@@ -19,10 +19,12 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as moves
 
 from shotseg.data.samples import IGNORE
+from shotseg.data.sizes import fitted_size, nearest, resized
 
 Pair = tuple[Tensor, Tensor | None]
 
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet: what padding is filled with
+MEAN_BYTES = tuple(255 * x for x in MEAN)  # the same of a uint8 photo
 
 
 def fit(
@@ -69,12 +71,6 @@ def pad(
     return *_padded(pixels, classes, size, size, fill), (height, width)
 
 
-def fitted_size(sides: tuple[int, int], size: int, multiple: int = 1) -> tuple[int, int]:
-    """The (height, width) that :func:`fit` gives."""
-    height, width = (max(1, round(side * size / max(sides) / multiple)) * multiple for side in sides)
-    return height, width
-
-
 def resize_logits(logits: Tensor, size: tuple[int, int], align_corners: bool = False) -> Tensor:
     """(..., C, h, w) logits or probabilities at ``size`` = (height, width), bilinear."""
     flat = logits.reshape(-1, *logits.shape[-3:])
@@ -104,7 +100,7 @@ def random_scale(image: Tensor, mask: Tensor | None, generator: Generator, low: 
     factor = _uniform(generator, low, high)
     size = [max(1, round(side * factor)) for side in image.shape[-2:]]
     pixels = moves.resize(image, size, antialias=True)
-    return pixels, None if mask is None else _nearest(mask, size)
+    return pixels, None if mask is None else torch.from_numpy(nearest(mask.numpy(), (size[0], size[1])))
 
 
 def random_rotation(
@@ -112,6 +108,8 @@ def random_rotation(
 ) -> Pair:
     """Turned about the centre by up to ``degrees`` either way; what comes in from outside is ``fill`` and 255."""
     angle = _uniform(generator, -degrees, degrees)
+    if not angle:
+        return image, mask
     pixels = moves.rotate(image, angle, interpolation=InterpolationMode.BILINEAR, fill=list(fill))
     return pixels, None if mask is None else moves.rotate(mask[None], angle, fill=[IGNORE])[0]
 
@@ -206,19 +204,8 @@ def as_tensors(image: np.ndarray, mask: np.ndarray | None = None) -> Pair:
 
 
 def _resized(image: np.ndarray, mask: np.ndarray | None, size: tuple[int, int]) -> Pair:
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
-    pixels = moves.resize(pixels, list(size), antialias=True).float().div_(255)
-    classes = None if mask is None else _nearest(torch.from_numpy(np.ascontiguousarray(mask)), list(size)).long()
-    return pixels, classes
-
-
-def _nearest(mask: Tensor, size: list[int]) -> Tensor:
-    """(H, W) class ids at another size; an object too small for any sample point keeps the cells that it touches."""
-    resized = moves.resize(mask[None], size, interpolation=InterpolationMode.NEAREST_EXACT)[0]
-    if not _has_foreground(resized) and _has_foreground(mask):
-        touched = F.adaptive_max_pool2d(mask.masked_fill(mask == IGNORE, 0)[None].float(), size)[0]
-        resized = torch.where(touched > 0, touched.to(mask.dtype), resized)
-    return resized
+    pixels = torch.from_numpy(resized(image, size)).permute(2, 0, 1).float().div_(255)
+    return pixels, None if mask is None else torch.from_numpy(nearest(mask, size)).long()
 
 
 def _has_foreground(mask: Tensor) -> bool:

@@ -117,7 +117,7 @@ def _pieces(top: int, bottom: int, step: int) -> Iterator[tuple[int, int]]:
         top = after
 
 
-def held(image: np.ndarray, name: object = "photo") -> Windows:
+def in_memory(image: np.ndarray, name: object = "photo") -> Windows:
     """Windows of a photo (H, W, 3) uint8 that is decoded already."""
     return Windows(Held(image), partial(np.asarray, image), name)
 
@@ -147,7 +147,7 @@ def open_windows(path: str | Path, bands: Sequence[int] | None = None, page: int
     except Exception as error:
         raise InputError(f"{path}: cannot be read ({first_line(error)}); copy it again or leave it out") from error
     if stored is None:
-        return held(read_image(path, bands, page), path)
+        return in_memory(read_image(path, bands, page), path)
     return Windows(stored, partial(_all, path, bands, page), path)
 
 

@@ -6,6 +6,7 @@ A name is one of :func:`list_encoders`, ``timm:<model>`` for any timm CNN or ViT
 
 from __future__ import annotations
 
+from shotseg import plugins
 from shotseg.encoders.features import Encoder, Features
 from shotseg.encoders.weights import TABLE, Weights, list_weights, open_clip_row, timm_row
 from shotseg.errors import UsageError
@@ -17,8 +18,11 @@ _TIMM_VITS = ("vision_transformer", "eva", "deit")
 
 
 def list_encoders() -> list[str]:
-    """The names in the table, the offline default first; :func:`load` also takes any timm or open_clip model."""
-    return list(TABLE)
+    """The names in the table, the offline default first, then those that other packages add.
+
+    :func:`load` also takes any timm or open_clip model.
+    """
+    return list(dict.fromkeys([*TABLE, *plugins.added("encoders")]))
 
 
 def load(name: str = "efficientnet-lite0", weights: str = "default", device: str = "cpu") -> Encoder:
@@ -33,6 +37,8 @@ def load(name: str = "efficientnet-lite0", weights: str = "default", device: str
         from shotseg.encoders import hf
 
         return hf.load(name, weights).freeze().to(device)
+    if name not in TABLE and name in plugins.added("encoders"):
+        return plugins.load("encoders", name)(weights).freeze().to(device)
     row = _row(name)
     return _build(row, weights).freeze().to(device)
 
@@ -45,7 +51,7 @@ def _row(name: str) -> Weights:
         return open_clip_row(model)
     if name not in TABLE:
         raise UsageError(
-            f"unknown encoder {name!r}; choose one of {', '.join(TABLE)}, timm:<model> or open_clip:<model>"
+            f"unknown encoder {name!r}; choose one of {', '.join(list_encoders())}, timm:<model> or open_clip:<model>"
         )
     return TABLE[name]
 

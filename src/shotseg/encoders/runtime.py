@@ -156,7 +156,7 @@ def exported(encoder: Encoder) -> bytes:
     with _quiet(), mock.patch.object(torch._C, "_jit_is_onnx_log_enabled", None, create=True):
         # torch's newer exporter takes minutes where the size is open.
         torch.onnx.export(
-            _MapsOf(_same_padding_by_name(encoder)).eval(),
+            _MapsOf(same_padding_by_name(encoder)).eval(),
             (_photos(*TRACED),),
             file,  # type: ignore[arg-type]
             dynamo=False,
@@ -184,7 +184,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _same_padding_by_name(encoder: Encoder) -> Encoder:
+def same_padding_by_name(encoder: Encoder) -> Encoder:
     """A copy over the same weights whose convolutions say "SAME" to ONNX, which knows it.
 
     As arithmetic on the photo's size it keeps the runtime from fusing around it, a fifth of the time.

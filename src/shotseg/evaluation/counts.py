@@ -7,12 +7,14 @@ is one row with N classes and an empty column 0. All counts are int64, so sums a
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from shotseg.data.samples import IGNORE
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Array = np.ndarray
 
@@ -24,6 +26,8 @@ def count(prediction: Tensor, target: Tensor, classes: int = 1) -> tuple[Tensor,
     Gives intersection, union and target area, each (B, 1 + classes) int64 with the background first, and the number of
     ignored pixels (B,). Nothing is counted where the target is 255, whatever was predicted there.
     """
+    import torch
+
     columns = classes + 1
     known = target != IGNORE
     code = torch.where(known, target * columns + prediction, columns * columns).long()  # the last code: ignored

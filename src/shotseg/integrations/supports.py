@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 from shotseg.data.annotations.opened import AnnotatedDataset, open_folder
@@ -16,10 +16,17 @@ log = logging.getLogger("shotseg")
 
 
 def add_examples(
-    segmenter: Segmenter, examples: FolderDataset | AnnotatedDataset
+    segmenter: Segmenter,
+    examples: FolderDataset | AnnotatedDataset,
+    skip: Container[tuple[str, Path]] = (),
 ) -> Iterator[tuple[Item, InputError | None]]:
-    """Add every example; each with the reason where it cannot be used. The others are still added."""
+    """Add every example; each with the reason where it cannot be used. The others are still added.
+
+    skip: (class, photo) of those that are known already.
+    """
     for index, item in enumerate(examples.items):
+        if (item.class_name, item.image_path) in skip:
+            continue
         # By path where the mask is the class's own, so that an error names the file.
         own = item.class_value is None and examples.bands is None and examples.page == 1
         try:

@@ -6,6 +6,7 @@ import warnings
 from importlib import import_module
 from typing import Any
 
+from shotseg import plugins
 from shotseg.encoders.features import Encoder
 from shotseg.errors import UsageError
 
@@ -34,8 +35,18 @@ _ENCODER |= {"hsnet": "efficientnet-lite0-blocks", "tlg": "efficientnet-lite0-bl
 
 
 def list_models() -> list[str]:
-    """The names that :func:`load` takes."""
-    return list(_HOME)
+    """The names that :func:`load` takes: ours, then those that other packages add."""
+    return list(_HOME | plugins.added("methods"))
+
+
+def kind(name: str) -> Any:
+    """The class of a method. Raises UsageError for an unknown name."""
+    if name in _HOME:
+        module, cls = _HOME[name]
+        return getattr(import_module(module), cls)
+    if name in plugins.added("methods"):
+        return plugins.load("methods", name)
+    raise UsageError(f"unknown method {name!r}; choose one of {', '.join(list_models())}")
 
 
 def encoder_for(name: str) -> str:
@@ -48,23 +59,20 @@ def load(name: str, encoder: Encoder, **options: Any) -> Any:
 
     Raises UsageError for an unknown name or option.
     """
-    if name not in _HOME:
-        raise UsageError(f"unknown method {name!r}; choose one of {', '.join(_HOME)}")
-    module, cls = _HOME[name]
+    cls = kind(name)
     try:
-        return getattr(import_module(module), cls)(encoder, **options)
+        return cls(encoder, **options)
     except TypeError as error:
         if "unexpected keyword" not in str(error):
             raise
         raise UsageError(
-            f"method {name!r}: {str(error).split(') ')[-1]}; see its class {cls} for the options"
+            f"method {name!r}: {str(error).split(') ')[-1]}; see its class {cls.__name__} for the options"
         ) from None
 
 
 def must_learn(name: str, alone: bool = False) -> bool:
     """Whether a model must be trained. alone: and has nothing to answer with before, where others have pseudo masks."""
-    module, cls = _HOME[name]
-    model = getattr(import_module(module), cls)
+    model = kind(name)
     return model.learns and not (alone and model.needs == "photos")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +11,10 @@ from torch.nn import functional as F
 
 from shotseg.data.samples import Prediction, Support
 from shotseg.encoders.features import Encoder, Features
+from shotseg.errors import UsageError
 from shotseg.models.blocks.ensemble import Ensemble, gram, scene_distance
 from shotseg.models.blocks.norm import BatchNorm
-from shotseg.models.blocks.prior_guided import PriorGuided, Taps, cross_entropy, resize
+from shotseg.models.blocks.prior_guided import PriorGuided, Taps, batch_statistics, cross_entropy, resize
 from shotseg.models.few_shot_model import Model
 
 
@@ -21,13 +22,26 @@ class BaseLearner(Model):
     """Semantic segmentation of the base classes: encoder, pyramid pooling, classifier.
 
     classes:       number of base classes; the output has one channel more, 0 = background and every other class.
-    train_encoder: the encoder learns too (its batch statistics stay), as in the papers, which then freeze it for good.
+    train_encoder: the encoder learns too, as in the papers, which then freeze it for good.
+    encoder_bn:    "eval": its batch statistics stay; "train": they follow the training photos, as in BAM's release.
     """
 
-    def __init__(self, encoder: Encoder, classes: int, *, train_encoder: bool = False):
+    def __init__(
+        self,
+        encoder: Encoder,
+        classes: int,
+        *,
+        train_encoder: bool = False,
+        encoder_bn: Literal["eval", "train"] = "eval",
+    ):
         super().__init__()
+        if encoder_bn == "train" and not train_encoder:
+            raise UsageError(
+                "encoder_bn 'train' of a base learner whose encoder stays; add train_encoder, or leave it out"
+            )
         self.encoder = encoder.requires_grad_(train_encoder)
-        self.train_encoder = train_encoder
+        self.train_encoder, self.encoder_bn = train_encoder, encoder_bn
+        self.rests = train_encoder  # whose own classifier is not asked
         self.head = BaseHead(encoder.channels[-1], classes)
 
     def forward(self, images: Tensor, features: Features | None = None) -> Prediction:
@@ -41,6 +55,12 @@ class BaseLearner(Model):
     def loss(self, images: Tensor, labels: Tensor, features: Features | None = None) -> dict[str, Tensor]:
         """labels (B, H, W): 0, 1..classes (see :func:`base_labels`), 255 = ignore."""
         return {"main": cross_entropy(self(images, features).logits, labels)}
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if mode and self.encoder_bn == "train":
+            batch_statistics(self.encoder)
+        return self
 
 
 class BaseHead(nn.Module):
@@ -66,6 +86,9 @@ class WithBase(PriorGuided):
 
     ensemble: Ensemble
     base: BaseHead | None
+    rests = (
+        True  # without a base learner nothing is merged, and another number of shots than the training's has no vote
+    )
 
     def carry(self, ensemble: Ensemble, base: BaseHead | None, base_loss: bool, base_dropout: bool) -> None:
         """Take on the base learner, a random one for None; without base classes there is none.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shotseg.data.samples import Episode, Prediction, Support
+from shotseg.data.samples import IGNORE, Episode, Prediction, Support
 from shotseg.encoders.features import Encoder, Features
 from shotseg.errors import UsageError
 from shotseg.models.blocks.correlation_tokens import Correlation, patches
@@ -65,6 +65,7 @@ class CST(TokenModel):
                  the mask is read off the presence head's map.
     threshold:   of the ViT's masks; "otsu" for encoders other than DINO ViT-S/8, None chooses by the encoder.
     presence:    weight of the presence loss.
+    loss_ignore: pixels of 255 are left out of the loss; the release counts them as background.
     kernels:     pooling of the two blocks; their product is ``side``.
     memory:      bytes that correlation tokens and attention may take at once; the result does not depend on it.
     """
@@ -77,6 +78,7 @@ class CST(TokenModel):
         supervision: Supervision = "pseudo",
         threshold: float | Literal["otsu"] | None = None,
         presence: float = 0.1,
+        loss_ignore: bool = True,
         side: int = 12,
         kernels: Sequence[int] = (4, 3),
         width: int = 128,
@@ -87,6 +89,8 @@ class CST(TokenModel):
         if side != kernels[0] * kernels[1]:
             raise UsageError(f"kernels {tuple(kernels)} reduce a side of {kernels[0] * kernels[1]}, not {side}")
         self.supervision, self.weight, self.memory = supervision, presence, memory
+        self.loss_ignore = loss_ignore
+        self.rests = supervision == "image"  # the mask's head
         self.threshold = threshold or (THRESHOLD if encoder.name == "dino-vits8" else "otsu")
         self.sides = (side, side // kernels[0])
         self.own_masks = supervision == "pseudo" and self.asks_keys
@@ -152,7 +156,7 @@ class CST(TokenModel):
     ) -> dict[str, Tensor]:
         """``presence``, and ``mask`` unless the supervision is "image"; query, support: see :meth:`predict`."""
         given = query_mask_of(episode)
-        present = (given == 1).flatten(1).any(1)
+        present = (given == 1).flatten(1).any(1) if episode.present is None else episode.present
         query = self.encode(episode.query) if query is None else query
         support = self.encode(episode.support.flatten(0, 1)) if support is None else support
         target = given if not self.own_masks else self.query_mask(query, support, present, episode)
@@ -167,7 +171,10 @@ class CST(TokenModel):
     def losses(self, prediction: Prediction, target: Tensor, present: Tensor) -> dict[str, Tensor]:
         """target (B, H, W) in {0, 1, 255}, present (B,) bool."""
         terms = {"presence": self.weight * F.cross_entropy(prediction.extra["presence"], present.long())}
-        return terms if self.supervision == "image" else terms | {"mask": cross_entropy(prediction.logits, target)}
+        if self.supervision == "image":
+            return terms
+        target = target if self.loss_ignore else target.masked_fill(target == IGNORE, 0)
+        return terms | {"mask": cross_entropy(prediction.logits, target)}
 
 
 def decide(predictions: Sequence[Prediction], size: Sequence[int]) -> tuple[Tensor, Tensor]:

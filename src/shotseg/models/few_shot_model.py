@@ -24,6 +24,7 @@ class Model(nn.Module):
     finest:          stride of the finest map that is read; training need not keep finer ones.
     paired:          a training batch must hold pairs of photos, 2i with 2i + 1.
     learns:          it must be trained before it means something, on ``loss``.
+    rests:           a step may leave some of what learns without a gradient, which several processes must know of.
     encoder_bn:      "eval", or "train": batch statistics of the encoder follow the training images.
     encoder_learned: the encoder changed in training, so that a checkpoint holds it too.
     """
@@ -37,6 +38,7 @@ class Model(nn.Module):
     finest: int = SHALLOW
     paired: bool = False
     learns: bool = True
+    rests: bool = False
     encoder_bn: str = "eval"
     encoder_learned: bool = False
 

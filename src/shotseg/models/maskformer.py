@@ -58,6 +58,8 @@ class MaskFormer(Model):
     train_encoder: its convolutions learn; batch norm stays as it is, statistics and scale.
     """
 
+    rests = True  # an encoder's own classifier; the similarities, where no two photos have a class in common
+
     def __init__(
         self,
         encoder: Encoder,

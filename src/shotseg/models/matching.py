@@ -28,7 +28,7 @@ from shotseg.priors.guided_filter import along_edges
 from shotseg.priors.objectness import border_contrast
 
 BEST = 5  # cosines that a contrast averages
-STEPS = 16  # of conjugate gradients
+STEPS = 22  # of conjugate gradients, after which rounding alone is left
 BORDERS = {"border_middle": 1, "border_deep": 2}  # the map that each border cue reads
 OWN_RIDGE, OWN_SLOPE, OWN_LEVEL = 3.0, 6.0, 0.3  # of the classifier of a photo's own tokens
 Spans = dict[str, tuple[Tensor, Tensor]]  # name of a cue -> its lowest and highest value
@@ -376,9 +376,9 @@ def resize(x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
     """Bilinear; (B, h, w) or (B, C, h, w)."""
     if x.shape[-2:] == tuple(size):
         return x
-    return F.interpolate(x[:, None] if x.dim() == 3 else x, size, mode="bilinear", align_corners=False).reshape(
-        *x.shape[:-2], *size
-    )
+    if x.dim() == 3:
+        return F.interpolate(x[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+    return F.interpolate(x, size, mode="bilinear", align_corners=False)
 
 
 def unit_range(x: Tensor, span: tuple[Tensor, Tensor] | None = None) -> Tensor:

@@ -34,8 +34,8 @@ class PICLIP(Hosted):
     """A few-shot model whose prior maps come from CLIP.
 
     encoder: of the host.      clip: a name of ``shotseg.list_encoders()`` or a VisionLanguage of the ViT kind.
-    host:    "hdmnet", "bam", "pfenet", or "qgnet" (PFENet with a learnt prior map beside CLIP's); further ``options`` are
-             keywords of its class.
+    host:    "hdmnet", "bam", "pfenet", or "qgnet" (PFENet with a learnt prior map beside CLIP's, from its own encoder unless
+             an ``extractor`` is given); further ``options`` are keywords of its class.
     shots:   K of the training (of the host's vote, and of the channels of the "released" layout).
     layout:  "compact": one VTP channel, then one VVP channel a layer, its shots averaged by the host's own rule, so that
              the weights serve any number of shots. "released": VTP twice, then VVP layer by layer, shot by shot.
@@ -89,6 +89,8 @@ class PICLIP(Hosted):
         maps = 1 + len(layers) if layout == "compact" else 2 + len(layers) * shots
         if host in ("bam", "hdmnet"):
             options["shots"] = shots
+        elif host == "qgnet":
+            options.setdefault("extractor", "same")
         self.host = HOSTS[host](encoder, prior_maps=maps, reference=reference, **options)
 
     @property

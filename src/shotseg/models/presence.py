@@ -36,6 +36,7 @@ from shotseg.models.matching import coarsest_three
 OWN, RIVAL, FLOOR, EVEN = 6.4, 4.2, 0.15, -0.4
 TYPICAL = 4  # how many photos of examples the mean of typical photos counts as
 CANDIDATES = 6  # classes whose regions are drawn; of more classes the likeliest are found by a coarse look
+ALIKE = 0.5  # cosine of two whole photos from which they show one scene; frames of a sequence have 0.6 and more, cuts up to 0.4
 ABSENT = -20.0  # log odds of every pixel of a class that takes no part
 REGION, PHOTO = "region_", "photo_"  # how the descriptors of an example begin in its support
 
@@ -63,7 +64,7 @@ def encode_shot(
     support = model.encode_support(image[None], None if mask is None else mask[None], features, class_names=class_names)
     if mask is None:
         return support
-    spaces = _Spaces(model.encoder, features)
+    spaces = Spaces(model.encoder, features)
     region, whole = spaces.pooled((mask == 1).float()), spaces.pooled(torch.ones_like(mask, dtype=torch.float32))
     described = {REGION + name: x[:, None] for name, x in region.items()}
     return Support(support.tensors | described | {PHOTO + name: x[:, None] for name, x in whole.items()})
@@ -77,6 +78,7 @@ def decide(
     told: Sequence[Mapping[str, Any]] | None = None,
     threshold: float | None = 0.5,
     untrained: bool = False,
+    earlier: Sequence[Sequence[Support]] = (),
 ) -> Decision:
     """All classes against one photo.
 
@@ -84,6 +86,8 @@ def decide(
     told: what the model asks beside photos, one mapping a class.
     threshold: presence from which a class takes part; None: every class is known to be in the photo.
     untrained: a model that makes a pseudo mask of the query on its way answers with it.
+    earlier: of each class the shots of earlier frames (:mod:`shotseg.models.memory`). Those that look like this photo say where
+             the class is, as much as its supports do, and never whether it is there.
     A model with a presence head of its own (``extra["presence"]``) is believed; one without photos of its classes has its surest
     pixel as presence.
     """
@@ -103,6 +107,10 @@ def decide(
     there = set(taking_part(present, threshold))
     kept = [row for row, i in enumerate(chosen) if i in there]
     drawn = evidence[kept]
+    alike = [judge.alike(earlier[chosen[row]]) if judge and earlier else [] for row in kept]
+    if looking := [place for place, shots in enumerate(alike) if shots]:
+        recalled, asked = [model.merge(alike[place]) for place in looking], [told[chosen[kept[i]]] for i in looking]
+        drawn[looking] = (drawn[looking] + evidence_of(model, query, recalled, image, asked, untrained)[0]) / 2
     if kept:
         drawn = model.along_the_edges(drawn, image)
     scores = drawn.new_full((len(supports) + 1, *(drawn.shape[1:] if kept else evidence.shape[1:])), ABSENT)
@@ -151,9 +159,9 @@ class _Judge:
     """One photo's regions against the examples of N classes."""
 
     def __init__(self, encoder: Encoder, query: Features, supports: Sequence[Support]):
-        self.spaces = _Spaces(encoder, query)
+        self.spaces = Spaces(encoder, query)
         self.examples, self.centre = {}, {}
-        typical = _typical(encoder.name)
+        typical = typical_of(encoder.name)
         for name in self.spaces.names:
             examples = torch.cat([s[REGION + name].mean(1) for s in supports])  # (N, D)
             photos = torch.cat([s[PHOTO + name][0] for s in supports])  # (all shots, D)
@@ -169,6 +177,11 @@ class _Judge:
         """(N,): the highest similarity of any neighbourhood of 3 x 3 tokens of the deepest level to each class."""
         tokens = F.avg_pool2d(self.spaces.maps["deep"][0], 3, 1, 1, count_include_pad=False)[0].flatten(1).T
         return (F.normalize(tokens - self.centre["deep"], dim=1) @ self.examples["deep"].T).amax(0)
+
+    def alike(self, shots: Sequence[Support]) -> list[Support]:
+        """Those shots whose photos look like this one."""
+        whole = self.spaces.maps["deep"][0].mean((2, 3)) - self.centre["deep"]
+        return [s for s in shots if F.cosine_similarity(s[PHOTO + "deep"][0] - self.centre["deep"], whole) >= ALIKE]
 
     def present(self, regions: Tensor, chosen: Sequence[int]) -> Tensor:
         """(N,) probability of each class; regions (M, h, w) in [0, 1] are those of the ``chosen`` classes."""
@@ -190,7 +203,7 @@ def _described(support: Support) -> bool:
     return any(name.startswith(REGION) for name in support.tensors)
 
 
-class _Spaces:
+class Spaces:
     """What regions of one photo are described by: the deepest map; all three levels; the classifier's logits, if it has one."""
 
     def __init__(self, encoder: Any, features: Features):
@@ -222,7 +235,7 @@ class _Spaces:
 
 
 @cache
-def _typical(encoder: str) -> Descriptors:
+def typical_of(encoder: str) -> Descriptors:
     """Mean descriptors of typical photos, for the encoders that ship them; of others none are known."""
     path = Path(__file__).with_name("typical_photos.safetensors")
     stored = load_file(path)

@@ -36,8 +36,10 @@ class QGNet(Hosted):
     encoder:      supervised, frozen; of the host.
     host:         "pfenet" (the paper's), "bam" or "hdmnet"; further ``options`` are keywords of its class.
     prior_source: see :class:`PriorRegion`; "none" leaves the host as it is.
-    extractor:    the network of the priors: a name of ``shotseg.list_encoders()``, an Encoder, or "same": the host's own
-                  encoder, which costs no second pass.
+    extractor:    the network of the priors. "contrastive": another of the encoder's kind, with random weights until those of
+                  a contrastive training are loaded (:func:`shotseg.training.qgnet_training.load_extractor`), as a recipe
+                  and a checkpoint do. A name of ``shotseg.list_encoders()``, or an Encoder. Or "same": the host's own
+                  supervised encoder, which costs no second pass and is not the method.
     extractor_weights: "default", "random" or a file.
     dilate:       see :class:`PriorExtractor`.
     segments:     superpixels of a photo, for ``prior_source="region"``.      centres: size of the bank, for "bank".
@@ -52,7 +54,7 @@ class QGNet(Hosted):
         *,
         host: Literal["pfenet", "bam", "hdmnet"] = "pfenet",
         prior_source: PriorSource = "dense",
-        extractor: str | Encoder = "same",
+        extractor: str | Encoder = "contrastive",
         extractor_weights: str = "default",
         dilate: bool = True,
         segments: int = 50,
@@ -78,7 +80,10 @@ class QGNet(Hosted):
         self.host: Any = HOSTS[host](encoder, width=width, prior_maps=maps, reference=reference, **options)
         self.prior_source, self.guided, self.segments = prior_source, guided, segments
         self.extractor: PriorExtractor | None = None
+        self.untaught = False  # the extractor has no weights yet that mean something
         if prior_source not in ("none", "control") and extractor != "same":
+            if extractor == "contrastive":
+                extractor, extractor_weights, self.untaught = encoder.name, "random", True
             loaded = encoders.load(extractor, extractor_weights) if isinstance(extractor, str) else extractor
             self.extractor = PriorExtractor(loaded, dilate)
         self.region: PriorRegion | None = None

@@ -41,7 +41,7 @@ class Strokes:
     labels: np.ndarray
 
     def __post_init__(self) -> None:
-        if self.labels.ndim != 2 or not np.isin(self.labels, (0, 1, IGNORE)).all():
+        if self.labels.ndim != 2 or not ((self.labels == 0) | (self.labels == 1) | (self.labels == IGNORE)).all():
             raise UsageError(
                 f"strokes: an array {self.labels.shape} of {self.labels.dtype}; give (height, width) with 1 on the class, "
                 "0 beside it, 255 elsewhere"
@@ -63,10 +63,14 @@ class Strokes:
 
     def at(self, size: tuple[int, int]) -> Tensor:
         """(h, w) int64 in {0, 1, 255} at another size: each cell that one side touches, so that no thin stroke is lost."""
-        labels = torch.from_numpy(self.labels)
-        sides = torch.stack([labels == 0, labels == 1]).float()[None]
-        outside, inside = F.adaptive_max_pool2d(sides, size)[0] > 0
-        return torch.where(inside ^ outside, inside.long(), IGNORE)
+        inside, outside = (_touched(_touched(self.labels == side, size[0]).T, size[1]).T for side in (1, 0))
+        return torch.from_numpy(np.where(inside ^ outside, inside.astype(np.int64), IGNORE))
+
+
+def _touched(pixels: np.ndarray, cells: int) -> np.ndarray:
+    """(cells, W) bool of (H, W): whether any of the rows that a cell reaches into is True."""
+    rows = len(pixels)
+    return np.stack([pixels[i * rows // cells : -(-(i + 1) * rows // cells)].any(0) for i in range(cells)])
 
 
 def competing(strokes: Mapping[str, Strokes]) -> dict[str, Strokes]:
@@ -74,11 +78,13 @@ def competing(strokes: Mapping[str, Strokes]) -> dict[str, Strokes]:
 
     Raises UsageError for a pixel that is marked as two classes.
     """
+    if len(strokes) == 1:
+        return dict(strokes)
     of = {name: drawn.labels == 1 for name, drawn in strokes.items()}
     told = {}
     for name, drawn in strokes.items():
         others = [inside for other, inside in of.items() if other != name]
-        elsewhere = np.any(others, axis=0) if others else np.zeros_like(of[name])
+        elsewhere = np.any(others, axis=0)
         if (elsewhere & of[name]).any():
             row, column = (int(x[0]) for x in np.nonzero(elsewhere & of[name]))
             raise UsageError(f"strokes: pixel ({row}, {column}) is marked as {name!r} and as another class; erase one")

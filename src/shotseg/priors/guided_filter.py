@@ -6,6 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from shotseg.device import precise
+
+STRIDE = 4  # pixels between the places at which a mask is drawn
+
 
 def guided_filter(maps: Tensor, guide: Tensor, radius: int = 8, eps: float = 1e-3, step: int = 1) -> Tensor:
     """Maps that follow the edges of the guide.
@@ -15,6 +19,13 @@ def guided_filter(maps: Tensor, guide: Tensor, radius: int = 8, eps: float = 1e-
     step: the affine functions are fitted on a grid as much coarser (He and Sun, "Fast Guided Filter", arXiv 1505.00996).
     Gives (B, P, h, w): in each window an affine function of colour, windows averaged (equations 14 to 16 and 19).
     """
+    return filtered(maps, guide, radius, eps, step).to(maps)
+
+
+def filtered(maps: Tensor, guide: Tensor, radius: int = 8, eps: float = 1e-3, step: int = 1) -> Tensor:
+    """:func:`guided_filter`, the answer as precise as it is made: of a probability near 0 or 1 the log odds need that."""
+    middle, given = maps.mean((2, 3), keepdim=True), maps
+    guide, maps = guide - guide.mean((2, 3), keepdim=True), maps - middle  # the smaller, the less is lost to rounding
     fine, size = guide, guide.shape[-2:]
     if step > 1:
         coarse, radius = (max(1, size[0] // step), max(1, size[1] // step)), radius // step
@@ -22,7 +33,8 @@ def guided_filter(maps: Tensor, guide: Tensor, radius: int = 8, eps: float = 1e-
     height, width = guide.shape[-2:]
     radius = min(radius, (height - 1) // 2, (width - 1) // 2)
     if radius < 1:
-        return maps if step == 1 else F.interpolate(maps, size, mode="bilinear")
+        return given if step == 1 else F.interpolate(maps + middle, size, mode="bilinear")
+    maps, guide = precise(maps), precise(guide)  # variances near eps are small differences of large means
     planes = maps.shape[1]
     pairs = [(i, j) for i in range(3) for j in range(i, 3)]
     products = torch.cat([guide[:, i : i + 1] * guide[:, j : j + 1] for i, j in pairs], 1)
@@ -41,17 +53,18 @@ def guided_filter(maps: Tensor, guide: Tensor, radius: int = 8, eps: float = 1e-
     determinant = rr * cofactors[0] + rg * cofactors[1] + rb * cofactors[2]
     c00, c01, c02, c11, c12, c22 = (c / determinant for c in cofactors)
     inverse = torch.stack([c00, c01, c02, c01, c11, c12, c02, c12, c22], 1).unflatten(1, (3, 3))
-    slope = torch.einsum("bijhw,bjphw->biphw", inverse, covariance)
+    slope = (inverse[:, :, :, None] * covariance[:, None]).sum(2)  # (B, 3, P, h, w)
     offset = mean_maps - (slope * mean_guide[:, :, None]).sum(1)
 
-    mean = _box(torch.cat([slope.flatten(1, 2), offset], 1), radius)
+    mean = _box(torch.cat([slope.flatten(1, 2), offset], 1), radius).to(fine)
     if step > 1:
         mean = F.interpolate(mean, size, mode="bilinear")
+    mean, fine = precise(mean), precise(fine)
     slope, offset = mean[:, : 3 * planes].unflatten(1, (3, planes)), mean[:, 3 * planes :]
-    return (slope * fine[:, :, None]).sum(1) + offset
+    return (slope * fine[:, :, None]).sum(1) + offset + middle
 
 
-def along_edges(evidence: Tensor, images: Tensor, stride: int = 4, step: int = 1) -> Tensor:
+def along_edges(evidence: Tensor, images: Tensor, stride: int = STRIDE, step: int = 1) -> Tensor:
     """Log odds (B, h, w) of a mask -> log odds at ``stride`` of the images (B or 1, 3, H, W), drawn along their edges.
 
     One image serves any number of masks. step: as of :func:`guided_filter`.
@@ -60,8 +73,8 @@ def along_edges(evidence: Tensor, images: Tensor, stride: int = 4, step: int = 1
     grown = torch.sigmoid(F.interpolate(evidence[:, None], size, mode="bilinear"))
     if len(images) == 1:
         grown = grown.transpose(0, 1)
-    drawn = guided_filter(grown, F.adaptive_avg_pool2d(images, size), step=step)
-    return torch.logit(drawn.transpose(0, 1)[:, 0] if len(images) == 1 else drawn[:, 0], eps=1e-3)
+    drawn = torch.logit(filtered(grown, F.adaptive_avg_pool2d(images, size), step=step), eps=1e-3).to(evidence)
+    return drawn.transpose(0, 1)[:, 0] if len(images) == 1 else drawn[:, 0]
 
 
 def _box(x: Tensor, radius: int) -> Tensor:

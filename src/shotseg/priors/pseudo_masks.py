@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from shotseg import encoders
+from shotseg import encoders, plugins
 from shotseg.errors import UsageError
 from shotseg.priors import generators, words
 from shotseg.priors.cut import REFINE, Cut
@@ -43,20 +43,26 @@ class Options:
     cut: dict[str, Any] = field(default_factory=dict)
 
 
+def list_generators() -> list[str]:
+    """The names that :func:`load` takes: ours, then those that other packages add."""
+    return list(GENERATORS | plugins.added("generators"))
+
+
 def load(name: str = "imagenet-text", device: torch.device | str = "cpu", **options: Any) -> Generator:
-    """The generator ``name``, one of ``GENERATORS``; ``options``: fields of :class:`Options`.
+    """The generator ``name``, one of :func:`list_generators`; ``options``: fields of :class:`Options`.
 
     Raises UsageError (one line) for an unknown name, option or field of the cut, or for weights that are neither here nor
     can be downloaded.
     """
-    if name not in GENERATORS:
-        raise UsageError(f"unknown generator {name!r}; choose one of {', '.join(GENERATORS)}")
+    if name not in (names := list_generators()):
+        raise UsageError(f"unknown generator {name!r}; choose one of {', '.join(names)}")
     _check_fields("a generator", options, Options)
     chosen = Options(**options)
     _check_fields("the cut", chosen.cut, Cut)
     if (refine := chosen.cut.get("refine", "none")) not in (*REFINE, "none"):
         raise UsageError(f"cut: refine {refine!r}; choose one of {', '.join(REFINE)}, none")
-    generator = GENERATORS[name](chosen, str(device))
+    make = GENERATORS[name] if name in GENERATORS else plugins.load("generators", name)
+    generator = make(chosen, str(device))
     generator.cut = replace(generator.cut, **chosen.cut)
     return generator
 

@@ -1,11 +1,13 @@
-"""A folder in, masks out: one pass, a few kB of memory a photo, resumable anywhere, sharded or spread with Ray.
+"""A folder in, masks out: one pass in bounded memory, resumable anywhere, sharded or spread with Ray.
 
 Reading and writing run in threads beside the model. What a run leaves under ``out``:
 
 - ``masks/<class>/<name>.png`` (0/255) and ``labels/<name>.png`` (palette; 0 = background, i + 1 = class i);
-- ``results.jsonl``, one line a photo in the order of the photos; ``errors.csv`` where something failed; ``report.html``;
+- ``results.jsonl``, one line a photo, appended as they are done and in the order of the photos at the end; ``errors.csv`` where
+  something failed; ``report.html``;
+- of a sequence ``overlay.mp4``, the frames with their masks;
 - with ``annotations="coco"`` and the like, ``coco/`` with the annotations in that format;
-- ``.shotseg/``: the journal that ``resume`` reads, and the report's thumbnails.
+- ``.shotseg/``: the journal that ``resume`` reads, and the report's thumbnails and further pages.
 
 A run takes the place of the one before it: what that one wrote goes, unless ``resume`` keeps it. A shard
 writes ``results.shard-1-of-4.jsonl`` and so on; the last one to finish joins them under the plain names.
@@ -13,11 +15,13 @@ writes ``results.shard-1-of-4.jsonl`` and so on; the last one to finish joins th
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,31 +29,30 @@ from shotseg import report
 from shotseg.data import images as files
 from shotseg.data.annotations import Labelled, names, write
 from shotseg.errors import InputError, UsageError, note
-from shotseg.photo import filed_as
 from shotseg.predictor import Predictor
 from shotseg.runs import journal
-from shotseg.runs.engines import ENGINES
-from shotseg.runs.journal import Record
-from shotseg.runs.output import (
-    STATE,
-    OutputError,
-    check_output,
-    full,
-    picture,
-    write_annotations,
-    write_errors,
-    write_results,
-)
-from shotseg.runs.photos import PhotoFile, find_photos, named, parse_shard
+from shotseg.runs.destination import Folder, place_at, put
+from shotseg.runs.engines import ENGINES, Engine
+from shotseg.runs.output import OutputError, check_output, full, picture, write_annotations, write_errors, write_lines
+from shotseg.runs.photo_list import PhotoFile, PhotoList
+from shotseg.runs.photos import find_photos, named, parse_shard
+from shotseg.runs.records import Record, Records
+from shotseg.runs.tracking import Frames, check_tracks, frames_of, in_sequence, write_overlay
+
+TABLES = (("results", "jsonl"), ("report", "html"), ("errors", "csv"))
 
 __all__ = [
     "OutputError",
     "PhotoFile",
+    "PhotoList",
     "Summary",
     "check_output",
+    "check_tracks",
     "find_photos",
+    "frames_of",
     "named",
     "parse_shard",
+    "put",
     "segment_folder",
     "write_errors",
 ]
@@ -57,18 +60,18 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run did: counts of this run's photos, and where the results lie."""
+    """What a run did: counts of this run's photos, and where the results lie: paths, or addresses."""
 
     photos: int
     failed: int
-    results: Path
-    report: Path
-    errors: Path | None
+    results: Path | str
+    report: Path | str
+    errors: Path | str | None
 
 
 def segment_folder(
     segmenter: Predictor,
-    photos: Sequence[PhotoFile],
+    photos: Iterable[PhotoFile],
     out: str | Path,
     *,
     resume: bool = False,
@@ -79,9 +82,10 @@ def segment_folder(
     export: Mapping[str, Any] | None = None,
     failed_supports: Sequence[tuple[str, str]] = (),
     settings: Record | None = None,
+    track: Frames | None = None,
     on_record: Callable[[Record], None] = lambda record: None,
 ) -> Summary:
-    """Segment ``photos`` into ``out``; a photo that fails is a record with its reason, and the rest is done.
+    """Segment ``photos`` into the folder or store ``out``; a photo that fails is a record with its reason, and the rest is done.
 
     resume:      keep what an earlier run of the same ``settings`` finished; photos that failed are tried again.
     engine:      "local", or "ray" (every node must see the photos and ``out`` under the same paths).
@@ -89,66 +93,98 @@ def segment_folder(
     annotations: "mask", or a format of ``shotseg.data.annotations`` to write beside the masks, into ``out/<format>``.
     export:      further keywords of :func:`shotseg.data.annotations.write`.
     failed_supports: (file, reason) of supports that could not be used, for ``errors.csv``.
+    track:       the photos as frames of a sequence: of :func:`shotseg.runs.frames_of`, whose ``photos`` they are.
     on_record:   is told of every photo, also of those done earlier.
     Raises UsageError for a wrong call, OutputError where ``out`` takes no more.
     """
     if engine not in ENGINES:
         raise UsageError(f"--engine {engine}: choose one of {', '.join(ENGINES)}")
-    out = Path(out)
+    photos = photos if isinstance(photos, PhotoList) else PhotoList(photos)
     if annotations != "mask":
-        names.check(annotations, segmenter.classes, [photo.file for photo in photos], apart=True)
-    places = {photo.name: Path(photo.path) for photo in photos}
+        names.check(annotations, segmenter.classes, (photo.file for photo in photos), apart=True)
     run = _run(photos, {**(settings or {}), "classes": list(segmenter.classes)}, shard)
-    lines = journal.start(out, run, photos, resume)
-    for line in lines.values():
-        on_record(json.loads(line))
-    todo = [photo for photo in photos[run.part :: run.count] if photo.name not in lines]
-    try:
-        with journal.opened(out, run) as written:
-            for entry in ENGINES[engine](segmenter, todo, out, batch):
-                written.write(journal.line_of(entry) + "\n")
-                written.flush()
-                record = entry["record"]
-                lines[record["name"]] = journal.line_of(record)
-                on_record(record)
-        mine = [lines[name] for name in run.own]
-        write_results(out, run.tag, mine, failed_supports)
-        tag, joined = journal.join_shards(out, run, mine, failed_supports)
-        page = _report(out, tag, joined, segmenter, run, len(joined))
-        if annotations != "mask" and not tag:
-            labelled = _labelled(joined, out, places)
-            write_annotations(
-                out,
-                annotations,
-                lambda folder: write(annotations, folder, labelled, segmenter.classes, **(export or {})),
-            )
-    except KeyboardInterrupt:
-        with suppress(OSError, InputError):  # the interrupt is what is said
-            _report(out, run.tag, list(lines.values()), segmenter, run, len(run.own))
-        raise
-    except (OSError, InputError) as error:
-        raise full(out, error) from error
-    failed = sum(json.loads(line)["error"] is not None for line in mine)
-    errors = out / f"errors{tag}.csv"
-    return Summary(len(mine), failed, out / f"results{tag}.jsonl", page, errors if errors.exists() else None)
+    with place_at(out) as place:
+        records = journal.start(place, run, photos, resume)
+        for record in records:
+            on_record(record)
+        try:
+            work = ENGINES[engine] if track is None else in_sequence(track, records)
+            with closing(_done(work, segmenter, photos, place, run, records, batch)) as entries:
+                for entry in entries:
+                    on_record(entry["record"])
+            journal.end(place.folder, run, records)
+            write_errors(place.folder, chain(failed_supports, records.failures()), run.tag)
+            tag, known = run.tag, records
+            if (joined := journal.join_shards(place, run)) is not None:
+                tag, known = "", joined
+                write_lines(place.folder / "results.jsonl", known.lines())
+                write_errors(place.folder, chain(failed_supports, known.failures()))
+            _report(place, tag, known, segmenter, run, len(known))
+            if track is not None:
+                write_overlay(track, place.folder)
+            if annotations != "mask" and not tag:
+                labelled = _labelled(known, place.folder, photos)
+                write_annotations(
+                    place.folder,
+                    annotations,
+                    lambda folder: write(annotations, folder, labelled, segmenter.classes, **(export or {})),
+                )
+            errors = (place.folder / f"errors{tag}.csv").exists()
+            place.finish()
+        except KeyboardInterrupt:
+            with suppress(OSError, InputError):  # the interrupt is what is said
+                _report(place, run.tag, records, segmenter, run, run.own)
+                place.finish()
+            raise
+        except (OSError, InputError) as error:
+            raise full(place, error) from error
+        results, page, table = (place.at(f"{name}{tag}.{end}") for name, end in TABLES)
+    return Summary(len(records), records.failed, results, page, table if errors else None)
 
 
-def _run(photos: Sequence[PhotoFile], settings: Record, shard: str) -> journal.Run:
+def _done(
+    run_photos: Engine,
+    segmenter: Predictor,
+    photos: PhotoList,
+    place: Folder,
+    run: journal.Run,
+    records: Records,
+    batch: int,
+) -> Generator[journal.Entry, None, None]:
+    """Do the photos of which there is no record; each is journaled before it comes out."""
+    todo = (photo for number, photo in photos.part(run.part, run.count) if number not in records)
+    with journal.Journal(place, run) as written:
+        for entry in run_photos(segmenter, todo, place, batch):
+            written.add(entry)
+            number, _ = photos.find(entry["record"]["name"]) or (0, None)
+            records.add(number, entry["record"])
+            yield entry
+
+
+def _run(photos: PhotoList, settings: Record, shard: str) -> journal.Run:
     """Raises UsageError where two photos would write the same masks."""
-    names = tuple(photo.name for photo in photos)
-    if len(set(map(filed_as, names))) < len(names):
-        raise UsageError(f"{len(names)} photos with {len(set(map(filed_as, names)))} names; use shotseg.runs.named")
-    folder = os.path.commonpath([os.path.dirname(photo.absolute) for photo in photos]) if photos else ""  # noqa: PTH120
+    if photos.names < len(photos):
+        raise UsageError(f"{len(photos)} photos with {photos.names} names; use shotseg.runs.named")
     part, count = parse_shard(shard)
-    return journal.Run(json.loads(json.dumps(settings)), folder, names, part, count)
+    folder, digest = "", hashlib.sha256()
+    for photo in photos:
+        place = os.path.dirname(photo.absolute)  # noqa: PTH120 (fast)
+        folder = os.path.commonpath([folder or place, place])
+        digest.update(json.dumps(photo.name).encode())
+    return journal.Run(json.loads(json.dumps(settings)), folder, len(photos), digest.hexdigest(), part, count)
 
 
-def _report(out: Path, tag: str, lines: Sequence[str], segmenter: Predictor, run: journal.Run, total: int) -> Path:
-    return report.write(out / f"report{tag}.html", lines, out / STATE, segmenter.thumbnails, run.settings, total)
+def _report(place: Folder, tag: str, records: Records, segmenter: Predictor, run: journal.Run, total: int) -> None:
+    """total: photos that there were to do; a run that did not come to its end gets the first page alone."""
+    most = -1 if len(records) == total else report.SHOWN
+    counts = report.Counts(total, len(records) - records.failed, records.failed)
+    shown = report.Shown(records.doubtful(most), records.failures(), counts)
+    place.want(report.thumbnail(record["name"]) for record in records.doubtful(report.SHOWN))
+    report.write(place.folder, tag, shown, segmenter.thumbnails, run.settings)
 
 
-def _labelled(lines: Iterable[str], out: Path, places: Mapping[str, Path]) -> Iterator[Labelled]:
-    for record in map(json.loads, lines):
+def _labelled(records: Iterable[Record], out: Path, photos: PhotoList) -> Iterator[Labelled]:
+    for record in records:
         if record["error"] is None:
             try:
                 labels = files.read_mask(picture(out / "labels", record["name"]), labels=True)
@@ -156,4 +192,6 @@ def _labelled(lines: Iterable[str], out: Path, places: Mapping[str, Path]) -> It
                 note(f"{error}; it is left out of the annotations, its masks stay")
                 continue
             scores = {name: found["confidence"] for name, found in record["classes"].items()}
-            yield Labelled(record["file"], labels, record["name"], scores, photo=places.get(record["name"]))
+            _, photo = photos.find(record["name"]) or (0, None)
+            place = None if photo is None else Path(photo.path)
+            yield Labelled(record["file"], labels, record["name"], scores, photo=place)

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,45 +23,59 @@ from shotseg import report
 from shotseg.data.pixels import decode, to_rgb
 from shotseg.data.samples import Sample
 from shotseg.data.windows import Windows
+from shotseg.encoded import Encoded
 from shotseg.errors import InputError, UsageError
 from shotseg.photo import Opened, open_file
-from shotseg.predictor import Predictor
+from shotseg.predictor import Predictor, ahead
 from shotseg.result import Result
+from shotseg.runs.destination import Folder, place_at
 from shotseg.runs.journal import Entry
-from shotseg.runs.output import FATAL, STATE, full
-from shotseg.runs.photos import PhotoFile, seen
+from shotseg.runs.output import FATAL, full
+from shotseg.runs.photo_list import PhotoFile
+from shotseg.runs.photos import seen
 from shotseg.runs.records import record_of
 
 In = TypeVar("In")
-Out = TypeVar("Out")
 
 READ_AHEAD = 1  # photos decoded before the model wants them, for each of its threads
+KEPT = "support.safetensors"  # a segmenter on its way to another process
+SENT = 32  # photos that a process of a cluster gets at a time
 WRITE_BEHIND = 1  # results that may wait to be written, likewise
 
 
-def run_here(segmenter: Predictor, photos: Sequence[PhotoFile], out: Path, batch: int) -> Iterator[Entry]:
+def run_here(segmenter: Predictor, photos: Iterable[PhotoFile], place: Folder, batch: int) -> Iterator[Entry]:
     """Entries in the order of the photos: threads read ahead and write behind those that run the model.
 
     On a CPU each core has a thread with a model of its own, which gives more photos a second than one model on all cores.
     """
-    twins = twins_of(segmenter, len(photos))
+    yield from run_with(twins_of(segmenter), photos, place, batch)
+
+
+def run_with(twins: Sequence[Predictor], photos: Iterable[PhotoFile], place: Folder, batch: int) -> Iterator[Entry]:
+    """The same with a thread for each of ``twins``, which are one segmenter."""
+    segmenter = twins[0]
     pools = [ThreadPoolExecutor(n) for n in (len(twins) + 1, len(twins), len(twins) + 1)]
     with pools[0] as readers, pools[1] as models, pools[2] as writers, one_thread_each(segmenter.device):
         idle: SimpleQueue[Predictor] = SimpleQueue()
         for twin in twins:
             idle.put(twin)
 
-        def predict(group: Sequence[_Step]) -> list[_Step]:
+        def predict(group: Sequence[Step]) -> list[Step]:
             mine = idle.get()
             try:
                 return _segmented(mine, group)
             finally:
                 idle.put(mine)
 
-        opened = _ahead(readers, lambda photo: _read(photo, segmenter), photos, READ_AHEAD * len(twins) + batch)
-        steps = _ahead(models, predict, _groups(opened, batch), len(twins))
+        opened = ahead(
+            readers,
+            lambda photo: read(photo, segmenter.sees, segmenter.windows),
+            photos,
+            READ_AHEAD * len(twins) + batch,
+        )
+        steps = ahead(models, predict, _groups(opened, batch), len(twins))
         flat = (step for group in steps for step in group)
-        yield from _ahead(writers, lambda step: write(out, step), flat, WRITE_BEHIND * len(twins))
+        yield from ahead(writers, lambda step: write(place, step), flat, WRITE_BEHIND * len(twins))
 
 
 def twins_of(segmenter: Predictor, photos: int | None = None) -> list[Predictor]:
@@ -88,47 +102,36 @@ def _groups(items: Iterator[In], count: int) -> Iterator[list[In]]:
         yield group
 
 
-def _ahead(pool: ThreadPoolExecutor, function: Callable[[In], Out], items: Iterable[In], depth: int) -> Iterator[Out]:
-    """``map`` with at most ``depth`` items under way or waiting to be taken."""
-    waiting: deque = deque()
-    for item in items:
-        waiting.append(pool.submit(function, item))
-        if len(waiting) >= depth:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
 @dataclass(frozen=True, eq=False)
-class _Step:
+class Step:
     """A photo on its way: its pixels, then its result, or the reason why it has none."""
 
     photo: PhotoFile
     seen: dict[str, Any]
-    value: np.ndarray | Opened | Windows | Result | str
+    value: np.ndarray | Opened | Windows | Encoded | Result | str
     seconds: float
 
 
-def _read(photo: PhotoFile, segmenter: Predictor) -> _Step:
-    """A photo as the segmenter wants it: opened alone, no finer than it sees, or whole."""
-    start, least = time.perf_counter(), segmenter.sees
+def read(photo: PhotoFile, least: int | None, in_windows: Callable[..., Windows | None] = lambda *_: None) -> Step:
+    """A photo, no finer than ``least`` pixels of its longer side where that is given, or what ``in_windows`` gives of it."""
+    start = time.perf_counter()
     value: np.ndarray | Opened | Windows | str
     about: dict[str, Any] = {}
     try:
-        windows = segmenter.windows(photo.path, photo.bands, photo.page)
+        windows = in_windows(photo.path, photo.bands, photo.page)
         data, about = seen(photo, whole=windows is None)
         if windows is not None:
             value = windows
         elif least is None:
-            value = to_rgb(decode(data, photo.path, photo.bands, photo.page))
+            value = to_rgb(decode(data, photo.shown, photo.bands, photo.page))
         else:
-            value = open_file(data, photo.path, least, photo.bands, photo.page)
+            value = open_file(data, photo.shown, least, photo.bands, photo.page)
     except InputError as error:
         value = str(error)
-    return _Step(photo, about, value, time.perf_counter() - start)
+    return Step(photo, about, value, time.perf_counter() - start)
 
 
-def _segmented(segmenter: Predictor, group: Sequence[_Step]) -> list[_Step]:
+def _segmented(segmenter: Predictor, group: Sequence[Step]) -> list[Step]:
     start = time.perf_counter()
     readable = {
         place: Sample(step.value, tags=frozenset(step.photo.tags), id=step.photo.file)
@@ -151,25 +154,31 @@ def _predict(segmenter: Predictor, images: dict[int, Sample]) -> dict[int, Resul
         if len(images) > 1:
             return {place: _predict(segmenter, {place: image})[place] for place, image in images.items()}
         ((place, image),) = images.items()
-        if isinstance(error, InputError):
-            return {place: str(error)}
-        what = " ".join(str(error).split())[:200] or "no memory left"
-        return {place: f"{image.id}: cannot be segmented ({type(error).__name__}: {what}); try a smaller --size"}
+        return {place: cannot(image.id, error)}
 
 
-def write(out: Path, step: _Step) -> Entry:
+def cannot(file: object, error: Exception) -> str:
+    """The reason why a photo that was read has no result."""
+    if isinstance(error, InputError):
+        return str(error)
+    what = " ".join(str(error).split())[:200] or "no memory left"
+    return f"{file}: cannot be segmented ({type(error).__name__}: {what}); try a smaller --size"
+
+
+def write(place: Folder, step: Step) -> Entry:
     """Write the files of one photo."""
     start = time.perf_counter()
     value = step.value
     if isinstance(value, Result):
         try:
-            value.save(out, step.photo.name)
-            report.write_thumbnail(out / STATE, step.photo.name, value)
+            with place.room() as folder:
+                value.save(folder, step.photo.name)
+                report.write_thumbnail(folder, step.photo.name, value)
         except InputError as error:
             if getattr(error.__cause__, "errno", None) in FATAL:
-                raise full(out, error) from error
+                raise full(place, error) from error
             value = str(error)
-    assert not isinstance(value, np.ndarray | Opened | Windows)
+    assert isinstance(value, Result | str)
     seconds = round(step.seconds + time.perf_counter() - start, 3)
     about = {"file": step.photo.file, "name": step.photo.name}
     found = record_of(value if isinstance(value, Result) else None)
@@ -177,59 +186,52 @@ def write(out: Path, step: _Step) -> Entry:
     return {"photo": step.seen, "record": {**about, **found, "seconds": seconds, "error": reason}}
 
 
-def run_on_ray(segmenter: Predictor, photos: Sequence[PhotoFile], out: Path, batch: int) -> Iterator[Entry]:
-    """Entries in any order, from one copy of the segmenter for each GPU, or for every two CPUs."""
+def run_on_ray(segmenter: Predictor, photos: Iterable[PhotoFile], place: Folder, batch: int) -> Iterator[Entry]:
+    """Entries in any order, from a process with a copy of the segmenter for each GPU, or for each core."""
     try:
         import ray
     except ImportError:
         raise UsageError("--engine ray needs Ray: pip install 'shotseg[ray]', or use --engine local") from None
-    support = out.resolve() / STATE / "support.safetensors"
-    segmenter.save(support)
-    absolute = (replace(photo, path=photo.absolute) for photo in photos)
-    rows = [{"photo": json.dumps(asdict(photo))} for photo in absolute]
-    if not rows:
-        return
+    with TemporaryDirectory() as folder:
+        segmenter.save(Path(folder, KEPT))
+        support = Path(folder, KEPT).read_bytes()
     started = not ray.is_initialized()
     if started:
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     gpus, cpus = int(ray.cluster_resources().get("GPU", 0)), int(ray.cluster_resources().get("CPU", 1))
-    worker: Any = Actor  # Ray's own types know no class whose call takes keywords
     on_gpu = segmenter.device.type == "cuda" and gpus > 0
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # A node that is lost starts anew elsewhere, and so does what it had begun.
+    worker = ray.remote(num_cpus=1, num_gpus=1 if on_gpu else 0, max_restarts=-1, max_task_retries=-1)(Actor)
+    kept = {"support": support, "device": str(segmenter.device), "out": place.text}
     try:
-        done = ray.data.from_items(rows, override_num_blocks=max(1, len(rows) // 16)).map_batches(
-            worker,
-            fn_constructor_kwargs={
-                "kind": type(segmenter),  # not its bound load, which would be pickled with all that it uses
-                "support": str(support),
-                "device": str(segmenter.device),
-                "out": str(out.resolve()),
-            },
-            fn_kwargs={"batch": batch},
-            batch_size=max(batch, 4),
-            compute=ray.data.ActorPoolStrategy(size=gpus if on_gpu else max(1, cpus // 2)),
-            num_gpus=1 if on_gpu else 0,
-        )
-        for row in done.iter_rows():
-            yield json.loads(row["entry"])
+        copies = [worker.remote(type(segmenter), **kept) for _ in range(gpus if on_gpu else max(1, cpus))]
+        pool = ray.util.ActorPool(copies)
+        for group in _groups(iter(photos), max(batch, SENT)):
+            rows = [json.dumps(asdict(replace(photo, path=photo.absolute))) for photo in group]
+            if not pool.has_free():
+                yield from map(json.loads, pool.get_next_unordered())
+            pool.submit(lambda actor, rows: actor.segment.remote(rows, batch), rows)
+        while pool.has_next():
+            yield from map(json.loads, pool.get_next_unordered())
     finally:
         if started:
             ray.shutdown()
 
 
 class Actor:
-    """A copy of the segmenter in a Ray actor."""
+    """A copy of the segmenter in a process of a Ray cluster."""
 
-    def __init__(self, kind: type[Predictor], support: str, device: str, out: str):
-        self.segmenter, self.out = kind.load(support, device=device), Path(out)
+    def __init__(self, kind: type[Predictor], support: bytes, device: str, out: str):
+        """support: what the segmenter's ``save`` wrote.    out: text of a place."""
+        with TemporaryDirectory() as folder:
+            Path(folder, KEPT).write_bytes(support)
+            self.segmenter, self.place = kind.load(Path(folder, KEPT), device=device), place_at(out)
 
-    def __call__(self, rows: dict[str, Any], batch: int) -> dict[str, Any]:
-        photos = [
-            PhotoFile(**{**row, "tags": tuple(row["tags"]), "bands": row.get("bands") and tuple(row["bands"])})
-            for row in map(json.loads, rows["photo"])
-        ]
-        return {"entry": [json.dumps(entry) for entry in run_here(self.segmenter, photos, self.out, batch)]}
+    def segment(self, rows: Sequence[str], batch: int) -> list[str]:
+        """Entries for photos, both as JSON."""
+        photos = [PhotoFile.of(json.loads(row)) for row in rows]
+        return [json.dumps(entry) for entry in run_with([self.segmenter], photos, self.place, batch)]
 
 
-ENGINES = {"local": run_here, "ray": run_on_ray}
+Engine = Callable[[Predictor, Iterable[PhotoFile], Folder, int], Iterator[Entry]]
+ENGINES: dict[str, Engine] = {"local": run_here, "ray": run_on_ray}

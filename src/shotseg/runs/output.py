@@ -9,13 +9,20 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
+from itertools import chain
 from pathlib import Path
 
 from shotseg.data import images as files
+from shotseg.data import remote
+from shotseg.data.annotations.streams import whole
+from shotseg.data.listing import entries
 from shotseg.errors import InputError, ShotsegError, UsageError
+from shotseg.report import STATE
+from shotseg.runs.scratch import Names
 
-STATE = ".shotseg"
+OVERLAY = "overlay.mp4"  # of a sequence
 FOLDERS = ("masks", "labels", "soft", "tlg")  # of the pictures that a result writes
 PICTURES = (".png", ".jpg", ".tif", ".geojson")
 FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO}  # no other photo can be written either
@@ -39,7 +46,9 @@ def has_run(folder: Path) -> bool:
 def result_files(out: Path) -> list[Path]:
     """The tables and pages of a run and of its shards."""
     return [
-        path for kind in ("results*.jsonl", "errors*.csv", "report*.html", "classes.txt") for path in out.glob(kind)
+        path
+        for kind in ("results*.jsonl", "errors*.csv", "report*.html", "classes.txt", OVERLAY)
+        for path in out.glob(kind)
     ]
 
 
@@ -49,6 +58,9 @@ def check_output(out: Path, annotations: str = "mask") -> None:
     Raises UsageError where nothing can be written there, and where masks or annotations in it, which no run has written,
     would be written over.
     """
+    if place := remote.address(out):
+        _check_store(place, annotations)
+        return
     if not has_run(out):
         for name in (*FOLDERS, annotations):
             if any(path.is_file() for path in (out / name).rglob("*")):
@@ -64,34 +76,50 @@ def check_output(out: Path, annotations: str = "mask") -> None:
         raise UsageError(f"--out {out}: cannot be written ({error.strerror}); choose another folder") from error
 
 
-def full(out: Path, error: OSError | InputError) -> OutputError:
+def _check_store(place: str, annotations: str) -> None:
+    said = remote.shown(place)
+    if place.partition("://")[0] in remote.WEB:
+        raise UsageError(f"--out {said}: cannot be written; give a folder of this machine or of a store, as s3://...")
+    if annotations != "mask":
+        raise UsageError(
+            f"--out {said}: --format writes to a folder of this machine; leave it out, or give such an --out"
+        )
+    if not any(remote.below(f"{place}/{STATE}/journals")):
+        for name in FOLDERS:
+            if any(remote.below(f"{place}/{name}")):
+                raise UsageError(
+                    f"--out {said}: {name}/ in it is your own and would be written over; choose another folder"
+                )
+    remote.put(b"", f"{place}/{STATE}/probe")
+    remote.remove(f"{place}/{STATE}/probe")
+
+
+def full(out: object, error: OSError | InputError) -> OutputError:
     """The error for a folder that takes no more."""
     cause = error if isinstance(error, OSError) else error.__cause__
     reason = getattr(cause, "strerror", None) or str(error)
     return OutputError(f"{out}: cannot be written ({reason}); free space, then run again with --resume")
 
 
-def text(lines: Iterable[str]) -> bytes:
-    """Lines as UTF-8; a byte of a file name that is none becomes the escape that JSON has for it."""
-    return "".join(line + "\n" for line in lines).encode("utf-8", "backslashreplace")
+def write_lines(path: Path, lines: Iterable[bytes]) -> None:
+    """A file of lines, whole or not at all."""
+    with whole(path) as file:
+        file.writelines(lines)
 
 
-def write_results(out: Path, tag: str, lines: Sequence[str], failed_supports: Sequence[tuple[str, str]]) -> None:
-    """``results.jsonl`` and, where something failed, ``errors.csv``."""
-    files.write_bytes(out / f"results{tag}.jsonl", text(lines))
-    records = map(json.loads, lines)
-    failed = [(record["file"], record["error"]) for record in records if record["error"] is not None]
-    write_errors(out, [*failed_supports, *failed], tag)
-
-
-def write_errors(out: Path, failed: Sequence[tuple[str, str]], tag: str = "") -> None:
+def write_errors(out: Path, failed: Iterable[tuple[str, str]], tag: str = "") -> None:
     """``errors.csv`` with the columns file and error; without any, an earlier one goes."""
     path = out / f"errors{tag}.csv"
     path.unlink(missing_ok=True)
-    if failed:
-        table = io.StringIO()
-        csv.writer(table, lineterminator="\n").writerows([("file", "error"), *failed])
-        files.write_bytes(path, table.getvalue().encode("utf-8", "backslashreplace"))
+    failed = iter(failed)
+    if first := next(failed, None):
+        write_lines(path, map(_row, chain([("file", "error"), first], failed)))
+
+
+def _row(cells: Sequence[str]) -> bytes:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(cells)
+    return line.getvalue().encode("utf-8", "backslashreplace")
 
 
 def write_annotations(out: Path, format: str, write: Callable[[Path], None]) -> None:
@@ -111,39 +139,62 @@ def annotation_files(out: Path) -> list[Path]:
 
 
 def remove_results(out: Path, tag: str) -> None:
-    """Remove the tables and the page of a run or shard; of a whole run also its annotations."""
-    for name in (f"results{tag}.jsonl", f"errors{tag}.csv", f"report{tag}.html"):
-        (out / name).unlink(missing_ok=True)
+    """Remove the tables and the pages of a run or shard; of a whole run also its annotations."""
+    tables = [out / name for name in (f"results{tag}.jsonl", f"errors{tag}.csv", f"report{tag}.html")]
+    _remove(out, chain(tables, files_below(out / STATE / f"pages{tag}")))
     if not tag:
-        _remove(out, [*annotation_files(out), out / STATE / "annotations.json"])
+        _remove(out, [*annotation_files(out), out / STATE / "annotations.json", out / OVERLAY])
 
 
-def remove_pictures(out: Path, names: set[str], classes: Iterable[str]) -> None:
+def remove_pictures(out: Path, names: Names, classes: Iterable[str]) -> None:
     """Remove the masks, label maps and thumbnails of the photos ``names``; others in the same folders stay."""
-    folders = [out / kind / name for name in classes for kind in ("masks", "soft")]
-    folders += [out / "labels", out / "tlg", out / STATE / "thumbnails"]
-    found = ((folder, path) for folder in folders for path in folder.rglob("*"))
-    _remove(out, [path for folder, path in found if not names.isdisjoint(_photos_of(path, folder))])
+    found = ((folder, path) for folder in picture_folders(classes) for path in files_below(out / folder))
+    _remove(out, (path for folder, path in found if is_picture_of(path.relative_to(out).as_posix(), folder, names)))
 
 
-def _photos_of(path: Path, folder: Path) -> set[str]:
-    """The names of the photos that a picture may be of."""
-    if path.suffix not in PICTURES:
-        return set()
-    name = path.relative_to(folder).with_suffix("").as_posix()
-    return {name, re.sub(r"--\d+$", "", name)} if folder.name == "tlg" else {name}
+def picture_folders(classes: Iterable[str]) -> list[str]:
+    """Where a run puts its pictures."""
+    folders = [f"{kind}/{name}" for name in classes for kind in ("masks", "soft")]
+    return [*folders, "labels", "tlg", f"{STATE}/thumbnails"]
+
+
+def is_picture_of(file: str, folder: str, names: Names) -> bool:
+    """Whether a file below a folder of pictures may be of one of the photos ``names``."""
+    name, ending = os.path.splitext(file.removeprefix(f"{folder}/"))  # noqa: PTH122 (fast)
+    short = re.sub(r"--\d+$", "", name) if folder == "tlg" else name
+    return ending in PICTURES and (name in names or short in names)
+
+
+def remove_halves(out: Path) -> None:
+    """Remove files that a killed run began."""
+    _remove(out, (path for path in files_below(out) if path.name.startswith(files.TEMPORARY) and path.suffix == ".tmp"))
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Every file below a folder, as they are found; links to folders are not followed."""
+    for path in entries(folder):
+        if path.is_dir() and not path.is_symlink():
+            yield from files_below(path)
+        else:
+            yield path
 
 
 def _remove(out: Path, paths: Iterable[Path]) -> None:
     """Remove files, and the folders below ``out`` that they leave empty. What a link puts elsewhere is not touched."""
     root = out.resolve()
     folders: set[Path] = set()
+
+    @cache
+    def is_inside(folder: Path) -> bool:
+        place = folder.resolve()
+        return root in (place, *place.parents)
+
     for path in paths:
-        above = path.parent.resolve().parents
-        if path.is_dir() or root not in (path.parent.resolve(), *above):
+        if path.is_dir() or not is_inside(path.parent):
             continue
         path.unlink(missing_ok=True)
-        folders |= set(path.parents) - {out, *out.parents}
+        if path.parent not in folders:
+            folders |= {path.parent, *path.parents} - {out, *out.parents}
     for folder in sorted(folders, key=lambda folder: -len(folder.parts)):
         with contextlib.suppress(OSError):  # something else is in it
             folder.rmdir()

@@ -4,65 +4,92 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 from shotseg.data import images as files
-from shotseg.data.folder import find_images
+from shotseg.data import remote
+from shotseg.data.listing import each_image
 from shotseg.errors import InputError, UsageError
-from shotseg.photo import filed_as
 from shotseg.runs.output import FOLDERS, annotation_files, has_run, result_files
+from shotseg.runs.photo_list import PhotoFile, PhotoList
+from shotseg.runs.scratch import Names
 
 
-@dataclass(frozen=True)
-class PhotoFile:
-    """A photo to segment. file: path below the query folder; name: of its masks, without suffix; both with "/".
-
-    tags: the classes that it is known to show (numbers of the worker's ``classes``); empty where nothing is known.
-    bands, page: which to read of a file with more, see :func:`shotseg.data.images.read_image`.
-    """
-
-    path: str
-    file: str
-    name: str
-    tags: tuple[int, ...] = ()
-    bands: tuple[int, ...] | None = None
-    page: int = 1
-
-    @property
-    def absolute(self) -> str:
-        """The path from the root; links stay as they are."""
-        return os.path.abspath(self.path)  # noqa: PTH100 (Path.absolute keeps "..")
-
-
-def find_photos(query: str | Path, out: Path | None = None) -> list[PhotoFile]:
+def find_photos(query: str | Path, out: Path | None = None, **same: Any) -> PhotoList:
     """The photos of a file, a folder (with its sub-folders) or a glob, in the order of their names below it.
 
     Of a folder with ``images/`` and ``masks/`` only the images are taken; what a run wrote, to ``out`` or elsewhere among the
     photos, never is. Photos that differ only in their suffix keep it in their name: "a.jpg" and "a.png" become "a_jpg" and
     "a_png".
+    An address is a photo, a folder or pattern in a store, or a list of addresses, which may also be a file of this machine.
+    same: further fields of :class:`PhotoFile`, of all of them.
     Raises UsageError where there is none.
     """
     base = Path(query)
+    if (place := remote.address(query)) or (base.suffix.lower() in remote.LISTS and base.is_file()):
+        return _find_remote(base, place, out, same)
     own = out is not None and out.resolve() == base.resolve() and has_run(out)
     if (base / "images").is_dir() and (base / "masks").is_dir() and not own:
         base = base / "images"
-    found = find_images(base, skip=_results(out, base))
+    found = Names(str(path) for path in each_image(base, skip=_results(out, base)))
+    places = {Path(folder) for folder in {os.path.dirname(path) for path in found}}  # noqa: PTH120 (fast)
     if not base.is_dir():
-        base = Path(os.path.commonpath([path.parent for path in found]))
-    folders = {folder for place in {path.parent for path in found} for folder in (place, *place.parents)}
+        base = Path(os.path.commonpath(places))
+    folders = {folder for place in places for folder in (place, *place.parents)}
     runs = [folder for folder in folders if folder.is_relative_to(base) and has_run(folder)]
-    results = _results(out, base).union(*map(_written, runs))
-    relative = {
-        path.relative_to(base): path for path in found if results.isdisjoint((_place(path), *_place(path).parents))
-    }
-    relative = {file: path for file, path in relative.items() if not any(part.startswith(".") for part in file.parts)}
-    if not relative:
+    photos = PhotoList.named(_below(base, found, _results(out, base).union(*map(_written, runs))), **same)
+    if not photos:
         raise UsageError(f"{query}: holds results only; give --query a folder of photos")
-    return named([(file.as_posix(), str(path)) for file, path in relative.items()])
+    return photos
+
+
+def _find_remote(query: Path, place: str | None, out: Path | None, same: dict[str, Any]) -> PhotoList:
+    """place: the address that the query is; None: it is a list of addresses."""
+    said = str(query) if place is None else remote.shown(place)
+    found = remote.listed(_lines(query), said) if place is None else remote.photos_at(place)
+    results = _results_in_store(place, out)
+    photos = PhotoList.named((photo for photo in found if not photo[1].startswith(results)), **same)
+    if not photos:
+        raise UsageError(
+            f"{said}: no image found; give a photo, a folder or pattern in a store, or a list of addresses"
+        )
+    if twice := photos.twice():
+        mend = 'give each a name, as {"url": ..., "file": ...} in a .jsonl'
+        raise UsageError(f"{said}: two photos are called {twice}; {mend}")
+    return photos
+
+
+def _results_in_store(query: str | None, out: Path | None) -> tuple[str, ...]:
+    """How the addresses begin of what a run writes; where the photos lie in its folder, they themselves must stay in."""
+    store = out and remote.address(out)
+    if not store or query is None:
+        return ()
+    store = store.rstrip("/") + "/"
+    within = f"{query}/".startswith(store)
+    return tuple(f"{store}{folder}/" for folder in FOLDERS) if within else (store,)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    with path.open(encoding="utf-8-sig", errors="replace") as lines:
+        yield from lines
+
+
+def _below(base: Path, paths: Iterable[str], results: set[Path]) -> Iterator[tuple[str, str]]:
+    """(file, path) of the photos that are no results, nor in a hidden folder."""
+
+    @cache
+    def place_of(folder: Path) -> Path | None:
+        place = folder.resolve()
+        hidden = any(part.startswith(".") for part in folder.relative_to(base).parts)
+        return None if hidden or not results.isdisjoint((place, *place.parents)) else place
+
+    for path in map(Path, paths):
+        place = place_of(path.parent)
+        if place is not None and place / path.name not in results and not path.name.startswith("."):
+            yield path.relative_to(base).as_posix(), str(path)
 
 
 def _results(out: Path | None, base: Path) -> set[Path]:
@@ -87,24 +114,9 @@ def _place(path: Path) -> Path:
     return path.parent.resolve() / path.name
 
 
-def named(paths: Sequence[tuple[str, str]]) -> list[PhotoFile]:
+def named(paths: Iterable[tuple[str, str]]) -> PhotoList:
     """The photos of (file, path) pairs, sorted by file, each with a name that no other has."""
-    stems = Counter(filed_as(_stem(file)) for file, _ in paths)
-    taken = {stem for stem, count in stems.items() if count == 1}
-    photos = []
-    for file, path in sorted(paths):
-        name = _stem(file)
-        if stems[filed_as(name)] > 1:
-            name = f"{name}_{Path(file).suffix[1:]}"
-            while filed_as(name) in taken:
-                name += "_"
-            taken.add(filed_as(name))
-        photos.append(PhotoFile(path, file, name))
-    return photos
-
-
-def _stem(file: str) -> str:
-    return Path(file).with_suffix("").as_posix()
+    return PhotoList.named(paths)
 
 
 def parse_shard(shard: str) -> tuple[int, int]:
@@ -124,9 +136,12 @@ def seen(photo: PhotoFile, whole: bool = True) -> tuple[bytes, dict[str, Any]]:
 
     Raises InputError where it cannot be read.
     """
-    stat = _stat(photo.absolute)  # before the content is read: a photo replaced meanwhile counts as another
-    data = files.read_bytes(photo.path) if whole else b""
-    digest = hashlib.sha256(data).hexdigest() if whole else files.sha256(photo.path)
+    stat = stat_of(photo)  # before the content is read: a photo replaced meanwhile counts as another
+    if not whole:
+        data, digest = b"", files.sha256(photo.path)
+    else:
+        data = remote.read(photo.path) if remote.address(photo.path) else files.read_bytes(photo.path)
+        digest = hashlib.sha256(data).hexdigest()
     return data, {"path": photo.absolute, "stat": stat, "sha256": digest, "tags": list(photo.tags)}
 
 
@@ -135,16 +150,27 @@ def is_unchanged(photo: PhotoFile, before: Mapping[str, Any]) -> bool:
     if before["tags"] != list(photo.tags):
         return False
     try:
-        untouched = before["path"] == photo.absolute and before["stat"] == _stat(photo.absolute)
-        return untouched or before["sha256"] == files.sha256(photo.path)
+        untouched = before["path"] == photo.absolute and before["stat"] == stat_of(photo)
+        return untouched or (
+            not remote.address(photo.path) and before["sha256"] == _digest(photo.path, tuple(stat_of(photo)))
+        )
     except InputError:
         return False
 
 
-def _stat(path: str) -> list[int]:
-    """Size, time of the content, and time of the file's own entry, which no copying tool sets; [] where there is no file."""
+@lru_cache(maxsize=1)
+def _digest(path: str, stat: tuple[int | str, ...]) -> str:
+    """Of a file, once for all frames of a video."""
+    return files.sha256(path)
+
+
+def stat_of(photo: PhotoFile) -> list[int | str]:
+    """Size, time of the content, and time of the file's own entry, which no copying tool sets; [] where there is no file. Of an
+    address what the store's listing said: nothing is asked of each photo."""
+    if remote.address(photo.path):
+        return [photo.version]
     try:
-        stat = os.stat(path)  # noqa: PTH116
+        stat = os.stat(photo.absolute)  # noqa: PTH116
     except OSError:
         return []
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,8 +17,9 @@ from shotseg.data.samples import IGNORE, Sample
 from shotseg.encoders.features import Features
 from shotseg.errors import UsageError
 from shotseg.models.base_learner import base_labels
-from shotseg.training.data import FeatureCache, Part, Reader, Views, augmented, generator
+from shotseg.training.data import FeatureCache, Part, PseudoPart, Reader, Views, augmented, generator
 from shotseg.training.recipe import Recipe
+from shotseg.training.sampling import whole_batches
 
 SHOWN = 4
 
@@ -33,6 +34,57 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         return Batch(self.images.to(device), self.labels.to(device), self.features and self.features.to(device))
+
+
+class LabelMaps:
+    """The photos of a part with a label of every base class: 0 = other classes, 1 .. N, 255 = ignore.
+
+    every: photos that show no base class too, and those whose base classes are all too small for the lists.
+    """
+
+    def __init__(self, part: Part, every: bool):
+        listed = {part.items[i].content for i in part.listed}
+        photos = part.dataset.photos
+        self.part, self.at = part, [i for i in part.photos if every or photos[i].image in listed]
+        self.items = [Kept(photos[i].image, f"base of {part.classes}") for i in self.at]
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    def sample(self, index: int) -> Sample:
+        """(H, W) uint8 base labels."""
+        found, ids = self.part.dataset.label_sample(self.at[index]), self.part.dataset.class_ids
+        return replace(found, mask=base_labels(torch.from_numpy(found.mask), ids).byte().numpy())
+
+    def mask_file(self, index: int) -> Path:
+        manifest = self.part.dataset.manifest
+        return manifest.folder / self.part.dataset.photos[self.at[index]].mask
+
+
+class OwnMasks:
+    """The items of a part of binary masks; each labels its own class alone."""
+
+    def __init__(self, part: Part):
+        self.part = part
+        self.items = [Kept(item.content, f"{item.class_name} of {part.classes}") for item in part.items]
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def sample(self, index: int) -> Sample:
+        sample, label = self.part.sample(index), np.uint8(self.part.items[index].class_id + 1)
+        assert sample.mask is not None
+        return replace(sample, mask=np.where(sample.mask == 1, label, sample.mask))
+
+    def mask_file(self, index: int) -> Path | None:
+        return self.part.mask_file(index)
+
+
+class Kept(NamedTuple):
+    """What features on disk are named by: the photo, and what its labels mean."""
+
+    content: str
+    class_name: str
 
 
 class BaseTraining(Reader):
@@ -51,18 +103,18 @@ class BaseTraining(Reader):
                 "cache_features with train_encoder: features that change cannot be kept; choose one of them"
             )
         self.recipe, self.model = recipe, model
-        self.parts = {"train": views.train, "validation": views.validation}
         self.classes = views.train.classes
         if len(self.classes) > 254:
             raise UsageError(f"{len(self.classes)} base classes: a label map holds 254; train on fewer")
-        self._photos = {name: _photos(part) for name, part in self.parts.items()}
-        self.epoch = len(self._photos["train"])
-        self.validation = min(recipe.validation.episodes, len(self._photos["validation"]))
+        parts = {"train": views.train, "validation": views.validation}
+        self.photos = {name: _photos(part, recipe.data.every_photo) for name, part in parts.items()}
+        self.epoch = whole_batches(len(self.photos["train"]), recipe.batch)
+        self.validation = min(recipe.validation.episodes, len(self.photos["validation"]))
         if not self.validation:
             raise UsageError("validation: no photo is held out; raise data.held_out")
         self.caches = {
-            name: FeatureCache(part, model, cache, recipe.model.size, key)
-            for name, part in self.parts.items()
+            name: FeatureCache(photos, model, cache, recipe.model.size, key)
+            for name, photos in self.photos.items()
             if cache is not None
         }
 
@@ -71,7 +123,7 @@ class BaseTraining(Reader):
     ) -> None:
         """Make the features on disk that are not there yet; ``share`` gives this process its part of the photos."""
         for name, cache in self.caches.items():
-            own = share(self._photos[name])
+            own = share(range(len(self.photos[name])))
             for n, index in enumerate(own, 1):
                 cache.prepare(index)
                 advance("frozen features", n, len(own))
@@ -79,26 +131,23 @@ class BaseTraining(Reader):
     def draw(self, i: int) -> Batch:
         """Training photo i of an endless list, each epoch in its own order; augmented, a batch of one."""
         epoch, at = divmod(i, self.epoch)
-        order = torch.randperm(self.epoch, generator=generator(self.recipe.seed, 1, epoch))
-        index, stream = self._photos["train"][int(order[at])], generator(self.recipe.seed, 2, i)
+        order = torch.randperm(len(self.photos["train"]), generator=generator(self.recipe.seed, 1, epoch))
+        index, stream = int(order[at]), generator(self.recipe.seed, 2, i)
         if self.caches:
-            flipped = float(torch.rand((), generator=stream)) < self.recipe.augment.flip
-            return self._stored("train", index, flipped)
-        sample = _labelled(self.parts["train"], index)
+            return self._stored("train", index, float(torch.rand((), generator=stream)) < self.recipe.augment.flip)
+        sample = self.photos["train"].sample(index)
         return _batch(*augmented(sample.image, sample.mask, self.recipe.augment, self.recipe.model.size, stream))
 
     def draw_validation(self, j: int) -> Batch:
         """Validation photo j, squashed to the working size, a batch of one."""
-        index = self._photos["validation"][j]
         if self.caches:
-            return self._stored("validation", index, False)
-        sample = _labelled(self.parts["validation"], index)
+            return self._stored("validation", j, False)
+        sample = self.photos["validation"].sample(j)
         return _batch(*transforms.squash(sample.image, self.recipe.model.size, mask=sample.mask))
 
     def _stored(self, name: str, index: int, flipped: bool) -> Batch:
-        stored, class_id = self.caches[name].read(index, flipped), self.parts[name].items[index].class_id
-        labels = torch.where(stored.mask == 1, class_id + 1, stored.mask)
-        return Batch(stored.image[None], labels[None], stored.features)
+        stored = self.caches[name].read(index, flipped)
+        return Batch(stored.image[None], stored.mask[None], stored.features)
 
     @staticmethod
     def collate(batches: Sequence[Batch]) -> Batch:
@@ -129,31 +178,10 @@ class BaseTraining(Reader):
         return drawn
 
 
-def _photos(part: Part) -> list[int]:
-    """An item for each photo of a part; of binary masks every item, as each labels its own class."""
-    if not _has_label_maps(part):
-        return list(range(len(part)))
-    first: dict[str, int] = {}
-    for index, item in enumerate(part.items):
-        first.setdefault(item.content, index)
-    return list(first.values())
-
-
-def _has_label_maps(part: Part) -> bool:
-    return isinstance(part.dataset, ManifestDataset) and not part.dataset.manifest.binary
-
-
-def _labelled(part: Part, index: int) -> Sample:
-    """A photo with its base labels (H, W) uint8."""
-    item = part.items[index]
-    if _has_label_maps(part):
-        found = part.dataset.label_sample(part.photo_positions[item.content])
-        labels = base_labels(torch.from_numpy(found.mask), part.dataset.class_ids).byte().numpy()
-        return Sample(found.image, labels, found.tags, found.id, found.path)
-    sample = part.sample(index)
-    assert sample.mask is not None
-    labels = np.where(sample.mask == 1, np.uint8(item.class_id + 1), sample.mask)
-    return Sample(sample.image, labels, sample.tags, sample.id, sample.path)
+def _photos(part: Part, every: bool) -> LabelMaps | OwnMasks:
+    """The photos of a part with their labels. Drawn label maps are not read where masks are made from class names."""
+    drawn = isinstance(part.dataset, ManifestDataset) and not part.dataset.manifest.binary
+    return LabelMaps(part, every) if drawn and not isinstance(part, PseudoPart) else OwnMasks(part)
 
 
 def _batch(image: Tensor, labels: Tensor | None) -> Batch:

@@ -149,6 +149,9 @@ def _load(path: str | Path, device: str = "cpu", size: int | None = None) -> Any
     recipe = build(about["recipe"], str(path))
     if size is not None:
         recipe = replace(recipe, model=replace(recipe.model, size=size))
+    if recipe.model.name == "qgnet" and not recipe.extractor:  # of older versions, where it then was the encoder itself
+        options = {"extractor": "same"} | recipe.model.options
+        recipe = replace(recipe, model=replace(recipe.model, options=options))
     base = None
     if recipe.base:
         base = BaseLearner(encoders.load(recipe.model.encoder, recipe.model.weights), len(about["classes"]))

@@ -60,8 +60,7 @@ def collect(recipe: Recipe, root: Path) -> Photos:
         photos = Photos([path for path in every if path not in set(held)], held)
     else:
         choice = labelled_views(recipe.data, root)
-        train = list({item.content: item.image_path for item in choice.train.items}.values())
-        held = list({item.content: item.image_path for item in choice.validation.items}.values())
+        train, held = choice.train.images, choice.validation.images
         if recipe.unlabelled:
             out = [*_distinct(held).values()]
             if recipe.data.novel == "drop" and recipe.data.name == "folder" and choice.test:
@@ -166,7 +165,7 @@ class ContrastiveTraining(Reader):
             return Probe((stacked * 255).round().byte(), queries=len(pairs))
         drawn, masks, classes = [], [], []
         for part, most in ((probe, count), (gallery, GALLERY)):
-            for index in _spread(len(part), most):
+            for index in (part.listed[at] for at in _spread(len(part.listed), most)):
                 sample = part.sample(index)
                 image, _ = transforms.squash(sample.image, size)
                 drawn.append((image * 255).round().byte())

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from shotseg.data import transforms
 from shotseg.data.annotations.opened import AnnotatedDataset, open_folder
 from shotseg.data.folder import FolderDataset, Item
 from shotseg.data.images import read_pair, write_bytes, write_png
-from shotseg.data.manifest import ManifestDataset
+from shotseg.data.manifest import ManifestDataset, PreparedPhoto
 from shotseg.data.reading import AS_SEEN, Reading
 from shotseg.data.samples import IGNORE, Sample
 from shotseg.encoders.features import Features
@@ -31,12 +31,21 @@ from shotseg.training.recipe import Augment, DataChoice
 
 
 class Part:
-    """Some items of a data set, as episodes are drawn from: ``items``, ``sample(i)`` and ``classes`` (names)."""
+    """The items of a data set whose photos are among ``contents``: ``items``, ``sample(i)`` and ``classes`` (names).
 
-    def __init__(self, dataset: Any, positions: Sequence[int]):
-        self.dataset, self.positions = dataset, list(positions)
+    listed: positions in ``items`` of what shows enough of its class to be in the data set's lists. Of the others, on a
+            prepared data set, a photo's query may be, where a protocol asks for any class that a photo shows.
+    photos: of a prepared data set, positions in ``dataset.photos``, those that show no class of ``classes`` too.
+    """
+
+    def __init__(self, dataset: Any, contents: Container[str]):
+        self.dataset = dataset
+        self.positions = [i for i, item in enumerate(dataset.items) if item.content in contents]
         self.items: list[Item] = [dataset.items[i] for i in self.positions]
         self.classes: list[str] = dataset.classes
+        large = _large(dataset)
+        self.listed = [n for n, at in enumerate(self.positions) if at in large]
+        self.photos = [n for n, photo in enumerate(_photos(dataset)) if photo.image in contents]
 
     def __len__(self) -> int:
         return len(self.items)
@@ -52,16 +61,51 @@ class Part:
         return self.items[index].mask_path
 
     @cached_property
-    def photo_positions(self) -> dict[str, int]:
-        """Of a prepared data set: the position of each photo, by its content."""
-        return {photo.image: i for i, photo in enumerate(self.dataset.photos)}
+    def images(self) -> list[Path]:
+        """The photos, each once."""
+        prepared = [self.dataset.manifest.root / self.dataset.photos[i].image for i in self.photos]
+        return prepared or list({item.content: item.image_path for item in self.items}.values())
+
+    @cached_property
+    def of_photo(self) -> dict[str, list[int]]:
+        """Positions of the items of each photo, by its content."""
+        return _grouped((item.content, i) for i, item in enumerate(self.items))
+
+    @cached_property
+    def of_class(self) -> dict[int, list[int]]:
+        """Positions of the listed items of each class."""
+        return _grouped((self.items[i].class_id, i) for i in self.listed)
+
+    def showing(self, content: str, class_id: int) -> int | None:
+        """The item of a photo that shows a class, be it a few pixels; None where nothing of it is known to be there."""
+        return next((i for i in self.of_photo[content] if self.items[i].class_id == class_id), None)
 
     def classes_with(self, photos: int) -> list[int]:
-        """Ids of the classes that have at least so many different photos."""
-        contents: dict[int, set[str]] = {}
-        for item in self.items:
-            contents.setdefault(item.class_id, set()).add(item.content)
-        return sorted(c for c, found in contents.items() if len(found) >= photos)
+        """Ids of the classes that have at least so many different photos in their lists."""
+        return sorted(
+            class_id
+            for class_id, listed in self.of_class.items()
+            if len({self.items[i].content for i in listed}) >= photos
+        )
+
+
+def _photos(dataset: Any) -> Sequence[PreparedPhoto]:
+    return dataset.photos if isinstance(dataset, ManifestDataset) else ()
+
+
+def _large(dataset: Any) -> Container[int]:
+    """Positions of the items that show enough of their class for the lists of the data set's family."""
+    if not isinstance(dataset, ManifestDataset):
+        return range(len(dataset.items))
+    least = dataset.manifest.family(dataset.family)[1]["min_pixels"]
+    return {i for i, area in enumerate(dataset.areas) if area >= least}
+
+
+def _grouped(pairs: Iterable[tuple[Any, int]]) -> dict[Any, list[int]]:
+    groups: dict[Any, list[int]] = {}
+    for key, position in pairs:
+        groups.setdefault(key, []).append(position)
+    return groups
 
 
 class PseudoPart(Part):
@@ -80,7 +124,7 @@ class PseudoPart(Part):
         make: Callable[[np.ndarray, str], np.ndarray] = from_name,
         reading: Reading = AS_SEEN,
     ):
-        super().__init__(part.dataset, part.positions)
+        super().__init__(part.dataset, part.of_photo)
         self.folder, self.make, self.reading = folder, make, reading
 
     def path(self, index: int) -> Path:
@@ -134,18 +178,16 @@ def views(choice: DataChoice, root: Path, on_test_fold: bool = False, pseudo: Pa
     Raises UsageError for a fold or class that is not there.
     """
     training, testing = _folder(choice, root) if choice.name == "folder" else _prepared(choice, root)
-    seen = set()
+    usable = _contents(training)
     if choice.novel == "drop" and testing is not None and choice.name == "folder":
-        seen = {item.content for item in testing.items}
-    usable = [i for i, item in enumerate(training.items) if item.content not in seen]
+        usable -= _contents(testing)
     if on_test_fold:
         if testing is None:
             raise UsageError("validation.on_test_fold needs test classes; give data.fold or data.test_classes")
-        train, validation = Part(training, usable), Part(testing, range(len(testing.items)))
+        train, validation = Part(training, usable), Part(testing, _contents(testing))
     else:
-        apart = [share_of(training.items[i].content) < choice.held_out for i in usable]
-        train = Part(training, [i for i, out in zip(usable, apart) if not out])
-        validation = Part(training, [i for i, out in zip(usable, apart) if out])
+        apart = {content for content in usable if share_of(content) < choice.held_out}
+        train, validation = Part(training, usable - apart), Part(training, apart)
     if choice.supervision == "pseudo":
         if pseudo is None or pseudo.resolve() == root.resolve():
             raise UsageError(
@@ -153,6 +195,11 @@ def views(choice: DataChoice, root: Path, on_test_fold: bool = False, pseudo: Pa
             )
         train, validation = (PseudoPart(part, pseudo, reading=choice.reading) for part in (train, validation))
     return Views(train, validation, tuple(testing.classes) if testing is not None else ())
+
+
+def _contents(dataset: Any) -> set[str]:
+    """What tells the photos of a data set apart, those without an item too."""
+    return {item.content for item in dataset.items} | {photo.image for photo in _photos(dataset)}
 
 
 Folder = FolderDataset | AnnotatedDataset
@@ -179,7 +226,8 @@ def _folder(choice: DataChoice, root: Path) -> tuple[Folder, Folder | None]:
 def _prepared(choice: DataChoice, root: Path) -> tuple[ManifestDataset, ManifestDataset | None]:
     choice.reading.refuse("a prepared data set")
     view: dict[str, Any] = {"fold": choice.fold or None, "family": choice.family or None, "folds": choice.folds or None}
-    train = data.load(choice.name, root, split="train", novel=choice.novel, **view)
+    view["min_pixels"] = 1  # what is too small for the lists may still be asked for, see Part.listed
+    train = data.load(choice.name, root, split="train", novel="keep" if choice.every_photo else choice.novel, **view)
     test = data.load(choice.name, root, split="test", **view) if choice.fold else None
     assert isinstance(train, ManifestDataset) and (test is None or isinstance(test, ManifestDataset))
     return train, test
@@ -206,11 +254,23 @@ def augmented(
             size, choice.scale, turned, choice.blur, choice.flip, choice.jitter, choice.keep
         )
         return change(*transforms.as_tensors(image, mask), stream)
-    pixels, classes = transforms.squash(image, size, mask=mask)
-    pixels, classes = transforms.random_rotation(pixels, classes, stream, turned)
+    # Squashed last, as by HDMNet: it is the photo as it is that turns.
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    classes = None if mask is None else torch.from_numpy(np.ascontiguousarray(mask))
+    pixels, classes = transforms.random_rotation(pixels, classes, stream, turned, transforms.MEAN_BYTES)
     pixels, classes = transforms.random_blur(pixels, classes, stream, choice.blur)
     pixels, classes = transforms.random_flip(pixels, classes, stream, choice.flip)
-    return transforms.random_jitter(pixels, classes, stream, choice.jitter) if choice.jitter else (pixels, classes)
+    squashed = transforms.squash(pixels.permute(1, 2, 0).numpy(), size, None if classes is None else classes.numpy())
+    return transforms.random_jitter(*squashed, stream, choice.jitter) if choice.jitter else squashed
+
+
+class Photos(Protocol):
+    """What features on disk are made of. An item has ``content`` and ``class_name``: the photo, and what its mask means."""
+
+    @property
+    def items(self) -> Sequence[Any]: ...
+    def sample(self, index: int) -> Sample: ...
+    def mask_file(self, index: int) -> Path | None: ...
 
 
 @dataclass(frozen=True)
@@ -218,7 +278,7 @@ class Stored:
     """A photo at training size, perhaps flipped, with its frozen features (batch of one, float32)."""
 
     image: Tensor  # (3, S, S) in [0, 1]
-    mask: Tensor  # (S, S) int64 in {0, 1, 255}
+    mask: Tensor  # (S, S) int64, as of the part
     features: Features
     masked: Features | None  # of the photo with all but the object hidden, where the model wants that
 
@@ -237,7 +297,7 @@ class FeatureCache(Reader):
     weights, working size. It is made on first use and written whole or not at all, so several processes may share the folder.
     """
 
-    def __init__(self, part: Part, model: Any, folder: Path, size: int, key: str):
+    def __init__(self, part: Photos, model: Any, folder: Path, size: int, key: str):
         self.part, self.model, self.folder, self.size, self.key = part, model, folder, size, key
         self.masks_input: bool = model.masks_input
         self.finest: int = model.finest

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from shotseg.data import episodes, transforms
-from shotseg.data.episodes import EpisodeIndex, EpisodeSampler
+from shotseg.data.episodes import EpisodeIndex
 from shotseg.data.samples import IGNORE, Episode
 from shotseg.encoders.features import Features
 from shotseg.errors import UsageError
+from shotseg.training import sampling
 from shotseg.training.data import FeatureCache, Part, Reader, Views, augmented, generator
 from shotseg.training.recipe import Recipe
 
@@ -55,7 +56,7 @@ class FewShot(Reader):
         self.recipe, self.model = recipe, model
         self.parts = {"train": views.train, "validation": views.validation}
         self.tells_classes = "present" in model.asks
-        self.classes, self.epoch = views.train.classes, len(views.train)
+        self.classes = views.train.classes
         self.best_is = "mIoU against pseudo masks" if recipe.data.supervision == "pseudo" else "mIoU"
         self.validation = recipe.validation.episodes
         self.caches = {
@@ -63,64 +64,88 @@ class FewShot(Reader):
             for name, part in self.parts.items()
             if cache is not None
         }
-        seeds = {"train": recipe.seed, "validation": recipe.validation.seed}
-        self._draws = {
-            name: EpisodeSampler(part.items, self._usable(name), recipe.shots, seeds[name])
-            for name, part in self.parts.items()
+        for name, part in self.parts.items():
+            if not part.classes_with(recipe.shots + 1):
+                raise UsageError(
+                    f"{name}: no class has {recipe.shots + 1} photos; add photos, or change data.held_out or shots"
+                )
+        self.draws = {
+            "train": sampling.draws(recipe.data.draw, views.train, recipe.shots, recipe.seed, recipe.batch),
+            "validation": sampling.draws("class", views.validation, recipe.shots, recipe.validation.seed, recipe.batch),
         }
-
-    def _usable(self, name: str) -> list[int]:
-        usable = self.parts[name].classes_with(self.recipe.shots + 1)
-        if not usable:
-            raise UsageError(
-                f"{name}: no class has {self.recipe.shots + 1} photos; add photos, or change data.held_out or shots"
-            )
-        return usable
+        self.epoch = self.draws["train"].epoch
 
     def prepare(
         self, share: Callable[[Sequence[int]], Sequence[int]], advance: Callable[[str, int, int], None]
     ) -> None:
         """Make the pseudo masks and features that are not on the disk; ``share`` gives this process its part of the photos."""
-        works: list[tuple[str, Part | FeatureCache, int]] = []
+        works: list[tuple[str, str, Part | FeatureCache]] = []
         if self.recipe.data.supervision == "pseudo":
-            works += [("pseudo masks", part, len(part)) for part in self.parts.values()]
-        works += [("frozen features", cache, len(cache.part)) for cache in self.caches.values()]
-        for what, kept, count in works:
-            own = share(range(count))
+            works += [("pseudo masks", name, part) for name, part in self.parts.items()]
+        works += [("frozen features", name, cache) for name, cache in self.caches.items()]
+        for what, name, kept in works:
+            own = share(self._asked(name))
             for n, index in enumerate(own, 1):
                 kept.prepare(index)
                 advance(what, n, len(own))
 
+    def _asked(self, name: str) -> Sequence[int]:
+        """The items that episodes may hold."""
+        part, recipe = self.parts[name], self.recipe
+        any_class = name == "train" and (recipe.data.draw == "photo" or (recipe.absent and recipe.absent_by == "class"))
+        return range(len(part)) if any_class else part.listed
+
     def draw(self, i: int) -> Batch:
         """Training episode i, augmented, a batch of one."""
         part = self.parts["train"]
-        index, stream = self._draws["train"][i], generator(self.recipe.seed, i)
+        index, stream = self.draws["train"][i], generator(self.recipe.seed, i)
         if self.recipe.absent and float(torch.rand((), generator=stream)) < self.recipe.absent:
-            index = self._without(part, index, stream)
+            other = self._another_query if self.recipe.absent_by == "query" else self._another_class
+            index = other(part, index, stream)
         if self.caches:
             flips = (torch.rand(1 + self.recipe.shots, generator=stream) < self.recipe.augment.flip).tolist()
-            return self._told(part, index, self._cleared(part, index, self._stored("train", index, flips)))
+            drawn = self._cleared(part, index, self._stored("train", index, flips))
+            return self._told(part, index, self._shown(part, index, drawn))
 
         def change(image: np.ndarray, mask: np.ndarray | None) -> transforms.Pair:
             return augmented(image, mask, self.recipe.augment, self.recipe.model.size, stream)
 
-        return self._told(part, index, self._cleared(part, index, Batch(episodes.load_episode(part, index, change))))
+        drawn = self._cleared(part, index, Batch(episodes.load_episode(part, index, change)))
+        return self._told(part, index, self._shown(part, index, drawn))
 
     def _told(self, part: Part, index: EpisodeIndex, drawn: Batch) -> Batch:
         """With the names of all classes that the query is listed under, where the model asks for them."""
         if not self.tells_classes:
             return drawn
-        content = part.items[index.query].content
-        return replace(drawn, present=(tuple(sorted({x.class_name for x in part.items if x.content == content})),))
+        names = {part.items[i].class_name for i in part.of_photo[part.items[index.query].content]}
+        return replace(drawn, present=(tuple(sorted(names)),))
 
     @staticmethod
-    def _without(part: Part, index: EpisodeIndex, stream: torch.Generator) -> EpisodeIndex:
-        """The episode with a query that is not listed under its class."""
-        showing = {item.content for item in part.items if item.class_id == index.class_id}
-        others = [i for i, item in enumerate(part.items) if item.content not in showing]
+    def _another_query(part: Part, index: EpisodeIndex, stream: torch.Generator) -> EpisodeIndex:
+        """The episode with a query that shows nothing of its class."""
+        others = [i for i in part.listed if part.showing(part.items[i].content, index.class_id) is None]
         if not others:
             raise UsageError("absent: every photo shows every class; set it to 0, or add photos of other classes")
-        return replace(index, query=others[int(torch.randint(len(others), (), generator=stream))])
+        return replace(index, query=sampling.one(others, stream))
+
+    def _another_class(self, part: Part, index: EpisodeIndex, stream: torch.Generator) -> EpisodeIndex:
+        """The episode with supports of any other class, which its query may show as well."""
+        content, shots = part.items[index.query].content, len(index.supports)
+        others = [class_id for class_id in part.classes_with(shots + 1) if class_id != index.class_id]
+        if not others:
+            raise UsageError("absent: there is no other class to ask for; set it to 0, or add photos of another class")
+        class_id = sampling.one(others, stream)
+        shown = part.showing(content, class_id)
+        query = index.query if shown is None else shown
+        return EpisodeIndex(query, sampling.supports(part, query, class_id, shots, stream), class_id)
+
+    def _shown(self, part: Part, index: EpisodeIndex, drawn: Batch) -> Batch:
+        """With what is known of the whole photo: an object of few pixels is there, though no pixel is left at this size.
+        (Of a crop nothing is known but what it shows.)"""
+        if self.recipe.augment.geometry == "crop":
+            return drawn
+        present = torch.tensor([part.items[index.query].class_id == index.class_id])
+        return replace(drawn, episode=replace(drawn.episode, present=present))
 
     @staticmethod
     def _cleared(part: Part, index: EpisodeIndex, drawn: Batch) -> Batch:
@@ -133,7 +158,7 @@ class FewShot(Reader):
     def draw_validation(self, j: int) -> Batch:
         """Validation episode j at the model's working size, a batch of one."""
         part = self.parts["validation"]
-        index = self._draws["validation"][j]
+        index = self.draws["validation"][j]
         if self.caches:
             return self._told(part, index, self._stored("validation", index, [False] * (1 + self.recipe.shots)))
         size = self.recipe.model.size

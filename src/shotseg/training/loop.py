@@ -87,7 +87,7 @@ def train(task: Task, recipe: Recipe, out: Path, resume: bool = False, device: s
     accelerator = Accelerator(
         mixed_precision=recipe.precision,
         cpu=device == "cpu",
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=getattr(task.model, "rests", True))],
     )
     here = accelerator.device
     main, rank, world = accelerator.is_main_process, accelerator.process_index, accelerator.num_processes

@@ -53,7 +53,8 @@ def extractor_file(recipe: Recipe, root: Path, out: Path, resume: bool, device: 
         say(f"prior extractor: loaded from {recipe.extractor}")
         return Path(recipe.extractor)
     own = recipes.load(recipe.extractor)
-    name = str(recipe.model.options.get("extractor", own.model.encoder))
+    name = str(recipe.model.options.get("extractor", "contrastive"))
+    name = recipe.model.encoder if name == "contrastive" else name
     own = replace(own, model=replace(own.model, encoder=name), data=recipe.data, workers=recipe.workers)
     own = replace(own, unlabelled=recipe.unlabelled)
     file = out / "extractor" / "best.safetensors"
@@ -85,7 +86,15 @@ def load_extractor(extractor: PriorExtractor, path: Path) -> None:
 
 
 def fill(model: Any, recipe: Recipe, root: Path, out: Path, file: Path | None, device: str, say: Say) -> None:
-    """Give an untrained QGNet its extractor's weights, and its bank of priors where it has one (``out/priors``)."""
+    """Give an untrained QGNet its extractor's weights, and its bank of priors where it has one (``out/priors``).
+
+    Raises UsageError where it has an extractor and nothing says with which weights.
+    """
+    if file is None and model.untaught:
+        raise UsageError(
+            "extractor: QGNet's priors come from a network that learnt without labels; name a contrastive recipe or the"
+            " checkpoint of one, or set model.options.extractor to same for the supervised encoder"
+        )
     if file is not None:
         if model.extractor is None:
             raise UsageError(

@@ -14,7 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from shotseg.data.reading import AS_SEEN, Reading
-from shotseg.errors import UsageError
+from shotseg.errors import UsageError, note
 
 Value = bool | int | float | str | tuple[int | float | str, ...]
 
@@ -53,6 +53,12 @@ class DataChoice:
     """Fold definition, where a data set has several."""
     novel: Literal["drop", "keep"] = "drop"
     """Training photos that also show a test class: left out, or kept with it as background."""
+    every_photo: bool = False
+    """Of a base learner on a prepared data set: as in BAM's release, every photo of the training list teaches, be it that it
+    shows no base class, or a test class, which is then background."""
+    draw: Literal["class", "pair", "photo"] = "class"
+    """Of episodes: a class, then one of its photos; or, as released, the list of (photo, class) pairs, or of photos, each once
+    an epoch."""
     held_out: float = 0.1
     """Share of the training photos that is kept for validation, told by their content."""
     supervision: Literal["mask", "pseudo"] = "mask"
@@ -205,7 +211,9 @@ class Recipe:
     shots: int = 1
     """Support photos in an episode."""
     absent: float = 0.0
-    """Chance that an episode's query does not show the class: its target is then background alone."""
+    """Chance that an episode asks for another class than its query was drawn for: the target is then background alone."""
+    absent_by: Literal["query", "class"] = "query"
+    """How: by a query that shows nothing of the class; or, as in CST's release, by any other class, which the query may show."""
     batch: int = 4
     """Episodes (or photos) a step: of all processes and accumulated parts together."""
     accumulate: int = 1
@@ -246,8 +254,14 @@ class Recipe:
             raise UsageError("recipe fields ema and data.held_out: from 0 to below 1")
 
 
+RENAMED = {
+    "pfenet/tiny": "guided/tiny",
+    "hdmnet/tiny": "guided/tiny-hdmnet",
+}  # the old names go with the next minor version
+
+
 def list_recipes() -> list[str]:
-    """The names that :func:`load` takes, as ``pfenet/tiny``."""
+    """The names that :func:`load` takes, as ``bam/tiny``."""
     folder = files("shotseg.training") / "recipes"
     return sorted(
         f"{system.name}/{recipe.name.removesuffix('.yaml')}"
@@ -287,11 +301,14 @@ def decisive(recipe: Recipe) -> dict[str, Any]:
 
 def _read(name: str) -> dict[str, Any]:
     path: Any = Path(name)
+    if name in RENAMED:
+        note(f"recipe {name} is now called {RENAMED[name]}, after the model that it trains; the old name goes soon")
+        name = RENAMED[name]
     if not (path.suffix in (".yaml", ".yml") and path.is_file()):
         known = list_recipes()
         if name not in known:
-            near = get_close_matches(name, known, 1)
-            hint = f", did you mean {near[0]!r}?" if near else ""
+            near = get_close_matches(name, [*known, *RENAMED], 1)
+            hint = f", did you mean {RENAMED.get(near[0], near[0])!r}?" if near else ""
             raise UsageError(f"no recipe {name!r}{hint}; see `shotseg list recipes`, or give a .yaml file")
         path = files("shotseg.training") / "recipes" / f"{name}.yaml"
     try:

@@ -49,8 +49,8 @@ def train(
     pseudo = Path(recipe.data.pseudo) if recipe.data.pseudo else out / "pseudo"
     choice = views(recipe.data, root, recipe.validation.on_test_fold, pseudo)
     say(
-        f"{len(choice.train)} photos of {len(choice.train.classes)} classes to train on, {len(choice.validation)} to validate"
-        f" on; never seen: {', '.join(choice.test) or 'none'}"
+        f"{len(choice.train.listed)} photos of {len(choice.train.classes)} classes to train on,"
+        f" {len(choice.validation.listed)} to validate on; never seen: {', '.join(choice.test) or 'none'}"
     )
     cache = out / "features" if recipe.cache_features else None
     if recipe.model.name == "base-learner":
@@ -83,7 +83,8 @@ def _base_learner(
         return checkpoint.load_base(recipe.base), Path(recipe.base)
     own = recipes.load(recipe.base)
     model = replace(own.model, encoder=recipe.model.encoder, weights=recipe.model.weights)
-    own = replace(own, model=model, data=recipe.data, workers=recipe.workers)
+    photos = replace(recipe.data, every_photo=own.data.every_photo)
+    own = replace(own, model=model, data=photos, workers=recipe.workers)
     file, last = out / "base" / "best.safetensors", out / "base" / "last.safetensors"
     if file.is_file() and resume and checkpoint.finished(last, own):
         say(f"base learner: {file} is finished, loaded")

@@ -11,7 +11,6 @@ from shotseg.data.annotations.drawn import upright_size
 from shotseg.data.images import write_bytes
 from shotseg.data.listing import find_images
 from shotseg.errors import InputError, ShotsegError, UsageError
-from shotseg.runs.photos import named
 from shotseg.web.said import STATES, PagePhoto, id_of
 
 
@@ -20,14 +19,11 @@ class Unknown(UsageError):
 
 
 class Album:
-    """photos: by their ids, those of which something was said.   dropped, folder: where photos lie.
-
-    names: id -> the name of its masks.
-    """
+    """photos: by their ids, those of which something was said.   dropped, folder: where photos lie."""
 
     def __init__(self, photos: dict[str, PagePhoto], dropped: Path, folder: Path | None):
         self.photos, self.dropped, self.folder = photos, dropped, folder
-        self.names: dict[str, str] = {}
+        self._names: dict[str, str] | None = None
         self.find()
 
     def find(self) -> None:
@@ -46,7 +42,17 @@ class Album:
             photo.error = f"{shown(photo.file)}: no such file any more; put it back, or export without it"
         for file, path, dropped in found:
             self._found(id_of(file, dropped), file, path)
-        self.names = {photo.path: photo.name for photo in named([(p.file, id) for id, p in self.photos.items()])}
+        self._names = None
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Photo's id -> the name of its masks; made when it is first asked for, for what makes it is slow to load."""
+        if self._names is None:
+            from shotseg.runs.photos import named
+
+            files = [(photo.file, id) for id, photo in self.photos.items()]
+            self._names = {photo.path: photo.name for photo in named(files)}
+        return self._names
 
     def photo(self, id: str) -> PagePhoto:
         if id not in self.photos:
@@ -94,7 +100,7 @@ class Album:
             return sum(photo.areas.values()) if number is None else photo.areas.get(number, 0.0)
 
         ranks: dict[str, Callable[[PagePhoto], Any]] = {
-            "doubt": lambda photo: (photo.confidence is None, photo.confidence or 0.0, photo.file),
+            "doubt": lambda photo: (photo.confidence is None, photo.reviewed, photo.confidence or 0.0, photo.file),
             "area": lambda photo: (-area(photo), photo.file),
             "name": lambda photo: photo.file,
         }

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -15,7 +15,6 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from shotseg.errors import InputError, InputWarning, ShotsegError, UsageError
-from shotseg.segmenter import Segmenter
 from shotseg.web.album import Unknown, shown
 from shotseg.web.engine import Engine
 from shotseg.web.events import Events
@@ -26,14 +25,23 @@ from shotseg.web.project import Outdated, Project
 from shotseg.web.routes import Parts, router
 from shotseg.web.uploads import BYTES
 
+if TYPE_CHECKING:  # slow to load
+    from shotseg.segmenter import Segmenter
+
 STATIC = Path(__file__).parent / "static"
 
 
-def make_app(project: Project, segmenter: Segmenter, hosts: frozenset[str] | None, token: str | None = None) -> Any:
-    """The ASGI application. hosts: names with port under which the page may be asked for; None: any, with a token."""
+def make_app(
+    project: Project, load: Callable[[], Segmenter], hosts: frozenset[str] | None, token: str | None = None
+) -> Any:
+    """The ASGI application.
+
+    load: makes the segmenter, while the page is there already.
+    hosts: names with port under which the page may be asked for; None: any, with a token.
+    """
     events = Events()
     kept = Kept(project.folder / "encoded")
-    engine = Engine(project, segmenter, kept, events.tell)
+    engine = Engine(project, load, kept, events.tell)
 
     @asynccontextmanager
     async def alive(app: FastAPI) -> AsyncIterator[None]:

@@ -9,7 +9,6 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from shotseg.data.samples import IGNORE
-from shotseg.models.strokes import Strokes
 
 
 @dataclass(frozen=True)
@@ -22,8 +21,11 @@ class Stroke:
     points: tuple[tuple[float, float], ...]
 
 
-def strokes_of(drawn: Iterable[Stroke], names: Mapping[int, str], size: tuple[int, int]) -> dict[str, Strokes]:
-    """Class name -> its strokes in a photo of (height, width); the newest lies on top, and a pixel is one class at most."""
+def marked(drawn: Iterable[Stroke], names: Mapping[int, str], size: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Class name -> (H, W) uint8 of its strokes in a photo of (height, width): 1 = inside, 0 = outside, 255 = none.
+
+    The newest lies on top, and a pixel is one class at most.
+    """
     canvases: dict[str, Image.Image] = {}
     for stroke in drawn:
         own = names[stroke.number]
@@ -32,7 +34,7 @@ def strokes_of(drawn: Iterable[Stroke], names: Mapping[int, str], size: tuple[in
         for name, other in canvases.items():
             if stroke.inside and name != own:  # it may have been marked as the other class before
                 _line(other, stroke, IGNORE)
-    return {name: Strokes(np.array(canvas)) for name, canvas in canvases.items()}
+    return {name: np.array(canvas) for name, canvas in canvases.items()}
 
 
 def painted(labels: np.ndarray, drawn: Iterable[Stroke]) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from shotseg.data.images import write_png
+from shotseg.data.images import write_bytes, write_png
 from shotseg.overlay import PALETTE
 
 if TYPE_CHECKING:
@@ -21,11 +22,15 @@ KINDS = ("images", "masks")
 
 
 class Shot(NamedTuple):
-    """A photo and its mask, a file or 0/255; written: when, or what, so that another mask is another shot."""
+    """A photo and its mask, a file or 0/255; written: when, or what, so that another mask is another shot.
+
+    photo: of the project, where ``image`` is that photo.
+    """
 
     image: Path
     mask: Path | np.ndarray
     written: int
+    photo: PagePhoto | None = None
 
 
 def shots(project: Project) -> dict[str, list[Shot]]:
@@ -35,13 +40,27 @@ def shots(project: Project) -> dict[str, list[Shot]]:
         folders = [project.folder / "examples" / kind / own.name for kind in KINDS]
         images = {path.stem: path for path in folders[0].glob("*") if not path.name.startswith(".")}
         pairs = [
-            Shot(images[path.stem], path, path.stat().st_mtime_ns)
+            Shot(images[path.stem], path, path.stat().st_mtime_ns, _photo_of(project, images[path.stem]))
             for path in folders[1].glob("*.png")
             if path.stem in images and not path.name.startswith(".")
         ]
         if pairs:
             found[own.name] = sorted(pairs, key=lambda shot: (shot.written, shot.image.name))
     return found
+
+
+def _photo_of(project: Project, image: Path) -> PagePhoto | None:
+    """The photo that was linked, or copied, as an example; another may lie in its place by now."""
+    photo = project.said.photos.get(image.stem)
+    try:
+        return photo if photo is not None and _same(photo.path, image) else None
+    except OSError:
+        return None
+
+
+def _same(photo: Path, image: Path) -> bool:
+    mine, other = photo.stat(), image.stat()
+    return os.path.samestat(mine, other) or (mine.st_size, mine.st_mtime_ns) == (other.st_size, other.st_mtime_ns)
 
 
 def publish(project: Project, photo: PagePhoto) -> None:
@@ -70,6 +89,23 @@ def publish(project: Project, photo: PagePhoto) -> None:
         whole.unlink(missing_ok=True)
     else:
         write_png(whole, project.in_order(labels), PALETTE)
+
+
+def list_results(project: Project) -> None:
+    """``results/results.jsonl``: a line for each reviewed photo, as ``shotseg segment`` writes it."""
+    lines = []
+    for photo in sorted(project.said.photos.values(), key=lambda photo: photo.file):
+        if not photo.reviewed or photo.drawn is None:
+            continue
+        areas = {own.name: round(photo.areas.get(own.number, 0.0), 6) for own in project.classes}
+        shown = {name: {"area": area, "confidence": 1.0} for name, area in areas.items() if area}
+        main = max(shown, key=areas.__getitem__, default=None)
+        found = {"class": main, "area": areas[main] if main else 0.0, "confidence": 1.0, "classes": shown}
+        present = {name: float(name in shown) for name in areas}
+        about = {"file": photo.file, "name": project.album.names[photo.id]}
+        lines.append({**about, **found, "present": present, "seconds": 0.0, "error": None, "state": photo.state})
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    write_bytes(project.folder / "results" / "results.jsonl", text.encode("utf-8", "backslashreplace"))
 
 
 def rename(folder: Path, old: str, new: str) -> None:
@@ -111,4 +147,4 @@ def _link(photo: Path, path: Path) -> None:
     try:
         os.link(photo.resolve(), path)
     except OSError:
-        shutil.copyfile(photo, path)
+        shutil.copy2(photo, path)

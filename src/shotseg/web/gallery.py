@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from shotseg.data.images import read_image, write_bytes
+from shotseg.data.images import write_bytes
 from shotseg.errors import InputError
+from shotseg.photo import open_photo
 from shotseg.web.said import PagePhoto
 
 THUMBNAIL, SHOWN, MOST = 256, 2048, 8192  # longer sides: in lists, by default, at most
@@ -40,7 +41,7 @@ class Gallery:
             data = file.read_bytes()
         else:
             with _decoding:
-                data = _jpeg(read_image(photo.path), side)
+                data = _jpeg(open_photo(photo.path, side).small, side)
             if side == THUMBNAIL:
                 with contextlib.suppress(InputError):  # a full disk: it is made again
                     write_bytes(file, data)

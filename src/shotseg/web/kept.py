@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from shotseg.encoded import Encoded
 from shotseg.errors import InputError, ShotsegError, note
-from shotseg.segmenter import Segmenter
 from shotseg.web.said import PagePhoto
+
+if TYPE_CHECKING:  # slow to load
+    from shotseg.encoded import Encoded
+    from shotseg.segmenter import Segmenter
 
 IN_MEMORY = 8  # photos
 
@@ -23,6 +24,7 @@ class Kept:
         self.folder, self.most = folder, most
         self._recent: OrderedDict[Path, Encoded] = OrderedDict()
         self._sizes: dict[Path, int] = {}
+        self._full = False  # the disk took no more the last time
         files = [(path.stat().st_mtime_ns, path) for path in folder.glob("*.safetensors")] if folder.is_dir() else []
         for _, path in sorted(files):
             self._sizes[path] = path.stat().st_size
@@ -45,7 +47,7 @@ class Kept:
     def encoded(self, photo: PagePhoto, segmenter: Segmenter) -> Encoded:
         """Raises InputError for a photo that cannot be read."""
         path = self.path(photo)
-        encoded = self._recent.get(path) or self._loaded(path, photo)
+        encoded = self._recent.get(path) or self._loaded(path)
         if encoded is None:
             encoded = segmenter.encode(photo.path)
             self._save(encoded, path)
@@ -62,12 +64,13 @@ class Kept:
             self._recent.pop(path, None)
             path.unlink(missing_ok=True)
 
-    def _loaded(self, path: Path, photo: PagePhoto) -> Encoded | None:
+    def _loaded(self, path: Path) -> Encoded | None:
         if path not in self._sizes:
             return None
+        from shotseg.encoded import Encoded
+
         try:
-            picture = np.zeros((*photo.size, 3), np.uint8)  # a mask is asked for, not the photo: it need not be read
-            return Encoded.load(path, picture)
+            return Encoded.load(path)
         except ShotsegError:
             return None
 
@@ -78,8 +81,11 @@ class Kept:
             self._sizes.pop(path, None)
             self._sizes[path] = path.stat().st_size
         except (ShotsegError, OSError) as error:
-            note(str(error))
+            if not self._full:  # the next thousand would say the same
+                note(str(error))
+            self._full = True
             return
+        self._full = False
         while sum(self._sizes.values()) > self.most and len(self._sizes) > 1:
             oldest = next(iter(self._sizes))
             self._sizes.pop(oldest)

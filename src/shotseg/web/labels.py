@@ -1,19 +1,16 @@
-"""Label maps of class numbers: found by the model, and packed."""
+"""Label maps of class numbers: found by the model, counted, and packed."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from PIL import Image
 
-from shotseg.encoded import Encoded
-from shotseg.models.strokes import Strokes, follow
+from shotseg.data.images import FlatPNG
 from shotseg.overlay import PALETTE
-
-UNSEEN = -1.0  # log odds of a class of which nothing is known beside the strokes in this photo
 
 
 @dataclass
@@ -25,18 +22,23 @@ class Found:
     present: dict[int, float] = field(default_factory=dict)
 
 
-def alone_level(encoded: Encoded, strokes: Strokes) -> np.ndarray:
-    """(H, W) log odds of a class that nothing but strokes in this photo speak of."""
-    flat = torch.full((1, 1), UNSEEN, device=encoded.resized.device)
-    return follow(flat, strokes, encoded.features, encoded.resized[None]).cpu().numpy()
+def numbered(labels: np.ndarray, numbers: Sequence[int]) -> np.ndarray:
+    """(H, W) uint8 with ``numbers[i]`` in place of i + 1, and 0 as it is; the same array where that changes nothing."""
+    if list(numbers) == list(range(1, len(numbers) + 1)):
+        return labels
+    table = np.zeros(256, np.uint8)
+    table[1 : len(numbers) + 1] = numbers
+    return table[labels]
 
 
-def label_png(labels: np.ndarray, level: int = 6) -> bytes:
+def shares(labels: np.ndarray) -> list[float]:
+    """Of each value from 0 to 255 the part of the (H, W) uint8 array that has it."""
+    return [count / labels.size for count in Image.fromarray(labels).histogram()]
+
+
+def label_png(labels: np.ndarray) -> bytes:
     """(H, W) uint8 as an 8-bit palette PNG."""
-    image, buffer = Image.fromarray(np.ascontiguousarray(labels)), io.BytesIO()
-    image.putpalette(PALETTE.tobytes())
-    image.save(buffer, format="PNG", compress_level=level, bits=8)
-    return buffer.getvalue()
+    return FlatPNG(labels).whole(PALETTE)
 
 
 def unpacked(png: bytes) -> np.ndarray:

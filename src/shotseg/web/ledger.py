@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 from shotseg.errors import InputError, UsageError, note
 
 Event = dict[str, Any]
+LOCKED = 2**30  # the byte that is locked on Windows
 
 
 class Ledger:
@@ -75,14 +76,24 @@ class Ledger:
                 raise
             return None
         try:
-            import fcntl
-        except ImportError:  # Windows
-            return file
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
         except OSError:
             file.close()
             raise UsageError(
                 f"{self.path.parent}: open in another shotseg serve; use that one, or close it first"
             ) from None
         return file
+
+
+def _lock(file: BinaryIO) -> None:
+    """Take the file for this process alone, until it is closed. Raises OSError where another has it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, where a byte far behind the end stands for the file, so that the rest can be read
+        import msvcrt
+
+        file.seek(LOCKED)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        file.seek(0)
+    else:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

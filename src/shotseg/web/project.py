@@ -4,8 +4,8 @@ project.json     where the photos lie
 journal.jsonl    every class, stroke, mask and state in the order in which they were said; the project is its replay
 drawn/           the masks that a person accepted or corrected, as label maps of class numbers
 examples/        the same as images/<class>/ and masks/<class>/: ``shotseg segment --support PROJECT/examples`` works
-results/         the same as masks/<class>/<name>.png and labels/<name>.png, as ``shotseg segment`` writes them
-encoded/         photos after the encoder and small pictures of them, made again where they are missing
+results/         the same as masks/<class>/<name>.png, labels/<name>.png and results.jsonl, as ``shotseg segment`` writes them
+encoded/         photos after the encoder, small pictures of them and what was predicted, made again where they are missing
 photos/          photos that were dropped on the page
 """
 
@@ -20,14 +20,15 @@ from typing import Any
 import numpy as np
 
 from shotseg.data.annotations import names
-from shotseg.data.images import read_mask, write_png
+from shotseg.data.images import read_bytes, read_mask, write_png
 from shotseg.data.listing import subfolders
 from shotseg.errors import InputError, ShotsegError, UsageError, note
 from shotseg.overlay import PALETTE
 from shotseg.photo import MOST_CLASSES, check_classes
-from shotseg.web import examples, settings
+from shotseg.web import examples, remembered, settings
 from shotseg.web.album import Album, Unknown, shown
 from shotseg.web.drawing import Stroke, painted
+from shotseg.web.labels import numbered, shares
 from shotseg.web.ledger import Event, Ledger
 from shotseg.web.said import STATES, PageClass, PagePhoto, Said
 
@@ -57,10 +58,17 @@ class Project:
                 note(f"{self.folder / 'journal.jsonl'}: an event is damaged and left out ({error})")
         self._ledger.events.clear()
         self.album = Album(self.said.photos, self.folder / "photos", photos_folder)
+        self._last: tuple[str, np.ndarray] = ("", np.zeros((0, 0), np.uint8))  # the mask drawn last, by its file
+        self._changes, self._settled = 0, -1
         self._adopt_examples()
-        self._restore()
+        self._measure_all()
+        remembered.restore(self)
 
     def close(self) -> None:
+        try:
+            self.settle()
+        except (ShotsegError, OSError) as error:
+            note(str(error))
         self._ledger.close()
 
     def photo(self, id: str) -> PagePhoto:
@@ -163,10 +171,22 @@ class Project:
                 raise UsageError(
                     f"a mask of {labels.shape[1]} x {labels.shape[0]}, but the photo is {photo.width} x {photo.height}"
                 )
-            numbers = np.array([0, *self.said.classes], np.uint8)
-            if labels.max(initial=0) >= len(numbers):
-                raise UsageError(f"a mask with value {labels.max()}, but there are {len(self.classes)} classes")
-            return self._keep(photo, numbers[labels], "corrected")
+            return self._keep(photo, self._as_numbers(labels), "corrected")
+
+    def patch(self, id: str, version: int, labels: np.ndarray, piece: np.ndarray, left: int, top: int) -> PagePhoto:
+        """labels: (H, W) class numbers of the mask of that version.  piece: (h, w) in project order, which is put on it."""
+        with self.lock:
+            photo, labels = self._current(id, version, seen=True), labels.copy()
+            place = labels[top : top + piece.shape[0], left : left + piece.shape[1]]
+            if place.shape != piece.shape:
+                raise UsageError(f"a piece of a mask that leaves the photo of {photo.width} x {photo.height}")
+            place[:] = self._as_numbers(piece)
+            return self._keep(photo, labels, "corrected")
+
+    def _as_numbers(self, labels: np.ndarray) -> np.ndarray:
+        if labels.max(initial=0) > len(self.classes):
+            raise UsageError(f"a mask with value {labels.max()}, but there are {len(self.classes)} classes")
+        return numbered(labels, list(self.said.classes))
 
     def set_state(self, id: str, version: int, state: str, labels: np.ndarray | None = None) -> PagePhoto:
         """labels: (H, W) class numbers, what is accepted where no mask was kept yet. A corrected mask stays corrected."""
@@ -204,16 +224,26 @@ class Project:
     def drawn_mask(self, photo: PagePhoto) -> np.ndarray:
         """(H, W) uint8 class numbers of the mask that a person accepted or corrected. Raises InputError where it is lost."""
         assert photo.drawn is not None
-        labels = read_mask(self.folder / "drawn" / photo.drawn, labels=True)
-        known = np.zeros(256, np.uint8)
-        known[list(self.said.classes)] = list(self.said.classes)  # a class that was removed is background
-        return known[labels]
+        file, labels = self._last
+        if file != photo.drawn:
+            labels = read_mask(self.folder / "drawn" / photo.drawn, labels=True)
+            self._last = photo.drawn, labels
+        kept = [number if number in self.said.classes else 0 for number in range(1, self.said.last_number + 1)]
+        return numbered(labels, kept)  # a class that was removed is background
+
+    def drawn_file(self, photo: PagePhoto) -> bytes:
+        """The PNG of :meth:`drawn_mask`, in which classes that were removed are left. Raises InputError where it is lost."""
+        return read_bytes(self.folder / "drawn" / str(photo.drawn))
+
+    @property
+    def in_plain_order(self) -> bool:
+        """Whether the numbers of the classes are their places in the project."""
+        return list(self.said.classes) == list(range(1, self.said.last_number + 1))
 
     def in_order(self, numbers: np.ndarray) -> np.ndarray:
         """Class numbers as label maps outside have them: i = the i-th class of the project."""
-        table = np.zeros(256, np.uint8)
-        table[list(self.said.classes)] = np.arange(1, len(self.said.classes) + 1)
-        return table[numbers]
+        order = {number: i for i, number in enumerate(self.said.classes, start=1)}
+        return numbered(numbers, [order.get(number, 0) for number in range(1, self.said.last_number + 1)])
 
     # How it is kept
 
@@ -231,26 +261,27 @@ class Project:
         path = self.folder / "drawn" / file
         write_png(path, numbers, PALETTE)
         on_disk(path)
+        parts = shares(numbers)
+        areas = {number: parts[number] for number in self.said.classes}
         try:
-            return self._changed(photo, {"do": "mask", "mask": file, "state": state, **more})
+            self._say_of(photo, {"do": "mask", "mask": file, "state": state, "areas": areas, **more})
         except InputError:
             path.unlink(missing_ok=True)
             raise
+        self._last = file, numbers
+        self._publish(photo)
+        return photo
 
     def _changed(self, photo: PagePhoto, event: Event) -> PagePhoto:
+        self._say_of(photo, event)
+        self._publish(photo)
+        return photo
+
+    def _say_of(self, photo: PagePhoto, event: Event) -> None:
         before = photo.drawn
         self._say({**event, "photo": photo.id, "file": photo.file, "size": photo.size, "version": photo.version + 1})
         if before is not None and before != photo.drawn:
             (self.folder / "drawn" / before).unlink(missing_ok=True)
-        if photo.drawn is not None:
-            self._measure(photo)
-        self._publish(photo)
-        return photo
-
-    def _measure(self, photo: PagePhoto) -> None:
-        counts = np.bincount(self.drawn_mask(photo).ravel(), minlength=256)
-        photo.areas = {number: float(counts[number] / counts.sum()) for number in self.said.classes}
-        photo.present, photo.confidence = {number: float(area > 0) for number, area in photo.areas.items()}, 1.0
 
     def _publish(self, photo: PagePhoto) -> None:
         """Examples and results follow; that they cannot be written is said, and what was acknowledged stands all the same."""
@@ -268,6 +299,7 @@ class Project:
     def _say(self, event: Event) -> None:
         self._ledger.append(event)
         self.said.apply(event)
+        self._changes += 1
 
     def _adopt_examples(self) -> None:
         """Classes that lie in examples/, put there by hand or another program."""
@@ -279,18 +311,32 @@ class Project:
                 except ShotsegError as error:
                     note(str(error))
 
-    def _restore(self) -> None:
-        """What follows from the masks that a person made: their areas, and the files that were lost."""
+    def _measure_all(self) -> None:
+        """The areas of masks that a journal of old says nothing of."""
         for photo in self.said.photos.values():
-            if photo.drawn is None:
-                continue
-            try:
-                self._measure(photo)
-            except ShotsegError as error:
-                photo.error = str(error)
-                continue
-            if not (self.folder / "results" / "labels" / f"{self.album.names[photo.id]}.png").exists():
-                self._publish(photo)
+            if photo.drawn is not None and not photo.areas:
+                try:
+                    parts = shares(self.drawn_mask(photo))
+                except ShotsegError as error:
+                    photo.error = str(error)
+                    continue
+                photo.is_drawn({number: parts[number] for number in self.said.classes})
+
+    def restore(self) -> None:
+        """Make examples and results that were lost again."""
+        with self.lock:
+            for photo in self.said.photos.values():
+                name = f"{self.album.names[photo.id]}.png"
+                if photo.drawn is not None and not (self.folder / "results" / "labels" / name).exists():
+                    self._publish(photo)
+
+    def settle(self) -> None:
+        """Write what follows from all else, and need not be there at once."""
+        with self.lock:
+            if self._settled != self._changes:
+                examples.list_results(self)
+                self._settled = self._changes
+            remembered.keep(self)
 
 
 def on_disk(path: Path) -> None:

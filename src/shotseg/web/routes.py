@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response, UploadFile
 from fastapi.responses import FileResponse, StreamingResponse
 from starlette.background import BackgroundTask
@@ -25,7 +26,7 @@ from shotseg.web.labels import label_png
 from shotseg.web.project import Project
 from shotseg.web.schemas import Detail, full_photo, photo_record
 
-LARGE = 16_000_000  # pixels: a photo of more is shown smaller
+LARGE = 16_000_000  # pixels of the picture of a photo; of more, the browser would hold too many
 
 
 @dataclass
@@ -45,6 +46,7 @@ def parts(request: Request) -> Parts:
 
 P = Annotated[Parts, Depends(parts)]
 V = Annotated[int, Query(ge=0, le=2**53)]
+Place = Annotated[int, Query(ge=0, le=10**6)]
 ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": Detail} for code in (400, 401, 403, 404, 409, 413, 422, 503)}
 router = APIRouter(prefix="/api/v1", responses=ERRORS)
 
@@ -69,7 +71,6 @@ def project(p: P) -> schemas.ProjectRecord:
             photos_folder=None if folder is None else shown(str(folder)),
             formats=list(FORMATS),
             examples_from_reviewed=p.project.said.settings["examples_from_reviewed"],
-            method=p.engine.segmenter.method,
         )
 
 
@@ -171,8 +172,8 @@ def add_photos(p: P, files: list[UploadFile]) -> schemas.Added:
 def photo(p: P, id: str) -> schemas.FullPhoto:
     with p.project.lock:
         found = p.project.photo(id)
-        shown_side = SHOWN if found.width * found.height > LARGE else MOST
-        return full_photo(found, p.project, shown_side)
+        pixels, side = max(1, found.width * found.height), max(1, found.width, found.height)
+        return full_photo(found, p.project, min(1.0, MOST / side, (LARGE / pixels) ** 0.5))
 
 
 @router.get("/photos/{id}/image", response_class=Response, responses=binary("image/jpeg"))
@@ -196,8 +197,10 @@ def _picture(p: Parts, id: str, side: int | None) -> Response:
 
 @router.get("/photos/{id}/mask", response_class=Response, responses=binary("image/png"))
 def mask(p: P, id: str) -> Response:
-    version, numbers = p.engine.mask(id)
-    png = label_png(p.project.in_order(numbers), 1)
+    version, png = p.engine.packed(id)
+    if png is None or not p.project.in_plain_order:
+        version, numbers = p.engine.mask(id)
+        png = label_png(p.project.in_order(numbers))
     return Response(png, media_type="image/png", headers={"etag": f'"{version}"', "cache-control": "no-store"})
 
 
@@ -211,14 +214,30 @@ async def put_mask(p: P, id: str, version: V, request: Request) -> schemas.FullP
 
 
 def _correct(p: Parts, id: str, version: int, data: bytes) -> schemas.FullPhoto:
-    found = p.project.photo(id)
-    try:
-        labels = uploads.read_labels(data, found.size, len(p.project.classes))
-    except InputError as error:
-        raise UsageError(str(error)) from None
-    p.project.correct(id, version, labels)
+    p.project.correct(id, version, _labels(p, data, p.project.photo(id).size))
     _changed(p, id)
     return photo(p, id)
+
+
+@router.patch("/photos/{id}/mask", openapi_extra=PNG)
+async def patch_mask(p: P, id: str, version: V, left: Place, top: Place, request: Request) -> schemas.FullPhoto:
+    """A rectangle of the mask, as for PUT: the rest stays as it was in that version, which has to be the newest."""
+    data = await request.body()
+    return await run_in_threadpool(_patch, p, id, version, left, top, data)
+
+
+def _patch(p: Parts, id: str, version: int, left: int, top: int, data: bytes) -> schemas.FullPhoto:
+    p.project.photo(id)
+    p.engine.patch(id, version, _labels(p, data, None), left, top)
+    _changed(p, id)
+    return photo(p, id)
+
+
+def _labels(p: Parts, data: bytes, size: tuple[int, int] | None) -> np.ndarray:
+    try:
+        return uploads.read_labels(data, size, len(p.project.classes))
+    except InputError as error:
+        raise UsageError(str(error)) from None
 
 
 @router.post("/photos/{id}/strokes")

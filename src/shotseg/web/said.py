@@ -33,7 +33,8 @@ class PagePhoto:
 
     version: grows with every change that can be seen.   said: the version of the newest change that a person made.
     drawn:   the file of the mask that a person accepted or corrected.   by_hand: whether it was corrected.
-    confidence, present, areas, digest: of the mask as it is now, where there is one; classes by their numbers.
+    present, areas, digest: of the mask as it is now, where there is one; classes by their numbers.
+    confidence: of the model in its mask; None where a person made or took it.
     """
 
     id: str
@@ -56,6 +57,11 @@ class PagePhoto:
     @property
     def size(self) -> tuple[int, int]:
         return self.height, self.width
+
+    def is_drawn(self, areas: dict[int, float]) -> None:
+        """A person says what is in it: areas of each class, by its number."""
+        self.areas, self.confidence = areas, None
+        self.present = {number: float(area > 0) for number, area in areas.items()}
 
     @property
     def reviewed(self) -> bool:
@@ -97,6 +103,7 @@ class Said:
         elif do == "mask":
             photo.drawn, photo.by_hand, photo.state = event["mask"], event["state"] == "corrected", event["state"]
             photo.strokes = photo.strokes + [stroke_of(stroke) for stroke in event.get("strokes", ())]
+            photo.is_drawn({int(number): float(area) for number, area in event.get("areas", {}).items()})
         elif do == "state":
             photo.state = event["state"]
             if photo.state == "open":

@@ -83,6 +83,8 @@ class Encoding(BaseModel):
     done: int
     total: int
     running: bool
+    waiting: int
+    loading: bool
 
 
 class ProjectRecord(BaseModel):
@@ -93,7 +95,6 @@ class ProjectRecord(BaseModel):
     photos_folder: str | None
     formats: list[str]
     examples_from_reviewed: bool
-    method: str
 
 
 class PhotoRecord(BaseModel):
@@ -156,7 +157,8 @@ def photo_record(photo: PagePhoto, project: Project) -> PhotoRecord:
     return PhotoRecord(**_fields(photo, project))
 
 
-def full_photo(photo: PagePhoto, project: Project, shown_side: int) -> FullPhoto:
+def full_photo(photo: PagePhoto, project: Project, scale: float) -> FullPhoto:
+    """scale: of the largest picture of the photo that the page can ask for."""
     strokes = [
         KeptStroke(
             class_id=f"c{stroke.number}",
@@ -166,7 +168,6 @@ def full_photo(photo: PagePhoto, project: Project, shown_side: int) -> FullPhoto
         )
         for stroke in photo.strokes
     ]
-    scale = min(1.0, shown_side / max(1, photo.width, photo.height))
     return FullPhoto(**_fields(photo, project), strokes=strokes, scale_max=scale)
 
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from shotseg import plugins
 from shotseg.data.annotations import coco, cvat, label_studio, labelme, masks, names, voc, yolo
 from shotseg.data.annotations.drawn import Annotations
 from shotseg.data.annotations.labelled import Labelled, arranged, inside, note, some
@@ -21,7 +22,18 @@ from shotseg.data.annotations.place import placed
 from shotseg.data.annotations.sniff import unread_tool
 from shotseg.errors import UsageError
 
-__all__ = ["FORMATS", "READERS", "Annotations", "Labelled", "detect", "index", "read", "write"]
+__all__ = [
+    "FORMATS",
+    "READERS",
+    "Annotations",
+    "Labelled",
+    "detect",
+    "index",
+    "list_formats",
+    "list_sources",
+    "read",
+    "write",
+]
 
 
 class Format(NamedTuple):
@@ -44,6 +56,16 @@ FORMATS = {
 }
 WITH_IDS = ("coco", "coco-polygons")
 READERS = {name: form.read for name, form in FORMATS.items()} | {"pairs": masks.read_pairs}
+
+
+def list_formats() -> list[str]:
+    """The names that :func:`write` takes: ours, then those that other packages add."""
+    return list(FORMATS | plugins.added("formats"))
+
+
+def list_sources() -> list[str]:
+    """The names that :func:`read` takes."""
+    return list(dict.fromkeys([*READERS, *list_formats()]))
 
 
 def write(
@@ -87,9 +109,8 @@ def read(format: str, path: str | Path, images: str | Path | None = None) -> tup
 
 def index(format: str, path: str | Path, images: str | Path | None = None, page: int = 1) -> Annotations:
     """The same, not drawn yet.   page: of photos in files of several, from 1."""
-    if format not in READERS:
-        raise UsageError(f"no annotation format {format!r}; choose one of {', '.join(READERS)}")
-    found = READERS[format](Path(path), None if images is None else Path(images))
+    reader = READERS[format] if format in READERS else _chosen(format).read
+    found = reader(Path(path), None if images is None else Path(images))
     return found if page == 1 else found._replace(photos=[replace(photo, page=page) for photo in found.photos])
 
 
@@ -103,7 +124,7 @@ def detect(path: str | Path) -> str:
         raise UsageError(f"{path}: no such file or folder; check the path")
     if (path / "images").is_dir() and (path / "classes.csv").is_file():
         return "mask"
-    fits = [name for name, form in FORMATS.items() if form.files(path)]
+    fits = [name for name in list_formats() if _chosen(name).files(path)]
     if fits and masks.holds_masks(path):
         fits.insert(0, "mask")
     if len(fits) > 1:
@@ -134,6 +155,8 @@ def _pair_or_folder(path: Path) -> str:
 
 
 def _chosen(format: str) -> Format:
-    if format not in FORMATS:
-        raise UsageError(f"no annotation format {format!r}; choose one of {', '.join(FORMATS)}")
-    return FORMATS[format]
+    if format in FORMATS:
+        return FORMATS[format]
+    if format in plugins.added("formats"):
+        return plugins.load("formats", format)
+    raise UsageError(f"no annotation format {format!r}; choose one of {', '.join(list_sources())}")

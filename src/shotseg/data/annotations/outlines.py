@@ -6,8 +6,6 @@ from collections.abc import Iterator
 
 import numpy as np
 from scipy import ndimage
-from scipy.spatial import KDTree
-from skimage.measure import approximate_polygon, find_contours
 
 
 def parts(mask: np.ndarray) -> Iterator[tuple[np.ndarray, int, int]]:
@@ -23,6 +21,9 @@ def outline(part: np.ndarray, top: int = 0, left: int = 0, tolerance: float = 0.
     Holes are joined to the outline by a bridge of no width, so that one polygon, filled by parity, gives them too.
     ``tolerance``: how many pixels the polygon may leave the outline; 0 gives the same mask back to the pixel.
     """
+    from scipy.spatial import KDTree  # slow to load, and only polygons need them
+    from skimage.measure import find_contours
+
     contours = find_contours(np.pad(part, 1).astype(np.float32), 0.5, fully_connected="high")
     rings = [_simplified(contour, tolerance)[:, ::-1] - 0.5 for contour in contours]
     rings.sort(key=lambda ring: float(np.prod(np.ptp(ring, axis=0))), reverse=True)
@@ -36,5 +37,7 @@ def outline(part: np.ndarray, top: int = 0, left: int = 0, tolerance: float = 0.
 
 def _simplified(contour: np.ndarray, tolerance: float) -> np.ndarray:
     """A closed contour, its end point dropped, with fewer points; very small ones stay as they are."""
+    from skimage.measure import approximate_polygon
+
     fewer = approximate_polygon(contour, tolerance)
     return (fewer if len(fewer) > 4 else contour)[:-1]

@@ -94,6 +94,10 @@ class Hosted(Episodic):
     def encoder_bn(self) -> str:  # type: ignore[override]
         return self.host.encoder_bn
 
+    @property
+    def rests(self) -> bool:  # type: ignore[override]
+        return self.host.rests
+
 
 class PriorGuided(Episodic):
     """Base of PFENet, BAM and HDMNet.

@@ -201,6 +201,7 @@ class TLG(Episodic):
         self.size, self.grid, self.supervision = size, grid, supervision
         self.train_prior, self.query_residual, self.loss_ignore = train_prior, query_residual, loss_ignore
         self.norm_penalty, self.corr_mask, self.residual, self.pooling = norm_penalty, corr_mask, residual, pooling
+        self.rests = not train_prior
         self.guide = guide_of(guide, encoder, clip, refine)
         self.rows = text if isinstance(text, TextRows) else TextRows(text, half=half_text)
         width = widths[-1]

@@ -25,8 +25,8 @@ export function showKeys() {
   open(t("keys.title"), el("ul", { class: "keys" }, ...rows), actions(button(t("close"), close, "primary")));
 }
 
-/** Asks for a class's name, colour and key. `own` is the class to change, or null for a new one. */
-export function editClass(own, { taken, save, remove }) {
+/** Asks for a class's name, colour and key. `own` is the class to change, or null for a new one; `saved` follows `save`. */
+export function editClass(own, { taken, save, saved, remove }) {
   const name = el("input", { type: "text", value: own?.name ?? "", required: true, maxlength: 100, autocomplete: "off" });
   const colour = el("input", { type: "color", value: own?.colour ?? "#4cc2a0" });
   const key = el("select", {}, el("option", { value: "" }, t("classes.noKey")), ...["1", "2", "3", "4", "5", "6", "7", "8", "9", "0"].map((digit) => el("option", { value: digit, disabled: taken.includes(digit) && digit !== own?.key }, digit)));
@@ -46,7 +46,8 @@ export function editClass(own, { taken, save, remove }) {
     const said = { name: name.value.trim(), key: key.value, ...(chosen.checked && { colour: colour.value }) };
     try {
       await save(said);
-      close();
+      close(); // at once: the next key is the page's
+      await saved();
     } catch (error) {
       problem.textContent = error.message;
     }
@@ -99,9 +100,10 @@ export async function showExport(formats, onerror) {
 function countRows({ photos, masks, classes, left_out: left }) {
   const rows = Object.entries(classes).flatMap(([name, number]) => [el("dt", {}, name), el("dd", {}, String(number))]);
   const list = el("dl", { class: "details" }, el("dt", {}, t("export.photos")), el("dd", { id: "export-photos" }, String(photos)), el("dt", {}, t("export.masks")), el("dd", {}, String(masks)), ...rows);
-  if (!left.length) return [list, el("p", { class: "muted" }, t("export.nothingLeft"))];
+  const regions = el("p", { class: "small muted" }, t("export.regions"));
+  if (!left.length) return [list, regions, el("p", { class: "muted" }, t("export.nothingLeft"))];
   const names = left.map(({ file, reason }) => el("li", {}, `${file}: ${reason}`));
-  return [list, el("h3", {}, t("export.left", { number: left.length })), el("ul", { class: "list", tabindex: "0", "aria-label": t("export.left", { number: left.length }) }, ...names)];
+  return [list, regions, el("h3", {}, t("export.left", { number: left.length })), el("ul", { class: "list", tabindex: "0", "aria-label": t("export.left", { number: left.length }) }, ...names)];
 }
 
 async function download(wanted, take, problem) {

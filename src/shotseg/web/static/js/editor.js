@@ -1,10 +1,10 @@
 // The photo on the stage: its label map, its history, the tool in hand, and what is sent at the end of each stroke.
 
 import { get } from "./api.js";
-import { cut, History } from "./history.js";
+import { cut, History, paste } from "./history.js";
 import { encodeLabels } from "./png.js";
 import { FIRST_SIDE, Photos } from "./photos.js";
-import { boundsOf } from "./raster.js";
+import { boundsOf, differing, union } from "./raster.js";
 import { cursor, scribbleLine, TOOLS } from "./tools.js";
 
 const REACH = 9;
@@ -22,7 +22,6 @@ export class Editor {
   onchange = () => {};
   onnoclass = () => {};
   #stroke = null;
-  #before = null;
   #pointer = null;
   #opening = 0;
 
@@ -64,7 +63,7 @@ export class Editor {
   }
 
   #take(record, map) {
-    this.map.labels.set(map.labels);
+    for (const kept of [this.map.labels, this.map.before]) kept.set(map.labels);
     this.record = { ...this.record, ...record };
     this.strokes = record.strokes ?? this.strokes;
     this.writer.seen({ id: record.id, version: map.version });
@@ -104,7 +103,6 @@ export class Editor {
       const tool = TOOLS[this.tool];
       const label = erase || tool.erases ? 0 : this.label;
       if (!label && !erase && !tool.erases) return this.onnoclass();
-      this.#before = this.map.labels.slice();
       this.#stroke = new tool.make(this, label, this.tool);
     }
     this.#stroke.down(point);
@@ -139,42 +137,49 @@ export class Editor {
   /** Takes back the stroke that is being drawn; false where there is none. */
   cancel() {
     if (!this.#stroke) return false;
-    this.map.labels.set(this.#before);
+    this.map.labels.set(this.map.before);
     this.#drop();
     this.stage.draw("mask", "stroke");
     return true;
   }
 
-  #drop() {
-    this.#stroke = null;
-    this.#before = null;
-  }
+  #drop() { this.#stroke = null; }
 
   touch(box) { this.stage.touch(box); }
 
   /** A tool is done: `box` is the rectangle that it may have changed. */
   painted(box) {
-    const pixels = box && cut(this.#before, this.map.width, box);
     this.#drop();
     if (!box) return;
+    const pixels = cut(this.map.before, this.map.width, box);
     const now = cut(this.map.labels, this.map.width, box);
     if (now.every((label, i) => label === pixels[i])) return;
     this.history.push({ box, pixels });
-    this.stage.draw("mask", "stroke");
-    this.#save();
+    this.#save(box);
+  }
+
+  /** The class at hand is nowhere in this photo. */
+  clearClass() {
+    const { map, label } = this;
+    const box = map && label ? boundsOf(map, label) : null;
+    if (!box) return;
+    this.cancel();
+    for (let y = box.y0; y < box.y1; y++) {
+      for (let at = y * map.width + box.x0; at < y * map.width + box.x1; at++) if (map.labels[at] === label) map.labels[at] = 0;
+    }
+    this.painted(box);
   }
 
   async scribbled(scribble) {
     const step = { scribble: { ...scribble, class_id: this.classes[this.classIndex].id } };
     const { map } = this;
-    const before = map.labels.slice();
+    const before = map.before.slice();
     this.#drop();
     this.history.push(step);
     const newest = await this.#putScribbles([step.scribble]);
     if (newest?.state !== "corrected" || this.map !== map) return;
     // On a mask drawn by hand the server paints a scribble, so its undo is one of pixels.
-    const changed = before.map((label, i) => (label === map.labels[i] ? 0 : 1));
-    const box = boundsOf({ ...map, labels: changed }) ?? { x0: 0, y0: 0, x1: 1, y1: 1 };
+    const box = differing(before, map.labels, map.width) ?? { x0: 0, y0: 0, x1: 1, y1: 1 };
     Object.assign(step, { box, pixels: cut(before, map.width, box) });
   }
 
@@ -184,8 +189,7 @@ export class Editor {
   #redone(step, again) {
     if (!step) return false;
     if (step.box) {
-      this.stage.draw("mask");
-      this.#save();
+      this.#save(step.box);
     } else if (again) {
       this.#putScribbles([step.scribble]);
     } else {
@@ -196,13 +200,14 @@ export class Editor {
 
   // --- what goes to the server ---
 
-  #save() {
+  /** What is drawn in the box is so from now on: it is shown, and sent. */
+  #save(box) {
     const { record, map } = this;
-    const png = encodeLabels(map.labels, map.width, map.height);
-    const turn = (map.saves = (map.saves ?? 0) + 1);
+    paste(map.before, map.width, box, cut(map.labels, map.width, box));
+    map.unsaved = union(map.unsaved, box);
+    this.stage.draw("mask", "stroke");
     this.onchange();
-    // A mask that waits in the line while a newer one of the photo stands behind it need not be sent.
-    return this.writer.add(record, async (send) => (turn < map.saves ? null : send("PUT", "/mask", { stated: "query", body: await png, type: "image/png" })));
+    return this.writer.add(record, (send) => sendPiece(send, map), (send) => sendWhole(send, map));
   }
 
   #putScribbles(scribbles) {
@@ -231,8 +236,8 @@ export class Editor {
   /** Sets the state of the photo at hand as it was seen: where the guess has changed meanwhile, the seen mask is written first. */
   setState(state) {
     const { record, map } = this;
-    const settle = state === "accepted" && (async (send) => send("PUT", "/mask", { stated: "query", body: await encodeLabels(map.labels, map.width, map.height), type: "image/png" }));
-    return this.writer.add(record, (send) => send("POST", "/state", { stated: "json", json: { state } }), settle || null);
+    const settle = state === "accepted" ? (send) => sendWhole(send, map) : null;
+    return this.writer.add(record, (send) => send("POST", "/state", { stated: "json", json: { state } }), settle);
   }
 
   bounds() { return this.map && (boundsOf(this.map, this.label) ?? boundsOf(this.map)); }
@@ -245,6 +250,24 @@ export class Editor {
     this.#stroke?.sketch?.(context, pixel);
     if (this.#pointer) cursor(context, pixel, this.#pointer, TOOLS[this.tool].sized ? this.size : 0);
   }
+}
+
+/** Sends all of the mask that is not sent yet, as one rectangle; null where an earlier turn did. */
+async function sendPiece(send, map) {
+  const box = map.unsaved;
+  if (!box) return null;
+  map.unsaved = null;
+  try {
+    const body = await encodeLabels(cut(map.before, map.width, box), box.x1 - box.x0, box.y1 - box.y0);
+    return await send("PATCH", "/mask", { stated: "query", query: { left: box.x0, top: box.y0 }, body, type: "image/png" });
+  } catch (error) {
+    map.unsaved = union(map.unsaved, box);
+    throw error;
+  }
+}
+
+async function sendWhole(send, map) {
+  return send("PUT", "/mask", { stated: "query", body: await encodeLabels(map.before, map.width, map.height), type: "image/png" });
 }
 
 /** Sends scribbles in their order, those of one class that follow each other together. */

@@ -6,7 +6,8 @@ export function cut(labels, width, { x0, y0, x1, y1 }) {
   return piece;
 }
 
-function paste(labels, width, { x0, y0, x1, y1 }, piece) {
+/** Puts the pixels of a rectangle, as `cut` gives them, into a label map. */
+export function paste(labels, width, { x0, y0, x1, y1 }, piece) {
   const across = x1 - x0;
   for (let y = y0; y < y1; y++) labels.set(piece.subarray((y - y0) * across, (y - y0 + 1) * across), y * width + x0);
 }

@@ -10,7 +10,7 @@ export const KEYS = [
   row("box", ["r"], ["R"]), row("fill", ["f"], ["F"]), row("inside", ["i"], ["I"]), row("outside", ["o"], ["O"]),
   row("smaller", ["["], ["["]), row("larger", ["]"], ["]"]),
   row("undo", ["ctrl+z", "u"], ["U", "Ctrl Z"]), row("redo", ["ctrl+shift+z", "ctrl+y", "shift+u"], ["⇧ U", "Ctrl Y"]), row("cancel", ["Escape"], ["Esc"]),
-  row("clearStrokes", ["Backspace"], ["⌫"]),
+  row("notHere", ["d"], ["D"]), row("clearStrokes", ["Backspace"], ["⌫"]),
   row("class", [], ["1 … 9", "0"]), row("newClass", ["c"], ["C"]),
   row("zoomIn", ["+", "="], ["+"]), row("zoomOut", ["-"], ["−"]), row("fit", ["a"], ["A"]), row("zoomObject", ["z"], ["Z"]),
   row("pan", [], ["Space"]), row("moveLeft", ["shift+ArrowLeft"], ["⇧ ←"]), row("moveRight", ["shift+ArrowRight"], ["⇧ →"]),

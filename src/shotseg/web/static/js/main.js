@@ -89,9 +89,9 @@ function changeClass(own) {
   const taken = project.classes.map(({ key }) => key);
   editClass(own, {
     taken,
-    save: async (said) => {
-      await (own ? write("PATCH", path, { json: said }) : write("POST", "/classes", { json: said }));
-      await loadProject();
+    save: (said) => (own ? write("PATCH", path, { json: said }) : write("POST", "/classes", { json: said })),
+    saved: async () => {
+      await loadProject().catch(fail);
       if (!own) chooseClass(project.classes.length - 1);
     },
     remove: async () => {
@@ -144,6 +144,7 @@ const ACTIONS = {
   redo: () => editor.redo(),
   cancel: () => editor.cancel(),
   clearStrokes: () => editor.clearStrokes(),
+  notHere: () => editor.clearClass(),
   newClass: () => changeClass(null),
   zoomIn: () => stage.zoom(ZOOM_STEP),
   zoomOut: () => stage.zoom(1 / ZOOM_STEP),

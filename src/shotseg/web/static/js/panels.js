@@ -81,12 +81,15 @@ export function showProject({ name, counts, encoding, examples_from_reviewed: ex
   showEncoding(encoding);
 }
 
-export function showEncoding({ done, total, running = true }) {
-  byId("encoding").hidden = done >= total;
-  byId("encoding-label").textContent = t("encoding.text", { done, total });
+/** The one line on what the model does: it loads, it encodes, or it decides again after something was learnt. */
+export function showEncoding({ done, total, running = true, waiting = 0, loading = false }) {
+  const encodes = done < total;
+  byId("encoding").hidden = !loading && !encodes && !waiting;
+  byId("encoding-switch").hidden = loading || !encodes;
+  byId("encoding-label").textContent = loading ? t("encoding.loading") : encodes ? t("encoding.text", { done, total }) : t("encoding.waiting", { waiting });
   byId("encoding-switch").textContent = t(running ? "encoding.stop" : "encoding.go");
   byId("encoding-switch").dataset.running = running;
-  Object.assign(byId("encoding-bar"), { max: Math.max(total, 1), value: done });
+  Object.assign(byId("encoding-bar"), { max: Math.max(total, 1), value: encodes ? done : total - waiting });
 }
 
 export function showPhoto(record, classes) {
@@ -94,6 +97,7 @@ export function showPhoto(record, classes) {
   const add = (name, value) => rows.push(el("dt", {}, name), el("dd", {}, value));
   if (record) {
     add(t("photo.size"), `${record.width} × ${record.height}`);
+    if (record.scale_max < 1) add(t("photo.shown"), t("photo.shownAt", { scale: percent(record.scale_max) }));
     add(t("photo.state"), t(`state.${shownState(record)}`));
     if (record.confidence != null) add(t("queue.confidence"), percent(record.confidence));
     for (const { id, name } of classes) {

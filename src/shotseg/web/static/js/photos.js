@@ -29,20 +29,26 @@ export class Photos {
   /** The photo in all the pixels that the server gives of it, asked for only when one zooms in beyond the first picture. */
   sharp(record) { return this.picture(record, Math.floor(Math.max(record.width, record.height) * record.scale_max)); }
 
-  /** A fresh copy of the label map, to draw into, and the version of the photo that it belongs to. */
+  /** The label map to draw into, the same `before` a stroke, and the version of the photo that they belong to. */
   async mask(record) {
-    const key = `${record.id} ${record.version}`;
-    const { labels, ...rest } = await this.#keep(this.#masks, key, async () => {
+    const { labels, ...rest } = await this.#fetchMask(record);
+    this.#masks.delete(keyOf(record)); // it is the caller's now
+    return { ...rest, labels: labels.slice(), before: labels };
+  }
+
+  #fetchMask(record) {
+    return this.#keep(this.#masks, keyOf(record), async () => {
       const answer = await getRaw(`/photos/${encodeURIComponent(record.id)}/mask`);
       const version = Number(answer.headers.get("ETag")?.replaceAll('"', "") ?? record.version);
       return { version, ...(await decodeLabels(new Uint8Array(await answer.arrayBuffer()))) };
     });
-    return { ...rest, labels: labels.slice() };
   }
 
   prefetch(record) {
-    for (const wanted of [this.picture(record), this.mask(record)]) wanted.catch(() => {});
+    for (const wanted of [this.picture(record), this.#fetchMask(record)]) wanted.catch(() => {});
   }
 }
+
+const keyOf = ({ id, version }) => `${id} ${version}`;
 
 export const thumbnail = ({ id }) => address(`/photos/${encodeURIComponent(id)}/thumbnail`);

@@ -117,6 +117,18 @@ function seeds(labels, start, end, old, waiting) {
   }
 }
 
+/** The rectangle around all pixels in which two label maps of one width differ. */
+export function differing(a, b, width) {
+  let box = null;
+  for (let at = 0, y = 0; at < a.length; at += width, y++) {
+    let [first, last] = [0, width];
+    while (first < width && a[at + first] === b[at + first]) first++;
+    while (last > first && a[at + last - 1] === b[at + last - 1]) last--;
+    if (first < last) box = union(box, { x0: first, y0: y, x1: last, y1: y + 1 });
+  }
+  return box;
+}
+
 /** The rectangle around all pixels of a label, or of any label when it is 0. */
 export function boundsOf({ labels, width, height }, label = 0) {
   let box = null;

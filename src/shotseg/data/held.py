@@ -1,0 +1,133 @@
+"""Which value of a record of another library is the photo, and which is its mask: rows of data sets, samples of FiftyOne.
+
+Nothing is imported from those libraries; their objects are told by what they hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from shotseg.data.images import MASK_TYPES
+from shotseg.errors import InputError
+
+PHOTOS = ("image", "img", "photo", "picture", "pixel_values", "jpg", "jpeg", "png", "webp")  # keys of a row
+MASKS = (
+    "mask",
+    "masks",
+    "annotation",
+    "segmentation",
+    "segmentation_mask",
+    "label",
+    "labels",
+    "gt",
+    "mask.png",
+    "seg.png",
+)
+
+
+def is_record(source: Any) -> bool:
+    """Whether this is a row (a mapping) or a sample (it has a ``filepath``)."""
+    return isinstance(source, Mapping) or isinstance(getattr(source, "filepath", None), str)
+
+
+def photo_of(source: Any) -> Any:
+    """The photo of a record, as a path, bytes, picture or array; anything else as it is.
+
+    A row of Hugging Face ``datasets`` holds it under one of ``PHOTOS``, or as its only picture; an ``Image`` that was not decoded
+    is {"bytes", "path"}. A sample of FiftyOne has a ``filepath``. Raises InputError where a row has none.
+    """
+    if not isinstance(source, Mapping):
+        return source.filepath if is_record(source) else source
+    if _is_file(source):
+        return _content(source)
+    named = [key for key in PHOTOS if source.get(key) is not None]
+    keys = named or [key for key, value in source.items() if _is_picture(value) and key not in MASKS]
+    if not keys:
+        raise InputError(f"a row with {_names(source)}, none of which is a photo; give the value that is")
+    photo = source[keys[0]]
+    if isinstance(photo, list | tuple) and photo and _is_picture(photo[0]):
+        raise InputError(f"several rows at once, {len(photo)} under {keys[0]!r}; give each row by itself")
+    return photo_of(photo)
+
+
+def mask_of(source: Any) -> Any:
+    """The mask that a record holds beside its photo; None where there is none.
+
+    Of a row what is a picture under one of ``MASKS``; of a sample of FiftyOne its only field with masks. Raises InputError where
+    a sample has several.
+    """
+    if not is_record(source) or _is_file(source):
+        return None
+    if isinstance(source, Mapping):
+        found = [source[key] for key in MASKS if _is_picture(source.get(key))]
+        return photo_of(found[0]) if found else None
+    fields = [name for name in source.field_names if has_masks(source[name])]
+    if len(fields) > 1:
+        raise InputError(
+            f"{source.filepath}: masks in {', '.join(fields)}; give one of them, as masks=[sample.{fields[0]}]"
+        )
+    return source[fields[0]] if fields else None
+
+
+def has_masks(value: Any) -> bool:
+    """Whether this is a label of FiftyOne that holds masks: Segmentation, Detection or Detections."""
+    if isinstance(several := getattr(value, "detections", None), list):
+        return any(has_masks(one) for one in several)
+    return any(getattr(value, name, None) is not None for name in ("mask", "mask_path")) and hasattr(value, "to_dict")
+
+
+def mask_among(label: Any, name: str, size: tuple[int, int]) -> Any:
+    """The mask of class ``name`` in a label of FiftyOne, for a photo of (height, width) ``size``; anything else as it is.
+
+    A Segmentation, which names no classes, is taken whole, as a path or an array. Of Detections those of the name are joined.
+    """
+    if not has_masks(label):
+        return label
+    if not hasattr(label, "detections") and not hasattr(label, "bounding_box"):
+        return label.mask_path if label.mask is None else label.mask
+    found = np.zeros(size, bool)
+    for one in getattr(label, "detections", [label]):
+        if one.label == name and has_masks(one):
+            _draw(found, one)
+    return found
+
+
+def _draw(whole: np.ndarray, detection: Any) -> None:
+    """A detection's mask, which fills its box, drawn into that of the photo by the nearest pixel."""
+    height, width = whole.shape
+    x, y, w, h = detection.bounding_box  # parts of the photo
+    left, top = max(0, round(x * width)), max(0, round(y * height))
+    right, bottom = min(width, round((x + w) * width)), min(height, round((y + h) * height))
+    crop = np.asarray(detection.mask if detection.mask is not None else detection.get_mask()) > 0
+    if right > left and bottom > top:
+        rows = np.arange(bottom - top) * crop.shape[0] // (bottom - top)
+        columns = np.arange(right - left) * crop.shape[1] // (right - left)
+        whole[top:bottom, left:right] |= crop[rows[:, None], columns]
+
+
+def _is_file(value: Any) -> bool:
+    """Whether this is an ``Image`` of ``datasets`` that was not decoded."""
+    return isinstance(value, Mapping) and bool(value) and value.keys() <= {"bytes", "path"}
+
+
+def _content(file: Mapping) -> Any:
+    found = file.get("bytes") or file.get("path")
+    if not found:
+        raise InputError("a row whose picture has neither bytes nor a path; leave it out")
+    return found
+
+
+def _is_picture(value: Any) -> bool:
+    if isinstance(value, str):
+        return PurePath(value).suffix.lower() in MASK_TYPES
+    array = hasattr(value, "__array__") and len(getattr(value, "shape", ())) in (2, 3)
+    return array or isinstance(value, bytes | PurePath | Image.Image) or _is_file(value)
+
+
+def _names(row: Mapping) -> str:
+    return ", ".join(str(key) for key in row)[:200] or "nothing in it"

@@ -1,0 +1,94 @@
+"""What the segmenter was taught of a project, and what it says of a photo. Slow to load, so only the engine's thread does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from shotseg.encoded import Encoded
+from shotseg.errors import ShotsegError
+from shotseg.models.strokes import Strokes, follow
+from shotseg.segmenter import Segmenter
+from shotseg.web.drawing import Stroke, marked
+from shotseg.web.examples import Shot
+from shotseg.web.kept import Kept
+from shotseg.web.labels import Found, numbered
+from shotseg.web.said import PagePhoto
+
+UNSEEN = -1.0  # log odds of a class of which nothing is known beside the strokes in this photo
+
+
+class Model:
+    """segmenter: knows no class yet.   kept: the encoded photos.   One thread at a time."""
+
+    def __init__(self, segmenter: Segmenter, kept: Kept):
+        torch.set_grad_enabled(False)  # in this thread
+        self.segmenter, self.kept = segmenter, kept
+        self._learnt: dict[str, list[Shot]] = {}  # class -> its shots, in the order in which they were added
+        self._guessed: set[str] = set()  # classes that are learnt from what strokes gave
+
+    def learn(self, wanted: Mapping[str, list[Shot]], guessed: set[str], say: Callable[[str], None]) -> None:
+        """Know these shots of each class and no others; only classes of which one changed are learnt anew.
+
+        guessed: classes whose shots are what strokes gave.    say: is told what cannot be learnt.
+        """
+        self._guessed = guessed
+        for name in set(self._learnt) - set(wanted):
+            self._forget(name)
+        for name, found in wanted.items():
+            known = self._learnt.get(name, [])
+            if [_key(shot) for shot in found[: len(known)]] != [_key(shot) for shot in known]:
+                self._forget(name)
+                known = []
+            for shot in found[len(known) :]:
+                try:
+                    self.segmenter.add(name, [self._shown(shot)], [shot.mask])
+                except ShotsegError as error:
+                    say(str(error))
+                    continue
+                self._learnt.setdefault(name, []).append(shot)
+
+    def found(self, photo: PagePhoto, numbers: Mapping[str, int], strokes: list[Stroke]) -> Found | None:
+        """numbers: class name -> its number. None while nothing is known of any class. Raises ShotsegError."""
+        encoded = self.kept.encoded(photo, self.segmenter)
+        names = {number: name for name, number in numbers.items()}
+        drawn = {name: Strokes(labels) for name, labels in marked(strokes, names, photo.size).items()}
+        taught = [name for name in self.segmenter.classes if name not in self._guessed]
+        known = {name: own for name, own in drawn.items() if name in taught}
+        alone = {name: own for name, own in drawn.items() if name not in known and (own.labels == 1).any()}
+        if not self.segmenter.classes and not alone:
+            return None
+        found = Found(np.zeros(photo.size, np.uint8))
+        if self.segmenter.classes:
+            result = self.segmenter.decide(encoded, known)
+            found.labels = numbered(result.labels, [numbers.get(name, 0) for name in result.classes])
+            found.confidence = result.confidence
+            found.present = {numbers[name]: float(p) for name, p in result.present.items() if name in numbers}
+        for name, own in alone.items():
+            level = _level(encoded, own)
+            found.labels[(level > 0) & ((found.labels == 0) | (own.labels == 1))] = numbers[name]
+            found.present[numbers[name]] = 1.0
+        return found
+
+    def _shown(self, shot: Shot) -> Path | Encoded:
+        """The photo of an example as it is kept encoded, where it is."""
+        photo = shot.photo
+        return shot.image if photo is None or not self.kept.has(photo) else self.kept.encoded(photo, self.segmenter)
+
+    def _forget(self, name: str) -> None:
+        self._learnt.pop(name, None)
+        if name in self.segmenter.classes:
+            self.segmenter.remove(name)
+
+
+def _key(shot: Shot) -> tuple[Path, int]:
+    return shot.image, shot.written
+
+
+def _level(encoded: Encoded, strokes: Strokes) -> np.ndarray:
+    """(H, W) log odds of a class that nothing but strokes in this photo speak of."""
+    flat = torch.full((1, 1), UNSEEN, device=encoded.resized.device)
+    return follow(flat, strokes, encoded.features, encoded.resized[None]).cpu().numpy()

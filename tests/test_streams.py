@@ -1,0 +1,146 @@
+"""Streams of photos, one Segmenter in several threads, and what a class was learnt from."""
+
+import itertools
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import shotseg
+from shotseg.cli.demo import DATA, demo_items
+from shotseg.data.images import read_image
+from shotseg.errors import InputError, UsageError
+from shotseg.predictor import ahead
+
+PHOTO, MASK = DATA / "images/hair/example.jpg", DATA / "masks/hair/example.png"
+
+
+@pytest.fixture(scope="module")
+def seg():
+    made = shotseg.Segmenter(size=96, device="cpu", present=None)
+    for item in demo_items()[0]:
+        made.add(item.class_name, [item.image_path], [item.mask_path])
+    return made
+
+
+class Source:
+    """Photos without end, some of which are none; it says how many were taken."""
+
+    taken = 0
+
+    def __iter__(self):
+        for photo in itertools.cycle([PHOTO, "nowhere.jpg", read_image(PHOTO)[:, ::-1], b"no photo"]):
+            self.taken += 1
+            yield photo
+
+
+def test_a_source_without_end_gives_results_in_its_order_and_is_read_a_little_ahead(seg):
+    source = Source()
+    stream = seg.predict_stream(source, look_ahead=3, errors="keep")
+    assert source.taken == 0
+    found = list(itertools.islice(stream, 8))
+    assert source.taken == 8 + 3 - 1
+    stream.close()
+    known = seg.predict(PHOTO), seg.predict(read_image(PHOTO)[:, ::-1])
+    for i, result in enumerate(found):
+        if i % 2:
+            said = "nowhere.jpg: no such file" if i % 4 == 1 else "photo: cannot be read as an image"
+            assert isinstance(result, InputError) and str(result).startswith(f"number {i + 1} of the stream, {said}")
+        else:
+            np.testing.assert_array_equal(result.labels, known[i % 4 // 2].labels)
+
+
+def test_a_photo_that_cannot_be_used_ends_a_stream_unless_it_is_to_go_on(seg):
+    stream = seg.predict(photo for photo in (PHOTO, "nowhere.jpg", PHOTO))
+    assert next(stream).labels.any()
+    with pytest.raises(InputError, match=r"^number 2 of the stream, nowhere\.jpg: no such file"):
+        next(stream)
+    assert list(seg.predict(iter(()))) == [] == list(seg.predict_stream([]))
+
+
+def test_every_source_that_is_no_list_streams(seg):
+    (known,) = seg.predict_batch([PHOTO])
+    rows = [{"image": PHOTO.read_bytes(), "label": 3}]
+
+    class Table:  # as a data set of `datasets`: it has a shape, and is no array
+        shape = (1, 2)
+
+        def __iter__(self):
+            return iter(rows)
+
+    for source in (Table(), iter([PHOTO]), map(str, [PHOTO]), {PHOTO}, dict.fromkeys([PHOTO]).keys()):
+        (result,) = seg.predict(source)
+        np.testing.assert_array_equal(result.labels, known.labels)
+    assert len(list(seg.predict_stream([PHOTO, rows[0]]))) == len(seg.predict_batch(iter([PHOTO, rows[0]]))) == 2
+
+
+@pytest.mark.parametrize("options", [{"look_ahead": 0}, {"errors": "ignore"}])
+def test_a_stream_that_cannot_be_is_refused_at_once(seg, options):
+    with pytest.raises(UsageError, match='1 or more, and "raise" or "keep"'):
+        seg.predict_stream([PHOTO], **options)
+    for one in (PHOTO, str(PHOTO), read_image(PHOTO), PHOTO.read_bytes(), {"image": PHOTO}):
+        with pytest.raises(UsageError, match="one photo: give it to predict"):
+            seg.predict_stream(one)
+
+
+def test_an_error_of_the_source_itself_comes_through(seg):
+    def broken():
+        yield PHOTO
+        raise RuntimeError("the camera is gone")
+
+    stream = seg.predict_stream(broken(), look_ahead=1)
+    assert next(stream)
+    with pytest.raises(RuntimeError, match="camera"):
+        next(stream)
+
+
+def test_look_ahead_keeps_the_order_whoever_is_first():
+    with ThreadPoolExecutor(4) as pool:
+        assert list(ahead(pool, lambda n: time.sleep(0.01 * (n % 3)) or n, range(12), 5)) == list(range(12))
+
+
+def test_threads_get_the_masks_that_one_thread_gets_whatever_the_others_do(seg):
+    photos = [item.image_path for item in demo_items()[1]][:4]
+    known = [seg.predict(photo).masks["hair"] for photo in photos]
+    shared = seg.twin()
+
+    def busy(number):
+        if number % 2:
+            shared.add(f"other {number}", [PHOTO], [MASK])
+            shared.rename(f"other {number}", f"new {number}")
+            assert shared.examples(f"new {number}").shots == 1 and repr(shared) and shared.thumbnails
+            return shared.remove(f"new {number}")
+        result = shared.predict(photos[number // 2 % 4])
+        return result.classes, result.masks["hair"], result.masks["dress"]
+
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(busy, range(16)))
+    assert shared.classes == seg.classes
+    for number, result in enumerate(found):
+        if result is not None:
+            classes, hair, dress = result
+            assert classes[:2] == seg.classes and not (hair & dress).any()
+            if classes == seg.classes:  # a class that came meanwhile may win pixels
+                np.testing.assert_array_equal(hair, known[number // 2 % 4])
+    np.testing.assert_array_equal(shared.predict(photos[0]).masks["hair"], known[0])
+
+
+def test_examples_say_what_a_class_was_learnt_from_and_what_of_it_is_kept(tmp_path):
+    seg = shotseg.Segmenter(size=64, device="cpu")
+    seg.add("hair", [PHOTO] * 2, [MASK] * 2)
+    first = seg.examples("hair")
+    assert (first.name, first.shots, len(first.thumbnails)) == ("hair", 2, 2) and first.thumbnails[0].ndim == 3
+    assert re.fullmatch("<Examples of hair: 2 shots, 2 with a picture, [0-9a-f]{12}>", repr(first))
+    seg.rename("hair", "mane")
+    assert seg.examples("mane").digest == first.digest  # the photos are the same
+    seg.save(tmp_path / "a.safetensors")
+    kept = shotseg.load(tmp_path / "a.safetensors", device="cpu")
+    again = kept.examples("mane")
+    assert (again.shots, again.digest, again.thumbnails) == (2, first.digest, ())
+    kept.add("mane", [PHOTO], [MASK])
+    more = kept.examples("mane")
+    assert (more.shots, len(more.thumbnails)) == (3, 1) and more.digest != first.digest
+    with pytest.raises(UsageError, match="no class 'hair'; there is mane"):
+        kept.examples("hair")
