@@ -26,6 +26,7 @@ ORDER = [
     "predictor",
     "encoded",
     "support_file",
+    "learnt",
     "light",
     "tiled",
     "segmenter",

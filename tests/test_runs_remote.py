@@ -16,6 +16,7 @@ from shotseg.data import remote
 from shotseg.data.remote import shown
 from shotseg.errors import InputError, UsageError
 from shotseg.report import STATE
+from shotseg.runs import journal
 from shotseg.runs.photos import seen
 from test_runs_again import Finder
 
@@ -153,6 +154,20 @@ def test_shards_in_a_store_are_joined_by_the_last(store):
     assert {name: file for name, file in ours.items() if "shard" not in name} == {
         name: file for name, file in whole.items() if not name.startswith(f"{STATE}/names")
     }
+
+
+def test_two_shards_that_come_to_their_end_at_once_are_joined(store, monkeypatch):
+    join = journal.join_shards
+
+    def and_then_the_other(place, part):
+        joined = join(place, part)
+        if part.part == 0:
+            run("memory://bucket/out", shard="2/2")
+        return joined
+
+    monkeypatch.setattr(journal, "join_shards", and_then_the_other)
+    run("memory://bucket/out", shard="1/2")
+    assert len(store.cat_file("/bucket/out/results.jsonl").splitlines()) == 4
 
 
 def test_results_in_the_store_of_the_photos_are_no_photos(store):

@@ -116,7 +116,7 @@ def test_a_query_with_a_few_pixels_of_the_class_is_taught_as_one_that_shows_it(b
 
 def test_presence_is_that_of_the_photo_where_no_pixel_of_the_class_is_left(bands):
     task = few_shot(bands)
-    batch = task.draw(0)
+    batch = task.draw(0).to("cpu")
     gone = dataclasses.replace(batch.episode, query_mask=torch.zeros_like(batch.episode.query_mask))
     model = task.model.eval()
     there, absent = (

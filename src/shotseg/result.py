@@ -15,7 +15,6 @@ import numpy as np
 from PIL import Image
 
 from shotseg.data import images as files
-from shotseg.data.annotations import objects
 from shotseg.evaluation import confidence
 from shotseg.overlay import PALETTE, draw
 from shotseg.photo import Opened
@@ -23,6 +22,7 @@ from shotseg.photo import Opened
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from shotseg.data.annotations import objects
     from shotseg.models.strokes import Strokes
 
 SHOWN = 640  # longer side of the picture in a notebook
@@ -130,6 +130,8 @@ class Result:
 
         apart: one for each connected part, in place of one a class. Raises UsageError where supervision is not installed.
         """
+        from shotseg.data.annotations import objects
+
         return objects.supervision_detections(self._objects(apart), self.classes, self.size)
 
     def to_fiftyone(self, apart: bool = False) -> Any:
@@ -137,13 +139,19 @@ class Result:
 
         apart: one for each connected part, in place of one a class. Raises UsageError where FiftyOne is not installed.
         """
+        from shotseg.data.annotations import objects
+
         return objects.fiftyone_detections(self._objects(apart), self.size)
 
     def to_fiftyone_segmentation(self) -> Any:
         """``fiftyone.Segmentation`` of ``labels``; its ``mask_targets`` are ``dict(enumerate(classes, 1))``."""
+        from shotseg.data.annotations import objects
+
         return objects.fiftyone_segmentation(self.labels)
 
     def _objects(self, apart: bool) -> objects.Found:
+        from shotseg.data.annotations import objects
+
         return objects.found(self.labels, {name: float(self.confidences[name]) for name in self.classes}, apart)
 
     def save(self, folder: str | Path, name: str = "photo") -> None:

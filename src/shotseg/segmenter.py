@@ -18,15 +18,15 @@ from shotseg.data import images as files
 from shotseg.data import transforms
 from shotseg.data.samples import Support
 from shotseg.data.windows import Windows, extent, open_windows
-from shotseg.encoded import Encoded, Examples
+from shotseg.encoded import Encoded
 from shotseg.encoders import runtime as runtimes
 from shotseg.encoders.weights import digest
 from shotseg.errors import InputError, NoMaskWarning, UsageError, note
+from shotseg.learnt import Learnt
 from shotseg.light.exported import OnnxSegmenter
 from shotseg.models import presence
 from shotseg.models.memory import Memory
 from shotseg.models.strokes import Strokes, carried, competing
-from shotseg.overlay import draw
 from shotseg.photo import (
     Photo,
     are_several,
@@ -39,7 +39,7 @@ from shotseg.photo import (
     warn_if_large,
     windows_of,
 )
-from shotseg.predictor import Predictor, in_turns, streams
+from shotseg.predictor import in_turns, streams
 from shotseg.priors import pseudo_masks
 from shotseg.result import Decided, Result
 from shotseg.tiled import Tiling, checked_tile, side_of_windows
@@ -48,7 +48,7 @@ from shotseg.training import checkpoint as trained
 THUMBNAIL = 320  # longer side of the picture of an example, at most
 
 
-class Segmenter(Predictor):
+class Segmenter(Learnt):
     """Few-shot segmentation: ``add`` classes once, ``predict`` photos as often as you like.
 
     method:  a name of ``shotseg.list_models()``.
@@ -111,38 +111,6 @@ class Segmenter(Predictor):
                 f"present {present}: give a probability from 0 to 1, or None where every class is in the photo"
             )
         self.present, self.tile = present, checked_tile(tile, self.model.size)
-        self._known: dict[str, Support] = {}
-        self._added: dict[str, list[Support]] = {}  # shots since, not yet merged: classifiers are fitted once for all
-        self._shown: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}  # of each shot a small photo and its mask
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The classes added so far, in order."""
-        return tuple(self._known)
-
-    @property
-    @in_turns
-    def thumbnails(self) -> dict[str, list[np.ndarray]]:
-        """Class name -> pictures (h, w, 3) uint8 of the shots that were added, tinted in the colour of the class."""
-        colours = {name: np.uint8(i + 1) for i, name in enumerate(self.classes)}
-        return {
-            name: [draw(image, np.where(mask == 1, colours[name], np.uint8(0))) for image, mask in shown]
-            for name, shown in self._shown.items()
-        }
-
-    @property
-    def _supports(self) -> dict[str, Support]:
-        """Class name -> its support, with every shot merged."""
-        merge = self.model.merge
-        for name, shots in self._added.items():
-            self._known[name] = merge([self._known[name], *shots])
-        self._added.clear()
-        return self._known
-
-    @property
-    def needs(self) -> str:
-        """What the method needs of a class: "masks" with its photos, "photos" and the name, or the "name" alone."""
-        return self.model.needs
 
     @in_turns
     def __repr__(self) -> str:
@@ -207,45 +175,9 @@ class Segmenter(Predictor):
         step = max(1, -(-max(shown.shape) // THUMBNAIL))
         return support, (image[::step, ::step].copy(), shown[::step, ::step].copy())
 
-    @in_turns
-    def remove(self, name: str) -> None:
-        """Forget a class; those after it move up. Raises UsageError where there is none of the name."""
-        self._check_known(name)
-        for held in (self._known, self._added, self._shown):
-            held.pop(name, None)
-
-    @in_turns
-    def rename(self, old: str, new: str) -> None:
-        """Give a class another name; its place and what was learnt of it stay. A model that reads names reads the new one.
-
-        Raises UsageError where there is no class ``old``, and for a name that is another class's or cannot be a folder's.
-        """
-        self._check_known(old)
-        if new == old:
-            return
-        if new in self.classes:
-            raise UsageError(f"rename: class {new!r} is there already; remove it first, or choose another name")
-        check_classes([new if name == old else name for name in self.classes], "rename")
-        called = {name: name for name in self.classes} | {old: new}
-        self._known = {called[name]: support for name, support in self._known.items()}
-        self._added = {called[name]: supports for name, supports in self._added.items()}
-        self._shown = {called[name]: shots for name, shots in self._shown.items()}
-
     def _check_encoded(self, encoded: Encoded) -> None:
         if encoded.by != self._by:
             raise UsageError(f"a photo encoded by {encoded.by}, not by {self._by}; encode it again")
-
-    @in_turns
-    def examples(self, name: str) -> Examples:
-        """What was learnt of a class: how many shots, a digest, and pictures where there are. Raises UsageError without it."""
-        self._check_known(name)
-        support = self._supports[name]
-        shots = 0 if self.needs == "name" else support.shots
-        return Examples(name, shots, support.digest, tuple(self.thumbnails[name]))
-
-    def _check_known(self, name: str) -> None:
-        if name not in self._known:
-            raise UsageError(f"no class {name!r}; there is {', '.join(self.classes) or 'none yet'}")
 
     @streams
     def predict(self, photo: Photo, strokes: Mapping[str, Strokes] | None = None) -> Result:
@@ -442,12 +374,7 @@ class Segmenter(Predictor):
             segmenter._known[name], segmenter._shown[name] = support.to(segmenter.device), []
         return segmenter
 
-    @staticmethod
-    def from_onnx(
-        folder: str | Path, support: str | Path | None = None, present: float | None = 0.5, threads: int = 0
-    ) -> OnnxSegmenter:
-        """What ``shotseg export`` wrote, at work by ONNX Runtime; see :class:`shotseg.OnnxSegmenter`."""
-        return OnnxSegmenter(folder, support, present, threads)
+    from_onnx = OnnxSegmenter  # what `shotseg export` wrote, at work by ONNX Runtime
 
 
 def load(path: str | Path, device: str | torch.device = "auto") -> Segmenter:

@@ -56,6 +56,8 @@ class Episode:
 
     def to(self, device: torch.device | str) -> Episode:
         """The same episode with every tensor on ``device``."""
+        from torch import Tensor
+
         tensors = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
         moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in tensors.items()}
         return replace(self, **moved)
@@ -80,13 +82,12 @@ class Support:
     @property
     def digest(self) -> str:
         """Of names, types, shapes and values, in hexadecimal: the same for what was saved and read again."""
-        import torch
 
         found = hashlib.sha256()
         for name, tensor in sorted(self.tensors.items()):
-            values = tensor.detach().cpu().contiguous()
-            found.update(f"{name} {values.dtype} {tuple(values.shape)};".encode())
-            found.update(values.view(torch.uint8).numpy().tobytes())
+            values = np.asarray(tensor.detach().cpu())
+            found.update(f"{name} {values.dtype} {values.shape};".encode())
+            found.update(values.tobytes())
         return found.hexdigest()
 
     def to(self, device: torch.device | str) -> Support:

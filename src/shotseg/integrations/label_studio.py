@@ -121,8 +121,6 @@ class Backend:
 
     def _forget(self, annotations: list[dict]) -> None:
         assert self.examples is not None
-        if not annotations:  # Label Studio 1.23 looks the ids of a bulk deletion up after it, and finds none
-            log.warning("annotations were deleted, but not said which; delete their examples in %s", self.examples)
         with self._learning:
             for annotation in annotations:
                 for old in self.examples.glob(f"*/*/task-*-annotation-{int(annotation['id'])}.*"):

@@ -21,6 +21,7 @@ from shotseg.result import Result
 
 DOT = 0.004  # radius of a key point, in longer sides of the photo
 MASKS = ("BrushLabels", "BitmaskLabels", "PolygonLabels")  # controls that are answered, the exact ones first
+SPECK = 0.01  # of a class's pixels; a person would delete so small a polygon
 CORNERS = 3  # of a polygon, at least
 BOX = (("x", 1), ("y", 0), ("width", 1), ("height", 0))  # of a rectangle, and the photo's side that each is a part of
 MOST_SCHEMA = 1_000_000  # characters of a labelling set-up
@@ -81,12 +82,13 @@ def regions_of(result: Result, tag: Tag, names: Iterable[str]) -> list[dict]:
 
 
 def _values(mask: np.ndarray, tag: Tag) -> list[dict]:
-    """A class's mask as its tag holds it: whole, or one polygon for each connected part."""
+    """A class's mask as its tag holds it: whole, or one polygon for each connected part that is more than a speck of it."""
     if tag.kind == "brushlabels":
         return [{"format": "rle", "rle": encode(mask)}]
     if tag.kind == "polygonlabels":
         percent = 100 / np.array([mask.shape[1], mask.shape[0]])
-        rings = [outline(*part) for part in parts(mask)]
+        least = SPECK * np.count_nonzero(mask)
+        rings = [outline(part, top, left) for part, top, left in parts(mask) if np.count_nonzero(part) >= least]
         return [{"points": (ring * percent).tolist(), "closed": True} for ring in rings if len(ring) >= CORNERS]
     pixels = np.zeros((*mask.shape, 4), np.uint8)
     pixels[..., 3] = mask * np.uint8(255)  # black on transparent

@@ -74,7 +74,7 @@ class Folder:
         """Told when it has more lines."""
 
     def finish(self) -> None:
-        """Told when all tables and pages are written."""
+        """Told when tables and pages are written."""
 
     def at(self, file: str) -> Path | str:
         """Where a file of the run is then."""
@@ -185,13 +185,13 @@ class Store(Folder):
         return f"{self}/{file}"
 
     def finish(self) -> None:
-        for tag in self._sent:
-            self.grew(tag)
         for path in self.folder.glob("*.*"):
             self._send(path.name)
         for folder in (self.folder / STATE).glob("pages*"):
             for page in files_below(folder):
                 self._send(page.relative_to(self.folder).as_posix())
+        for tag in self._sent:  # after the tables, which others look for once the journal has its end
+            self.grew(tag)
         for tag in {*self._fetched, *self._sent}:
             if not (self.folder / STATE / f"journal{tag}.jsonl").exists():
                 self._remove_tables(tag)

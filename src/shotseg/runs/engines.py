@@ -119,7 +119,7 @@ def read(photo: PhotoFile, least: int | None, in_windows: Callable[..., Windows 
     about: dict[str, Any] = {}
     try:
         windows = in_windows(photo.path, photo.bands, photo.page)
-        data, about = seen(photo, whole=windows is None)
+        data, about = seen(photo) if windows is None else seen(photo, whole=False)
         if windows is not None:
             value = windows
         elif least is None:

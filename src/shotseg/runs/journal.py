@@ -285,6 +285,7 @@ def join_shards(place: Folder, run: Run) -> Records | None:
     """The records of all shards, to the last of them that finishes; None to the others."""
     out = place.folder
     if run.count > 1:
+        place.finish()  # so that of two that come to their end at once each is seen by the other
         place.fetch()
     parts = [replace(run, part=part) for part in range(run.count)]
     if run.count == 1 or not all(_is_at_end(part.path(out)) for part in parts):

@@ -125,27 +125,31 @@ class WeakShot(Reader):
         return self._augmented(index, stream)
 
     def _augmented(self, index: int, stream: torch.Generator) -> Batch:
-        data, choice, size = self.data["train"], self.recipe.augment, self.recipe.model.size
-        image, known, tags = data.image(index), self.known("train", index), self.tags("train", index)
-        in_crop = self.recipe.weak_shot.label_scope == "crop" and tags
-        read = data.truth(index) if in_crop else known  # the preset of the release looks for tags in the crop
-        hidden, of_photo = (
-            torch.tensor(sorted(tags)),
-            tags,
-        )  # of the photo: what a crop shows is no measure of what to hide
+        """Training photo ``index`` in a crop that shows something to learn from, if one of ``TRIES`` does."""
+        image, base_labels, tags = (
+            self.data["train"].image(index),
+            self.known("train", index),
+            self.tags("train", index),
+        )
+        by_crop = self.recipe.weak_shot.label_scope == "crop" and bool(tags)
+        labels = self.data["train"].truth(index) if by_crop else base_labels  # the release looks for tags in the crop
+        hidden = torch.tensor(sorted(tags))  # by the photo's tags, whatever a crop shows of them
         for _ in range(TRIES):
-            if choice.geometry == "short":
-                pixels, found, padding = short_crop(image, read, size, choice.scale, choice.flip, choice.jitter, stream)
-            else:
-                pixels, labels = augmented(image, read, choice, size, stream)
-                assert labels is not None
-                found, padding = labels, torch.zeros_like(labels, dtype=torch.bool)
-            if in_crop:
-                visible = frozenset(torch.unique(found).tolist())
-                found, tags = found.masked_fill(torch.isin(found, hidden), IGNORE), of_photo & visible
-            if tags or bool((found != IGNORE).any()):
+            pixels, maps, padding = self._crop(image, labels, stream)
+            visible = tags & frozenset(maps.unique().tolist()) if by_crop else tags
+            maps = maps.masked_fill(torch.isin(maps, hidden), IGNORE) if by_crop else maps
+            if visible or bool((maps != IGNORE).any()):
                 break
-        return Batch(pixels[None], found[None], padding[None], (tags,))
+        return Batch(pixels[None], maps[None], padding[None], (visible,))
+
+    def _crop(self, image: np.ndarray, labels: np.ndarray, stream: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Pixels (3, S, S), label map (S, S) int64 and where it is padding (S, S) bool."""
+        choice, size = self.recipe.augment, self.recipe.model.size
+        if choice.geometry == "short":
+            return short_crop(image, labels, size, choice.scale, choice.flip, choice.jitter, stream)
+        pixels, maps = augmented(image, labels, choice, size, stream)
+        assert maps is not None
+        return pixels, maps, torch.zeros_like(maps, dtype=torch.bool)
 
     def draw_validation(self, j: int) -> Batch:
         """Validation photo j, squashed to the working size, a batch of one."""

@@ -214,7 +214,7 @@ async def put_mask(p: P, id: str, version: V, request: Request) -> schemas.FullP
 
 
 def _correct(p: Parts, id: str, version: int, data: bytes) -> schemas.FullPhoto:
-    p.project.correct(id, version, _labels(p, data, p.project.photo(id).size))
+    p.project.correct(id, version, _labels(p, id, data))
     _changed(p, id)
     return photo(p, id)
 
@@ -227,15 +227,15 @@ async def patch_mask(p: P, id: str, version: V, left: Place, top: Place, request
 
 
 def _patch(p: Parts, id: str, version: int, left: int, top: int, data: bytes) -> schemas.FullPhoto:
-    p.project.photo(id)
-    p.engine.patch(id, version, _labels(p, data, None), left, top)
+    p.engine.patch(id, version, _labels(p, id, data, whole=False), left, top)
     _changed(p, id)
     return photo(p, id)
 
 
-def _labels(p: Parts, data: bytes, size: tuple[int, int] | None) -> np.ndarray:
+def _labels(p: Parts, id: str, data: bytes, whole: bool = True) -> np.ndarray:
+    size = p.project.photo(id).size
     try:
-        return uploads.read_labels(data, size, len(p.project.classes))
+        return uploads.read_labels(data, size, len(p.project.classes), whole)
     except InputError as error:
         raise UsageError(str(error)) from None
 

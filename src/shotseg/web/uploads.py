@@ -26,12 +26,14 @@ def check_photo(file: str, data: bytes) -> None:
         raise InputError(f"{file}: {width} x {height} pixels are too many; scale it down, or serve its folder")
 
 
-def read_labels(data: bytes, size: tuple[int, int] | None, classes: int) -> np.ndarray:
-    """(H, W) uint8 of a PNG label map of (height, width), None: of any. Raises InputError for another size, kind or value."""
+def read_labels(data: bytes, size: tuple[int, int], classes: int, whole: bool = True) -> np.ndarray:
+    """(H, W) uint8 of a PNG label map of a photo of (height, width), or with ``whole=False`` of a piece of it.
+
+    Raises InputError for another size, kind or value.
+    """
     image = _header("mask", data, ("PNG",))
-    if image.height * image.width > PIXELS:
-        raise InputError(f"mask: {image.width} x {image.height} pixels are too many")
-    if size is not None and (image.height, image.width) != size:
+    sides = image.height, image.width
+    if sides != size if whole else sides[0] > size[0] or sides[1] > size[1]:
         raise InputError(f"mask: {image.width} x {image.height}, but the photo is {size[1]} x {size[0]}")
     if image.mode not in ("P", "L", "1"):
         raise InputError("mask: in colours; send 8-bit class numbers")

@@ -4,7 +4,7 @@ import { address, getRaw } from "./api.js";
 import { decodeLabels } from "./png.js";
 
 const KEPT = 6;
-export const FIRST_SIDE = 2048;
+export const FIRST_SIDE = 2000;
 
 export class Photos {
   #pictures = new Map();
