@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 import numpy as np
 
+from shotseg.data.windows import Windows
 from shotseg.errors import InputError, UsageError
 from shotseg.photo import Photo, are_many, is_one, open_photo
 from shotseg.result import Result
@@ -83,6 +84,10 @@ class Predictor(ABC):
     @property
     def sees(self) -> int | None:
         """Pixels of a photo's longer side from which on more would change no mask; None: every pixel counts."""
+        return None
+
+    def windows(self, path: str, bands: Sequence[int] | None = None, page: int = 1) -> Windows | None:
+        """A file that this predictor sees in windows, as a photo to predict; None for one that it sees as a whole."""
         return None
 
     def twin(self) -> Self | None:

@@ -112,7 +112,7 @@ class Result:
         return draw(self.image, self.labels)
 
     def __repr__(self) -> str:
-        height, width = self.labels.shape
+        height, width = self.size
         found = ", ".join(f"{name} {area:.1%}" for name, area in self.areas.items() if area > 0)
         return f"<Result {width} x {height}: {found or 'nothing found'}; confidence {self.confidence:.2f}>"
 
@@ -255,10 +255,7 @@ class Decided(Result):
 
     @property
     def _levels(self) -> np.ndarray:
-        """(N + 1, h, w): log odds against the background, so far that nobody is surer than SURE."""
-        odds = self._scores - self._scores[0]
-        odds = odds - (odds.max(0) - SURE).clip(0)  # classes that are all sure stay as far from each other
-        return odds.clip(-SURE, SURE)
+        return ahead(self._scores)
 
     @cached_property
     def _able(self) -> Sequence[int]:  # type: ignore[override]
@@ -310,6 +307,13 @@ class _Made(Mapping[str, np.ndarray]):
 
     def __repr__(self) -> str:
         return f"<an array for each of {', '.join(self._names)}>"
+
+
+def ahead(scores: np.ndarray) -> np.ndarray:
+    """(N, h, w) log odds, the background's first -> those against the background, so far that nobody is surer than SURE."""
+    odds = scores - scores[0]
+    odds = odds - (odds.max(0) - SURE).clip(0)  # classes that are all sure stay as far from each other
+    return odds.clip(-SURE, SURE)
 
 
 def winners(scores: Tensor) -> Tensor:

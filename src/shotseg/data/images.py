@@ -10,6 +10,7 @@ import struct
 import uuid
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -193,7 +194,14 @@ def _png(size: tuple[int, ...], palette: np.ndarray | None, packed: bytes) -> by
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write a file whole or not at all: a temporary name in the same folder, then a rename. Makes the folder if absent.
+    """Write a file whole or not at all. Makes the folder if absent. Raises as :func:`replacing`."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary name in the same folder, which takes the place of the file when the block ends without an error.
 
     Raises InputError (one line) where the folder cannot be written or the disk is full; nothing half-written stays.
     """
@@ -202,7 +210,7 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            temporary.write_bytes(data)
+            yield temporary
             temporary.replace(path)
         except BaseException:  # also an interrupt
             temporary.unlink(missing_ok=True)
@@ -245,5 +253,9 @@ def address(path: str | Path) -> str | None:
 
 
 def sha256(path: str | Path) -> str:
-    """The digest of a file, in hexadecimal."""
-    return hashlib.sha256(read_bytes(path)).hexdigest()
+    """The digest of a file, in hexadecimal, whatever its size. Raises as :func:`read_bytes`."""
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return hashlib.sha256(read_bytes(path)).hexdigest()  # which says what is wrong

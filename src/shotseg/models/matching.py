@@ -13,7 +13,7 @@ The gain of each part is measured in docs/matching.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,9 @@ from shotseg.priors.objectness import border_contrast
 
 BEST = 5  # cosines that a contrast averages
 STEPS = 22  # of conjugate gradients, after which rounding alone is left
+BORDERS = {"border_middle": 1, "border_deep": 2}  # the map that each border cue reads
+OWN_RIDGE, OWN_SLOPE, OWN_LEVEL = 3.0, 6.0, 0.3  # of the classifier of a photo's own tokens
+Spans = dict[str, tuple[Tensor, Tensor]]  # name of a cue -> its lowest and highest value
 # Weights of the cues and the level that divides object from background: a logistic regression on folds 1 and 2 of
 # pascal_coseg15, rounded; fold 0 shows none of their classes (docs/matching.md).
 WEIGHTS = {
@@ -121,11 +124,14 @@ class Matching(FewShot):
         """One support for all stays one: the products with its tokens are then made together."""
         return support if len(support["all"]) == 1 else super().serving(support, batch)
 
-    def weights(self, support: Support) -> tuple[dict[str, float], Tensor]:
-        """The weight of each cue in use, and the level (B, 1, 1) that divides object from background."""
+    def weights(self, support: Support, cues: Iterable[str] | None = None) -> tuple[dict[str, float], Tensor]:
+        """The weight of each cue in use, and the level (B, 1, 1) that divides object from background.
+
+        cues: those in use; None: all that are switched on.
+        """
         many = min(1.0, (support["all"].shape[1] - 1) / 2)
         mixed = {cue: (1 - many) * WEIGHTS[cue] + many * MANY_WEIGHTS[cue] for cue in WEIGHTS}
-        used = {cue: mixed[cue] for cue in self.cues}
+        used = {cue: mixed[cue] for cue in (self.cues if cues is None else cues)}
         level = ((1 - many) * LEVEL + many * MANY_LEVEL) * sum(used.values()) / sum(mixed.values())
         objects, all_of_it = (support[f"all_{side}"].sum((1, 2)) for side in ("foreground", "background"))
         share = (objects / (objects + all_of_it).clamp(min=1e-6)).clamp(min=1e-3)
@@ -141,57 +147,101 @@ class Matching(FewShot):
         evidence = self.along_the_edges(found, images)
         return Prediction(torch.stack([-evidence / 2, evidence / 2], 1))
 
-    def evidence(self, query: Features, supports: Sequence[Support]) -> Tensor:
-        """(N, h, w): log odds of each class in one photo, before :meth:`along_the_edges`; what all classes share is made once."""
-        look = self._look(query)
-        found = torch.stack([self._evidence(look, support) for support in supports], 1)
-        return self._self_supported(found, look)[0]
+    def evidence(self, query: Features, supports: Sequence[Support], survey: Survey | None = None) -> Tensor:
+        """(N, h, w): log odds of each class in one photo, before :meth:`along_the_edges`; what all classes share is made once.
+
+        survey: of the image that the photo is a window of; without it the photo is judged by itself.
+        """
+        if survey is None:
+            look = self._look(query)
+            found = torch.stack([self._evidence(look, support) for support in supports], 1)
+            return self._self_supported(found, look)[0]
+        look = self._look(query, survey.cues)
+        pairs = zip(supports, survey.spans)
+        found = torch.cat([self._weighed(self._cues(look, support, spans), support, spans) for support, spans in pairs])
+        if not self.self_support:
+            return found
+        own = torch.cat([classify(look.tokens, classifier) for classifier in survey.own]).view_as(found)
+        return _joined(found, OWN_SLOPE * (own - OWN_LEVEL))
+
+    def survey(self, query: Features, supports: Sequence[Support]) -> Survey:
+        """What :meth:`evidence` asks of a whole image, which ``query`` stands for: windows of it, one below the other.
+
+        The border cues take no part: a window's border is no background, and in a large image few objects stand out of all of it.
+        """
+        used = [cue for cue in self.cues if not cue.startswith("border")] or self.cues
+        look = self._look(query, used)
+        cues = [self._cues(look, support, used) for support in supports]
+        spans = [{name: (cue.amin(), cue.amax()) for name, cue in mine.items()} for mine in cues]
+        own = []
+        for mine, span, support in zip(cues, spans, supports) if self.self_support else ():
+            foreground, background = certain(self._weighed(mine, support, span).flatten(1))
+            own.append(ridge(look.tokens, foreground, background, OWN_RIDGE))
+        return Survey(used, spans, own)
 
     def along_the_edges(self, evidence: Tensor, images: Tensor) -> Tensor:
         """Log odds (B, h, w) along the edges of the images (B or 1, 3, H, W)."""
         return along_edges(evidence, images, step=2) if self.edges else evidence
 
-    def _look(self, query: Features) -> Look:
+    def _look(self, query: Features, used: Sequence[str] | None = None) -> Look:
         tokens = hypercolumn(query).flatten(2).mT
         deep = F.normalize(query.maps[2], dim=1).flatten(2).mT
         borders = {
-            name: unit_range(resize(border_contrast(level), query.maps[1].shape[-2:]))
-            for name, level in zip(("border_middle", "border_deep"), query.maps[1:])
-            if name in self.cues
+            name: resize(border_contrast(query.maps[i]), query.maps[1].shape[-2:])
+            for name, i in BORDERS.items()
+            if name in (self.cues if used is None else used)
         }
         return Look(tokens, deep, borders, query.maps[1].shape[-2:], query.maps[2].shape[-2:])
 
     def _evidence(self, look: Look, support: Support) -> Tensor:
         """(B, h, w) log odds of a class on the middle grid, by its support alone."""
+        return self._weighed(self._cues(look, support, self.cues), support)
+
+    def _cues(self, look: Look, support: Support, used: Iterable[str]) -> dict[str, Tensor]:
+        """(B, h, w) each: cues on the middle grid, in whatever range they have."""
         middle = look.tokens[..., self.middle]
-        cues = {
+        made = {
             "contrast_middle": lambda: contrast(middle, support, "all", self.middle).unflatten(1, look.grid),
             "contrast_deep": lambda: contrast(look.deep, support, "deep").unflatten(1, look.coarse),
             "ridge_all": lambda: classify(look.tokens, support["ridge_all"][:, 0]).unflatten(1, look.grid),
             "ridge_middle": lambda: classify(middle, support["ridge_middle"][:, 0]).unflatten(1, look.grid),
         }
-        weights, level = self.weights(support)
-        scaled = [
-            w * (look.borders[cue] if cue in look.borders else unit_range(resize(cues[cue](), look.grid)))
-            for cue, w in weights.items()
-        ]
+        return {cue: look.borders[cue] if cue in look.borders else resize(made[cue](), look.grid) for cue in used}
+
+    def _weighed(self, cues: Mapping[str, Tensor], support: Support, spans: Spans | None = None) -> Tensor:
+        """(B, h, w) log odds: the weighted sum of the cues, each in parts of its span; None: of the photo's own."""
+        weights, level = self.weights(support, cues)
+        scaled = [w * unit_range(cues[cue], None if spans is None else spans[cue]) for cue, w in weights.items()]
         return torch.stack(scaled).sum(0) - level
 
     def _self_supported(self, evidence: Tensor, look: Look) -> Tensor:
         """(B, N, h, w) log odds of N classes, most of it by the query's own tokens."""
-        return 0.3 * evidence + 0.7 * own_evidence(evidence, look.tokens) if self.self_support else evidence
+        return _joined(evidence, own_evidence(evidence, look.tokens)) if self.self_support else evidence
 
 
 @dataclass(frozen=True, eq=False)
 class Look:
     """What every class needs of the queries: unit tokens (B, h w, C) of all levels on the middle ``grid``, those of the deepest
-    level on its ``coarse`` grid, and the border cues (B, h, w) in [0, 1]."""
+    level on its ``coarse`` grid, and the border cues (B, h, w)."""
 
     tokens: Tensor
     deep: Tensor
     borders: dict[str, Tensor]
     grid: torch.Size
     coarse: torch.Size
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """What decides in every window of an image too large for the network, and is taken of the whole.
+
+    cues: those that take part.   spans: of each class the lowest and highest value of each.
+    own: of each class the classifier (1, C + 1) of the image's own tokens, where that is in use.
+    """
+
+    cues: list[str]
+    spans: list[Spans]
+    own: list[Tensor]
 
 
 def coarsest_three(strides: tuple[int, ...]) -> tuple[int, int, int]:
@@ -278,10 +328,20 @@ def classify(tokens: Tensor, classifier: Tensor) -> Tensor:
 
 def own_evidence(evidence: Tensor, tokens: Tensor) -> Tensor:
     """(B, N, h, w): evidence for N classes by a classifier of the query's own tokens (B, h w, C) that are already certain."""
-    p = torch.sigmoid(1.5 * evidence).flatten(2)
-    foreground = p * (p >= 0.6 * p.amax(2, keepdim=True))
-    background = (1 - p) * (p < p.amin(2, keepdim=True).clamp(min=0.4))
-    return 6 * (ridge_values(tokens, foreground, background, strength=3.0) - 0.3).view_as(evidence)
+    foreground, background = certain(evidence.flatten(2))
+    return OWN_SLOPE * (ridge_values(tokens, foreground, background, OWN_RIDGE) - OWN_LEVEL).view_as(evidence)
+
+
+def certain(evidence: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights of the tokens that are surely foreground and surely background, of log odds (..., M)."""
+    p = torch.sigmoid(1.5 * evidence)
+    foreground = p * (p >= 0.6 * p.amax(-1, keepdim=True))
+    return foreground, (1 - p) * (p < p.amin(-1, keepdim=True).clamp(min=0.4))
+
+
+def _joined(evidence: Tensor, own: Tensor) -> Tensor:
+    """Log odds by the support and by the photo's own tokens, together."""
+    return 0.3 * evidence + 0.7 * own
 
 
 def ridge_values(tokens: Tensor, foreground: Tensor, background: Tensor, strength: float) -> Tensor:
@@ -326,7 +386,7 @@ def resize(x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
     return F.interpolate(x, size, mode="bilinear", align_corners=False)
 
 
-def unit_range(x: Tensor) -> Tensor:
-    """Each (h, w) map of a batch scaled to [0, 1]."""
-    low, high = x.amin((1, 2), keepdim=True), x.amax((1, 2), keepdim=True)
+def unit_range(x: Tensor, span: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    """Each (h, w) map of a batch scaled to [0, 1]; with a span, so that this becomes [0, 1]."""
+    low, high = span or (x.amin((1, 2), keepdim=True), x.amax((1, 2), keepdim=True))
     return (x - low) / (high - low).clamp(min=1e-6)
