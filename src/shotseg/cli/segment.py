@@ -92,6 +92,8 @@ class Segment:
     """What computes the encoder of a few-shot method on a CPU: onnxruntime (extra: onnx) where it is installed, else torch."""
     size: int | None = None
     """Longer side, in pixels, at which the method works."""
+    tile: str = "auto"
+    """Windows for images larger than the network: "auto" from 100 megapixels on, their side in pixels, or "off"."""
     batch: int = 1
     """Photos that go through the encoder together; more is faster on a GPU."""
     window: int = 0
@@ -117,6 +119,7 @@ class Segment:
             raise UsageError(f"--window {self.window}: must be 0 or more")
         if self.scales and min(self.scales) < 1:
             raise UsageError(f"--scales {min(self.scales)}: must be 1 or more")
+        self._tile()
         if not 0 <= self.present <= 1:
             raise UsageError(f"--present {self.present}: give a probability from 0 to 1")
         must_exist(checkpoint=self.checkpoint)
@@ -137,6 +140,8 @@ class Segment:
             raise UsageError(
                 "--refine is of methods that learn from examples, on this machine; leave it or --engine out"
             )
+        if semantic and self.tile != Segment.tile:
+            raise UsageError(f"{self.checkpoint}: a semantic model, which has --window in place of --tile")
         if not semantic and (self.window or self.scales or self.flip or self.soft):
             raise UsageError("--window, --scales, --flip and --soft are of semantic models; give --checkpoint of one")
         if not semantic and self.support is None and not self.name:
@@ -175,7 +180,7 @@ class Segment:
         with left_out() as lines:
             segmenter, settings, failed = self._semantic() if semantic else self._refined()
         unusable = [(str(self.support), line) for line in lines]
-        settings |= self.reading.said
+        settings |= self.reading.said | ({} if self.tile == Segment.tile else {"tile": self.tile})
         if frames is not None:
             check_tracks(segmenter, self.out)
             settings["track"] = frames.rule
@@ -277,15 +282,24 @@ class Segment:
         segmenter.refine = refine
         return segmenter, {**settings, "refine": self.refine}, failed
 
+    def _tile(self) -> int | str | None:
+        if self.tile in ("auto", "off"):
+            return None if self.tile == "off" else self.tile
+        if not self.tile.isdecimal():
+            raise UsageError(f"--tile {self.tile}: give auto, off, or the side of the windows in pixels, as 1024")
+        return int(self.tile)
+
     def _segmenter(self) -> tuple[Segmenter, dict, list[tuple[str, str]]]:
         """The segmenter with its classes, what makes it what it is, and (file, reason) of the examples that failed."""
         from shotseg.data.annotations.opened import open_folder
         from shotseg.segmenter import Segmenter
+        from shotseg.tiled import checked_tile
 
         if self.support is not None and self.support.suffix == ".safetensors":
             segmenter = Segmenter.load(self.support, self.encoder, self.device, self.checkpoint, self.runtime)
             self._check_trained(segmenter.method, segmenter.checkpoint)
             segmenter.present = self._present()
+            segmenter.tile = checked_tile(self._tile(), segmenter.model.size)
             made_of = {"method": segmenter.method, "encoder": segmenter.encoder, "support": identity(self.support)}
             made_of |= {"present": str(segmenter.present)}
             return segmenter, made_of, []
@@ -299,7 +313,7 @@ class Segment:
         options: dict[str, Any] = {} if size is None else {"size": size}
         options |= dict.fromkeys(self.insid3, True)
         self._check_trained(self.method, self.checkpoint)
-        how: dict[str, Any] = {"present": self._present(), "runtime": self.runtime}
+        how: dict[str, Any] = {"present": self._present(), "runtime": self.runtime, "tile": self._tile()}
         segmenter = Segmenter(self.method, encoder, self.device, self.checkpoint, **how, **options)
         options |= {"present": str(segmenter.present)}
         used: list[str] = []
@@ -335,11 +349,14 @@ class Segment:
 
 def _learn(segmenter: Segmenter, examples: FolderDataset | AnnotatedDataset) -> tuple[list[str], list[tuple[str, str]]]:
     """Add every example; ids of those that were used, and (file, reason) of those that failed."""
+    from shotseg.device import one_thread_each
     from shotseg.integrations.supports import add_examples
 
     used, failed = [], []
     known = cache(identity)  # one annotation file holds many examples
-    for item, error in add_examples(segmenter, examples):
+    with one_thread_each():
+        added = list(add_examples(segmenter, examples))
+    for item, error in added:
         if error is not None:
             failed.append((str(item.image_path), str(error)))
             continue

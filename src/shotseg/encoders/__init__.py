@@ -7,6 +7,7 @@ A name is one of :func:`list_encoders`, ``timm:<model>`` for any timm CNN or ViT
 from __future__ import annotations
 
 from shotseg import plugins
+from shotseg.device import one_thread_each
 from shotseg.encoders.features import Encoder, Features
 from shotseg.encoders.weights import TABLE, Weights, list_weights, open_clip_row, timm_row
 from shotseg.errors import UsageError
@@ -25,6 +26,7 @@ def list_encoders() -> list[str]:
     return list(dict.fromkeys([*TABLE, *plugins.added("encoders")]))
 
 
+@one_thread_each()  # the networks are tried on small photos
 def load(name: str = "efficientnet-lite0", weights: str = "default", device: str = "cpu") -> Encoder:
     """The frozen encoder ``name`` on ``device``.
 

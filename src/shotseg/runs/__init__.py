@@ -32,12 +32,12 @@ from shotseg.data import images as files
 from shotseg.data.annotations import Labelled, names, write
 from shotseg.data.annotations import instances as label_images
 from shotseg.data.annotations.labelled import arranged
-from shotseg.errors import InputError, UsageError
+from shotseg.errors import InputError, UsageError, note
 from shotseg.predictor import Predictor
 from shotseg.runs import journal
 from shotseg.runs.destination import Folder, place_at, put
 from shotseg.runs.engines import ENGINES, Engine
-from shotseg.runs.output import OutputError, check_output, full, write_annotations, write_errors, write_lines
+from shotseg.runs.output import OutputError, check_output, full, picture, write_annotations, write_errors, write_lines
 from shotseg.runs.photo_list import PhotoFile, PhotoList
 from shotseg.runs.photos import find_photos, named, parse_shard
 from shotseg.runs.records import Record, Records
@@ -204,7 +204,11 @@ def _writers(
 def _labelled(records: Iterable[Record], out: Path, photos: PhotoList) -> Iterator[Labelled]:
     for record in records:
         if record["error"] is None:
-            labels = files.read_mask(out / "labels" / f"{record['name']}.png", labels=True)
+            try:
+                labels = files.read_mask(picture(out / "labels", record["name"]), labels=True)
+            except InputError as error:
+                note(f"{error}; it is left out of the annotations, its masks stay")
+                continue
             scores = {name: found["confidence"] for name, found in record["classes"].items()}
             _, photo = photos.find(record["name"]) or (0, None)
             place = None if photo is None else Path(photo.path)

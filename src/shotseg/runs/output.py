@@ -24,11 +24,18 @@ from shotseg.runs.scratch import Names
 
 OVERLAY = "overlay.mp4"  # of a sequence
 FOLDERS = ("masks", "labels", "soft", "tlg")  # of the pictures that a result writes
+PICTURES = (".png", ".jpg", ".tif", ".geojson")
 FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO}  # no other photo can be written either
 
 
 class OutputError(ShotsegError):
     """The output folder takes no more: the run stops, and can be resumed."""
+
+
+def picture(folder: Path, name: str) -> Path:
+    """The mask or label map of a photo: PNG, or TIFF where it was large or a map."""
+    large = folder / f"{name}.tif"
+    return large if large.is_file() else folder / f"{name}.png"
 
 
 def has_run(folder: Path) -> bool:
@@ -157,7 +164,7 @@ def is_picture_of(file: str, folder: str, names: Names) -> bool:
     """Whether a file below a folder of pictures may be of one of the photos ``names``."""
     name, ending = os.path.splitext(file.removeprefix(f"{folder}/"))  # noqa: PTH122 (fast)
     short = re.sub(r"--\d+$", "", name) if folder == "tlg" else name
-    return ending in (".png", ".jpg") and (name in names or short in names)
+    return ending in PICTURES and (name in names or short in names)
 
 
 def remove_halves(out: Path) -> None:
