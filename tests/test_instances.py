@@ -11,8 +11,8 @@ from skimage import data
 from skimage.draw import disk, ellipse
 
 from shotseg.cli.segment import Segment
-from shotseg.data.annotations import Labelled, touching, write
-from shotseg.errors import UsageError
+from shotseg.data.annotations import Labelled, instances, touching, write
+from shotseg.errors import LeftOutWarning, UsageError
 from shotseg.result import Result
 
 
@@ -88,6 +88,15 @@ def test_annotations_hold_the_objects_apart_only_where_that_is_asked_for(tmp_pat
         assert len(found) == number and sum(a["area"] for a in found) == labels.sum()
 
 
+def test_a_photo_of_more_objects_than_a_png_holds_is_left_out_with_a_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(instances, "MOST", 1)
+    both = [Labelled("two.jpg", discs(200).astype(np.uint8)), Labelled("one.jpg", discs().astype(np.uint8))]
+    with pytest.warns(LeftOutWarning, match="two.jpg: 2 objects, of which a PNG holds 1"):
+        instances.write(tmp_path, both, ["disc"])
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["objects.csv", "one.png"]
+    assert (tmp_path / "objects.csv").read_text().splitlines()[1:] == [f"one.jpg,1,disc,{discs().sum()}"]
+
+
 @pytest.fixture
 def balls(tmp_path):
     """Examples of a red ball on grey, and photos of two that touch and of none."""
@@ -119,5 +128,8 @@ def test_a_run_writes_label_images_a_table_and_annotations_of_the_same_objects(b
     assert len(found) == len(rows)
     with pytest.raises(UsageError, match="leave one out"):
         Segment(out=out, instances=True, one_a_class=True, **options).run()
+    options["format"] = "mask"
+    assert Segment(out=out, instances=True, min_object=10**6, **options).run() == 0
+    assert (out / "instances/objects.csv").read_text().count("\n") == 1 and not (out / "coco").exists()
     assert Segment(out=out, **options).run() == 0
     assert not (out / "instances").exists()  # of the run before

@@ -7,7 +7,7 @@ import timm
 import torch
 from torch.nn import functional as F
 
-from shotseg import Segmenter, encoders
+from shotseg import Segmenter, encoders, exporting
 from shotseg.cli.segment import Segment
 from shotseg.data.samples import Support
 from shotseg.encoders.vit import ViT
@@ -130,5 +130,7 @@ def test_a_saved_segmenter_keeps_its_switches_and_other_methods_refuse_them(tmp_
     assert made.options == {"size": 64, "positions": True, "backward": True} and made.model.bases is not None
     made.add("box", [image[0].numpy()], [mask[0, 0].numpy()])
     assert made.predict(scene(2)[0][0].numpy()).labels.shape == (96, 128)
+    with pytest.raises(UsageError, match="have no ONNX form"):
+        exporting.export(made, tmp_path)
     with pytest.raises(UsageError, match="--insid3 is of --method matching"):
         Segment(query="x", out=tmp_path, name=("cat",), method="pfenet", insid3=("positions",)).run()

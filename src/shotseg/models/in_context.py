@@ -98,6 +98,7 @@ def grouped(tokens: Tensor) -> Tensor:
 
     if len(tokens) < 2:
         return torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
-    apart = (1 - tokens.double() @ tokens.double().mT).clamp(min=0).cpu().numpy()
+    exact = tokens.cpu().double()  # not every device knows doubles
+    apart = (1 - exact @ exact.mT).clamp(min=0).numpy()
     tree = linkage(squareform(apart, checks=False), "average")
     return torch.from_numpy(fcluster(tree, 1 - ALIKE, "distance") - 1).long().to(tokens.device)

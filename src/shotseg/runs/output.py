@@ -82,7 +82,7 @@ def _check_store(place: str, annotations: str) -> None:
         raise UsageError(f"--out {said}: cannot be written; give a folder of this machine or of a store, as s3://...")
     if annotations != "mask":
         raise UsageError(
-            f"--out {said}: --format writes to a folder of this machine; leave it out, or give such an --out"
+            f"--out {said}: --format and --instances write to a folder of this machine; leave them out, or give such an --out"
         )
     if not any(remote.below(f"{place}/{STATE}/journals")):
         for name in FOLDERS:

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from shotseg.data.annotations.labelled import Labelled, Part, numbered
+from shotseg.data.annotations.labelled import Labelled, note, numbered
 from shotseg.data.annotations.streams import whole
-from shotseg.errors import InputError
 
 MOST = 65535  # objects in a PNG of 16 bits
 
@@ -20,21 +19,22 @@ MOST = 65535  # objects in a PNG of 16 bits
 def write(out: Path, results: Iterable[Labelled], classes: Sequence[str]) -> None:
     """Write a label image for each photo, and one table of all objects.
 
-    Raises InputError for a photo of more than 65535 objects, and where ``out`` cannot be written.
+    A photo of more than 65535 objects is left out, with a line. Raises InputError where ``out`` cannot be written.
     """
     with whole(out / "objects.csv") as table:
         table.write(_row("file", "number", "class", "area"))
         for result in results:
-            save(out / f"{result.stem}.png", result.labels.shape, result.objects)
-            for number, part in enumerate(result.objects, start=1):
+            objects = result.objects
+            if len(objects) > MOST:
+                note(
+                    f"{result.file}: {len(objects)} objects, of which a PNG holds {MOST}; leave small ones out, --min-object"
+                )
+                continue
+            with whole(out / f"{result.stem}.png") as file:
+                image = numbered(result.labels.shape, objects).astype(np.uint16)
+                Image.fromarray(image).save(file, format="PNG")
+            for number, part in enumerate(objects, start=1):
                 table.write(_row(result.file, number, classes[part.label - 1], int(part.mask.sum())))
-
-
-def save(path: Path, shape: tuple[int, ...], objects: Sequence[Part]) -> None:
-    if len(objects) > MOST:
-        raise InputError(f"{path}: {len(objects)} objects, of which a PNG holds {MOST}; leave small ones out")
-    with whole(path) as file:
-        Image.fromarray(numbered(shape, objects).astype(np.uint16)).save(file, format="PNG")
 
 
 def _row(*cells: object) -> bytes:
