@@ -154,7 +154,7 @@ class Result:
         """
         from shotseg.data.annotations.labelled import Labelled, numbered
 
-        found = Labelled("", self.labels).untouched
+        found = Labelled("", self.labels).apart
         return Instances(numbered(self.size, found), tuple(self.classes[part.label - 1] for part in found))
 
     def to_supervision(self, apart: bool = False) -> Any:

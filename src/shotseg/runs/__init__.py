@@ -131,8 +131,9 @@ def segment_folder(
                 write_overlay(track, place.folder)
             if not tag:
                 options = {**(export or {}), "instances": instances}
-                writers = _writers(annotations, options, partial(_labelled, known, place.folder, photos), segmenter)
-                write_annotations(place.folder, writers)
+                labelled = partial(_labelled, known, place.folder, photos)
+                if writers := _writers(annotations, options, labelled, segmenter):
+                    write_annotations(place.folder, writers)
             errors = (place.folder / f"errors{tag}.csv").exists()
             place.finish()
         except KeyboardInterrupt:

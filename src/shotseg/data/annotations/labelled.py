@@ -67,7 +67,7 @@ class Labelled:
         return tuple(Part(label, *part) for label in self.present() for part in parts(self.labels == label))
 
     @property
-    def untouched(self) -> tuple[Part, ...]:
+    def apart(self) -> tuple[Part, ...]:
         """The objects of each class, those that touch apart, see :mod:`shotseg.data.annotations.touching`."""
         return tuple(Part(label, *part) for label in self.present() for part in touching.objects(self.labels == label))
 
@@ -83,7 +83,7 @@ def arranged(
     touch apart."""
     for result in results:
         if instances and result.parts is None:
-            result = replace(result, parts=result.untouched)
+            result = replace(result, parts=result.apart)
         objects, labels = result.objects, result.labels
         if small := [part for part in objects if part.mask.sum() < min_object]:
             objects = tuple(part for part in objects if part.mask.sum() >= min_object)
