@@ -215,7 +215,7 @@ def test_masks_of_your_own_in_a_store_and_places_that_take_none_are_refused(stor
     labels = ["pseudo-label", "--images", str(tmp_path), "--labels", str(tmp_path), "--out", "s3://bucket/out"]
     assert main(labels) == 2
     assert "--out s3://bucket/out: pseudo-label writes to a folder" in capsys.readouterr().err
-    with pytest.raises(UsageError, match="--format writes to a folder of this machine"):
+    with pytest.raises(UsageError, match="--format and --instances write to a folder of this machine"):
         runs.check_output("memory://bucket/new", "coco")
 
 
