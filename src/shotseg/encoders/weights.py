@@ -319,7 +319,8 @@ def check_hash(path: Path, sha256: str | None) -> None:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if not found.startswith(sha256):
         raise InputError(
-            f"{path.resolve()}: sha256 {found[:16]} instead of {sha256[:16]}; the file is damaged, delete it and load again"
+            f"{path.resolve()}: sha256 {found[:16]} instead of {sha256[:16]}; it is damaged, or another file; "
+            "delete it and load again, or pass it as weights"
         )
 
 
