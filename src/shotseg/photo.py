@@ -171,6 +171,8 @@ def _pixels(source: Any, name: object) -> Pixels:
         return from_image(source) if file is None else decode(file, name, page=source.tell() + 1)
     if hasattr(source, "read"):
         name = getattr(source, "name", name)
+        if getattr(source, "closed", False):
+            raise InputError(f"{name}: a file that was closed; open it again, or give its path")
         if source.seekable():
             source.seek(0)
         source = source.read()

@@ -59,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe has left, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except MemoryError:
+        return _failed("more memory is asked for than there is; take a smaller --size or --batch, or smaller photos", 1)
     except Exception as error:  # a fault of ours: still one line, and the way to all of it
         if os.environ.get("SHOTSEG_DEBUG"):
             raise
