@@ -210,8 +210,9 @@ def test_a_folder_is_segmented_from_the_command_line(folder, tmp_path, capsys):
     out = query / "out"
     command = [str(folder), "--support", str(DEMO), "--query", str(query), "--out", str(out)]
     for _ in range(2):  # results inside the folder are no photos
-        with pytest.warns(InputWarning, match=r"left out, no image that can be read: notes\.txt$"):
+        with pytest.warns(InputWarning, match=r"left out, no image that can be read: notes\.txt$") as notes:
             code = light_main(command)
+        assert any(f"an export with --size {2 * SIZE} draws them finer" in str(line.message) for line in notes)
         said = capsys.readouterr()
         assert code == 1 and said.out.startswith("3 photos")
         assert [line for line in said.err.splitlines() if "broken.jpg" in line] == said.err.splitlines()[-1:]

@@ -74,12 +74,12 @@ def _reduced(image: np.ndarray, least: int) -> np.ndarray:
     return image if factor < 2 else np.array(Image.fromarray(image).reduce(factor))
 
 
-def warn_if_large(photos: Sequence[Opened], size: int, method: str) -> None:
+def warn_if_large(photos: Sequence[Opened], size: int, method: str, mend: str = "--size") -> None:
     """Say that the contours of a photo far larger than the working size are off by several pixels."""
     if any(max(photo.size) > COARSE * size for photo in photos):
         note(
             f"photos are more than {COARSE} times as large as the {size} pixels at which {method} works, so edges are coarse; "
-            f"--size {2 * size} draws them finer"
+            f"{mend} {2 * size} draws them finer"
         )
 
 

@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import Any
 
 from shotseg import __version__
-from shotseg.errors import ShotsegError, UsageError
+from shotseg.errors import ShotsegError, UsageError, is_out_of_memory
 
 # verb -> (module, class, what it does). A class is a frozen dataclass with ``run() -> exit code``.
 VERBS = {
@@ -59,11 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe has left, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except MemoryError:
-        return _failed("more memory is asked for than there is; take a smaller --size or --batch, or smaller photos", 1)
     except Exception as error:  # a fault of ours: still one line, and the way to all of it
         if os.environ.get("SHOTSEG_DEBUG"):
             raise
+        if is_out_of_memory(error):
+            return _failed("no memory is left for this; take a smaller --size or --batch, or smaller photos", 1)
         what = " ".join(str(error).split())[:300]
         return _failed(f"unexpected {type(error).__name__}: {what}; set SHOTSEG_DEBUG=1 to see where", 1)
 
