@@ -28,6 +28,7 @@ ORDER = [
     "support_file",
     "learnt",
     "light",
+    "tiled",
     "segmenter",
     "semantic",
     "labeller",

@@ -260,3 +260,7 @@ def test_the_same_photo_in_every_form_of_bytes():
     for photo in (bytearray(content), memoryview(content), io.BytesIO(content)):
         assert is_one(photo)
         np.testing.assert_array_equal(read_photo(photo), read_image(PHOTO))
+    with PHOTO.open("rb") as file:
+        np.testing.assert_array_equal(read_photo(file), read_image(PHOTO))
+    with pytest.raises(InputError, match=r"example\.jpg: cannot be read \(.*closed file.*\); open it again"):
+        read_photo(file)

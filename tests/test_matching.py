@@ -10,7 +10,8 @@ import golden
 import shotseg
 from shotseg import encoders, models
 from shotseg.data.samples import Support
-from shotseg.models.matching import Matching, classify, coarsest_three, ridge, ridge_values
+from shotseg.models.matching import Matching, coarsest_three
+from shotseg.models.ridge import classify, ridge, ridge_values
 
 SHAPES = [(64, 64), (64, 96), (96, 33), (8, 8), (1, 1), (1, 70)]
 SWITCHES = ["contrast", "ridge", "border", "self_support", "edges"]

@@ -12,7 +12,7 @@ from shotseg.data.samples import Prediction, Support
 from shotseg.encoders.features import Features
 from shotseg.models import presence
 from shotseg.models.few_shot_model import FewShot
-from shotseg.models.matching import ridge
+from shotseg.models.ridge import ridge
 from shotseg.priors.guided_filter import guided_filter
 
 COLOURS = {"red": (0.8, 0.1, 0.1), "blue": (0.1, 0.2, 0.8), "white": (0.9, 0.9, 0.9)}

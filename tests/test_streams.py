@@ -10,7 +10,7 @@ import pytest
 
 import shotseg
 from shotseg.cli.demo import DATA, demo_items
-from shotseg.data.images import read_image
+from shotseg.data.images import read_image, read_mask
 from shotseg.errors import InputError, UsageError
 from shotseg.predictor import ahead
 
@@ -76,13 +76,15 @@ def test_every_source_that_is_no_list_streams(seg):
     assert len(list(seg.predict_stream([PHOTO, rows[0]]))) == len(seg.predict_batch(iter([PHOTO, rows[0]]))) == 2
 
 
-@pytest.mark.parametrize("options", [{"look_ahead": 0}, {"errors": "ignore"}])
+@pytest.mark.parametrize("options", [{"look_ahead": 0}, {"look_ahead": "4"}, {"errors": "ignore"}])
 def test_a_stream_that_cannot_be_is_refused_at_once(seg, options):
     with pytest.raises(UsageError, match='1 or more, and "raise" or "keep"'):
         seg.predict_stream([PHOTO], **options)
     for one in (PHOTO, str(PHOTO), read_image(PHOTO), PHOTO.read_bytes(), {"image": PHOTO}):
         with pytest.raises(UsageError, match="one photo: give it to predict"):
             seg.predict_stream(one)
+    with pytest.raises(UsageError, match="of type NoneType; give a source of photos"):
+        seg.predict_stream(None)
 
 
 def test_an_error_of_the_source_itself_comes_through(seg):
@@ -125,6 +127,19 @@ def test_threads_get_the_masks_that_one_thread_gets_whatever_the_others_do(seg):
             if classes == seg.classes:  # a class that came meanwhile may win pixels
                 np.testing.assert_array_equal(hair, known[number // 2 % 4])
     np.testing.assert_array_equal(shared.predict(photos[0]).masks["hair"], known[0])
+
+
+def test_examples_are_taken_from_any_source(seg):
+    added = shotseg.Segmenter(size=64, device="cpu")
+    added.add("hair", (photo for photo in [PHOTO, PHOTO]), map(str, [MASK, MASK]))
+    added.add("hair", ({"image": PHOTO, "mask": MASK} for _ in range(2)))
+    assert added.examples("hair").shots == 4
+    added.add("hair", np.stack([read_image(PHOTO)] * 3), np.stack([read_mask(MASK)] * 3))  # three, no mask in colours
+    assert added.examples("hair").shots == 7
+    for images, masks in ((3, None), ([PHOTO], 3)):
+        with pytest.raises(UsageError, match="of type int; give one, or a list of them"):
+            added.add("dress", images, masks)
+    assert added.classes == ("hair",)
 
 
 def test_examples_say_what_a_class_was_learnt_from_and_what_of_it_is_kept(tmp_path):

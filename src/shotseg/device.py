@@ -1,6 +1,9 @@
-"""Where tensors live: CUDA, MPS or the CPU."""
+"""Where tensors live: CUDA, MPS or the CPU, and with how many threads a CPU computes."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -17,6 +20,21 @@ def pick_device(device: str | torch.device) -> torch.device:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"device {str(device)!r} does not work here ({first_line(error)}); try --device cpu") from None
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Each operation on a CPU gets one thread; what runs in threads of its own, or on small photos, is faster for it.
+
+    torch's own threads wait for each other by spinning, which on a busy machine takes seconds. And sums of floats depend on how
+    an operation is split over threads: with one they are the same everywhere. Also a decorator.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def precise(x: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from shotseg.data.fetched import fetch, is_web, shown
 from shotseg.data.masks import binary
 from shotseg.data.pixels import Pixels, decode, from_array, from_image, to_rgb
 from shotseg.data.samples import IGNORE, Sample
+from shotseg.data.windows import Windows, extent, in_memory, open_windows
 from shotseg.errors import InputError, ShotsegError, UsageError, first_line, note
 
 # Any: also an open file, a tensor, a list, a row of a data set, a sample of FiftyOne
@@ -72,6 +73,29 @@ def _decoded(data: bytes, name: object, bands: Sequence[int] | None, page: int) 
 def _reduced(image: np.ndarray, least: int) -> np.ndarray:
     factor = max(image.shape[:2]) // least
     return image if factor < 2 else np.array(Image.fromarray(image).reduce(factor))
+
+
+def windows_of(photo: Photo, wanted: Callable[[tuple[int, int]], Any]) -> Windows | None:
+    """A photo as windows, where ``wanted`` says so of its (H, W); None for another, and where no header says the size."""
+    if isinstance(photo, Sample):
+        photo = photo.image
+    if isinstance(photo, Windows):
+        return photo
+    if isinstance(photo, str | os.PathLike):
+        path = os.fspath(photo)
+        size = extent(path)
+        return open_windows(path) if size is not None and wanted(size) else None
+    size = _size(photo)
+    return in_memory(read_photo(photo)) if size is not None and wanted(size) else None
+
+
+def _size(photo: Photo) -> tuple[int, int] | None:
+    if isinstance(photo, Image.Image):
+        return photo.height, photo.width
+    shape: Sequence[int] = getattr(photo, "shape", ())
+    if len(shape) not in (2, 3):
+        return None
+    return (shape[0], shape[1]) if len(shape) == 2 or shape[2] <= 4 else (shape[1], shape[2])
 
 
 def warn_if_large(photos: Sequence[Opened], size: int, method: str, mend: str = "--size") -> None:
@@ -133,10 +157,24 @@ def is_one(photos: Any) -> bool:
     return len(shape) == 2 or (len(shape) == 3 and (shape[2] <= 4 or shape[0] in (1, 3, 4)))
 
 
+def listed(photos: Any, what: str) -> Sequence[Any]:
+    """Several photos (or masks) as a sequence. Raises UsageError where nothing can be taken from it."""
+    if not isinstance(photos, Iterable):
+        raise UsageError(f"{what}: of type {type(photos).__name__}; give one, or a list of them")
+    return photos if hasattr(photos, "__len__") else list(photos)  # type: ignore[return-value]
+
+
 def are_many(photos: Any) -> bool:
     """Whether this is a source of photos: a generator, a data set, a view of one; not a list or array, which may be one photo."""
     apart = isinstance(photos, list | tuple | str) or hasattr(photos, "__array__") or is_one(photos)
     return isinstance(photos, Iterable) and not apart
+
+
+def listed_photos(photos: Any) -> list[Photo]:
+    """Several photos as a list. Raises UsageError for one."""
+    if is_one(photos) and not hasattr(photos, "shape"):
+        raise UsageError("one photo: give it to predict, or a list of photos to predict_batch")
+    return list(photos)
 
 
 def are_several(photo: Any) -> bool:
@@ -171,11 +209,12 @@ def _pixels(source: Any, name: object) -> Pixels:
         return from_image(source) if file is None else decode(file, name, page=source.tell() + 1)
     if hasattr(source, "read"):
         name = getattr(source, "name", name)
-        if getattr(source, "closed", False):
-            raise InputError(f"{name}: a file that was closed; open it again, or give its path")
-        if source.seekable():
-            source.seek(0)
-        source = source.read()
+        try:
+            if source.seekable():
+                source.seek(0)
+            source = source.read()
+        except (OSError, ValueError) as error:  # closed, or its disk or server is gone
+            raise InputError(f"{name}: cannot be read ({first_line(error)}); open it again") from None
         if isinstance(source, str):
             raise InputError(f"{name}: opened as text; open it with mode 'rb'")
     if isinstance(source, bytes | bytearray | memoryview):

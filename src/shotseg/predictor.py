@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 import numpy as np
 
+from shotseg.data.windows import Windows
 from shotseg.errors import InputError, UsageError
 from shotseg.photo import Photo, are_many, is_one, open_photo
 from shotseg.result import Result
@@ -85,6 +86,10 @@ class Predictor(ABC):
         """Pixels of a photo's longer side from which on more would change no mask; None: every pixel counts."""
         return None
 
+    def windows(self, path: str, bands: Sequence[int] | None = None, page: int = 1) -> Windows | None:
+        """A file that this predictor sees in windows, as a photo to predict; None for one that it sees as a whole."""
+        return None
+
     def twin(self) -> Self | None:
         """Another over the same weights and classes, for a thread of its own, since a forward pass may keep state in its
         modules; None where there is no such thing."""
@@ -119,7 +124,11 @@ class Predictor(ABC):
         """
         if is_one(photos):
             raise UsageError("one photo: give it to predict, or a source of photos to predict_stream")
-        if look_ahead < 1 or errors not in ("raise", "keep"):
+        if not isinstance(photos, Iterable):
+            raise UsageError(
+                f"photos: of type {type(photos).__name__}; give a source of photos, as a list or generator"
+            )
+        if not isinstance(look_ahead, int) or look_ahead < 1 or errors not in ("raise", "keep"):
             raise UsageError(f'look_ahead {look_ahead}, errors {errors!r}: give 1 or more, and "raise" or "keep"')
         return self._streamed(photos, look_ahead, errors == "keep")
 

@@ -163,9 +163,12 @@ class _Page:
             f"<b>{confidence:.2f}</b></div><ul>{chips}</ul></article>"
         )
 
-    def _link(self, *parts: str, ending: str = ".png") -> str:
-        """Where a picture lies, from the page; escaped for HTML too."""
-        return self._up + quote("/".join(parts), errors="surrogateescape") + ending
+    def _link(self, *parts: str, ending: str | None = None) -> str:
+        """Where a picture lies, from the page; escaped for HTML too. Masks of large images are TIFF."""
+        stem = "/".join(parts)
+        if ending is None:
+            ending = ".tif" if (self._out / f"{stem}.tif").is_file() else ".png"
+        return self._up + quote(stem, errors="surrogateescape") + ending
 
     def _picture(self, name: str) -> str:
         path = self._out / thumbnail(name)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from shotseg.data import images as files
+from shotseg.data.enlarging import best, best_drawn_larger, larger, values_at
 from shotseg.evaluation import confidence
 from shotseg.overlay import PALETTE, draw
 from shotseg.photo import Opened
@@ -26,11 +28,14 @@ if TYPE_CHECKING:
     from shotseg.models.strokes import Strokes
 
 SHOWN = 640  # longer side of the picture in a notebook
-EVEN, SURE = (
-    127.5,
-    4.0,
-)  # even odds lie between two bytes, so that rounding favours neither side; log odds of the last bytes
-ALL = slice(None)
+SURE = 4.0  # log odds from which on a class is no surer: where it ends then lies half-way to what it is not
+
+
+class Instances(NamedTuple):
+    """labels: (H, W) int32, 0 = background, i + 1 = the i-th object.    classes: the class of each object."""
+
+    labels: np.ndarray
+    classes: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -61,7 +66,24 @@ class Result:
     @cached_property
     def areas(self) -> dict[str, float]:
         """Class name -> part of the photo that it covers, in [0, 1]."""
-        return {name: float(np.count_nonzero(mask) / mask.size) for name, mask in self.masks.items()}
+        counts = np.zeros(len(self.classes) + 1, np.int64)
+        for band in self._bands():
+            for i in self._able:
+                counts[i] += np.count_nonzero(band == i)
+        return self._shares(counts)
+
+    def _shares(self, counts: np.ndarray) -> dict[str, float]:
+        """The areas, from the number of pixels of each value of the label map."""
+        return {name: float(count / math.prod(self.size)) for name, count in zip(self.classes, counts[1:])}
+
+    @property
+    def _able(self) -> Sequence[int]:
+        """The values above 0 that the label map may have."""
+        return range(1, len(self.classes) + 1)
+
+    def _bands(self) -> Iterator[np.ndarray]:
+        """The label map, a few rows (n, W) at a time."""
+        return files.bands(self.labels)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -97,7 +119,7 @@ class Result:
         return draw(self.image, self.labels)
 
     def __repr__(self) -> str:
-        height, width = self.labels.shape
+        height, width = self.size
         found = ", ".join(f"{name} {area:.1%}" for name, area in self.areas.items() if area > 0)
         return f"<Result {width} x {height}: {found or 'nothing found'}; confidence {self.confidence:.2f}>"
 
@@ -124,6 +146,16 @@ class Result:
         if not self.areas[name]:
             return f"not found ({self.present[name]:.0%} present)"
         return f"{self.areas[name]:.1%}, expected IoU {self.confidences[name]:.2f}"
+
+    def instances(self) -> Instances:
+        """Every object with a number of its own; objects of a class that touch are cut apart at their necks.
+
+        The rule is in :mod:`shotseg.data.annotations.touching`: it looks at the shape of the mask alone.
+        """
+        from shotseg.data.annotations.labelled import Labelled, numbered
+
+        found = Labelled("", self.labels).untouched
+        return Instances(numbered(self.size, found), tuple(self.classes[part.label - 1] for part in found))
 
     def to_supervision(self, apart: bool = False) -> Any:
         """``supervision.Detections`` with boxes, masks (N, H, W) bool, confidences, class ids from 0 and ``class_name``.
@@ -156,10 +188,18 @@ class Result:
 
     def save(self, folder: str | Path, name: str = "photo") -> None:
         """Write ``masks/<class>/<name>.png`` (0/255) and ``labels/<name>.png`` (palette) under ``folder``."""
-        flat = files.FlatPNG(self.labels)
-        for i, class_name in enumerate(self.classes, 1):
-            files.write_bytes(Path(folder, "masks", class_name, f"{name}.png"), flat.only(i))
-        files.write_bytes(Path(folder, "labels", f"{name}.png"), flat.whole(PALETTE))
+        whole, masks = files.FlatPNG(self.size, PALETTE), [files.FlatPNG(self.size) for _ in self.classes]
+        counts = np.zeros(len(self.classes) + 1, np.int64)
+        for band in self._bands():
+            whole.add(band)
+            for i in self._able:
+                there = (band == i).view(np.uint8)
+                counts[i] += np.count_nonzero(there)
+                masks[i - 1].add(there * np.uint8(255))
+        self.__dict__.setdefault("areas", self._shares(counts))  # a large photo is not gone through once more for them
+        for class_name, mask in zip(self.classes, masks):
+            files.write_bytes(Path(folder, "masks", class_name, f"{name}.png"), mask.file())
+        files.write_bytes(Path(folder, "labels", f"{name}.png"), whole.file())
 
     def save_soft(self, folder: str | Path, name: str) -> None:
         """Write ``soft/<class>/<name>.png`` under ``folder``: each class's probability times 255."""
@@ -215,39 +255,33 @@ class Decided(Result):
 
     @cached_property
     def labels(self) -> np.ndarray:  # type: ignore[override]
-        """Whose log odds are the highest: those against the background are drawn larger, one class after the other, bilinear,
-        in bytes that reach up to SURE on either side."""
-        labels = np.zeros(self._photo.size, np.uint8)
-        highest = np.full(self._photo.size, int(EVEN), np.uint8)
-        odds = self._scores - self._scores[0]
-        odds = odds - (odds.max(0) - SURE).clip(0)  # classes that are all sure stay as far from each other
-        # Rounded, a half downwards: even odds are the background's.
-        ahead = np.ceil(odds.clip(-SURE, SURE) * EVEN / SURE + EVEN - 0.5).astype(np.uint8)
-        for i, rows, columns in self._places():
-            level = larger(ahead[i], self._photo.size, rows, columns)
-            if (strokes := self._strokes.get(self.classes[i - 1])) is not None:
-                level = np.where(strokes.labels == 0, np.uint8(0), level)
-            better = level > highest[rows, columns]
-            np.copyto(labels[rows, columns], np.uint8(i), where=better)
-            np.copyto(highest[rows, columns], level, where=better)
+        """Whose log odds against the background, drawn at the photo's size, are the highest."""
+        labels, done = np.empty(self.size, np.uint8), 0
+        for band in best_drawn_larger(self._levels, self.size):
+            labels[done : done + len(band)] = band
+            done += len(band)
+        if denied := {self.classes.index(name) + 1: drawn.labels == 0 for name, drawn in self._strokes.items()}:
+            rows, columns = np.nonzero(np.any([(labels == i) & there for i, there in denied.items()], axis=0))
+            values = values_at(self._levels, self.size, rows, columns)
+            for i, there in denied.items():
+                values[i, there[rows, columns]] = -np.inf
+            labels[rows, columns] = values.argmax(0)
         for name, strokes in self._strokes.items():
             labels[strokes.labels == 1] = self.classes.index(name) + 1
         return labels
 
-    def _places(self) -> Iterator[tuple[int, slice, slice]]:
-        """Each class that wins anywhere, and the rows and columns of the photo where it can."""
-        for i, name in enumerate(self.classes, 1):
-            mine = self.preview.labels == i
-            if name in self._strokes:
-                yield i, ALL, ALL
-            elif mine.any():
-                yield i, self._span(mine, 0), self._span(mine, 1)
+    @property
+    def _levels(self) -> np.ndarray:
+        return ahead(self._scores)
 
-    def _span(self, mine: np.ndarray, axis: int) -> slice:
-        """The rows (or columns) of the photo that cells of a small mask reach into."""
-        first, last = np.flatnonzero(mine.any(1 - axis))[[0, -1]]
-        step = self._photo.size[axis] / mine.shape[axis]
-        return slice(max(0, int((first - 1) * step)), int(np.ceil((last + 2) * step)))
+    @cached_property
+    def _able(self) -> Sequence[int]:  # type: ignore[override]
+        stroked = [self.classes.index(name) + 1 for name in self._strokes]
+        return sorted({*np.unique(best(self._levels)).tolist(), *stroked} - {0})
+
+    def _bands(self) -> Iterator[np.ndarray]:
+        whole = self._strokes or "labels" in self.__dict__
+        return super()._bands() if whole else best_drawn_larger(self._levels, self.size)
 
     @property
     def probabilities(self) -> Mapping[str, np.ndarray]:  # type: ignore[override]
@@ -261,11 +295,6 @@ class Decided(Result):
         odds = np.exp(self._scores - self._scores.max(0))
         shares = dict(zip(self.classes, (odds / odds.sum(0))[1:]))
         return Result(image, self.classes, self._scores.argmax(0).astype(np.uint8), shares, present=self.present)
-
-    @cached_property
-    def areas(self) -> dict[str, float]:  # type: ignore[override]
-        pixels = Image.fromarray(self.labels).histogram()
-        return {name: pixels[i] / self.labels.size for i, name in enumerate(self.classes, 1)}
 
     @cached_property
     def confidences(self) -> dict[str, float]:  # type: ignore[override]
@@ -297,13 +326,11 @@ class _Made(Mapping[str, np.ndarray]):
         return f"<an array for each of {', '.join(self._names)}>"
 
 
-def larger(level: np.ndarray, size: tuple[int, int], rows: slice = ALL, columns: slice = ALL) -> np.ndarray:
-    """A map (h, w), uint8 or float32, at the (height, width) ``size``, bilinear; only the rows and columns that are wanted."""
-    (top, bottom, _), (left, right, _) = rows.indices(size[0]), columns.indices(size[1])
-    down, across = level.shape[0] / size[0], level.shape[1] / size[1]
-    box = (left * across, top * down, right * across, bottom * down)
-    drawn = Image.fromarray(level).resize((right - left, bottom - top), Image.Resampling.BILINEAR, box)
-    return np.array(drawn)  # not asarray, which gives an array that is read-only, of which torch warns
+def ahead(scores: np.ndarray) -> np.ndarray:
+    """(N, h, w) log odds, the background's first -> those against the background, so far that nobody is surer than SURE."""
+    odds = scores - scores[0]
+    odds = odds - (odds.max(0) - SURE).clip(0)  # classes that are all sure stay as far from each other
+    return odds.clip(-SURE, SURE)
 
 
 def winners(scores: Tensor) -> Tensor:

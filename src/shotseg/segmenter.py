@@ -18,6 +18,7 @@ from shotseg import encoders, models, support_file
 from shotseg.data import images as files
 from shotseg.data import transforms
 from shotseg.data.samples import Support
+from shotseg.data.windows import Windows, extent, open_windows
 from shotseg.encoded import Encoded
 from shotseg.encoders import runtime as runtimes
 from shotseg.encoders.weights import digest
@@ -27,10 +28,24 @@ from shotseg.light.exported import OnnxSegmenter
 from shotseg.models import presence
 from shotseg.models.memory import Memory
 from shotseg.models.strokes import Strokes, carried, competing
-from shotseg.photo import Photo, are_several, check_classes, is_one, open_photo, read_shot, title, warn_if_large
+from shotseg.photo import (
+    Photo,
+    are_several,
+    check_classes,
+    is_one,
+    listed,
+    listed_photos,
+    open_photo,
+    read_shot,
+    title,
+    warn_if_large,
+    windows_of,
+)
 from shotseg.predictor import in_turns, streams
 from shotseg.priors import pseudo_masks
+from shotseg.priors.sam2 import Sam2
 from shotseg.result import Decided, Result
+from shotseg.tiled import Tiling, checked_tile, side_of_windows
 from shotseg.training import checkpoint as trained
 
 THUMBNAIL = 320  # longer side of the picture of an example, at most
@@ -47,7 +62,9 @@ class Segmenter(Learnt):
     weights: of the encoder: "default" (downloaded once where it must be) or the path of a local file.
     runtime: what computes the encoder on a CPU: "torch", "onnxruntime" (extra: onnx), or "auto", the fastest that is installed;
              see :mod:`shotseg.encoders.runtime`.
+    tile:    side, in pixels, of the windows for larger images; "auto": twice the working size, above 100 megapixels; None: never
     options: keywords of the method (``size``: longer side, in pixels, at which it works; the one that a checkpoint takes).
+    refine:  attribute; None, or what redraws each object found, see :mod:`shotseg.priors.sam2`. It is not saved.
 
     Threads may share one: they take turns, and a prediction sees each class whole or not at all. :meth:`twin` gives a thread its
     own over the same weights.
@@ -66,6 +83,7 @@ class Segmenter(Learnt):
         weights: str = "default",
         present: float | None = 0.5,
         runtime: str = "auto",
+        tile: int | str | None = "auto",
         **options: Any,
     ):
         size = options.get("size")
@@ -99,7 +117,8 @@ class Segmenter(Learnt):
             raise UsageError(
                 f"present {present}: give a probability from 0 to 1, or None where every class is in the photo"
             )
-        self.present = present
+        self.present, self.tile = present, checked_tile(tile, self.model.size)
+        self.refine: Sam2 | None = None
 
     @in_turns
     def __repr__(self) -> str:
@@ -125,6 +144,7 @@ class Segmenter(Learnt):
             return
         if isinstance(images, Encoded) or is_one(images):
             images, masks = [images], None if masks is None else [masks]
+        images, masks = listed(images, "images"), None if masks is None else listed(masks, "masks")
         if not len(images):
             raise UsageError(f"class {name!r} has no photo: give at least one")
         if masks is not None and len(masks) != len(images):
@@ -176,11 +196,37 @@ class Segmenter(Learnt):
                  comes back, as of :meth:`predict_stream`.
         strokes: what a person marked in this photo, by class; the masks agree with every stroke.
         """
-        return self.decide(self.encode(photo), strokes)
+        windows = None if strokes else windows_of(photo, self._side)
+        return self.decide(self.encode(photo), strokes) if windows is None else self._in_windows(windows)
 
     def predict_batch(self, photos: Iterable[Photo]) -> list[Result]:
         """Segment several photos; those of the same working size go through the encoder together."""
-        return [self.decide(encoded) for encoded in self.encode_batch(photos)]
+        given = listed_photos(photos)
+        large = {i: found for i, photo in enumerate(given) if (found := windows_of(photo, self._side)) is not None}
+        small = iter(self.encode_batch([photo for i, photo in enumerate(given) if i not in large]))
+        return [self._in_windows(large[i]) if i in large else self.decide(next(small)) for i in range(len(given))]
+
+    def windows(self, path: str, bands: Sequence[int] | None = None, page: int = 1) -> Windows | None:
+        size = None if self.tile is None else extent(path, page)
+        return None if size is None or self._side(size) is None else open_windows(path, bands, page)
+
+    @in_turns
+    @torch.no_grad()
+    def _in_windows(self, windows: Windows) -> Result:
+        if self.refine is not None:
+            note("images seen in windows are not redrawn; leave --refine out, or give --tile off where memory allows")
+        side = self._side(windows.size) or max(windows.size)
+        how = (self._told((side, side)), self.present, self._untrained, side, self.device)
+        return Tiling(self.model, windows, self.classes, list(self._supports.values()), *how).result()
+
+    def _side(self, size: tuple[int, int]) -> int | None:
+        return side_of_windows(self.tile, size, self.model.size)
+
+    def _told(self, size: tuple[int, int]) -> list[dict[str, Any]]:
+        """What the model asks beside a photo of this size, for each class. Raises UsageError where there is none."""
+        if not self._known:
+            raise UsageError("the Segmenter knows no class yet: call add(name, images, masks) first")
+        return [{key: {"sizes": [size], "class_name": [name]}[key] for key in self.model.asks} for name in self.classes]
 
     def track(self, frames: Iterable[Photo]) -> Iterator[Result]:
         """Segment the frames of one sequence, one after the other; those that are sure serve the next ones as further examples.
@@ -216,9 +262,7 @@ class Segmenter(Learnt):
     @torch.no_grad()
     def encode_batch(self, photos: Iterable[Photo]) -> list[Encoded]:
         """Several photos encoded, those of the same working size together."""
-        if is_one(photos) and not hasattr(photos, "shape"):
-            raise UsageError("one photo: give it to predict, or a list of photos to predict_batch")
-        opened = [open_photo(photo, self.sees) for photo in photos]
+        opened = [open_photo(photo, self.sees) for photo in listed_photos(photos)]
         warn_if_large(opened, self.model.size, self.method)
         inputs = [self._fit(photo.small, sides=photo.size)[0] for photo in opened]
         encoded: dict[int, Encoded] = {}
@@ -247,8 +291,7 @@ class Segmenter(Learnt):
         Raises UsageError before a class was added, for a photo that another method or encoder encoded, and for strokes of an
         unknown class or of another size than the photo.
         """
-        if not self._known:
-            raise UsageError("the Segmenter knows no class yet: call add(name, images, masks) first")
+        asked = self._told(encoded.photo.size)
         self._check_encoded(encoded)
         encoded = encoded.to(self.device)
         size, strokes = encoded.photo.size, {name: drawn for name, drawn in (strokes or {}).items() if drawn}
@@ -258,8 +301,6 @@ class Segmenter(Learnt):
                     f"strokes of {name!r}: give them for a class that was added, at the photo's size {size}"
                 )
         image = encoded.resized[None]
-        told = {"sizes": [size]}
-        asked = [{key: {**told, "class_name": [name]}[key] for key in self.model.asks} for name in self.classes]
 
         def decided(threshold: float | None) -> presence.Decision:
             supports = list(self._supports.values())
@@ -282,6 +323,8 @@ class Segmenter(Learnt):
             for name, level in followed.items():
                 scores[self.classes.index(name) + 1] = level
             present |= {name: 1.0 for name, drawn in told_apart.items() if (drawn.labels == 1).any()}
+        if self.refine is not None:
+            scores = self.refine.redrawn(encoded.photo.small, scores)
         return Decided(encoded.photo, self.classes, scores.cpu().numpy(), present, told_apart)
 
     @property
@@ -300,10 +343,8 @@ class Segmenter(Learnt):
     def _fit(
         self, image: np.ndarray, mask: np.ndarray | None = None, sides: tuple[int, int] | None = None
     ) -> tuple[Tensor, Any]:
-        if self.model.geometry == "squash":
-            x, y = transforms.squash(image, self.model.size, mask)
-        else:
-            x, y = transforms.fit(image, self.model.size, self.model.encoder.patch, mask, sides)
+        model = self.model
+        x, y = transforms.to_size(image, model.geometry, model.size, model.encoder.patch, mask, sides)
         return x.to(self.device), None if y is None else y.to(self.device)
 
     @in_turns
@@ -311,8 +352,8 @@ class Segmenter(Learnt):
         """Keep the encoded classes (safetensors): ``Segmenter.load`` needs no photo."""
         if not self._known:
             raise UsageError("nothing to save: call add(name, images, masks) first")
-        about = {"method": self.method, "encoder": self.encoder, "options": self.options}
-        about["runtime"] = self.runtime
+        about: dict[str, Any] = {"method": self.method, "encoder": self.encoder, "options": self.options}
+        about |= {"runtime": self.runtime, "present": self.present, "tile": self.tile}
         about["encoder_sha256"] = digest(self.model.encoder)
         if self.checkpoint is not None:
             about["checkpoint"] = {"file": str(self.checkpoint.absolute()), "sha256": files.sha256(self.checkpoint)}
@@ -341,11 +382,9 @@ class Segmenter(Learnt):
         if checkpoint is not None and about.get("checkpoint", {}).get("sha256") != files.sha256(checkpoint):
             raise UsageError(f"{path}: not encoded with {checkpoint}; give the checkpoint that it was made with")
         options = {"runtime": runtime or about.get("runtime", "auto"), **about["options"]}
+        options |= {name: about[name] for name in ("present", "tile") if name in about}
         segmenter = cls(about["method"], about["encoder"], device, checkpoint, weights, **options)
-        if weights != "default" and about.get("encoder_sha256") not in (
-            None,
-            digest(segmenter.model.encoder),
-        ):
+        if weights != "default" and about.get("encoder_sha256") not in (None, digest(segmenter.model.encoder)):
             raise UsageError(f"{path}: encoded with other weights than {weights}; give the file that it was made with")
         for name, support in supports.items():
             segmenter._known[name], segmenter._shown[name] = support.to(segmenter.device), []

@@ -70,8 +70,9 @@ def write_photo(source: Path, path: Path, seed: int) -> None:
 
 def _encoded(photos: Sequence[Path], settings: dict[str, Any]) -> dict[str, float]:
     """Photos a second, read and encoded only, by a thread and a model for each core."""
+    from shotseg.device import one_thread_each
     from shotseg.photo import open_photo
-    from shotseg.runs.engines import one_thread_each, twins_of
+    from shotseg.runs.engines import twins_of
     from shotseg.segmenter import Segmenter
 
     segmenter = Segmenter(**settings)
@@ -81,7 +82,7 @@ def _encoded(photos: Sequence[Path], settings: dict[str, Any]) -> dict[str, floa
         for photo in photos[place :: len(twins)]:
             twins[place].encode(open_photo(photo, segmenter.sees))
 
-    with one_thread_each(segmenter.device), ThreadPoolExecutor(len(twins)) as pool:
+    with one_thread_each(), ThreadPoolExecutor(len(twins)) as pool:
         for twin in twins:
             twin.encode(open_photo(photos[0], segmenter.sees))  # warm
         start = time.perf_counter()

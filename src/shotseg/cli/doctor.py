@@ -1,18 +1,19 @@
-"""``shotseg doctor``: what works on this machine, without asking the network."""
+"""``shotseg doctor``: what works on this machine, without asking the network unless weights are to be fetched."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shotseg import __version__
-from shotseg.cli.console import progress, table
+from shotseg.cli.console import progress, say, table
+from shotseg.errors import ShotsegError
 
 if TYPE_CHECKING:
     from shotseg.encoders.weights import Weights
@@ -45,12 +46,19 @@ EXTRAS = {
 
 @dataclass(frozen=True)
 class Doctor:
-    """Check this installation: libraries, devices, extras, and which weights are here. The network is not contacted.
+    """Check this installation: libraries, devices, extras, and which weights are here. Without --download the network is not
+    contacted.
 
-    example: shotseg doctor
+    example: shotseg doctor --download dinov2-vits14
     """
 
+    download: tuple[str, ...] = ()
+    """Encoders (shotseg list encoders, timm:<model>, ...), or sam2 of segment --refine: their weights are fetched, checked and
+    loaded now, before the work."""
+
     def run(self) -> int:
+        if self.download:
+            return _download(self.download)
         rows = [("shotseg", "ok", f"{__version__}, Python {platform.python_version()}, {platform.platform()}")]
         with progress("loading the libraries", len(LIBRARIES)) as advance:
             for name, module in LIBRARIES.items():
@@ -60,6 +68,45 @@ class Doctor:
             rows += [*_devices(), *_extras(), *_weights()]
         table("", ("what", "state", "detail"), rows)
         return 1 if any(state == "broken" for _, state, _ in rows) else 0
+
+
+def _download(names: Iterable[str]) -> int:
+    """Fetch, check and load the weights of each encoder; what fails is one line, and the others are still done."""
+    rows, failed = [], 0
+    for name in names:
+        try:
+            rows.append((f"weights {name}", "ok", _fetched(name)))
+        except ShotsegError as error:
+            failed += 1
+            say(str(error))
+    if rows:
+        table("", ("what", "state", "detail"), rows)
+    return 1 if failed else 0
+
+
+def _fetched(name: str) -> str:
+    """Where the weights of an encoder lie, and what was checked."""
+    from shotseg import encoders
+    from shotseg.encoders import weights
+
+    if name.partition(":")[0] == "sam2":
+        from shotseg.priors import sam2
+
+        return f"loads, {_millions(sam2.load(name).net)} M weights, for --refine {name}"
+    row = encoders.row_of(name)
+    encoder = encoders.load(name)
+    checked = f"loads, {_millions(encoder)} M weights"
+    if row is None:
+        return checked
+    path = weights.fetch(row)
+    sha256 = row.sha256 or weights.hub_digest(path)
+    weights.check_hash(path, sha256)
+    verdict = f"sha256 {sha256[:16]} as published" if sha256 else "no sha256 is published"
+    return f"{verdict}; {checked}; {path}"
+
+
+def _millions(net: Any) -> str:
+    return f"{sum(p.numel() for p in net.parameters()) / 1e6:.1f}"
 
 
 def _import(name: str, module: str) -> tuple[str, str]:

@@ -22,7 +22,8 @@ def export_options(verb: Any) -> dict[str, Any]:
     if verb.min_object < 0:
         raise UsageError(f"--min-object {verb.min_object}: must be 0 or more")
     options = {"min_object": verb.min_object, "one_a_class": verb.one_a_class}
-    if verb.format == "mask" and (any(options.values()) or verb.copy_images):
+    sized = verb.min_object and not getattr(verb, "instances", False)
+    if verb.format == "mask" and (sized or verb.one_a_class or verb.copy_images):
         raise UsageError("--min-object, --one-a-class and --copy-images are of annotations; give --format, as coco")
     return {**options, "photos": "copy" if verb.copy_images else photos_of(verb.format)}
 

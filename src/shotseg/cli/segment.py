@@ -62,6 +62,9 @@ class Segment:
     """Of --format: leave out objects of fewer pixels."""
     one_a_class: bool = False
     """Of --format: one annotation for each class of a photo, in place of one for each object."""
+    instances: bool = False
+    """Also OUT/instances/<name>.png, 16 bits: every object with a number of its own, those of a class that touch apart, and
+    objects.csv with their classes. Annotations of --format have the same objects."""
     copy_images: bool = False
     """Of --format: copy the photos beside the annotations, in place of links where the format needs them."""
     untrained: bool = False
@@ -72,6 +75,11 @@ class Segment:
     """Every class is known to be in every photo: the best guess of each is drawn, and --present is not asked."""
     fast: bool = False
     """Of matching: EfficientNet-Lite0 at 384 pixels, less than half of the time, a few points less."""
+    insid3: tuple[Literal["positions", "backward", "clusters"], ...] = ()
+    """Of matching on a ViT: ideas of INSID3, one or more: take position out of the features, ask that a match leads back into
+    the example's object, decide groups of tokens as one."""
+    refine: str | None = None
+    """Redraw each object found: sam2 (SAM 2 of transformers; its weights are fetched once), or sam2:FOLDER with its weights."""
     resume: bool = False
     """Go on where an interrupted run stopped."""
     engine: Literal["local", "ray"] = "local"
@@ -84,6 +92,8 @@ class Segment:
     """What computes the encoder of a few-shot method on a CPU: onnxruntime (extra: onnx) where it is installed, else torch."""
     size: int | None = None
     """Longer side, in pixels, at which the method works."""
+    tile: str = "auto"
+    """Windows for images larger than the network: "auto" from 100 megapixels on, their side in pixels, or "off"."""
     batch: int = 1
     """Photos that go through the encoder together; more is faster on a GPU."""
     window: int = 0
@@ -109,12 +119,15 @@ class Segment:
             raise UsageError(f"--window {self.window}: must be 0 or more")
         if self.scales and min(self.scales) < 1:
             raise UsageError(f"--scales {min(self.scales)}: must be 1 or more")
+        self._tile()
         if not 0 <= self.present <= 1:
             raise UsageError(f"--present {self.present}: give a probability from 0 to 1")
         must_exist(checkpoint=self.checkpoint)
         saved = self.support is not None and self.support.suffix == ".safetensors"
-        if saved and (self.size is not None or self.method != Segment.method):
-            raise UsageError(f"{self.support}: says method and size itself; leave --method and --size out")
+        if saved and (self.size is not None or self.method != Segment.method or self.insid3):
+            raise UsageError(f"{self.support}: says method and size itself; leave --method, --size and --insid3 out")
+        if self.insid3 and (self.method != "matching" or self.checkpoint is not None):
+            raise UsageError("--insid3 is of --method matching; leave one out")
 
         semantic = self._is_semantic()
         if semantic and (self.support is not None or self.name):
@@ -123,6 +136,12 @@ class Segment:
             )
         if semantic and self.runtime != Segment.runtime:
             raise UsageError(f"{self.checkpoint}: a semantic model, which torch computes; leave --runtime out")
+        if self.refine is not None and (semantic or self.engine != Segment.engine):
+            raise UsageError(
+                "--refine is of methods that learn from examples, on this machine; leave it or --engine out"
+            )
+        if semantic and self.tile != Segment.tile:
+            raise UsageError(f"{self.checkpoint}: a semantic model, which has --window in place of --tile")
         if not semantic and (self.window or self.scales or self.flip or self.soft):
             raise UsageError("--window, --scales, --flip and --soft are of semantic models; give --checkpoint of one")
         if not semantic and self.support is None and not self.name:
@@ -132,6 +151,8 @@ class Segment:
 
         self._check_track(semantic)
         export = export_options(self)
+        if self.instances and self.one_a_class:
+            raise UsageError("--instances keeps objects apart, --one-a-class joins them; leave one out")
         from shotseg.data.annotations.names import next_step
         from shotseg.data.listing import some
         from shotseg.data.remote import address
@@ -153,11 +174,13 @@ class Segment:
         if self.engine == "ray" and len(photos) < WORTH_RAY:
             say(f"--engine ray takes about 15 s to start; below {WORTH_RAY} photos --engine local is done earlier")
         check_output(self.out, self.format)
+        if self.instances:
+            check_output(self.out, "instances")
         segmenter: Predictor
         with left_out() as lines:
-            segmenter, settings, failed = self._semantic() if semantic else self._segmenter()
+            segmenter, settings, failed = self._semantic() if semantic else self._refined()
         unusable = [(str(self.support), line) for line in lines]
-        settings |= self.reading.said
+        settings |= self.reading.said | ({} if self.tile == Segment.tile else {"tile": self.tile})
         if frames is not None:
             check_tracks(segmenter, self.out)
             settings["track"] = frames.rule
@@ -189,6 +212,7 @@ class Segment:
                 batch=self.batch,
                 annotations=self.format,
                 export=export,
+                instances=self.instances,
                 failed_supports=[*failed, *unusable],
                 settings=settings,
                 track=frames,
@@ -244,15 +268,38 @@ class Segment:
         settings = {"method": segmenter.method, "encoder": segmenter.encoder, "checkpoint": identity(self.checkpoint)}
         return segmenter, {**settings, "size": self.size, "inference": str(how), "soft": self.soft}, []
 
+    def _refined(self) -> tuple[Segmenter, dict, list[tuple[str, str]]]:
+        """The same as :meth:`_segmenter`, with what redraws its masks."""
+        if self.refine is None:
+            return self._segmenter()
+        from shotseg.device import pick_device
+        from shotseg.priors import sam2
+
+        refine = sam2.load(
+            self.refine, pick_device(self.device)
+        )  # first: where it cannot be had, nothing is encoded in vain
+        segmenter, settings, failed = self._segmenter()
+        segmenter.refine = refine
+        return segmenter, {**settings, "refine": self.refine}, failed
+
+    def _tile(self) -> int | str | None:
+        if self.tile in ("auto", "off"):
+            return None if self.tile == "off" else self.tile
+        if not self.tile.isdecimal():
+            raise UsageError(f"--tile {self.tile}: give auto, off, or the side of the windows in pixels, as 1024")
+        return int(self.tile)
+
     def _segmenter(self) -> tuple[Segmenter, dict, list[tuple[str, str]]]:
         """The segmenter with its classes, what makes it what it is, and (file, reason) of the examples that failed."""
         from shotseg.data.annotations.opened import open_folder
         from shotseg.segmenter import Segmenter
+        from shotseg.tiled import checked_tile
 
         if self.support is not None and self.support.suffix == ".safetensors":
             segmenter = Segmenter.load(self.support, self.encoder, self.device, self.checkpoint, self.runtime)
             self._check_trained(segmenter.method, segmenter.checkpoint)
             segmenter.present = self._present()
+            segmenter.tile = checked_tile(self._tile(), segmenter.model.size)
             made_of = {"method": segmenter.method, "encoder": segmenter.encoder, "support": identity(self.support)}
             made_of |= {"present": str(segmenter.present)}
             return segmenter, made_of, []
@@ -264,8 +311,9 @@ class Segment:
                 )
             encoder, size = FAST
         options: dict[str, Any] = {} if size is None else {"size": size}
+        options |= dict.fromkeys(self.insid3, True)
         self._check_trained(self.method, self.checkpoint)
-        how: dict[str, Any] = {"present": self._present(), "runtime": self.runtime}
+        how: dict[str, Any] = {"present": self._present(), "runtime": self.runtime, "tile": self._tile()}
         segmenter = Segmenter(self.method, encoder, self.device, self.checkpoint, **how, **options)
         options |= {"present": str(segmenter.present)}
         used: list[str] = []
@@ -301,11 +349,14 @@ class Segment:
 
 def _learn(segmenter: Segmenter, examples: FolderDataset | AnnotatedDataset) -> tuple[list[str], list[tuple[str, str]]]:
     """Add every example; ids of those that were used, and (file, reason) of those that failed."""
+    from shotseg.device import one_thread_each
     from shotseg.integrations.supports import add_examples
 
     used, failed = [], []
     known = cache(identity)  # one annotation file holds many examples
-    for item, error in add_examples(segmenter, examples):
+    with one_thread_each():
+        added = list(add_examples(segmenter, examples))
+    for item, error in added:
         if error is not None:
             failed.append((str(item.image_path), str(error)))
             continue

@@ -10,13 +10,17 @@ import re
 import struct
 import uuid
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from shotseg.data.containers import PNG
+from shotseg.data.enlarging import BAND
 from shotseg.data.masks import binary, class_ids
 from shotseg.data.pixels import decode, to_rgb
 from shotseg.data.samples import IGNORE
@@ -103,7 +107,7 @@ def write_png(path: str | Path, array: np.ndarray, palette: np.ndarray | None = 
     ``palette``: (N, 3) uint8 colours, N <= 256, for an (H, W) array of indices. Raises as :func:`write_bytes`.
     """
     if array.ndim == 2:
-        data = FlatPNG(array).whole(palette)
+        data = flat_png(array, palette)
     else:
         buffer = io.BytesIO()
         Image.fromarray(np.ascontiguousarray(array)).save(buffer, format="PNG")
@@ -111,51 +115,94 @@ def write_png(path: str | Path, array: np.ndarray, palette: np.ndarray | None = 
     write_bytes(path, data)
 
 
+def flat_png(array: np.ndarray, palette: np.ndarray | None = None) -> bytes:
+    """The PNG file of (H, W) uint8. palette: (N, 3) uint8 colours of its values."""
+    flat = FlatPNG(array.shape, palette)
+    for band in bands(array):
+        flat.add(band)
+    return flat.file()
+
+
+def bands(array: np.ndarray) -> Iterator[np.ndarray]:
+    """The rows of an array, a few at a time."""
+    return (array[top : top + BAND] for top in range(0, len(array), BAND))
+
+
 class FlatPNG:
-    """The bytes of PNG files of (H, W) uint8 whose rows are stored unfiltered, as fits masks: filters take Pillow half of its
-    time, and make no mask smaller."""
+    """A PNG file of (H, W) uint8 that is made band by band.
 
-    def __init__(self, array: np.ndarray):
-        self._rows = np.zeros(
-            (array.shape[0], array.shape[1] + 1), np.uint8
-        )  # each begins with the number of its filter
-        self._rows[:, 1:] = array
+    Its rows are stored unfiltered, as fits masks: filters take Pillow half of its time, and make no mask smaller.
 
-    def whole(self, palette: np.ndarray | None = None) -> bytes:
-        """The array as it is. palette: (N, 3) uint8 colours of its values."""
-        return self._file(self._rows, palette)
+    palette: (N, 3) uint8 colours of the values.
+    """
 
-    def only(self, value: int) -> bytes:
-        """255 where the array has this value, which is above 0, and 0 elsewhere."""
-        there = (self._rows == value).view(np.uint8)
-        np.multiply(there, np.uint8(255), out=there)
-        return self._file(there, None)
+    def __init__(self, size: tuple[int, ...], palette: np.ndarray | None = None):
+        self._size, self._palette = size, palette
+        self._rows = np.zeros((BAND, size[1] + 1), np.uint8)  # each begins with the number of its filter
+        self._blank = 0  # rows of zeros that wait: a file of nothing else is made once
+        self._packer: Any = None
+        self._packed: list[bytes] = []
 
-    def _file(self, rows: np.ndarray, palette: np.ndarray | None) -> bytes:
-        height, width = rows.shape
-        colour = 0 if palette is None else 3
-        chunks = [(b"IHDR", struct.pack(">2I5B", width - 1, height, 8, colour, 0, 0, 0))]
-        if palette is not None:
-            chunks.append((b"PLTE", np.asarray(palette, np.uint8).tobytes()))
-        chunks += [(b"IDAT", _deflated(rows.data)), (b"IEND", b"")]
-        parts = [
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-            for kind, data in chunks
-        ]
-        return PNG + b"".join(parts)
+    def add(self, band: np.ndarray) -> None:
+        """The next rows (n, W) uint8."""
+        if self._packer is None:
+            if not band.any():
+                self._blank += len(band)
+                return
+            self._packer = _packer()
+            for top in range(0, self._blank, BAND):
+                self._pack(min(BAND, self._blank - top))
+        for part in bands(band):
+            self._rows[: len(part), 1:] = part
+            self._pack(len(part))
+
+    def file(self) -> bytes:
+        """The file, after its last row."""
+        if self._packer is None:  # nothing but zeros
+            return _blank(self._size[0], self._size[1], None if self._palette is None else self._palette.tobytes())
+        return _png(self._size, self._palette, b"".join([*self._packed, self._packer.flush()]))
+
+    def _pack(self, rows: int) -> None:
+        self._packed.append(self._packer.compress(self._rows[:rows].data))
 
 
-def _deflated(rows: memoryview) -> bytes:
+def _packer() -> Any:
     try:
         from isal import isal_zlib  # 2 ms for a mask of 12 megapixels, where zlib takes 20
     except ImportError:
-        packer = zlib.compressobj(1, zlib.DEFLATED, 15, 9, zlib.Z_RLE)
-        return packer.compress(rows) + packer.flush()
-    return isal_zlib.compress(rows, 1)
+        return zlib.compressobj(1, zlib.DEFLATED, 15, 9, zlib.Z_RLE)
+    return isal_zlib.compressobj(1)
+
+
+@lru_cache(maxsize=8)
+def _blank(height: int, width: int, palette: bytes | None) -> bytes:
+    """A file of zeros."""
+    packer, row = _packer(), bytes(width + 1)
+    packed = [packer.compress(row) for _ in range(height)]
+    colours = None if palette is None else np.frombuffer(palette, np.uint8)
+    return _png((height, width), colours, b"".join([*packed, packer.flush()]))
+
+
+def _png(size: tuple[int, ...], palette: np.ndarray | None, packed: bytes) -> bytes:
+    chunks = [(b"IHDR", struct.pack(">2I5B", size[1], size[0], 8, 0 if palette is None else 3, 0, 0, 0))]
+    if palette is not None:
+        chunks.append((b"PLTE", np.asarray(palette, np.uint8).tobytes()))
+    chunks += [(b"IDAT", packed), (b"IEND", b"")]
+    parts = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    ]
+    return PNG + b"".join(parts)
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write a file whole or not at all: a temporary name in the same folder, then a rename. Makes the folder if absent.
+    """Write a file whole or not at all. Makes the folder if absent. Raises as :func:`replacing`."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary name in the same folder, which takes the place of the file when the block ends without an error.
 
     Raises InputError (one line) where the folder cannot be written or the disk is full; nothing half-written stays.
     """
@@ -164,7 +211,7 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            temporary.write_bytes(data)
+            yield temporary
             temporary.replace(path)
         except BaseException:  # also an interrupt
             temporary.unlink(missing_ok=True)
@@ -208,5 +255,9 @@ def address(path: str | Path) -> str | None:
 
 
 def sha256(path: str | Path) -> str:
-    """The digest of a file, in hexadecimal."""
-    return hashlib.sha256(read_bytes(path)).hexdigest()
+    """The digest of a file, in hexadecimal, whatever its size. Raises as :func:`read_bytes`."""
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return hashlib.sha256(read_bytes(path)).hexdigest()  # which says what is wrong

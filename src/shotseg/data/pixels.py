@@ -6,7 +6,7 @@ import io
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -120,11 +120,14 @@ def from_array(array: Any, name: object) -> Pixels:
     return _split(values)
 
 
-def to_rgb(pixels: Pixels) -> np.ndarray:
-    """(H, W, 3) uint8: values scaled by :func:`shown_range`, transparent pixels on white, as viewers show them."""
+def to_rgb(pixels: Pixels, shown: tuple[float, float] | None = None) -> np.ndarray:
+    """(H, W, 3) uint8: values scaled by :func:`shown_range`, transparent pixels on white, as viewers show them.
+
+    shown: the range of the photo that these pixels are a part of.
+    """
     values = pixels.values if pixels.palette is None else pixels.palette[pixels.values]
     if values.dtype != np.uint8:
-        values = _scaled(values, *shown_range(pixels))
+        values = _scaled(values, *(shown or shown_range(pixels)))
     if values.ndim == 2:
         values = np.repeat(values[..., None], 3, axis=2)
     if pixels.alpha is not None and pixels.alpha.min() < 255:
@@ -225,11 +228,21 @@ def _of_tiff(data: bytes, name: object, bands: Sequence[int] | None, page: int) 
         values, alpha = tiff.read(file, found, name, bands)
         if bands is not None:
             values = pick_bands(np.atleast_3d(values), bands, name)
-        return Pixels(_turned(values, turn), None if alpha is None else _turned(_as_alpha(alpha), turn), nodata=nodata)
+        return Pixels(_turned(values, turn), None if alpha is None else _turned(as_alpha(alpha), turn), nodata=nodata)
 
 
-def _opened(data: bytes, name: object) -> ImageFile.ImageFile:
-    if data[4:8] == b"ftyp" and data[8:12] in HEIC:
+def header(file: BinaryIO, name: object) -> tuple[tuple[int, int], int]:
+    """(height, width) of the upright image in an open file, and its EXIF rotation; the header alone is read."""
+    with _opened(file, name) as image:
+        (width, height), turn = image.size, _orientation(image)
+    return ((width, height) if turn in SIDEWAYS else (height, width)), turn
+
+
+def _opened(data: bytes | BinaryIO, name: object) -> ImageFile.ImageFile:
+    file = io.BytesIO(data) if isinstance(data, bytes) else data
+    head = file.read(12)
+    file.seek(0)
+    if head[4:8] == b"ftyp" and head[8:12] in HEIC:
         try:
             from pillow_heif import register_heif_opener
         except ImportError:
@@ -240,7 +253,7 @@ def _opened(data: bytes, name: object) -> ImageFile.ImageFile:
     with _opening:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(io.BytesIO(data))
+            return Image.open(file)
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 
@@ -279,11 +292,11 @@ def _split(values: np.ndarray) -> Pixels:
     if values.ndim == 2:
         return Pixels(values)
     colours = values.shape[2] - (values.shape[2] + 1) % 2
-    alpha = None if colours == values.shape[2] else _as_alpha(values[..., -1])
+    alpha = None if colours == values.shape[2] else as_alpha(values[..., -1])
     return Pixels(values[..., 0] if colours == 1 else values[..., :colours], alpha)
 
 
-def _as_alpha(values: np.ndarray) -> np.ndarray:
+def as_alpha(values: np.ndarray) -> np.ndarray:
     """Opacity of any number type as (H, W) uint8."""
     if values.dtype == np.uint8:
         return values

@@ -6,6 +6,7 @@ import io
 import logging
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -17,7 +18,7 @@ WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, CMYK = 0, 1, 2, 5
 NODATA = 42113  # GDAL's tag
 
 
-def opened(data: bytes | BinaryIO) -> Any:
+def opened(data: bytes | BinaryIO | str | Path) -> Any:
     """A ``tifffile.TiffFile``, to be closed."""
     import tifffile
 
@@ -46,7 +47,7 @@ def is_plain(page: Any) -> bool:
     if _is_truth(page):
         return False
     if bits <= 8 and kind == 1:
-        return page.samplesperpixel <= 3 or page.photometric == CMYK or _needs_codecs(page)
+        return page.samplesperpixel <= 3 or page.photometric == CMYK or needs_codecs(page)
     one = page.samplesperpixel == 1 and page.photometric == BLACK_IS_ZERO
     return one and (bits, kind) in {(12, 1), (16, 1), (16, 2), (32, 2), (32, 3)}
 
@@ -74,12 +75,21 @@ def read(
     """
     if bands is not None and page.samplesperpixel == 1 and len(file.pages) > 1:
         return np.stack([_values(page_of(file, i + 1, name), name) for i in range(len(file.pages))], axis=2), None
-    values = _values(page, name)
+    return parted(page, _values(page, name), name, bands)
+
+
+def parted(
+    page: Any, values: np.ndarray, name: object, bands: Sequence[int] | None = None, whole: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The photo in the values of a page, and its alpha, as of :func:`read`.
+
+    whole: where the values are a part of the page, those that tell what all of it holds.
+    """
     count = page.samplesperpixel
     if bands is not None or count == 1 or values.ndim == 2:
         return values, None
     tagged = len(page.extrasamples) == 1 and page.extrasamples[0] in (1, 2)
-    if count in (2, 4) and tagged and _is_alpha(values[..., -1]):
+    if count in (2, 4) and tagged and _is_alpha((values if whole is None else whole)[..., -1]):
         colours, alpha = values[..., :-1], values[..., -1]
         return colours[..., 0] if count == 2 else colours, alpha
     if count == 3 or (count > 3 and page.photometric == RGB):
@@ -91,11 +101,7 @@ def read(
 
 def _values(page: Any, name: object) -> np.ndarray:
     """A page as (H, W) or (H, W, C)."""
-    if _needs_codecs(page):
-        raise InputError(
-            f"{name}: a TIFF of {page.bitspersample} bits with {page.compression.name} compression; "
-            "pip install 'shotseg[tiff]', or save it without compression"
-        )
+    check_codecs(page, name)
     values = page.asarray()
     if values.ndim > 3:
         values = values[0]  # of a volume, its first slice
@@ -103,9 +109,22 @@ def _values(page: Any, name: object) -> np.ndarray:
         values = np.moveaxis(values, 0, 2)
     if values.ndim == 3 and page.samplesperpixel == 1:
         values = values[0]
-    if page.photometric == WHITE_IS_ZERO and values.dtype.kind in "bu" and not _is_truth(page):
-        values = ~values
-    return values
+    return black_is_zero(page, values)
+
+
+def black_is_zero(page: Any, values: np.ndarray) -> np.ndarray:
+    """Values of a page, turned where it says that white is 0."""
+    turned = page.photometric == WHITE_IS_ZERO and values.dtype.kind in "bu" and not _is_truth(page)
+    return ~values if turned else values
+
+
+def check_codecs(page: Any, name: object) -> None:
+    """Raise InputError where a package for the compression of a page is missing."""
+    if needs_codecs(page):
+        raise InputError(
+            f"{name}: a TIFF of {page.bitspersample} bits with {page.compression.name} compression; "
+            "pip install 'shotseg[tiff]', or save it without compression"
+        )
 
 
 def _is_truth(page: Any) -> bool:
@@ -113,7 +132,7 @@ def _is_truth(page: Any) -> bool:
     return page.bitspersample == 1 and page.photometric == WHITE_IS_ZERO and "tifffile" in str(page.software)
 
 
-def _needs_codecs(page: Any) -> bool:
+def needs_codecs(page: Any) -> bool:
     """Whether tifffile needs imagecodecs for this page, and it is not there."""
     easy = page.compression in (1, 8, 32946, 34925) and page.predictor in (1, 2) and page.bitspersample % 8 in (0, 1)
     return not easy and find_spec("imagecodecs") is None

@@ -46,6 +46,18 @@ def squash(image: np.ndarray, size: int, mask: np.ndarray | None = None) -> Pair
     return _resized(image, mask, (size, size))
 
 
+def to_size(
+    image: np.ndarray,
+    geometry: str,
+    size: int,
+    multiple: int = 1,
+    mask: np.ndarray | None = None,
+    sides: tuple[int, int] | None = None,
+) -> Pair:
+    """:func:`squash`, or for every other geometry :func:`fit`."""
+    return squash(image, size, mask) if geometry == "squash" else fit(image, size, multiple, mask, sides)
+
+
 def pad(
     image: np.ndarray, size: int, mask: np.ndarray | None = None, fill: tuple[float, ...] = MEAN
 ) -> tuple[Tensor, Tensor | None, tuple[int, int]]:

@@ -7,6 +7,7 @@ A name is one of :func:`list_encoders`, ``timm:<model>`` for any timm CNN or ViT
 from __future__ import annotations
 
 from shotseg import plugins
+from shotseg.device import one_thread_each
 from shotseg.encoders.features import Encoder, Features
 from shotseg.encoders.weights import TABLE, Weights, list_weights, open_clip_row, timm_row
 from shotseg.errors import UsageError
@@ -25,6 +26,7 @@ def list_encoders() -> list[str]:
     return list(dict.fromkeys([*TABLE, *plugins.added("encoders")]))
 
 
+@one_thread_each()  # the networks are tried on small photos
 def load(name: str = "efficientnet-lite0", weights: str = "default", device: str = "cpu") -> Encoder:
     """The frozen encoder ``name`` on ``device``.
 
@@ -33,14 +35,23 @@ def load(name: str = "efficientnet-lite0", weights: str = "default", device: str
     Raises :class:`UsageError` for an unknown name or weights that cannot be downloaded, :class:`InputError` for a
     weights file that is missing, damaged, or of another network.
     """
-    if name.startswith("transformers:"):
+    row = row_of(name)
+    if row is None and name.startswith("transformers:"):
         from shotseg.encoders import hf
 
         return hf.load(name, weights).freeze().to(device)
-    if name not in TABLE and name in plugins.added("encoders"):
+    if row is None:
         return plugins.load("encoders", name)(weights).freeze().to(device)
-    row = _row(name)
     return _build(row, weights).freeze().to(device)
+
+
+def row_of(name: str) -> Weights | None:
+    """The row of an encoder's weights; None where another package or transformers brings them.
+
+    Raises UsageError for an unknown name.
+    """
+    other = name.startswith("transformers:") or (name not in TABLE and name in plugins.added("encoders"))
+    return None if other else _row(name)
 
 
 def _row(name: str) -> Weights:

@@ -24,6 +24,7 @@ from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from shotseg.device import one_thread_each
 from shotseg.encoders.features import Encoder
 from shotseg.encoders.weights import digest
 from shotseg.errors import UsageError, first_line, note
@@ -64,7 +65,7 @@ def use(encoder: Encoder, runtime: str = "auto") -> None:
 def _took(encoder: Encoder, name: str) -> str:
     """Give the encoder that form. Why it could not be, in one line; empty where it could."""
     key = (name, type(encoder).__qualname__, encoder.name, digest(encoder))
-    with _making:
+    with _making, one_thread_each():
         try:
             if key not in _made:
                 _made[key] = _agreeing(FORMS[name](encoder), encoder)

@@ -12,6 +12,7 @@ import hashlib
 import importlib.util
 import os
 import pickle
+import re
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -79,15 +80,17 @@ def _semseg(name: str, file: str, other: str) -> Weights:
     )
 
 
-def _dino(name: str, model: str, size: int, trained_on: str, licence: str = "Apache-2.0") -> Weights:
+def _dino(
+    name: str, model: str, size: int, trained_on: str, sha256: str | None = None, licence: str = "Apache-2.0"
+) -> Weights:
     normal = (IMAGENET_MEAN, IMAGENET_STD, size)
-    return Weights(name, model, "hub", f"timm/{model}", "model.safetensors", None, licence, *normal, trained_on)
+    return Weights(name, model, "hub", f"timm/{model}", "model.safetensors", sha256, licence, *normal, trained_on)
 
 
-def _openai(name: str, model: str, hub: str) -> Weights:
+def _openai(name: str, model: str, hub: str, sha256: str) -> Weights:
     file, pairs = "open_clip_model.safetensors", "WebImageText, 400M image-text pairs"
     return Weights(
-        name, model, "open_clip", f"timm/{hub}", file, None, "MIT", CLIP_MEAN, CLIP_STD, 224, pairs, "openai"
+        name, model, "open_clip", f"timm/{hub}", file, sha256, "MIT", CLIP_MEAN, CLIP_STD, 224, pairs, "openai"
     )
 
 
@@ -115,6 +118,17 @@ _LITE2 = replace(
     size=260,
 )
 
+# Of the hub's files: what the hub shows for them, as at least two other projects that pin them have written it down.
+_SHA = {
+    "dinov2-vits14": "04d27f3400d059fc0cfd7d17dd1909a75bf3ea8fb3eeb48b97cb99e57ee20081",
+    "dinov2-vitb14": "55cbb5d887b336d430e649c277b85a1429e724871f9d02ac16203235886d8c7b",
+    "dinov3-vits16": "2a1ec16ae28ffa07bc0ead0241ee7df9fc26451fe6f9f839b7b3afa0a906b040",
+    "dinov3-vitb16": "1f9ed8a2378d65e24bb710ba522ac9fa7be4e036d7aefb4384ce022833926332",
+    "clip-vit-b16": "4b8699299b1e8997753c64b052ba32031449d5d853f55a039148560ee02b820f",
+    "clip-vit-b32": "e6d1bd7789aa45192b3bf90570a789b478bae1b74ebcce7eddd908e83a2b7c31",
+    "clip-rn50": "da0baa37fb2211eee5729ab69ed587eb10d48f5b7076ceeed01552fc3d4cb4ee",
+}
+
 _TABLE = (
     _LITE0,
     _LITE2,
@@ -129,13 +143,22 @@ _TABLE = (
     _dino("dino-vits16", "vit_small_patch16_224.dino", 224, "ImageNet-1k without labels"),
     _dino("dino-vitb8", "vit_base_patch8_224.dino", 224, "ImageNet-1k without labels"),
     _dino("dino-vitb16", "vit_base_patch16_224.dino", 224, "ImageNet-1k without labels"),
-    _dino("dinov2-vits14", "vit_small_patch14_dinov2.lvd142m", 518, "LVD-142M"),
-    _dino("dinov2-vitb14", "vit_base_patch14_dinov2.lvd142m", 518, "LVD-142M"),
-    _dino("dinov3-vits16", "vit_small_patch16_dinov3.lvd1689m", 256, "LVD-1689M", "DINOv3 License"),
-    _dino("dinov3-vitb16", "vit_base_patch16_dinov3.lvd1689m", 256, "LVD-1689M", "DINOv3 License"),
-    _openai("clip-vit-b16", "ViT-B-16-quickgelu", "vit_base_patch16_clip_224.openai"),
-    _openai("clip-vit-b32", "ViT-B-32-quickgelu", "vit_base_patch32_clip_224.openai"),
-    _openai("clip-rn50", "RN50-quickgelu", "resnet50_clip.openai"),
+    _dino("dinov2-vits14", "vit_small_patch14_dinov2.lvd142m", 518, "LVD-142M", _SHA["dinov2-vits14"]),
+    _dino("dinov2-vitb14", "vit_base_patch14_dinov2.lvd142m", 518, "LVD-142M", _SHA["dinov2-vitb14"]),
+    _dino(
+        "dinov3-vits16",
+        "vit_small_patch16_dinov3.lvd1689m",
+        256,
+        "LVD-1689M",
+        _SHA["dinov3-vits16"],
+        "DINOv3 License",
+    ),
+    _dino(
+        "dinov3-vitb16", "vit_base_patch16_dinov3.lvd1689m", 256, "LVD-1689M", _SHA["dinov3-vitb16"], "DINOv3 License"
+    ),
+    _openai("clip-vit-b16", "ViT-B-16-quickgelu", "vit_base_patch16_clip_224.openai", _SHA["clip-vit-b16"]),
+    _openai("clip-vit-b32", "ViT-B-32-quickgelu", "vit_base_patch32_clip_224.openai", _SHA["clip-vit-b32"]),
+    _openai("clip-rn50", "RN50-quickgelu", "resnet50_clip.openai", _SHA["clip-rn50"]),
 )
 TABLE = {row.name: row for row in _TABLE}
 
@@ -296,8 +319,14 @@ def check_hash(path: Path, sha256: str | None) -> None:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if not found.startswith(sha256):
         raise InputError(
-            f"{path}: sha256 {found[:16]} instead of {sha256[:16]}; the file is damaged, delete it and load again"
+            f"{path.resolve()}: sha256 {found[:16]} instead of {sha256[:16]}; the file is damaged, delete it and load again"
         )
+
+
+def hub_digest(path: Path) -> str | None:
+    """The sha256 that the hub gave for a file, which its cache keeps as the name that a snapshot links to; None of others."""
+    name = path.resolve().name
+    return name if re.fullmatch("[0-9a-f]{64}", name) else None
 
 
 def read(path: Path) -> dict[str, Tensor]:

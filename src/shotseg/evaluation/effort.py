@@ -20,11 +20,12 @@ from torch import Tensor
 
 from shotseg.data.episodes import EpisodeIndex
 from shotseg.data.samples import IGNORE, Support
+from shotseg.device import one_thread_each
 from shotseg.errors import UsageError
 from shotseg.evaluation import confidence
 from shotseg.evaluation.canvas import working_pair
 from shotseg.evaluation.counts import resamples
-from shotseg.evaluation.episode_loop import OnProgress, Tally, one_thread_each
+from shotseg.evaluation.episode_loop import OnProgress, Tally
 from shotseg.evaluation.evaluator import Evaluator
 from shotseg.evaluation.pool import Pool
 from shotseg.evaluation.results import environment

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from shotseg.device import one_thread_each
 from shotseg.errors import UsageError
 from shotseg.evaluation.evaluator import Row
 
@@ -98,17 +99,6 @@ def _parallel(
                 yield from (future.result() for future in finished)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def one_thread_each() -> Iterator[None]:
-    """Sums of floats depend on how an operation is split over threads, so each operation gets one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _processes() -> tuple[int, int]:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from shotseg.data.episodes import EpisodeIndex
 from shotseg.data.samples import IGNORE
-from shotseg.evaluation.episode_loop import one_thread_each
+from shotseg.device import one_thread_each
 from shotseg.evaluation.evaluator import Evaluator
 from shotseg.evaluation.summary import Summary
 from shotseg.overlay import draw

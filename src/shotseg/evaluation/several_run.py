@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from shotseg.data.episodes import list_hash
+from shotseg.device import one_thread_each
 from shotseg.evaluation import draws, result_page, results, several_scores
 from shotseg.evaluation.draws import Query
-from shotseg.evaluation.episode_loop import OnProgress, Tally, one_thread_each
+from shotseg.evaluation.episode_loop import OnProgress, Tally
 from shotseg.evaluation.result_page import Pictures, without_ignored
 from shotseg.evaluation.several import Several, count_queries
 from shotseg.overlay import draw

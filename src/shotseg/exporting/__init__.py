@@ -35,6 +35,8 @@ def export(segmenter: Segmenter, out: str | Path) -> dict[str, Any]:
         raise UsageError(f"export on {segmenter.device}: give --device cpu; what is written runs anywhere")
     if model.asks:
         raise UsageError(f"{segmenter.method} asks for {', '.join(model.asks)} with each photo, which no graph takes")
+    if isinstance(model, Matching) and (model.bases is not None or model.backward or model.clusters):
+        raise UsageError("positions, backward and clusters of matching have no ONNX form; export without them")
     if model.size < SMALLEST:
         raise UsageError(f"size {model.size}: export with {SMALLEST} or more")
     strides = model.encode(torch.zeros(1, 3, *graphs.OTHER[1:])).strides

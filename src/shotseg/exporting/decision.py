@@ -136,8 +136,8 @@ def matched(model: Matching, query: Features, known: dict[str, Tensor], chosen: 
     weights, level = weights_of(model, mine)
     found = -level
     for cue in model.cues:
-        at = look.borders[cue][:, None] if cue in look.borders else unit_range(_resize(cues[cue](), look.grid))
-        found = found + weights[cue] * at
+        at = look.borders[cue][:, None] if cue in look.borders else _resize(cues[cue](), look.grid)
+        found = found + weights[cue] * unit_range(at)
     return model._self_supported(found, look)
 
 

@@ -39,7 +39,7 @@ def _padded(parts: list[np.ndarray], first: int = 2) -> list[np.ndarray]:
 
 
 def ridge(tokens: np.ndarray, foreground: np.ndarray, background: np.ndarray, strength: float = 1.0) -> np.ndarray:
-    """:func:`shotseg.models.matching.ridge` of one class: (C + 1,) float32 of tokens (N, C) and weights (N,)."""
+    """:func:`shotseg.models.ridge.ridge` of one class: (C + 1,) float32 of tokens (N, C) and weights (N,)."""
     x, fg, bg = (a.astype(np.float64) for a in (tokens, foreground, background))
     fg, bg = (w / max(w.sum(), 1e-6) for w in (fg, bg))
     mass = (fg + bg) / 2

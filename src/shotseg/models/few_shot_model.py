@@ -85,9 +85,17 @@ class FewShot(Model):
         """Several supports of one class as one with all their shots."""
         return Support.join(supports)
 
-    def evidence(self, query: Features, supports: Sequence[Support]) -> Tensor:
-        """(M, h, w) log odds of M classes in one photo, as it is; only of a model that finds them ``at_once``."""
+    def evidence(self, query: Features, supports: Sequence[Support], survey: Any = None) -> Tensor:
+        """(M, h, w) log odds of M classes in one photo, as it is; only of a model that finds them ``at_once``.
+
+        survey: of :meth:`survey`, where the photo is a window of a larger image.
+        """
         raise NotImplementedError
+
+    def survey(self, query: Features, supports: Sequence[Support]) -> Any:
+        """What the evidence for M classes in a window takes from the whole image, which ``query`` stands for; None where
+        nothing is relative to the photo."""
+        return None
 
     def along_the_edges(self, evidence: Tensor, images: Tensor) -> Tensor:
         """The log odds (M, h, w) as they are drawn in a photo (1, 3, H, W), of any h and w."""

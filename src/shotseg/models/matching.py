@@ -13,7 +13,7 @@ The gain of each part is measured in docs/matching.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +23,17 @@ from torch.nn import functional as F
 
 from shotseg.data.samples import IGNORE, Prediction, Support
 from shotseg.encoders.features import Encoder, Features
+from shotseg.errors import UsageError
+from shotseg.models import in_context
 from shotseg.models.few_shot_model import FewShot
+from shotseg.models.ridge import classify, ridge, ridge_values
 from shotseg.priors.guided_filter import along_edges
 from shotseg.priors.objectness import border_contrast
 
 BEST = 5  # cosines that a contrast averages
-STEPS = 22  # of conjugate gradients, after which rounding alone is left
+BORDERS = {"border_middle": 1, "border_deep": 2}  # the map that each border cue reads
+OWN_RIDGE, OWN_SLOPE, OWN_LEVEL = 3.0, 6.0, 0.3  # of the classifier of a photo's own tokens
+Spans = dict[str, tuple[Tensor, Tensor]]  # name of a cue -> its lowest and highest value
 # Weights of the cues and the level that divides object from background: a logistic regression on folds 1 and 2 of
 # pascal_coseg15, rounded; fold 0 shows none of their classes (docs/matching.md).
 WEIGHTS = {
@@ -53,8 +58,9 @@ class Matching(FewShot):
     encoder: a frozen encoder; of its maps the last at each of the three coarsest strides is used (of a ViT: the maps at
              one half, three quarters and the whole of its depth).
     size:    the longer side, in pixels, at which photos are encoded.
-    Every other keyword switches one ingredient off, for ablations: ``contrast``, ``ridge``, ``border``, ``self_support``,
-    ``edges``.
+    ``contrast``, ``ridge``, ``border``, ``self_support``, ``edges``: switch one ingredient off, for ablations.
+    ``positions``, ``backward``, ``clusters``: switch one idea of INSID3 on, of a ViT, see
+    :mod:`shotseg.models.in_context`. Raises UsageError for another encoder.
     """
 
     learns = False
@@ -69,8 +75,15 @@ class Matching(FewShot):
         border: bool = True,
         self_support: bool = True,
         edges: bool = True,
+        positions: bool = False,
+        backward: bool = False,
+        clusters: bool = False,
     ):
         super().__init__()
+        if (positions or backward or clusters) and len(set(encoder.strides)) > 1:
+            raise UsageError(
+                f"positions, backward and clusters are of ViTs, {encoder.name} is none; leave them out, or take dinov2-vits14"
+            )
         self.encoder = encoder
         self.size = size
         self.levels = coarsest_three(encoder.strides)
@@ -80,11 +93,16 @@ class Matching(FewShot):
         self.cues = [cue for cue in WEIGHTS if on[cue.split("_")[0]]]
         self.self_support = self_support
         self.edges = edges
+        self.backward, self.clusters = backward, clusters
+        self.bases = in_context.position_bases(encoder, self.levels, size) if positions else None
 
     def encode(self, images: Tensor) -> Features:
         """The three maps that are used of (B, 3, H, W) images in [0, 1]: shallow, middle, deep."""
         features = self.encoder(images)
-        return Features(tuple(features.maps[i] for i in self.levels), tuple(features.strides[i] for i in self.levels))
+        maps = [features.maps[i] for i in self.levels]
+        if self.bases is not None:
+            maps = [in_context.without(basis, level) for basis, level in zip(self.bases, maps)]
+        return Features(tuple(maps), tuple(features.strides[i] for i in self.levels))
 
     def encode_support(
         self, images: Tensor, masks: Tensor, features: Features | None = None, class_names: Sequence[str] | None = None
@@ -121,11 +139,14 @@ class Matching(FewShot):
         """One support for all stays one: the products with its tokens are then made together."""
         return support if len(support["all"]) == 1 else super().serving(support, batch)
 
-    def weights(self, support: Support) -> tuple[dict[str, float], Tensor]:
-        """The weight of each cue in use, and the level (B, 1, 1) that divides object from background."""
+    def weights(self, support: Support, cues: Iterable[str] | None = None) -> tuple[dict[str, float], Tensor]:
+        """The weight of each cue in use, and the level (B, 1, 1) that divides object from background.
+
+        cues: those in use; None: all that are switched on.
+        """
         many = min(1.0, (support["all"].shape[1] - 1) / 2)
         mixed = {cue: (1 - many) * WEIGHTS[cue] + many * MANY_WEIGHTS[cue] for cue in WEIGHTS}
-        used = {cue: mixed[cue] for cue in self.cues}
+        used = {cue: mixed[cue] for cue in (self.cues if cues is None else cues)}
         level = ((1 - many) * LEVEL + many * MANY_LEVEL) * sum(used.values()) / sum(mixed.values())
         objects, all_of_it = (support[f"all_{side}"].sum((1, 2)) for side in ("foreground", "background"))
         share = (objects / (objects + all_of_it).clamp(min=1e-6)).clamp(min=1e-3)
@@ -141,57 +162,112 @@ class Matching(FewShot):
         evidence = self.along_the_edges(found, images)
         return Prediction(torch.stack([-evidence / 2, evidence / 2], 1))
 
-    def evidence(self, query: Features, supports: Sequence[Support]) -> Tensor:
-        """(N, h, w): log odds of each class in one photo, before :meth:`along_the_edges`; what all classes share is made once."""
-        look = self._look(query)
-        found = torch.stack([self._evidence(look, support) for support in supports], 1)
-        return self._self_supported(found, look)[0]
+    def evidence(self, query: Features, supports: Sequence[Support], survey: Survey | None = None) -> Tensor:
+        """(N, h, w): log odds of each class in one photo, before :meth:`along_the_edges`; what all classes share is made once.
+
+        survey: of the image that the photo is a window of; without it the photo is judged by itself.
+        """
+        if survey is None:
+            look = self._look(query)
+            found = torch.stack([self._evidence(look, support) for support in supports], 1)
+            return self._self_supported(found, look)[0]
+        look = self._look(query, survey.cues)
+        pairs = zip(supports, survey.spans)
+        weighed = ((s, self._weighed(self._cues(look, s, spans), s, spans)) for s, spans in pairs)
+        found = torch.cat([self._in_context(evidence, look, support) for support, evidence in weighed])
+        if not self.self_support:
+            return found
+        own = torch.cat([classify(look.tokens, classifier) for classifier in survey.own]).view_as(found)
+        return _joined(found, OWN_SLOPE * (own - OWN_LEVEL))
+
+    def survey(self, query: Features, supports: Sequence[Support]) -> Survey:
+        """What :meth:`evidence` asks of a whole image, which ``query`` stands for: windows of it, one below the other.
+
+        The border cues take no part: a window's border is no background, and in a large image few objects stand out of all of it.
+        """
+        used = [cue for cue in self.cues if not cue.startswith("border")] or self.cues
+        look = self._look(query, used)
+        cues = [self._cues(look, support, used) for support in supports]
+        spans = [{name: (cue.amin(), cue.amax()) for name, cue in mine.items()} for mine in cues]
+        own = []
+        for mine, span, support in zip(cues, spans, supports) if self.self_support else ():
+            foreground, background = certain(self._weighed(mine, support, span).flatten(1))
+            own.append(ridge(look.tokens, foreground, background, OWN_RIDGE))
+        return Survey(used, spans, own)
 
     def along_the_edges(self, evidence: Tensor, images: Tensor) -> Tensor:
         """Log odds (B, h, w) along the edges of the images (B or 1, 3, H, W)."""
         return along_edges(evidence, images, step=2) if self.edges else evidence
 
-    def _look(self, query: Features) -> Look:
+    def _look(self, query: Features, used: Sequence[str] | None = None) -> Look:
         tokens = hypercolumn(query).flatten(2).mT
         deep = F.normalize(query.maps[2], dim=1).flatten(2).mT
         borders = {
-            name: unit_range(resize(border_contrast(level), query.maps[1].shape[-2:]))
-            for name, level in zip(("border_middle", "border_deep"), query.maps[1:])
-            if name in self.cues
+            name: resize(border_contrast(query.maps[i]), query.maps[1].shape[-2:])
+            for name, i in BORDERS.items()
+            if name in (self.cues if used is None else used)
         }
         return Look(tokens, deep, borders, query.maps[1].shape[-2:], query.maps[2].shape[-2:])
 
     def _evidence(self, look: Look, support: Support) -> Tensor:
         """(B, h, w) log odds of a class on the middle grid, by its support alone."""
+        return self._in_context(self._weighed(self._cues(look, support, self.cues), support), look, support)
+
+    def _in_context(self, evidence: Tensor, look: Look, support: Support) -> Tensor:
+        """(B, h, w) log odds after the ideas of INSID3 that are switched on."""
+        if self.backward:
+            back = in_context.leads_back(look.deep, support).unflatten(1, look.coarse)
+            back = resize(back.to(evidence), look.grid) >= 0.5
+            evidence = torch.where(back, evidence, evidence.clamp(max=in_context.OUT))
+        if self.clusters:
+            evidence = in_context.by_group(evidence, look.deep.mT.unflatten(2, look.coarse))
+        return evidence
+
+    def _cues(self, look: Look, support: Support, used: Iterable[str]) -> dict[str, Tensor]:
+        """(B, h, w) each: cues on the middle grid, in whatever range they have."""
         middle = look.tokens[..., self.middle]
-        cues = {
+        made = {
             "contrast_middle": lambda: contrast(middle, support, "all", self.middle).unflatten(1, look.grid),
             "contrast_deep": lambda: contrast(look.deep, support, "deep").unflatten(1, look.coarse),
             "ridge_all": lambda: classify(look.tokens, support["ridge_all"][:, 0]).unflatten(1, look.grid),
             "ridge_middle": lambda: classify(middle, support["ridge_middle"][:, 0]).unflatten(1, look.grid),
         }
-        weights, level = self.weights(support)
-        scaled = [
-            w * (look.borders[cue] if cue in look.borders else unit_range(resize(cues[cue](), look.grid)))
-            for cue, w in weights.items()
-        ]
+        return {cue: look.borders[cue] if cue in look.borders else resize(made[cue](), look.grid) for cue in used}
+
+    def _weighed(self, cues: Mapping[str, Tensor], support: Support, spans: Spans | None = None) -> Tensor:
+        """(B, h, w) log odds: the weighted sum of the cues, each in parts of its span; None: of the photo's own."""
+        weights, level = self.weights(support, cues)
+        scaled = [w * unit_range(cues[cue], None if spans is None else spans[cue]) for cue, w in weights.items()]
         return torch.stack(scaled).sum(0) - level
 
     def _self_supported(self, evidence: Tensor, look: Look) -> Tensor:
         """(B, N, h, w) log odds of N classes, most of it by the query's own tokens."""
-        return 0.3 * evidence + 0.7 * own_evidence(evidence, look.tokens) if self.self_support else evidence
+        return _joined(evidence, own_evidence(evidence, look.tokens)) if self.self_support else evidence
 
 
 @dataclass(frozen=True, eq=False)
 class Look:
     """What every class needs of the queries: unit tokens (B, h w, C) of all levels on the middle ``grid``, those of the deepest
-    level on its ``coarse`` grid, and the border cues (B, h, w) in [0, 1]."""
+    level on its ``coarse`` grid, and the border cues (B, h, w)."""
 
     tokens: Tensor
     deep: Tensor
     borders: dict[str, Tensor]
     grid: torch.Size
     coarse: torch.Size
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """What decides in every window of an image too large for the network, and is taken of the whole.
+
+    cues: those that take part.   spans: of each class the lowest and highest value of each.
+    own: of each class the classifier (1, C + 1) of the image's own tokens, where that is in use.
+    """
+
+    cues: list[str]
+    spans: list[Spans]
+    own: list[Tensor]
 
 
 def coarsest_three(strides: tuple[int, ...]) -> tuple[int, int, int]:
@@ -237,79 +313,30 @@ def _mean_of_best(cosine: Tensor) -> Tensor:
     """(B, N): mean of the highest values of each row of (B, N, M); 0 where M is 0."""
     if not cosine.shape[-1]:
         return cosine.new_zeros(cosine.shape[:-1])
-    return cosine.topk(min(BEST, cosine.shape[-1]), dim=-1, sorted=False).values.mean(-1)
-
-
-def ridge(tokens: Tensor, foreground: Tensor, background: Tensor, strength: float = 1.0) -> Tensor:
-    """A linear classifier in closed form, both classes of equal weight: targets +1 and -1.
-
-    tokens: (B, N, C).   foreground, background: (B, N) weights >= 0.   strength: ridge, in mean variances of a channel.
-    Gives (B, C + 1): the coefficients and the constant.
-    """
-    fg, bg = (w / w.sum(1, keepdim=True).clamp(min=1e-6) for w in (foreground, background))
-    mass = (fg + bg) / 2
-    centre = (mass[..., None] * tokens).sum(1, keepdim=True)  # (B, 1, C)
-    x = (tokens - centre) * mass[..., None].sqrt()
-    target = torch.where(mass > 0, (fg - bg) / (2 * mass.clamp(min=1e-12).sqrt()), 0)[..., None]  # (B, N, 1)
-    scale = strength * x.square().sum((1, 2)).div(x.shape[-1]).clamp(min=1e-8)[:, None, None]
-    if x.shape[1] < x.shape[2]:  # fewer tokens than channels: the same answer from the smaller matrix of their products
-        weight = x.mT @ _solved(x @ x.mT, scale, target)
-    else:
-        weight = _solved(x.mT @ x, scale, x.mT @ target)
-    weight = weight[..., 0]
-    return torch.cat([weight, -(weight * centre[:, 0]).sum(1, keepdim=True)], 1)
-
-
-def _solved(products: Tensor, scale: Tensor, target: Tensor) -> Tensor:
-    """(B, n, 1): the solution of (products + scale I) x = target; products (B, n, n) symmetric, scale (B, 1, 1) > 0."""
-    eye = torch.eye(products.shape[-1], device=products.device, dtype=products.dtype)
-    return torch.cholesky_solve(target, torch.linalg.cholesky(products + scale * eye))
-
-
-def classify(tokens: Tensor, classifier: Tensor) -> Tensor:
-    """(B, N): the value of a (B or 1, C + 1) classifier at tokens (B, N, C)."""
-    return (tokens @ classifier[:, :-1, None])[..., 0] + classifier[:, -1:]
+    count = min(BEST, cosine.shape[-1])
+    if (
+        16 * count < cosine.shape[-1] < 64 * count
+    ):  # between these, torch on a CPU searches a longer row in a third of the time
+        cosine = F.pad(cosine, (0, 64 * count - cosine.shape[-1]), value=-2.0)
+    return cosine.topk(count, dim=-1, sorted=False).values.mean(-1)
 
 
 def own_evidence(evidence: Tensor, tokens: Tensor) -> Tensor:
     """(B, N, h, w): evidence for N classes by a classifier of the query's own tokens (B, h w, C) that are already certain."""
-    p = torch.sigmoid(1.5 * evidence).flatten(2)
-    foreground = p * (p >= 0.6 * p.amax(2, keepdim=True))
-    background = (1 - p) * (p < p.amin(2, keepdim=True).clamp(min=0.4))
-    return 6 * (ridge_values(tokens, foreground, background, strength=3.0) - 0.3).view_as(evidence)
+    foreground, background = certain(evidence.flatten(2))
+    return OWN_SLOPE * (ridge_values(tokens, foreground, background, OWN_RIDGE) - OWN_LEVEL).view_as(evidence)
 
 
-def ridge_values(tokens: Tensor, foreground: Tensor, background: Tensor, strength: float) -> Tensor:
-    """(B, N, M): what N classifiers as of :func:`ridge` say of the tokens (B, M, C) that they are fitted on.
+def certain(evidence: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights of the tokens that are surely foreground and surely background, of log odds (..., M)."""
+    p = torch.sigmoid(1.5 * evidence)
+    foreground = p * (p >= 0.6 * p.amax(-1, keepdim=True))
+    return foreground, (1 - p) * (p < p.amin(-1, keepdim=True).clamp(min=0.4))
 
-    foreground, background: (B, N, M) weights >= 0. By conjugate gradients (Hestenes and Stiefel 1952), which need two products of
-    all tokens with N vectors a step and no matrix of a class's own. A ridge of a few mean variances makes the system so well
-    conditioned that the answer is that of :func:`ridge` to 1e-4 of its range.
-    """
-    fg, bg = (w / w.sum(2, keepdim=True).clamp(min=1e-6) for w in (foreground, background))
-    mass = (fg + bg) / 2
-    target = torch.where(mass > 0, (fg - bg) / (2 * mass.clamp(min=1e-12)), 0)
-    centre = mass @ tokens  # (B, N, C)
-    spread = mass @ tokens.square().sum(2, keepdim=True) - centre.square().sum(2, keepdim=True)
-    scale = strength * (spread / tokens.shape[2]).clamp(min=1e-8)  # (B, N, 1)
 
-    def values(weight: Tensor) -> Tensor:
-        return weight @ tokens.mT - (weight * centre).sum(2, keepdim=True)
-
-    def gathered(x: Tensor) -> Tensor:  # the transpose of ``values``, each token by its mass
-        x = x * mass
-        return x @ tokens - x.sum(2, keepdim=True) * centre
-
-    residual = gathered(target)
-    weight, direction = torch.zeros_like(residual), residual
-    size = residual.square().sum(2, keepdim=True)
-    for _ in range(STEPS):
-        image = gathered(values(direction)) + scale * direction
-        step = size / (direction * image).sum(2, keepdim=True).clamp(min=1e-20)
-        weight, residual = weight + step * direction, residual - step * image
-        before, size = size, residual.square().sum(2, keepdim=True)
-        direction = residual + size / before.clamp(min=1e-20) * direction
-    return values(weight)
+def _joined(evidence: Tensor, own: Tensor) -> Tensor:
+    """Log odds by the support and by the photo's own tokens, together."""
+    return 0.3 * evidence + 0.7 * own
 
 
 def resize(x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
@@ -321,7 +348,7 @@ def resize(x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
     return F.interpolate(x, size, mode="bilinear", align_corners=False)
 
 
-def unit_range(x: Tensor) -> Tensor:
-    """Each (h, w) map of a batch scaled to [0, 1]."""
-    low, high = x.amin((1, 2), keepdim=True), x.amax((1, 2), keepdim=True)
+def unit_range(x: Tensor, span: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    """Each (h, w) map of a batch scaled to [0, 1]; with a span, so that this becomes [0, 1]."""
+    low, high = span or (x.amin((1, 2), keepdim=True), x.amax((1, 2), keepdim=True))
     return (x - low) / (high - low).clamp(min=1e-6)

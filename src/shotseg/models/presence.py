@@ -96,41 +96,57 @@ def decide(
     chosen = list(range(len(supports)))
     if threshold is not None and judge is not None and len(chosen) > CANDIDATES and model.at_once:
         chosen = sorted(judge.coarse().topk(CANDIDATES).indices.tolist())
-    evidence, said = _evidence(model, query, [supports[i] for i in chosen], image, [told[i] for i in chosen], untrained)
+    mine = [supports[i] for i in chosen]
+    evidence, said = evidence_of(model, query, mine, image, [told[i] for i in chosen], untrained)
     if said is not None:
         present = said
     elif judge is None:
         present = torch.sigmoid(evidence).amax((1, 2))
     else:
         present = judge.present(torch.sigmoid(evidence), chosen)
-    kept = [row for row, i in enumerate(chosen) if threshold is None or present[i] >= threshold]
+    there = set(taking_part(present, threshold))
+    kept = [row for row, i in enumerate(chosen) if i in there]
     drawn = evidence[kept]
     alike = [judge.alike(earlier[chosen[row]]) if judge and earlier else [] for row in kept]
     if looking := [place for place, shots in enumerate(alike) if shots]:
         recalled, asked = [model.merge(alike[place]) for place in looking], [told[chosen[kept[i]]] for i in looking]
-        drawn[looking] = (drawn[looking] + _evidence(model, query, recalled, image, asked, untrained)[0]) / 2
+        drawn[looking] = (drawn[looking] + evidence_of(model, query, recalled, image, asked, untrained)[0]) / 2
     if kept:
         drawn = model.along_the_edges(drawn, image)
     scores = drawn.new_full((len(supports) + 1, *(drawn.shape[1:] if kept else evidence.shape[1:])), ABSENT)
     scores[0] = 0
-    odds = torch.ones_like(present) if threshold is None else present / (1 - present).clamp(min=1e-6)
-    for row, mine in zip(kept, drawn):
-        # Where two classes claim a pixel, the one that is surer to be here speaks louder.
-        scores[chosen[row] + 1] = mine * (odds[chosen[row]] / odds.amax()).sqrt()
+    loudness = loudness_of(present, threshold)
+    for row, odds in zip(kept, drawn):
+        scores[chosen[row] + 1] = odds * loudness[chosen[row]]
     return Decision(scores, present)
 
 
-def _evidence(
+def taking_part(present: Tensor, threshold: float | None) -> list[int]:
+    """The classes, of (N,) probabilities of being in the photo, that take part; all where every class is known to be there."""
+    return list(range(len(present))) if threshold is None else (present >= threshold).nonzero()[:, 0].tolist()
+
+
+def loudness_of(present: Tensor, threshold: float | None) -> Tensor:
+    """(N,) factors of the log odds: where two classes claim a pixel, the one that is surer to be here speaks louder."""
+    odds = torch.ones_like(present) if threshold is None else present / (1 - present).clamp(min=1e-6)
+    return (odds / odds.amax()).sqrt()
+
+
+def evidence_of(
     model: Any,
     query: Features,
     supports: Sequence[Support],
     image: Tensor,
     told: Sequence[Mapping[str, Any]],
     untrained: bool,
+    survey: Any = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """(M, h, w) log odds of each class, and (M,) the presence that the model itself says, if it says any."""
+    """(M, h, w) log odds of each class, and (M,) the presence that the model itself says, if it says any.
+
+    survey: of the image that the photo is a window of, as ``model.survey`` gives it.
+    """
     if model.at_once:
-        return model.evidence(query, supports), None
+        return model.evidence(query, supports, survey), None
     found = [model(query, support, image, **asked) for support, asked in zip(supports, told)]
     said = [x.extra["presence"][0].float().softmax(0)[1] for x in found if "presence" in x.extra]
     if untrained and all("pseudo_mask" in x.extra for x in found):

@@ -7,6 +7,7 @@ Reading and writing run in threads beside the model. What a run leaves under ``o
   something failed; ``report.html``;
 - of a sequence ``overlay.mp4``, the frames with their masks;
 - with ``annotations="coco"`` and the like, ``coco/`` with the annotations in that format;
+- with ``instances``, ``instances/<name>.png`` and ``instances/objects.csv``: every object with a number of its own;
 - ``.shotseg/``: the journal that ``resume`` reads, and the report's thumbnails and further pages.
 
 A run takes the place of the one before it: what that one wrote goes, unless ``resume`` keeps it. A shard
@@ -21,6 +22,7 @@ import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -28,12 +30,14 @@ from typing import Any
 from shotseg import report
 from shotseg.data import images as files
 from shotseg.data.annotations import Labelled, names, write
-from shotseg.errors import InputError, UsageError
+from shotseg.data.annotations import instances as label_images
+from shotseg.data.annotations.labelled import arranged
+from shotseg.errors import InputError, UsageError, note
 from shotseg.predictor import Predictor
 from shotseg.runs import journal
 from shotseg.runs.destination import Folder, place_at, put
 from shotseg.runs.engines import ENGINES, Engine
-from shotseg.runs.output import OutputError, check_output, full, write_annotations, write_errors, write_lines
+from shotseg.runs.output import OutputError, check_output, full, picture, write_annotations, write_errors, write_lines
 from shotseg.runs.photo_list import PhotoFile, PhotoList
 from shotseg.runs.photos import find_photos, named, parse_shard
 from shotseg.runs.records import Record, Records
@@ -80,6 +84,7 @@ def segment_folder(
     batch: int = 1,
     annotations: str = "mask",
     export: Mapping[str, Any] | None = None,
+    instances: bool = False,
     failed_supports: Sequence[tuple[str, str]] = (),
     settings: Record | None = None,
     track: Frames | None = None,
@@ -92,6 +97,8 @@ def segment_folder(
     batch:       photos that go through the encoder together.
     annotations: "mask", or a format of ``shotseg.data.annotations`` to write beside the masks, into ``out/<format>``.
     export:      further keywords of :func:`shotseg.data.annotations.write`.
+    instances:   also write ``instances/<name>.png``, the objects of each photo apart, see
+                 :mod:`shotseg.data.annotations.instances`; ``annotations`` then have the same objects.
     failed_supports: (file, reason) of supports that could not be used, for ``errors.csv``.
     track:       the photos as frames of a sequence: of :func:`shotseg.runs.frames_of`, whose ``photos`` they are.
     on_record:   is told of every photo, also of those done earlier.
@@ -122,13 +129,10 @@ def segment_folder(
             _report(place, tag, known, segmenter, run, len(known))
             if track is not None:
                 write_overlay(track, place.folder)
-            if annotations != "mask" and not tag:
-                labelled = _labelled(known, place.folder, photos)
-                write_annotations(
-                    place.folder,
-                    annotations,
-                    lambda folder: write(annotations, folder, labelled, segmenter.classes, **(export or {})),
-                )
+            if not tag:
+                options = {**(export or {}), "instances": instances}
+                writers = _writers(annotations, options, partial(_labelled, known, place.folder, photos), segmenter)
+                write_annotations(place.folder, writers)
             errors = (place.folder / f"errors{tag}.csv").exists()
             place.finish()
         except KeyboardInterrupt:
@@ -183,10 +187,28 @@ def _report(place: Folder, tag: str, records: Records, segmenter: Predictor, run
     report.write(place.folder, tag, shown, segmenter.thumbnails, run.settings)
 
 
+def _writers(
+    annotations: str, options: dict[str, Any], labelled: Callable[[], Iterator[Labelled]], segmenter: Predictor
+) -> dict[str, Callable[[Path], None]]:
+    """What is written beside the masks: a folder's name -> what fills it."""
+    classes, writers = segmenter.classes, dict[str, Callable[[Path], None]]()
+    if annotations != "mask":
+        writers[annotations] = lambda folder: write(annotations, folder, labelled(), classes, **options)
+    if options["instances"]:
+        least = options.get("min_object", 0)
+        apart = arranged(labelled(), least, one_a_class=False, instances=True)
+        writers["instances"] = lambda folder: label_images.write(folder, apart, classes)
+    return writers
+
+
 def _labelled(records: Iterable[Record], out: Path, photos: PhotoList) -> Iterator[Labelled]:
     for record in records:
         if record["error"] is None:
-            labels = files.read_mask(out / "labels" / f"{record['name']}.png", labels=True)
+            try:
+                labels = files.read_mask(picture(out / "labels", record["name"]), labels=True)
+            except InputError as error:
+                note(f"{error}; it is left out of the annotations, its masks stay")
+                continue
             scores = {name: found["confidence"] for name, found in record["classes"].items()}
             _, photo = photos.find(record["name"]) or (0, None)
             place = None if photo is None else Path(photo.path)

@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -17,11 +16,12 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 
 from shotseg import report
 from shotseg.data.pixels import decode, to_rgb
 from shotseg.data.samples import Sample
+from shotseg.data.windows import Windows
+from shotseg.device import one_thread_each
 from shotseg.encoded import Encoded
 from shotseg.errors import InputError, UsageError
 from shotseg.photo import Opened, open_file
@@ -54,7 +54,7 @@ def run_with(twins: Sequence[Predictor], photos: Iterable[PhotoFile], place: Fol
     """The same with a thread for each of ``twins``, which are one segmenter."""
     segmenter = twins[0]
     pools = [ThreadPoolExecutor(n) for n in (len(twins) + 1, len(twins), len(twins) + 1)]
-    with pools[0] as readers, pools[1] as models, pools[2] as writers, one_thread_each(segmenter.device):
+    with pools[0] as readers, pools[1] as models, pools[2] as writers, one_thread_each():
         idle: SimpleQueue[Predictor] = SimpleQueue()
         for twin in twins:
             idle.put(twin)
@@ -66,29 +66,22 @@ def run_with(twins: Sequence[Predictor], photos: Iterable[PhotoFile], place: Fol
             finally:
                 idle.put(mine)
 
-        opened = ahead(readers, lambda photo: read(photo, segmenter.sees), photos, READ_AHEAD * len(twins) + batch)
+        opened = ahead(
+            readers,
+            lambda photo: read(photo, segmenter.sees, segmenter.windows),
+            photos,
+            READ_AHEAD * len(twins) + batch,
+        )
         steps = ahead(models, predict, _groups(opened, batch), len(twins))
         flat = (step for group in steps for step in group)
         yield from ahead(writers, lambda step: write(place, step), flat, WRITE_BEHIND * len(twins))
 
 
-def twins_of(segmenter: Predictor) -> list[Predictor]:
-    """As many over the same weights as cores can keep busy; on another device it is one."""
+def twins_of(segmenter: Predictor, photos: int | None = None) -> list[Predictor]:
+    """As many over the same weights as cores, and photos, can keep busy; on another device it is one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    more = cores - 1 if segmenter.device.type == "cpu" else 0
+    more = (cores if photos is None else min(cores, photos)) - 1 if segmenter.device.type == "cpu" else 0
     return [segmenter, *(twin for _ in range(more) if (twin := segmenter.twin()) is not None)]
-
-
-@contextmanager
-def one_thread_each(device: torch.device) -> Iterator[None]:
-    """On a CPU each thread computes alone: torch's own threads wait for each other by spinning, and take the cores from ours."""
-    before = torch.get_num_threads()
-    if device.type == "cpu":
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _groups(items: Iterator[In], count: int) -> Iterator[list[In]]:
@@ -102,18 +95,21 @@ class Step:
 
     photo: PhotoFile
     seen: dict[str, Any]
-    value: np.ndarray | Opened | Encoded | Result | str
+    value: np.ndarray | Opened | Windows | Encoded | Result | str
     seconds: float
 
 
-def read(photo: PhotoFile, least: int | None) -> Step:
-    """A photo, no finer than ``least`` pixels of its longer side where that is given."""
+def read(photo: PhotoFile, least: int | None, in_windows: Callable[..., Windows | None] = lambda *_: None) -> Step:
+    """A photo, no finer than ``least`` pixels of its longer side where that is given, or what ``in_windows`` gives of it."""
     start = time.perf_counter()
-    value: np.ndarray | Opened | str
+    value: np.ndarray | Opened | Windows | str
     about: dict[str, Any] = {}
     try:
-        data, about = seen(photo)
-        if least is None:
+        windows = in_windows(photo.path, photo.bands, photo.page)
+        data, about = seen(photo) if windows is None else seen(photo, whole=False)
+        if windows is not None:
+            value = windows
+        elif least is None:
             value = to_rgb(decode(data, photo.shown, photo.bands, photo.page))
         else:
             value = open_file(data, photo.shown, least, photo.bands, photo.page)
@@ -127,7 +123,7 @@ def _segmented(segmenter: Predictor, group: Sequence[Step]) -> list[Step]:
     readable = {
         place: Sample(step.value, tags=frozenset(step.photo.tags), id=step.photo.file)
         for place, step in enumerate(group)
-        if isinstance(step.value, np.ndarray | Opened)
+        if isinstance(step.value, np.ndarray | Opened | Windows)
     }
     results = _predict(segmenter, readable)
     share = (time.perf_counter() - start) / max(len(readable), 1)
@@ -150,6 +146,8 @@ def _predict(segmenter: Predictor, images: dict[int, Sample]) -> dict[int, Resul
 
 def cannot(file: object, error: Exception) -> str:
     """The reason why a photo that was read has no result."""
+    if isinstance(error, InputError):
+        return str(error)
     what = " ".join(str(error).split())[:200] or "no memory left"
     return f"{file}: cannot be segmented ({type(error).__name__}: {what}); try a smaller --size"
 

@@ -214,8 +214,9 @@ def _is_done(at: Folder, run: Run, entry: Entry, photo: PhotoFile) -> bool:
         return False
     known = run.settings["classes"]
     classes = [known[i] for i in photo.tags] or known
-    return at.has(
-        [f"masks/{name}/{photo.name}.png" for name in classes] + [f"labels/{photo.name}.png", thumbnail(photo.name)]
+    pictures = [*(f"masks/{name}/{photo.name}" for name in classes), f"labels/{photo.name}"]
+    return any(
+        at.has([*(f"{stem}{ending}" for stem in pictures), thumbnail(photo.name)]) for ending in (".png", ".tif")
     )
 
 

@@ -9,7 +9,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -24,11 +24,18 @@ from shotseg.runs.scratch import Names
 
 OVERLAY = "overlay.mp4"  # of a sequence
 FOLDERS = ("masks", "labels", "soft", "tlg")  # of the pictures that a result writes
+PICTURES = (".png", ".jpg", ".tif", ".geojson")
 FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO}  # no other photo can be written either
 
 
 class OutputError(ShotsegError):
     """The output folder takes no more: the run stops, and can be resumed."""
+
+
+def picture(folder: Path, name: str) -> Path:
+    """The mask or label map of a photo: PNG, or TIFF where it was large or a map."""
+    large = folder / f"{name}.tif"
+    return large if large.is_file() else folder / f"{name}.png"
 
 
 def has_run(folder: Path) -> bool:
@@ -75,7 +82,7 @@ def _check_store(place: str, annotations: str) -> None:
         raise UsageError(f"--out {said}: cannot be written; give a folder of this machine or of a store, as s3://...")
     if annotations != "mask":
         raise UsageError(
-            f"--out {said}: --format writes to a folder of this machine; leave it out, or give such an --out"
+            f"--out {said}: --format and --instances write to a folder of this machine; leave them out, or give such an --out"
         )
     if not any(remote.below(f"{place}/{STATE}/journals")):
         for name in FOLDERS:
@@ -115,12 +122,14 @@ def _row(cells: Sequence[str]) -> bytes:
     return line.getvalue().encode("utf-8", "backslashreplace")
 
 
-def write_annotations(out: Path, format: str, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill ``out/<format>``, and note which files are new there, for the run that comes next."""
-    folder = out / format
-    there = set(folder.rglob("*"))
-    write(folder)
-    new = [path.relative_to(out).as_posix() for path in folder.rglob("*") if path not in there and path.is_file()]
+def write_annotations(out: Path, writers: Mapping[str, Callable[[Path], None]]) -> None:
+    """Let each writer fill ``out/<its name>``, and note which files are new there, for the run that comes next."""
+    new: list[str] = []
+    for name, write in writers.items():
+        folder = out / name
+        there = set(folder.rglob("*"))
+        write(folder)
+        new += [path.relative_to(out).as_posix() for path in folder.rglob("*") if path not in there and path.is_file()]
     files.write_bytes(out / STATE / "annotations.json", json.dumps(new).encode())
 
 
@@ -155,7 +164,7 @@ def is_picture_of(file: str, folder: str, names: Names) -> bool:
     """Whether a file below a folder of pictures may be of one of the photos ``names``."""
     name, ending = os.path.splitext(file.removeprefix(f"{folder}/"))  # noqa: PTH122 (fast)
     short = re.sub(r"--\d+$", "", name) if folder == "tlg" else name
-    return ending in (".png", ".jpg") and (name in names or short in names)
+    return ending in PICTURES and (name in names or short in names)
 
 
 def remove_halves(out: Path) -> None:

@@ -130,15 +130,18 @@ def parse_shard(shard: str) -> tuple[int, int]:
     return (part - 1) % count, count
 
 
-def seen(photo: PhotoFile) -> tuple[bytes, dict[str, Any]]:
-    """The content of a photo's file, and what it is now, for the journal: where it lies, what the system says of its file, its
-    digest, its tags.
+def seen(photo: PhotoFile, whole: bool = True) -> tuple[bytes, dict[str, Any]]:
+    """The content of a photo's file (nothing where ``whole`` is False), and what it is now, for the journal: where it lies, what
+    the system says of its file, its digest, its tags.
 
     Raises InputError where it cannot be read.
     """
     stat = stat_of(photo)  # before the content is read: a photo replaced meanwhile counts as another
-    data = remote.read(photo.path) if remote.address(photo.path) else files.read_bytes(photo.path)
-    digest = hashlib.sha256(data).hexdigest()
+    if not whole:
+        data, digest = b"", files.sha256(photo.path)
+    else:
+        data = remote.read(photo.path) if remote.address(photo.path) else files.read_bytes(photo.path)
+        digest = hashlib.sha256(data).hexdigest()
     return data, {"path": photo.absolute, "stat": stat, "sha256": digest, "tags": list(photo.tags)}
 
 

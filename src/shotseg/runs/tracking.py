@@ -23,6 +23,7 @@ import numpy as np
 from shotseg.data import images as files
 from shotseg.data import remote
 from shotseg.data.video import Video, is_video, pyav, write_video
+from shotseg.device import one_thread_each
 from shotseg.encoded import Encoded
 from shotseg.errors import InputError, UsageError
 from shotseg.models.memory import KEPT, SURE, Memory
@@ -30,7 +31,7 @@ from shotseg.overlay import draw
 from shotseg.photo import Opened, open_photo
 from shotseg.predictor import Predictor, ahead
 from shotseg.runs.destination import Folder
-from shotseg.runs.engines import Engine, Step, cannot, one_thread_each, read, twins_of, write
+from shotseg.runs.engines import Engine, Step, cannot, read, twins_of, write
 from shotseg.runs.journal import Entry
 from shotseg.runs.output import OVERLAY
 from shotseg.runs.photo_list import PhotoFile
@@ -162,7 +163,7 @@ def run_sequence(segmenter: Predictor, frames: Frames, place: Folder, finished: 
             idle.put(mine)
         return replace(step, value=value, seconds=step.seconds + time.perf_counter() - start)
 
-    with ThreadPoolExecutor(len(twins)) as encoders, ThreadPoolExecutor(2) as writers, one_thread_each(leader.device):
+    with ThreadPoolExecutor(len(twins)) as encoders, ThreadPoolExecutor(2) as writers, one_thread_each():
         steps = ahead(encoders, encoded, frames.readers(wanted, leader.sees), len(twins) + 1)
         decided = _decided(leader, steps, place.folder, done)
         yield from _said(frames, done, ahead(writers, lambda step: write(place, step), decided, 2))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from shotseg.data.images import FlatPNG
+from shotseg.data.images import flat_png
 from shotseg.overlay import PALETTE
 
 
@@ -38,7 +38,7 @@ def shares(labels: np.ndarray) -> list[float]:
 
 def label_png(labels: np.ndarray) -> bytes:
     """(H, W) uint8 as an 8-bit palette PNG."""
-    return FlatPNG(labels).whole(PALETTE)
+    return flat_png(labels, PALETTE)
 
 
 def unpacked(png: bytes) -> np.ndarray:

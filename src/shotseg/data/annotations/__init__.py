@@ -76,6 +76,7 @@ def write(
     *,
     min_object: int = 0,
     one_a_class: bool = False,
+    instances: bool = False,
     photos: str = "none",
     ids: Sequence[int] | None = None,
 ) -> None:
@@ -83,6 +84,7 @@ def write(
 
     min_object:  leave out objects of fewer pixels.
     one_a_class: one annotation for each class of a photo, in place of one for each object.
+    instances:   objects of a class that touch are apart, see :mod:`shotseg.data.annotations.touching`.
     photos:      of results that know theirs: "copy" or "link" them to where the format wants them (default ``out/images``).
     ids:         of the classes, for COCO; default 1, 2, ...
     Raises UsageError for an unknown format or a class name that the format cannot hold, InputError on a full disk or for
@@ -91,8 +93,8 @@ def write(
     form = _chosen(format)
     names.check(format, classes)
     results = (result for result in results if inside(result.file, out))
-    if min_object or one_a_class:
-        results = arranged(results, min_object, one_a_class)
+    if min_object or one_a_class or instances:
+        results = arranged(results, min_object, one_a_class, instances)
     if photos != "none":
         results = placed(results, Path(out) / names.PHOTOS.get(format, "images"), photos, format in names.BY_STEM)
     form.write(Path(out), results, classes, **({"ids": ids} if ids and format in WITH_IDS else {}))

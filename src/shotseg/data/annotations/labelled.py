@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
+from shotseg.data.annotations import touching
 from shotseg.data.annotations.outlines import parts
 from shotseg.data.images import read_bytes
 from shotseg.data.samples import IGNORE
@@ -65,14 +66,24 @@ class Labelled:
             return self.parts
         return tuple(Part(label, *part) for label in self.present() for part in parts(self.labels == label))
 
+    @property
+    def untouched(self) -> tuple[Part, ...]:
+        """The objects of each class, those that touch apart, see :mod:`shotseg.data.annotations.touching`."""
+        return tuple(Part(label, *part) for label in self.present() for part in touching.objects(self.labels == label))
+
     def present(self) -> list[int]:
         """The numbers of the classes that occur."""
         return [int(label) for label in np.unique(self.labels) if 0 < label < _ignored(self.labels)]
 
 
-def arranged(results: Iterable[Labelled], min_object: int, one_a_class: bool) -> Iterator[Labelled]:
-    """The same without objects of fewer than ``min_object`` pixels, and with all objects of a class as one."""
+def arranged(
+    results: Iterable[Labelled], min_object: int, one_a_class: bool, instances: bool = False
+) -> Iterator[Labelled]:
+    """The same without objects of fewer than ``min_object`` pixels, with all objects of a class as one, or with those that
+    touch apart."""
     for result in results:
+        if instances and result.parts is None:
+            result = replace(result, parts=result.untouched)
         objects, labels = result.objects, result.labels
         if small := [part for part in objects if part.mask.sum() < min_object]:
             objects = tuple(part for part in objects if part.mask.sum() >= min_object)
@@ -105,6 +116,14 @@ def label_map(shape: tuple[int, ...], objects: Iterable[Part], classes: int) -> 
     for part in objects:
         _window(labels, part)[part.mask] = part.label
     return labels
+
+
+def numbered(shape: tuple[int, ...], objects: Iterable[Part]) -> np.ndarray:
+    """(H, W) int32: the pixels of the i-th object are i + 1, the later on top; 0 = background."""
+    image = np.zeros(shape, np.int32)
+    for number, part in enumerate(objects, start=1):
+        _window(image, part)[part.mask] = number
+    return image
 
 
 def _without(labels: np.ndarray, small: Sequence[Part], kept: Sequence[Part]) -> np.ndarray:

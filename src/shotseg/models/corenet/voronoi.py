@@ -13,18 +13,16 @@ def cells(foreground: Tensor, count: int, first: int | Tensor = 0) -> Tensor:
     nearest centre. Ties go to the first, in row-major order. first: (B,) or one index of the first centre among the
     background pixels. A photo with fewer than ``count`` background pixels also counts its first ``count`` pixels.
     """
-    width = foreground.shape[-1]
-    firsts = torch.as_tensor(first, device=foreground.device).expand(len(foreground))
-    matrix = foreground.new_zeros((len(foreground), foreground[0].numel(), count), dtype=torch.float32)
-    for own, inside, start in zip(matrix, foreground.flatten(1), firsts if count else ()):
-        background = ~inside
-        if int(background.sum()) < count:
-            background[:count] = True
-        pixels = background.nonzero()[:, 0]
-        places = torch.stack([pixels // width, pixels % width], 1)
-        distances = [(places - places[start]).square().sum(1)]
-        while len(distances) < count:
-            furthest = torch.stack(distances).amin(0).argmax()
-            distances.append((places - places[furthest]).square().sum(1))
-        own[pixels, torch.stack(distances).argmin(0)] = 1
+    width, pixels = foreground.shape[-1], torch.arange(foreground[0].numel(), device=foreground.device)
+    background = ~foreground.flatten(1)
+    background = background | ((background.sum(1, keepdim=True) < count) & (pixels < count))
+    places = torch.stack([pixels // width, pixels % width], 1)
+    firsts = torch.as_tensor(first, device=foreground.device).expand(len(foreground))[:, None]
+    centre = (background & (background.cumsum(1) == firsts + 1)).byte().argmax(1)  # nothing waits for a GPU
+    distances: list[Tensor] = []
+    for _ in range(count):
+        distances.append((places - places[centre][:, None]).square().sum(2))  # (B, h w)
+        centre = torch.where(background, torch.stack(distances).amin(0), -1).argmax(1)
+    nearest = torch.stack(distances, 2).argmin(2, keepdim=True) if distances else firsts[..., None]
+    matrix = ((nearest == torch.arange(count, device=foreground.device)) & background[..., None]).float()
     return matrix / matrix.sum(1, keepdim=True).clamp(min=1)
