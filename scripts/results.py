@@ -71,8 +71,8 @@ def tasks(plan: Mapping[str, Any], run: Results) -> list[Task]:
         Task(row, place, fold, measure)
         for place, how in plan["sets"].items()
         for fold in how.get("folds", [""])
-        for row in plan["rows"]
         for measure in plan["measures"]
+        for row in plan["rows"]
         if measure not in how.get("without", ()) and (not run.rows or row in (*run.rows, AGAINST))
     ]
     return [task for task in found if not run.sets or task.place in run.sets]

@@ -57,6 +57,19 @@ def test_every_verb_explains_itself_with_an_example(verb, capsys):
     assert f"shotseg {verb}" in said.split("usage:")[1].partition("\n")[2], "an example below the usage line"
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CPUAllocator: can't allocate memory: 4 PB")])
+def test_too_little_memory_names_what_takes_less(capsys, monkeypatch, error):
+    from shotseg.cli.catalogue import List
+
+    def too_much(self):
+        raise error
+
+    monkeypatch.setattr(List, "run", too_much)
+    assert cli.main(["list", "models"]) == 1
+    err = capsys.readouterr().err
+    assert len(err.strip().splitlines()) == 1 and "memory" in err and "--size" in err
+
+
 def test_a_fault_of_ours_is_one_line_too(capsys, monkeypatch):
     from shotseg.cli.catalogue import List
 

@@ -1,6 +1,8 @@
 """The first calls in Python: what is made up is said, several photos find their call, names fit every system's folders."""
 
+import io
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from shotseg import segmenter as module
 from shotseg.cli import main
 from shotseg.cli.demo import DATA
 from shotseg.data.images import read_image, read_mask
-from shotseg.errors import InputWarning, NoMaskWarning, UsageError
+from shotseg.errors import InputError, InputWarning, NoMaskWarning, UsageError
 from shotseg.photo import check_classes, read_photo
 
 PHOTO, MASK = DATA / "images/hair/example.jpg", DATA / "masks/hair/example.png"
@@ -107,3 +109,26 @@ def test_an_opened_tiff_is_read_as_its_file_in_each_orientation(kind, orientatio
     for _ in range(2):  # reading leaves it as it was
         np.testing.assert_array_equal(read_photo(image), known)
     assert known.shape[:2] == ((30, 20) if orientation > 4 else (20, 30))
+
+
+@pytest.mark.parametrize("path", ["a\0b.jpg", "a" * 5000, Path("b" * 300 + ".jpg")])
+def test_a_path_that_no_system_takes_is_one_line(path):
+    with pytest.raises(InputError, match=r"cannot be read \(.+\); give a file that can be read$") as said:
+        read_photo(path)
+    assert len(str(said.value)) < 400
+
+
+def test_a_closed_file_is_one_line(tmp_path):
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.png")
+    with (tmp_path / "a.png").open("rb") as file:
+        assert read_photo(file).shape == (6, 8, 3)
+    for closed in (file, io.BytesIO()):
+        closed.close()
+        with pytest.raises(InputError, match=r"closed file.*; open it again"):
+            read_photo(closed)
+
+
+@pytest.mark.parametrize("size", [0, -3, "big", 2.5])
+def test_a_size_that_is_none_is_refused_before_anything_is_loaded(size):
+    with pytest.raises(UsageError, match=r"size .+: give the longer side in pixels, 1 or more"):
+        shotseg.Segmenter(size=size)

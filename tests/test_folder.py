@@ -1,6 +1,7 @@
 """The folder convention as people really fill it, and the real photo sets as they lie on disk."""
 
 import hashlib
+import os
 import unicodedata
 from pathlib import Path
 
@@ -291,6 +292,17 @@ def test_links_to_folders_are_followed_once_in_a_folder_and_in_a_glob(tmp_path):
     for query in (tmp_path / "all", str(tmp_path / "all" / "**" / "*")):
         with pytest.warns(InputWarning, match=r"a link that leads nowhere: lost\.jpg"):
             assert find_images(query) == expected
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without named pipes")
+def test_a_pipe_among_photos_is_named_and_not_waited_for(tmp_path):
+    expected = [photo(tmp_path / "a.jpg")]
+    (tmp_path / "folder.jpg").mkdir()
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for query in (tmp_path, str(tmp_path / "*")):
+        with pytest.warns(InputWarning, match=r"left out, no image that can be read: pipe\.jpg$"):
+            assert find_images(query) == expected
+    assert_refused(lambda: find_images(tmp_path / "pipe.jpg"), "pipe.jpg: a pipe or a device")
 
 
 def test_a_photo_is_told_by_its_beginning_where_its_ending_says_nothing(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 import shotseg
 from shotseg.cli import main
-from shotseg.errors import InputError, UsageError
+from shotseg.errors import InputError, InputWarning, UsageError
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -205,10 +205,17 @@ def test_a_folder_is_segmented_from_the_command_line(folder, tmp_path, capsys):
     for name in ("a.jpg", "sub/b.jpg"):
         (query / name).write_bytes(photo)
     (query / "broken.jpg").write_bytes(photo[:200])
-    out = tmp_path / "out"
-    code = light_main([str(folder), "--support", str(DEMO), "--query", str(query), "--out", str(out)])
-    said = capsys.readouterr()
-    assert code == 1 and [line for line in said.err.splitlines() if "broken.jpg" in line] == said.err.splitlines()[-1:]
+    (query / "._a.jpg").write_bytes(b"a copy of macOS")
+    (query / "notes.txt").write_text("no photo")
+    out = query / "out"
+    command = [str(folder), "--support", str(DEMO), "--query", str(query), "--out", str(out)]
+    for _ in range(2):  # results inside the folder are no photos
+        with pytest.warns(InputWarning, match=r"left out, no image that can be read: notes\.txt$") as notes:
+            code = light_main(command)
+        assert any(f"an export with --size {2 * SIZE} draws them finer" in str(line.message) for line in notes)
+        said = capsys.readouterr()
+        assert code == 1 and said.out.startswith("3 photos")
+        assert [line for line in said.err.splitlines() if "broken.jpg" in line] == said.err.splitlines()[-1:]
     assert {file.relative_to(out / "labels").as_posix() for file in (out / "labels").rglob("*.png")} == {
         "a.png",
         "sub/b.png",

@@ -3,6 +3,7 @@
 import http.server
 import io
 import json
+import re
 import threading
 import warnings
 
@@ -198,6 +199,13 @@ def test_a_query_in_a_store_is_a_photo_a_folder_or_a_pattern(store, tmp_path):
     for line in ("photos/1.png", "{}", "[", "file:///etc/passwd", "zip://a::http://b/c"):
         (tmp_path / "list.txt").write_text(f"# photos\n{line}\n")
         with pytest.raises(UsageError, match=r"list\.txt: line 2 is no address"):
+            files(tmp_path / "list.txt")
+    for line, said in (
+        ("mine/1.png?key=S", "mine/1.png;"),
+        ("htps://u:S@a.example/1.png?key=S", "htps://a.example/1.png;"),
+    ):
+        (tmp_path / "list.txt").write_text(line)
+        with pytest.raises(UsageError, match=r"line 1 is no address: " + re.escape(said)):
             files(tmp_path / "list.txt")
     (tmp_path / "list.txt").write_text("https://a.example/p?id=1\nhttps://a.example/p?id=2\n")
     with pytest.raises(UsageError, match=r"two photos are called a\.example/p"):

@@ -77,6 +77,12 @@ def test_earlier_frames_change_masks_and_never_what_is_there_nor_the_user_s_segm
     np.testing.assert_array_equal(segmenter.predict(pictures[9]).labels, apart[9].labels)
 
 
+def test_one_video_or_frame_in_place_of_frames_is_one_line(segmenter):
+    for frames in ("clip.mp4", b"bytes"):
+        with pytest.raises(UsageError, match=r"one frame.*shotseg segment --track"):
+            list(segmenter.track(frames))
+
+
 def test_a_memory_is_bounded_and_of_no_use_after_a_cut(segmenter, pictures):
     memory = Memory()
     for picture in pictures[:3] * 2:

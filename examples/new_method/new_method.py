@@ -2,7 +2,7 @@
 
 pip install ./examples/new_method
 shotseg train examples/new_method/prototypes.yaml --root photos --out run
-shotseg evaluate photos --checkpoint run/best.safetensors --fold 0 --out result.json
+shotseg evaluate photos --checkpoint run/best.safetensors --out result.json
 shotseg segment --support examples --query photos --checkpoint run/best.safetensors --out masks
 """
 

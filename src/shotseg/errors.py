@@ -20,6 +20,12 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, torch on a CPU or torch on a GPU says by this that there is no memory left."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in said or "can't allocate" in said
+
+
 class InputWarning(UserWarning):
     """A file of the user's was read, though perhaps not as it was meant. The message is one line."""
 

@@ -98,12 +98,12 @@ def _size(photo: Photo) -> tuple[int, int] | None:
     return (shape[0], shape[1]) if len(shape) == 2 or shape[2] <= 4 else (shape[1], shape[2])
 
 
-def warn_if_large(photos: Sequence[Opened], size: int, method: str) -> None:
+def warn_if_large(photos: Sequence[Opened], size: int, method: str, mend: str = "--size") -> None:
     """Say that the contours of a photo far larger than the working size are off by several pixels."""
     if any(max(photo.size) > COARSE * size for photo in photos):
         note(
             f"photos are more than {COARSE} times as large as the {size} pixels at which {method} works, so edges are coarse; "
-            f"--size {2 * size} draws them finer"
+            f"{mend} {2 * size} draws them finer"
         )
 
 

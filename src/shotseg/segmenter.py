@@ -6,6 +6,7 @@ import copy
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,9 @@ class Segmenter(Learnt):
         tile: int | str | None = "auto",
         **options: Any,
     ):
+        size = options.get("size")
+        if size is not None and not (isinstance(size, Integral) and int(size) >= 1):
+            raise UsageError(f"size {size!r}: give the longer side in pixels, 1 or more")
         super().__init__(device)
         self.options = options
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
@@ -228,8 +232,11 @@ class Segmenter(Learnt):
         """Segment the frames of one sequence, one after the other; those that are sure serve the next ones as further examples.
 
         What was added stays as it is, and alone says whether a class is there: :mod:`shotseg.models.memory`.
-        Raises UsageError for a method that does not learn from masks, InputError at a frame that cannot be read.
+        Raises UsageError for a method that does not learn from masks, and for one frame in place of several; InputError at a
+        frame that cannot be read.
         """
+        if is_one(frames) and not hasattr(frames, "shape"):
+            raise UsageError("one frame: give track the frames in their order; of a video: shotseg segment --track")
         memory = Memory()
         for frame in frames:
             yield self.follow(self.encode(frame), memory)

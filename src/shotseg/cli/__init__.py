@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import Any
 
 from shotseg import __version__
-from shotseg.errors import ShotsegError, UsageError
+from shotseg.errors import ShotsegError, UsageError, is_out_of_memory
 
 # verb -> (module, class, what it does). A class is a frozen dataclass with ``run() -> exit code``.
 VERBS = {
@@ -62,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # a fault of ours: still one line, and the way to all of it
         if os.environ.get("SHOTSEG_DEBUG"):
             raise
+        if is_out_of_memory(error):
+            return _failed("no memory is left for this; take a smaller --size or --batch, or smaller photos", 1)
         what = " ".join(str(error).split())[:300]
         return _failed(f"unexpected {type(error).__name__}: {what}; set SHOTSEG_DEBUG=1 to see where", 1)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import os
 import re
 import struct
 import uuid
@@ -234,9 +235,10 @@ def read_bytes(path: str | Path) -> bytes:
         data = path.read_bytes()
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; check the path") from None
-    except OSError as error:
-        what = "a folder, not a file" if path.is_dir() else f"cannot be read ({error.strerror})"
-        raise InputError(f"{path}: {what}; give a file that can be read") from error
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        reason = getattr(error, "strerror", None) or error
+        what = "a folder, not a file" if os.path.isdir(path) else f"cannot be read ({reason})"  # noqa: PTH112 (no error)
+        raise InputError(f"{str(path)[:200]}: {what}; give a file that can be read") from error
     if not data:
         raise InputError(f"{path}: the file is empty (0 bytes); copy it again or leave it out")
     return data

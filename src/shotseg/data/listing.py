@@ -49,6 +49,8 @@ def each_image(query: str | Path, skip: Collection[Path] = ()) -> Iterator[Path]
         found = _globbed(path, skip)
     elif said := address(query):
         raise UsageError(said)
+    elif path.exists():
+        raise UsageError(f"{query}: a pipe or a device; give a file or a folder")
     else:
         raise UsageError(f"{query}: no such file or folder; check the path")
     none = True
@@ -76,6 +78,8 @@ def _sifted(where: object, files: Iterable[Path], types: Collection[str]) -> Ite
                 others.add(file.name)
         elif file.is_symlink() and not file.exists():
             broken.add(file.name)
+        elif file.exists() and not file.is_dir():  # a pipe, which would be waited for
+            others.add(file.name)
     for left_out, why in ((broken, "a link that leads nowhere"), (others, "no image that can be read")):
         if left_out.count:
             note(f"{where}: left out, {why}: {some(left_out.names(), NAMED, left_out.count)}")

@@ -140,7 +140,11 @@ def listed(lines: Iterable[str], where: str) -> Iterator[tuple[str, str, dict[st
         except (ValueError, KeyError, TypeError):
             place = None
         if place is None:
-            raise UsageError(f'{where}: line {number} is no address; write one a line, or {{"url": ..., "file": ...}}')
+            begins = shown(line) if "://" in line else line.partition("?")[0]
+            raise UsageError(
+                f"{where}: line {number} is no address: {begins[:100]}; "
+                'write one a line, or {"url": ..., "file": ...}, and give photos of this machine as a folder'
+            )
         yield safe(str(file)) if file else name_of(place), place, {}
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from shotseg.data.images import IMAGE_TYPES
+from shotseg.data.listing import find_images
 from shotseg.errors import InputError, ShotsegError, UsageError
 from shotseg.light.exported import OnnxSegmenter
 
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         segmenter = OnnxSegmenter(given.export, present=None if given.known else 0.5)
         failed = _learn(segmenter, given.support)
-        photos = _photos(given.query)
+        photos = _photos(given.query, given.out)
         stems = Counter(path.with_suffix("") for path in photos)
         for path in photos:
             name = path if stems[path.with_suffix("")] > 1 else path.with_suffix("")
@@ -67,14 +67,11 @@ def _learn(segmenter: OnnxSegmenter, support: Path) -> int:
     return failed
 
 
-def _photos(place: Path) -> list[Path]:
+def _photos(place: Path, *skip: Path) -> list[Path]:
+    """What ``shotseg segment`` takes of a folder, without the results in it; what is left out is named."""
     if not place.exists():
         raise UsageError(f"{place}: no such file or folder; check the path")
-    found = sorted(place.rglob("*")) if place.is_dir() else [place]
-    photos = [path for path in found if path.suffix.lower() in IMAGE_TYPES and path.is_file()]
-    if not photos:
-        raise UsageError(f"{place}: no photo; give a folder with some")
-    return photos
+    return find_images(place, [path.resolve() for path in skip])
 
 
 def _literal(text: str) -> str:

@@ -146,7 +146,7 @@ class OnnxSegmenter(Predictor):
                 "the OnnxSegmenter knows no class yet: call add(name, images, masks) or add_file(path) first"
             )
         opened = [open_photo(photo, self.sees) for photo in photos]
-        warn_if_large(opened, self.size, self.method)
+        warn_if_large(opened, self.size, self.method, "an export with --size")
         inputs = [self._fitted(photo.small, photo.size) for photo in opened]
         results: dict[int, Result] = {}
         for shape in {x.shape for x in inputs}:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shotseg.errors import InputError, ShotsegError, UsageError, first_line
+from shotseg.errors import InputError, ShotsegError, UsageError, first_line, is_out_of_memory
 from shotseg.web.examples import Shot, shots
 from shotseg.web.kept import Kept
 from shotseg.web.labels import Found, label_png, shares, unpacked
@@ -291,6 +291,6 @@ class Engine:
 
 def _line(error: BaseException) -> str:
     """Of the model: what to do where memory ran out."""
-    if isinstance(error, MemoryError) or "out of memory" in str(error).lower() or "can't allocate" in str(error):
+    if is_out_of_memory(error):
         return "the model ran out of memory; close other programs, or start shotseg serve with a smaller --size"
     return first_line(error)
