@@ -95,11 +95,13 @@ def test_labelformat_reads_our_coco_polygons(tmp_path):
 
 
 def test_every_list_of_formats_names_the_same_ones():
-    from typing import get_args
+    from inspect import getsource
 
-    from shotseg.cli.formats import Target
-    from shotseg.data.annotations import FORMATS, READERS
-    from shotseg.data.reading import Source
+    from shotseg.cli import convert, segment
+    from shotseg.data import reading
+    from shotseg.data.annotations import FORMATS, READERS, names
 
-    assert set(get_args(Target)) == set(FORMATS)
-    assert set(get_args(Source)) == {"auto", *READERS} - {"coco-polygons"}
+    for text in (getsource(convert.Convert), getsource(segment.Segment)):
+        assert not [name for name in FORMATS if f"{name}," not in text]
+    assert not [name for name in set(READERS) - {"coco-polygons"} if f"{name}," not in getsource(reading.Reading)]
+    assert set(names.NEXT) == set(FORMATS)
