@@ -194,7 +194,11 @@ def page(run: Results, plan: Mapping[str, Any]) -> str:
         columns = [m for m in plan["measures"] if m not in how.get("without", ())]
         if not any(result for task, result in found.items() if task.place == place):
             continue
-        lines += ["", f"## `{place}`", "", *table(plan, found, place, columns)]
+        parts = [t.fold for t in found if (t.place, t.row, t.measure) == (place, AGAINST, columns[0]) and found[t]]
+        measured = (
+            f"Folds {', '.join(parts)} of {', '.join(how['folds'])}." if "folds" in how else "All classes of the plan."
+        )
+        lines += ["", f"## `{place}`", "", measured, "", *table(plan, found, place, columns)]
     return "\n".join([*lines, "", "## What it costs", "", *costs(run, plan), ""])
 
 
@@ -215,16 +219,19 @@ def first_line(plan: Mapping[str, Any], found: Mapping[Task, Any]) -> Iterator[s
         given = against_control(found, row, place, how, "pseudo_mask")
         if given and given[1] <= 0:
             under.append(row)
+    missing = [row for row in plan["rows"] if not results(found, row, place, how)]
     yield f"Weaker than `{AGAINST}`, which learns nothing, with one example: {', '.join(below) or 'none'}."
     yield f"Stronger: {', '.join(above) or 'none'}."
     yield f"Not better than the pseudo masks that they are given: {', '.join(under) or 'none'}."
+    if missing:
+        yield f"Not run yet: {', '.join(missing)}."
 
 
 def method(run: Results, plan: Mapping[str, Any]) -> Iterator[str]:
     common, measures = plan["changes"], plan["measures"]
     each = "; ".join(f"{name}: {', '.join(f'{k} {v}' for k, v in how.items())}" for name, how in measures.items())
     yield f"Written by `make results` on {date.today()}; each line of the plan is in `experiments/results.yaml`."
-    yield f"One encoder for all, frozen, without a download: EfficientNet-Lite0, {common['model']['size']} px. Training: "
+    yield f"One encoder for all, frozen, without a download: EfficientNet-Lite0, {common['model']['size']} px. Training:"
     yield f"{common['steps']} steps of {common['batch']} by the tiny recipes, seed {SEED}, on the classes of the other folds."
     yield "On the other sets answers the network of fold 0. These are small trainings: no number here compares with a paper's."
     yield f"Episodes, seed 0, the same for every row: {each}. Where several classes are asked for, most are absent."
@@ -239,7 +246,7 @@ def table(plan: Mapping[str, Any], found: Mapping[Task, Any], place: str, column
     yield "|---|---|" + "---|" * (len(columns) + 1)
     for row, about in plan["rows"].items():
         cells = [mean(results(found, row, place, column)) for column in columns]
-        if not any(cells):
+        if not any(cells):  # the first lines name it
             continue
         pairs = paired(found, row, place, first) if row != AGAINST else None
         yield f"| {about['needs']} | {row} | " + " | ".join(map(shown, cells)) + f" | {signed(pairs)} |"
@@ -251,9 +258,15 @@ def table(plan: Mapping[str, Any], found: Mapping[Task, Any], place: str, column
 
 
 def results(found: Mapping[Task, Any], row: str, place: str, measured: str) -> list[Any]:
-    """The results of all folds; none where one is missing."""
-    own = [result for t, result in found.items() if (t.row, t.place, t.measure) == (row, place, measured)]
-    return own if all(own) else []
+    """The results of the folds that every row has which has any."""
+    own = {t: result for t, result in found.items() if (t.place, t.measure) == (place, measured)}
+    begun = {t.row for t, result in own.items() if result}
+    whole = [
+        fold
+        for fold in dict.fromkeys(t.fold for t in own)
+        if begun == {t.row for t in own if t.fold == fold and own[t]}
+    ]
+    return [result for t, result in own.items() if t.row == row and t.fold in whole] if row in begun else []
 
 
 def mean(found: Sequence[Any]) -> tuple[float, float, float] | None:

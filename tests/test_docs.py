@@ -18,7 +18,13 @@ PAGES = sorted(
 WITHOUT_COMMANDS = {"CHANGELOG.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/datasets.md", "docs/decisions.md"}
 WITHOUT_COMMANDS |= {"docs/files.md", "docs/matching.md", "docs/methods/README.md", "findings/README.md"}
 WITHOUT_COMMANDS |= {f"docs/papers/{name}.md" for name in ("README", "corenet", "pi-clip", "qgnet", "simformer", "tlg")}
-WITHOUT_COMMANDS |= {"docs/deviations.md", "docs/python.md", "docs/reference.md", "tests/goldens/README.md"}
+WITHOUT_COMMANDS |= {
+    "docs/comparison.md",
+    "docs/deviations.md",
+    "docs/python.md",
+    "docs/reference.md",
+    "tests/goldens/README.md",
+}
 MOST_WORDS = 40  # of a sentence
 FENCED = re.compile(r"^ *```\w*\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 INDENTED = re.compile(
