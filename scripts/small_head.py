@@ -1,6 +1,6 @@
 """Does a small trained head on the cues of matching pay? Cross-validated by class, over three data sets at once.
 
-python scripts/small_head.py --data folder-of-the-data-sets --out head
+python scripts/small_head.py --data folder-of-the-data-sets
 
 Classes are divided in three; a name that two data sets share is in one part. A head is trained on the episodes of two parts and
 tested on the third; of the sets whose photos show many classes it trains on one half of the photos and is tested on the other.
@@ -39,7 +39,6 @@ class Try:
     """episodes: of each data set.      epochs: over them.      width: channels of the head.      size: longer side in pixels."""
 
     data: Path
-    out: Path
     episodes: tuple[int, int, int] = (900, 900, 400)
     epochs: int = 30
     width: int = 32
@@ -78,9 +77,6 @@ def half_of(content: str) -> int:
 
 def gather(args: Try) -> list[dict[str, Any]]:
     """The episodes: cues, evidence and truth of each, what they are of, and the photo to draw along."""
-    file = args.out / "episodes.pt"
-    if file.is_file():
-        return torch.load(file, weights_only=True)
     encoder = encoders.load(args.encoder)
     runtime.use(encoder, "auto")
     model = Guided(encoder, size=args.size, width=8).eval()
@@ -126,8 +122,6 @@ def gather(args: Try) -> list[dict[str, Any]]:
             )
             if len(found) % 100 == 0:
                 print(f"{len(found)} episodes", flush=True)
-    args.out.mkdir(parents=True, exist_ok=True)
-    torch.save(found, file)
     return found
 
 
