@@ -175,7 +175,7 @@ def test_a_file_of_classes_says_method_and_size_itself(folder, capsys):
     flags = ["segment", "--support", str(folder / "thing.safetensors"), "--query", str(folder / "photos")]
     for option in (["--size", "96"], ["--method", "hsnet"]):
         assert cli.main([*flags, "--out", str(folder / "out"), *option]) == 2
-        assert "leave --method and --size out" in capsys.readouterr().err
+        assert "leave --method, --size and --insid3 out" in capsys.readouterr().err
 
 
 def test_a_name_of_the_command_line_writes_nothing_outside(clip_is_tiny, folder, capsys):
