@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from shotseg import report
 from shotseg.data.enlarging import best_drawn_larger, values_at
 from shotseg.data.images import read_image, read_mask, write_png
 from shotseg.data.transforms import fit
@@ -215,3 +216,13 @@ def test_what_was_made_smaller_or_larger_can_be_written_to_and_torch_does_not_wa
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fit(photo.small, 32)
+
+
+def test_the_thumbnail_of_a_photo_without_any_class_is_as_fine_as_any(tmp_path):
+    stripes = np.zeros((150, 200, 3), np.uint8)
+    stripes[:, ::10] = 255
+    photo = Opened(stripes, (150, 200), lambda: stripes)
+    report.write_thumbnail(tmp_path, "a", Decided(photo, ("a",), torch.zeros(2, 6, 8), {"a": 0.1}))
+    with Image.open(tmp_path / report.thumbnail("a")) as drawn:
+        columns = np.asarray(drawn.convert("L"), np.float32)[:, :200].mean(0)
+    assert columns.max() > 150 and columns.min() < 60

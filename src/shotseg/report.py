@@ -42,7 +42,7 @@ def write_thumbnail(out: Path, name: str, result: Result) -> None:
     scale = min(PANEL[0] / width, PANEL[1] / height, 1)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = result.preview
-    photo = np.asarray(Image.fromarray(small.image).resize(size, Image.Resampling.BOX))
+    photo = np.asarray(Image.fromarray(result.picture).resize(size, Image.Resampling.BOX))
     labels = np.asarray(Image.fromarray(small.labels).resize(size, Image.Resampling.NEAREST))
     maps = [np.asarray(Image.fromarray(p).resize(size, Image.Resampling.BOX)) for p in small.probabilities.values()]
     gap = np.full((size[1], 4, 3), 255, np.uint8)

@@ -95,6 +95,11 @@ class Result:
         """The same as small as it was decided: for lists and thumbnails."""
         return self
 
+    @property
+    def picture(self) -> np.ndarray:
+        """(h, w, 3) uint8: the photo for a thumbnail, of which a decision without any class is far too coarse a preview."""
+        return self.preview.image
+
     @cached_property
     def confidences(self) -> dict[str, float]:
         """Class name -> the IoU that the mask is expected to have, in [0, 1].
@@ -295,6 +300,10 @@ class Decided(Result):
         odds = np.exp(self._scores - self._scores.max(0))
         shares = dict(zip(self.classes, (odds / odds.sum(0))[1:]))
         return Result(image, self.classes, self._scores.argmax(0).astype(np.uint8), shares, present=self.present)
+
+    @property
+    def picture(self) -> np.ndarray:
+        return self._photo.small
 
     @cached_property
     def confidences(self) -> dict[str, float]:  # type: ignore[override]
