@@ -88,13 +88,13 @@ class Tiled(Decided):
 
     _packed: bytes
     _geo: Any
-    _counts: np.ndarray  # pixels of each label
+    _pixels: np.ndarray  # of each label
 
     def __init__(
         self, photo: Opened, classes: tuple[str, ...], found: Found, present: Mapping[str, float], place: Any = None
     ):
         super().__init__(photo, classes, found.preview.numpy(), present)
-        self.__dict__.update(_packed=found.packed, _counts=found.counts, _geo=place)
+        self.__dict__.update(_packed=found.packed, _pixels=found.counts, _geo=place)
 
     @cached_property
     def labels(self) -> np.ndarray:  # type: ignore[override]
@@ -103,7 +103,7 @@ class Tiled(Decided):
     @cached_property
     def areas(self) -> dict[str, float]:  # type: ignore[override]
         pixels = self.size[0] * self.size[1]
-        return {name: float(self._counts[i] / pixels) for i, name in enumerate(self.classes, 1)}
+        return {name: float(self._pixels[i] / pixels) for i, name in enumerate(self.classes, 1)}
 
     def overlay(self) -> np.ndarray:
         """(h, w, 3) uint8 of the preview."""
