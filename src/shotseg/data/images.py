@@ -10,7 +10,7 @@ import re
 import struct
 import uuid
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -118,16 +118,21 @@ def write_png(path: str | Path, array: np.ndarray, palette: np.ndarray | None = 
 
 def flat_png(array: np.ndarray, palette: np.ndarray | None = None) -> bytes:
     """The PNG file of (H, W) uint8. palette: (N, 3) uint8 colours of its values."""
+    size = (array.shape[0], array.shape[1])
+    return banded_png(size, [array], palette) if array.any() else blank_png(size, palette)
 
-    def bands(room: np.ndarray) -> Iterator[np.ndarray]:
-        for top in range(0, len(array), len(room)):
-            part = array[top : top + len(room)]
-            room[: len(part)] = part
-            yield part
 
-    return (
-        packed_png((array.shape[0], array.shape[1]), bands, palette) if array.any() else blank_png(array.shape, palette)
-    )
+def banded_png(size: tuple[int, int], bands: Iterable[np.ndarray], palette: np.ndarray | None = None) -> bytes:
+    """The same of bands (n, W) from top to bottom."""
+
+    def copied(room: np.ndarray) -> Iterator[np.ndarray]:
+        for band in bands:
+            for top in range(0, len(band), len(room)):
+                part = band[top : top + len(room)]
+                room[: len(part)] = part
+                yield part
+
+    return packed_png(size, copied, palette)
 
 
 def strips_png(strips: Strips, palette: np.ndarray | None = None) -> bytes:
@@ -150,7 +155,7 @@ def packed_png(size: tuple[int, int], bands: Bands, palette: np.ndarray | None =
     return _png(size, palette, b"".join([*packed, packer.flush()]))
 
 
-def blank_png(size: tuple[int, ...], palette: np.ndarray | None = None) -> bytes:
+def blank_png(size: tuple[int, int], palette: np.ndarray | None = None) -> bytes:
     """The PNG file of (H, W) zeros; it is made once."""
     return _blank(size[0], size[1], None if palette is None else palette.tobytes())
 
