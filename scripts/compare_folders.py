@@ -2,9 +2,9 @@
 
     python scripts/compare_folders.py --old ../before --new . --photos 40
 
-Each run is a process of its own; the checkouts take turns. Starting up does not count, nor learning the classes. The new checkout
-gets ``--flags`` beside (default: the setting that commit be00727 had, every class known to be there), the old one ``--old-flags``.
-On a busy machine CPU time alone says something; with ``taskset -c 0`` it is that of one thread.
+Each run is a process of its own; the checkouts take turns. Starting up does not count, nor learning the classes. The new
+checkout gets ``--flags`` beside (default: the setting that commit be00727 had, every class known to be there), the old one
+``--old-flags``. On a busy machine CPU time alone says something; with ``taskset -c 0`` it is that of one thread.
 """
 
 import os
