@@ -305,13 +305,12 @@ class Segmenter(Learnt):
         def decided(threshold: float | None) -> presence.Decision:
             supports = list(self._supports.values())
             earlier = [] if memory is None else [memory[name] for name in self.classes]
-            features, untrained = encoded.features, self._untrained
-            return presence.decide(self.model, features, supports, image, asked, threshold, untrained, earlier)
+            how = (asked, threshold, self._untrained, earlier, threshold is not None)
+            return presence.decide(self.model, encoded.features, supports, image, *how)
 
         found = decided(self.present)
         scores = found.scores.float()
-        said = [1.0] * len(self.classes) if self.present is None else found.present.tolist()
-        present = dict(zip(self.classes, said))
+        present = dict(zip(self.classes, found.present.tolist()))
         told_apart = competing(strokes)
         if strokes:
             everywhere = dict(zip(self.classes, decided(None).scores[1:]))

@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from shotseg.data.samples import Support
-from shotseg.encoders.features import Encoder, Features
+from shotseg.encoders.features import Encoder, Features, unit
 from shotseg.models.matching import coarsest_three
 
 # Log odds of presence: OWN * similarity - RIVAL * max(best similarity of another class, FLOOR) + EVEN. A logistic regression on
@@ -79,6 +79,7 @@ def decide(
     threshold: float | None = 0.5,
     untrained: bool = False,
     earlier: Sequence[Sequence[Support]] = (),
+    judged: bool = True,
 ) -> Decision:
     """All classes against one photo.
 
@@ -88,17 +89,21 @@ def decide(
     untrained: a model that makes a pseudo mask of the query on its way answers with it.
     earlier: of each class the shots of earlier frames (:mod:`shotseg.models.memory`). Those that look like this photo say where
              the class is, as much as its supports do, and never whether it is there.
+    judged: False where presence is of no interest, as of classes known to be there: it is then 1.
     A model with a presence head of its own (``extra["presence"]``) is believed; one without photos of its classes has its surest
     pixel as presence.
     """
     told = told or [{}] * len(supports)
-    judge = _Judge(model.encoder, query, supports) if all(_described(s) for s in supports) else None
+    wanted = (judged or earlier) and all(_described(s) for s in supports)
+    judge = _Judge(model.encoder, query, supports) if wanted else None
     chosen = list(range(len(supports)))
     if threshold is not None and judge is not None and len(chosen) > CANDIDATES and model.at_once:
         chosen = sorted(judge.coarse().topk(CANDIDATES).indices.tolist())
     mine = [supports[i] for i in chosen]
     evidence, said = evidence_of(model, query, mine, image, [told[i] for i in chosen], untrained)
-    if said is not None:
+    if not judged:
+        present = evidence.new_ones(len(supports))
+    elif said is not None:
         present = said
     elif judge is None:
         present = torch.sigmoid(evidence).amax((1, 2))
@@ -207,7 +212,7 @@ class Spaces:
     """What regions of one photo are described by: the deepest map; all three levels; the classifier's logits, if it has one."""
 
     def __init__(self, encoder: Any, features: Features):
-        levels = [F.normalize(features.maps[i].float(), dim=1) for i in coarsest_three(features.strides)]
+        levels = [unit(features.maps[i].float()) for i in coarsest_three(features.strides)]
         self.maps = {"deep": levels[-1:], "levels": levels}
         self._labels = getattr(encoder, "labels", None)
         if self._labels is not None:
