@@ -37,6 +37,12 @@ def one_thread_each() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def sent(x: Tensor, device: torch.device | str) -> Tensor:
+    """A small tensor of the CPU on a device, where nothing waits: neither for what a GPU is at, nor for the copy."""
+    device = torch.device(device)
+    return (x.pin_memory() if device.type == "cuda" else x).to(device, non_blocking=device.type != "mps")
+
+
 def precise(x: Tensor) -> Tensor:
     """The same in double precision, which MPS alone has not."""
     return x if x.device.type == "mps" else x.double()

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from shotseg.data.samples import IGNORE, Prediction, Support
+from shotseg.device import sent
 from shotseg.encoders.features import Encoder, Features
 from shotseg.errors import UsageError
 from shotseg.models import in_context
@@ -294,19 +295,20 @@ def contrast(query: Tensor, support: Support, name: str, channels: slice = slice
 def best(query: Tensor, support: Support, name: str, channels: slice = slice(None)) -> tuple[Tensor, Tensor]:
     """(B, N) each: mean of the best cosines of each query token (B, N, C) to foreground and to background tokens."""
     tokens = support[name].flatten(1, 2)[..., channels]  # (B or 1, K M, C)
+    share = torch.stack([support[f"{name}_{side}"].flatten(1) for side in ("foreground", "background")])
+    usable = (share >= share.amax(2, keepdim=True).clamp(1e-6, 0.5)).cpu()  # at least the purest token
+    rows = query.expand(max(len(query), len(tokens)), -1, -1)
 
-    def mean(side: str) -> Tensor:
-        share = support[f"{name}_{side}"].flatten(1)
-        usable = share >= share.amax(1, keepdim=True).clamp(1e-6, 0.5)  # at least the purest token
-        rows = query.expand(max(len(query), len(tokens)), -1, -1)
+    def mean(side: Tensor) -> Tensor:
         means = []
-        for row in range(len(tokens)):
+        for row, own in enumerate(side):
             mine = rows[row : row + 1] if len(tokens) > 1 else rows
-            cosine = mine @ tokens[row][usable[row]].mT  # (B, N, usable)
+            cosine = mine @ tokens[row][sent(own.nonzero()[:, 0], tokens.device)].mT  # (B, N, usable)
             means.append(_mean_of_best(cosine))
         return torch.cat(means)
 
-    return mean("foreground"), mean("background")
+    foreground, background = usable
+    return mean(foreground), mean(background)
 
 
 def _mean_of_best(cosine: Tensor) -> Tensor:
