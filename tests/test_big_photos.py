@@ -17,10 +17,11 @@ from shotseg.data.images import read_image, read_mask, write_png
 from shotseg.data.transforms import fit
 from shotseg.encoded import Encoded
 from shotseg.encoders.features import Features
+from shotseg.models.maskformer import winners
 from shotseg.models.strokes import Strokes
 from shotseg.overlay import PALETTE
 from shotseg.photo import Opened, open_file, open_photo, read_photo
-from shotseg.result import Decided, winners
+from shotseg.result import Decided
 
 RNG = np.random.default_rng(0)
 
