@@ -148,7 +148,7 @@ def classification(classes: Tensor, targets: Targets, matched: Tensor) -> Tensor
     wanted[image, matched[image, place]] = targets.labels[image, place]
     weight = torch.ones(null + 1, device=classes.device)
     weight[null] = NO_OBJECT
-    return F.cross_entropy(classes.transpose(1, 2).float(), sent(wanted, classes.device), weight)
+    return F.cross_entropy(classes.flatten(0, 1).float(), sent(wanted.flatten(), classes.device), weight)
 
 
 def cross_entropy_of(p: Tensor, wanted: Tensor) -> Tensor:
