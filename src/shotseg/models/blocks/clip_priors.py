@@ -117,10 +117,10 @@ class ClipPriors(nn.Module):
     def _texts(self, names: Sequence[Sequence[str]]) -> Tensor:
         """B lists of names, the target first -> (B, N, D), each name once, rows of 0 at the end of the shorter ones."""
         once = [tuple(dict.fromkeys(some)) for some in names]
-        for some in once:
-            if some not in self._read:  # a class is read once, however many episodes ask for it
-                self._read[some] = self.text_prior.text(self.clip, some)
-        return nn.utils.rnn.pad_sequence([self._read[some].to(self.mean.device) for some in once], batch_first=True)
+        for some in once:  # a class is read once, however many episodes ask for it
+            known = self._read[some] if some in self._read else self.text_prior.text(self.clip, some)
+            self._read[some] = known.to(self.mean.device)
+        return nn.utils.rnn.pad_sequence([self._read[some] for some in once], batch_first=True)
 
     def visual_maps(self, seen: Features, support: Support) -> Tensor:
         """VVP (B, L, K, h, w), a map a layer and shot."""

@@ -26,7 +26,8 @@ ReadOut = Literal["all", "cst"]
 class CorrelationGuidedTransformer(nn.Module):
     """Correlation tokens -> one vector a query place.
 
-    tokens:  what stands before the patches, as type numbers: 0 the class token, 1 foreground, 2 a background cell.
+    tokens:  what stands before the patches, as type numbers, equal ones together: 0 the class token, 1 foreground, 2 a
+             background cell.
     kernels: pooling of the two blocks of each branch; every product is the side of the support grid.
     fusion:  branches side by side and a 1x1 conv, or their sum with learnt softmax weights.
     plane:   depthwise 3, 5 and 7 kernels on the query's plane too, starting at nothing.
@@ -47,7 +48,9 @@ class CorrelationGuidedTransformer(nn.Module):
         super().__init__()
         if wrong := [pair for pair in kernels if len(pair) != 2 or pair[0] * pair[1] != side]:
             raise UsageError(f"kernels {tuple(wrong[0])}: two numbers whose product is {side}, the support grid's side")
-        self.kinds, self.fusion = [*sorted(set(tokens) - {0})], fusion
+        firsts = {kind: list(tokens).index(kind) for kind in sorted({0, *tokens})}
+        self.kinds = [slice(first, first + list(tokens).count(kind)) for kind, first in firsts.items()]
+        self.fusion = fusion
         self.register_buffer("index", torch.tensor([*tokens, *[3] * side**2]), persistent=False)
         self.index: Tensor
         self.types = nn.Parameter(torch.zeros(4, channels))  # foreground and background tokens look alike without it
@@ -59,7 +62,7 @@ class CorrelationGuidedTransformer(nn.Module):
             normed(nn.Conv2d(width * len(kernels), width, 1)) if fusion == "concat" and len(kernels) > 1 else None
         )
         self.balance = nn.Parameter(torch.zeros(len(kernels))) if fusion == "sum" else None
-        parts = 2 + len(self.kinds)
+        parts = 1 + len(self.kinds)
         self.read = common(width) if read_out == "cst" else normed(nn.Conv2d(parts * width, width, 1, bias=False))
         self.read_out = read_out
         self.plane = QueryPlane(width) if plane else None
@@ -79,8 +82,7 @@ class CorrelationGuidedTransformer(nn.Module):
         if self.read_out == "cst":  # its norms span the class token too
             found = self.read(tokens)[..., -1]
         else:
-            kinds = self.index[: tokens.shape[-1] - 1]
-            globals_ = [tokens[..., :-1][..., kinds == kind].mean(-1) for kind in (0, *self.kinds)]
+            globals_ = [tokens[..., kind].mean(-1) for kind in self.kinds]
             found = self.read(torch.cat([tokens[..., -1], *globals_], 1)[..., None])[..., 0]
         found = found.unflatten(2, tuple(grid))
         return found if self.plane is None else self.plane(found)

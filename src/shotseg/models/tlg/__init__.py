@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shotseg.data.samples import IGNORE, Episode, Prediction, Support
+from shotseg.device import sent
 from shotseg.encoders.features import Encoder, Features
 from shotseg.errors import UsageError
 from shotseg.models.blocks.class_guide import Refine, soft_masks
@@ -104,7 +105,7 @@ class TextMaps(nn.Module):
         if self.merge == "product":
             query = maps[:, NAME, None] * maps[:, SCENES, None]
         else:
-            query = self.mix(maps[:, [NAME, SCENES]])
+            query = self.mix(torch.stack([maps[:, NAME], maps[:, SCENES]], 1))
         return query, maps[:, FINER, None]
 
 
@@ -250,7 +251,7 @@ class TLG(Episodic):
         shape, flat = images.shape[:2], images.flatten(0, 1)
         features = self.encode(flat) if features is None else features
         names = self.guide.vectors(class_names).repeat_interleave(shape[1], 0)
-        text = self.rows(class_names or ()).repeat_interleave(shape[1], 0).to(images.device)
+        text = sent(self.rows(class_names or ()).repeat_interleave(shape[1], 0), images.device)
         pseudo = self.pseudo(features, names, flat) if masks is None else (masks == 1).flatten(0, 1)
         kept = {f"tap{i}": features.maps[i] for i in range(len(self.used))}
         kept |= {"pseudo": pseudo.to(torch.uint8), "text": text, "name": names}
