@@ -196,17 +196,21 @@ def test_encoding_is_stopped_and_goes_on(tmp_path, segmenter):
         until(page, lambda: ok(page.get(f"{API}/project"))["encoding"] == done)
 
 
+def examples(page):
+    return ok(page.get(f"{API}/project"))["classes"][0]["examples"]
+
+
 def test_a_class_that_only_strokes_speak_of_is_found_in_other_photos_and_an_example_takes_its_place(page):
     ok(page.post(f"{API}/classes", json={"name": "red"}))
     item = photos(page)[0]
     left, top = 5, 5  # of the red square
     ok(draw(page, item, points=[(left + 5, top + 5), (left + 18, top + 18)]))
     until(page, lambda: all_predicted(page))
-    assert ok(page.get(f"{API}/project"))["classes"][0]["examples"] == 0
+    assert examples(page) == 0
     accept(page, 0)
-    assert ok(page.get(f"{API}/project"))["classes"][0]["examples"] == 1
+    until(page, lambda: examples(page) == 1)
     ok(page.patch(f"{API}/project", json={"examples_from_reviewed": False}))
-    assert ok(page.get(f"{API}/project"))["classes"][0]["examples"] == 0
+    until(page, lambda: examples(page) == 0)
 
 
 def test_renaming_and_removing_a_class_reach_the_masks(page):

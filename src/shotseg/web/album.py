@@ -19,11 +19,14 @@ class Unknown(UsageError):
 
 
 class Album:
-    """photos: by their ids, those of which something was said.   dropped, folder: where photos lie."""
+    """photos: by their ids, those of which something was said.   dropped, folder: where photos lie.
+
+    names: photo's id -> the name of its masks, once they are known.
+    """
 
     def __init__(self, photos: dict[str, PagePhoto], dropped: Path, folder: Path | None):
         self.photos, self.dropped, self.folder = photos, dropped, folder
-        self._names: dict[str, str] | None = None
+        self.names: dict[str, str] = {}
         self.find()
 
     def find(self) -> None:
@@ -42,17 +45,14 @@ class Album:
             photo.error = f"{shown(photo.file)}: no such file any more; put it back, or export without it"
         for file, path, dropped in found:
             self._found(id_of(file, dropped), file, path)
-        self._names = None
 
-    @property
-    def names(self) -> dict[str, str]:
-        """Photo's id -> the name of its masks; made when it is first asked for, for what makes it is slow to load."""
-        if self._names is None:
+    def know_names(self) -> None:
+        """Fill ``names``. What makes them is slow to load: who needs them asks for it while nobody waits for a lock."""
+        if self.names.keys() != self.photos.keys():
             from shotseg.runs.photos import named
 
-            files = [(photo.file, id) for id, photo in self.photos.items()]
-            self._names = {photo.path: photo.name for photo in named(files)}
-        return self._names
+            files = [(photo.file, id) for id, photo in list(self.photos.items())]
+            self.names = {photo.path: photo.name for photo in named(files)}
 
     def photo(self, id: str) -> PagePhoto:
         if id not in self.photos:
