@@ -311,8 +311,11 @@ class Segmenter(Learnt):
         said = [1.0] * len(self.classes) if self.present is None else found.present.tolist()
         present = dict(zip(self.classes, said))
         if marked:
-            levels = {i: carried(scores[i + 1], told_apart[name], encoded.features, image) for name, i in marked.items()}
-            scores = transforms.resize_logits(scores, tuple(next(iter(levels.values())).shape))
+            levels = {
+                i: carried(scores[i + 1], told_apart[name], encoded.features, image) for name, i in marked.items()
+            }
+            height, width = next(iter(levels.values())).shape
+            scores = transforms.resize_logits(scores, (height, width))
             for i, level in levels.items():
                 scores[i + 1] = level
             present |= {name: 1.0 for name, drawn in told_apart.items() if (drawn.labels == 1).any()}

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from shotseg.data.annotations.drawn import upright_size
 from shotseg.data.images import write_bytes
 from shotseg.data.listing import find_images
 from shotseg.errors import InputError, ShotsegError, UsageError
+from shotseg.web.remembered import Sizes
 from shotseg.web.said import STATES, PagePhoto, id_of
 
 
@@ -21,13 +21,17 @@ class Unknown(UsageError):
 class Album:
     """photos: by their ids, those of which something was said.   dropped, folder: where photos lie.
 
+    sizes: a file that says how large each was when it was looked at, so that no header is read again without need.
+
     names: photo's id -> the name of its masks, once they are known.
     """
 
-    def __init__(self, photos: dict[str, PagePhoto], dropped: Path, folder: Path | None):
+    def __init__(self, photos: dict[str, PagePhoto], dropped: Path, folder: Path | None, sizes: Path):
         self.photos, self.dropped, self.folder = photos, dropped, folder
         self.names: dict[str, str] = {}
+        self._sizes = Sizes(sizes)
         self.find()
+        self._sizes.keep()
 
     def find(self) -> None:
         """Look at which photos there are; one that is gone stays known with what was said of it."""
@@ -122,7 +126,7 @@ class Album:
         """Note the size of a photo's file as it is now, or the error of one that is gone or is another."""
         photo.error = None
         try:
-            size = upright_size(photo.path)
+            size = self._sizes.of(photo.id, photo.path)
             if photo.said and photo.size not in ((0, 0), size):
                 raise InputError(
                     f"{shown(photo.file)}: now {size[1]} x {size[0]}, drawn on when it was {photo.width} x {photo.height}; "

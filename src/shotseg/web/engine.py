@@ -260,7 +260,8 @@ class Engine:
             wanted = {name: found[-MOST_SHOTS:] for name, found in shots(self.project).items()}
             guesses = {own.name: self._guesses(own.number) for own in self.project.classes if own.name not in wanted}
         guessed = {name: found for name, found in guesses.items() if found}
-        self._taught += self._loaded().learn(wanted | guessed, set(guessed), lambda text: self.tell("note", {"text": text}))
+        model, say = self._loaded(), lambda text: self.tell("note", {"text": text})
+        self._taught += model.learn(wanted | guessed, set(guessed), say)
 
     def _guesses(self, number: int) -> list[Shot]:
         """What the strokes of a class without examples gave, so that other photos follow them."""

@@ -57,7 +57,9 @@ class Project:
             except (KeyError, TypeError, ValueError) as error:
                 note(f"{self.folder / 'journal.jsonl'}: an event is damaged and left out ({error})")
         self._ledger.events.clear()
-        self.album = Album(self.said.photos, self.folder / "photos", photos_folder)
+        self.album = Album(
+            self.said.photos, self.folder / "photos", photos_folder, self.folder / "encoded" / "sizes.json"
+        )
         self._last: tuple[str, np.ndarray] = ("", np.zeros((0, 0), np.uint8))  # the mask drawn last, by its file
         self._changes, self._settled = 0, -1
         self._unpublished: set[str] = set()  # ids of photos of which examples and results do not speak yet
