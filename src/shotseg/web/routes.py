@@ -15,7 +15,7 @@ from fastapi.responses import FileResponse, StreamingResponse
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 
-from shotseg.data.annotations import FORMATS
+from shotseg.data.annotations import list_formats
 from shotseg.errors import InputError, ShotsegError, UsageError
 from shotseg.web import examples, exports, guard, schemas, uploads
 from shotseg.web.album import shown
@@ -69,7 +69,7 @@ def project(p: P) -> schemas.ProjectRecord:
             counts=p.project.album.counts(),
             encoding=schemas.Encoding(**p.engine.encoding),
             photos_folder=None if folder is None else shown(str(folder)),
-            formats=list(FORMATS),
+            formats=list_formats(),
             examples_from_reviewed=p.project.said.settings["examples_from_reviewed"],
         )
 

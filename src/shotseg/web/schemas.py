@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
+from shotseg.data.annotations import list_formats
 from shotseg.web.album import shown
 from shotseg.web.project import Project
 from shotseg.web.said import PageClass, PagePhoto
+
+
+def known_format(name: str) -> str:
+    """One of ours or of another package."""
+    if name not in list_formats():
+        raise ValueError(f"choose one of {', '.join(list_formats())}")
+    return name
+
 
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 Key = Annotated[str, Field(pattern=r"^[0-9]?$")]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Coordinate = Annotated[float, Field(ge=-1e5, le=1e5, allow_inf_nan=False)]
 Version = Annotated[int, Field(ge=0, le=2**53)]
-Format = Literal["mask", "coco", "coco-polygons", "voc", "yolo", "labelstudio", "labelme", "cvat"]
+Format = Annotated[str, AfterValidator(known_format), WithJsonSchema({"type": "string", "enum": list_formats()})]
 State = Literal["open", "predicted", "accepted", "corrected", "rejected"]
 
 
