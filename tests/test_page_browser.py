@@ -230,12 +230,16 @@ def test_a_change_in_another_window_is_asked_about_and_never_lost_unsaid(
 def test_all_is_there_after_a_kill_and_a_reload(tmp_path: Path, photos: Path, opened: Callable) -> None:
     with serving(tmp_path / "kept", photos, ready=False) as address:
         page = opened(address)
+        hint = playwright.expect(page.locator("#hint"))  # what a newcomer does next
+        hint.to_have_text("Press C and name a class.", timeout=WAIT)
         page.keyboard.press("c")
+        assert page.locator("dialog input[type=color]").input_value() == ask(address, "GET", "project")["next_colour"]
         page.locator("dialog input[type=text]").fill("dress &lt;i&gt;")
         page.keyboard.press("Enter")
         page.wait_for_selector("#classes .name")
         assert page.locator("#classes .name").inner_text() == "dress &lt;i&gt;"  # a name never becomes HTML
         hand = hand_on(page, address, "photo-0.jpg")
+        hint.to_contain_text("Draw dress")
         page.keyboard.press("r")
         hand.stroke((40, 80), (70, 120))
         drawn = mask(address, "photo-0.jpg")

@@ -103,9 +103,13 @@ class Project:
                 raise UsageError(f"a project holds {MOST_CLASSES} classes, removed ones too; begin another project")
             used = {own.key for own in self.classes}
             free = next((digit for digit in "123456789" if digit not in used), "")
-            if colour is None:
-                colour = "#{:02x}{:02x}{:02x}".format(*PALETTE[number])
-            return self._write_class(PageClass(number, name, colour, free if key is None else key))
+            own = PageClass(number, name, colour or self.next_colour, free if key is None else key)
+            return self._write_class(own)
+
+    @property
+    def next_colour(self) -> str:
+        """What a new class is shown in, unless another colour is asked for."""
+        return "#{:02x}{:02x}{:02x}".format(*PALETTE[min(self.said.last_number + 1, MOST_CLASSES)])
 
     def change_class(self, id: str, name: str | None, colour: str | None, key: str | None) -> PageClass:
         with self.lock:

@@ -70,6 +70,7 @@ def project(p: P) -> schemas.ProjectRecord:
             encoding=schemas.Encoding(**p.engine.encoding),
             photos_folder=None if folder is None else shown(str(folder)),
             formats=list_formats(),
+            next_colour=p.project.next_colour,
             examples_from_reviewed=p.project.said.settings["examples_from_reviewed"],
         )
 

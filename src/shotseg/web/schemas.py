@@ -103,6 +103,7 @@ class ProjectRecord(BaseModel):
     encoding: Encoding
     photos_folder: str | None
     formats: list[str]
+    next_colour: str
     examples_from_reviewed: bool
 
 

@@ -246,7 +246,8 @@ export class Editor {
   #sketch(context, pixel) {
     for (const stroke of this.strokes) {
       const index = this.classes.findIndex(({ id }) => id === stroke.class_id);
-      scribbleLine(context, stroke, stroke.side === "inside" ? `rgb(${this.stage.colour(index + 1).join(" ")} / .55)` : "rgb(255 255 255 / .45)");
+      // Thin, for what it did to the mask is to be seen.
+      scribbleLine(context, { ...stroke, radius: Math.min(stroke.radius, 1.5 * pixel) }, stroke.side === "inside" ? `rgb(${this.stage.colour(index + 1).join(" ")} / .9)` : "rgb(255 255 255 / .9)");
     }
     this.#stroke?.sketch?.(context, pixel);
     if (this.#pointer) cursor(context, pixel, this.#pointer, TOOLS[this.tool].sized ? this.size : 0);
