@@ -67,8 +67,8 @@ class Model:
         found = Found(np.zeros(photo.size, np.uint8))
         if self.segmenter.classes:
             result = self.segmenter.decide(encoded, known)
+            found.confidence = result.confidence  # first: without the whole label map it is quick
             found.labels = numbered(result.labels, [numbers.get(name, 0) for name in result.classes])
-            found.confidence = result.confidence
             found.present = {numbers[name]: float(p) for name, p in result.present.items() if name in numbers}
         for name, own in alone.items():
             level = _level(encoded, own)

@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 
 from shotseg.data.annotations import list_formats
 from shotseg.errors import InputError, ShotsegError, UsageError
-from shotseg.web import examples, exports, guard, schemas, uploads
+from shotseg.web import exports, guard, schemas, uploads
 from shotseg.web.album import shown
 from shotseg.web.engine import Engine
 from shotseg.web.events import Events
@@ -61,11 +61,10 @@ def binary(kind: str) -> dict[int | str, dict[str, Any]]:
 @router.get("/project")
 def project(p: P) -> schemas.ProjectRecord:
     with p.project.lock:
-        found = examples.shots(p.project)
         folder = p.project.album.folder
         return schemas.ProjectRecord(
             name=shown(p.project.folder.resolve().name),
-            classes=[schemas.class_record(own, found) for own in p.project.classes],
+            classes=[schemas.class_record(own, p.project) for own in p.project.classes],
             counts=p.project.album.counts(),
             encoding=schemas.Encoding(**p.engine.encoding),
             photos_folder=None if folder is None else shown(str(folder)),
@@ -110,14 +109,14 @@ def login(p: P, said: schemas.Login) -> Response:
 def add_class(p: P, said: schemas.NewClass) -> schemas.ClassRecord:
     own = p.project.add_class(said.name, said.colour, said.key)
     p.events.tell("project", {})
-    return schemas.class_record(own, {})
+    return schemas.class_record(own, p.project)
 
 
 @router.patch("/classes/{id}")
 def change_class(p: P, id: str, said: schemas.ChangedClass) -> schemas.ClassRecord:
     own = p.project.change_class(id, said.name, said.colour, said.key)
     _changed(p)
-    return schemas.class_record(own, examples.shots(p.project))
+    return schemas.class_record(own, p.project)
 
 
 @router.delete("/classes/{id}", status_code=204)

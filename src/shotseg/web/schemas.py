@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchem
 
 from shotseg.data.annotations import list_formats
 from shotseg.web.album import shown
+from shotseg.web.examples import pairs
 from shotseg.web.project import Project
 from shotseg.web.said import PageClass, PagePhoto
 
@@ -158,8 +159,8 @@ class Detail(BaseModel):
     detail: str
 
 
-def class_record(own: PageClass, examples: dict[str, list]) -> ClassRecord:
-    shots = len(examples.get(own.name, ()))
+def class_record(own: PageClass, project: Project) -> ClassRecord:
+    shots = len(pairs(project, own.name))
     return ClassRecord(id=own.id, name=own.name, colour=own.colour, key=own.key, examples=shots)
 
 
