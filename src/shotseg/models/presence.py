@@ -16,7 +16,7 @@ Measured in docs/results.md, explained in docs/matching.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -79,6 +79,7 @@ def decide(
     threshold: float | None = 0.5,
     untrained: bool = False,
     earlier: Sequence[Sequence[Support]] = (),
+    known: Collection[int] = (),
     judged: bool = True,
 ) -> Decision:
     """All classes against one photo.
@@ -90,6 +91,7 @@ def decide(
     earlier: of each class the shots of earlier frames (:mod:`shotseg.models.memory`). Those that look like this photo say where
              the class is, as much as its supports do, and never whether it is there.
     judged: False where presence is of no interest, as of classes known to be there: it is then 1.
+    known: classes that a person marked in the photo: they take part, with their evidence as it is, whatever their presence.
     A model with a presence head of its own (``extra["presence"]``) is believed; one without photos of its classes has its surest
     pixel as presence.
     """
@@ -98,7 +100,7 @@ def decide(
     judge = _Judge(model.encoder, query, supports) if wanted else None
     chosen = list(range(len(supports)))
     if threshold is not None and judge is not None and len(chosen) > CANDIDATES and model.at_once:
-        chosen = sorted(judge.coarse().topk(CANDIDATES).indices.tolist())
+        chosen = sorted({*judge.coarse().topk(CANDIDATES).indices.tolist(), *known})
     mine = [supports[i] for i in chosen]
     evidence, said = evidence_of(model, query, mine, image, [told[i] for i in chosen], untrained)
     if not judged:
@@ -109,7 +111,7 @@ def decide(
         present = torch.sigmoid(evidence).amax((1, 2))
     else:
         present = judge.present(torch.sigmoid(evidence), chosen)
-    there = set(taking_part(present, threshold))
+    there = {*taking_part(present, threshold), *known}
     kept = [row for row, i in enumerate(chosen) if i in there]
     drawn = evidence[kept]
     alike = [judge.alike(earlier[chosen[row]]) if judge and earlier else [] for row in kept]
@@ -121,6 +123,7 @@ def decide(
     scores = drawn.new_full((len(supports) + 1, *(drawn.shape[1:] if kept else evidence.shape[1:])), ABSENT)
     scores[0] = 0
     loudness = loudness_of(present, threshold)
+    loudness[list(known)] = 1
     for row, odds in zip(kept, drawn):
         scores[chosen[row] + 1] = odds * loudness[chosen[row]]
     return Decision(scores, present)
