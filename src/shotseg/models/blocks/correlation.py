@@ -9,7 +9,7 @@ from torch import Tensor
 
 from shotseg.encoders.features import Encoder
 from shotseg.errors import UsageError
-from shotseg.models.blocks.conv4d import product
+from shotseg.models.blocks.channels_last import product
 
 
 class Level(NamedTuple):
