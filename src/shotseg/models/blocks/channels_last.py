@@ -1,4 +1,4 @@
-"""GroupNorm, products and work in parts for tensors whose channels lie last in memory: what makes 4-D convolutions fast on CPUs."""
+"""What makes 4-D convolutions fast on CPUs: GroupNorm, products and work in parts, on tensors whose channels lie last."""
 
 from __future__ import annotations
 
