@@ -176,11 +176,11 @@ def figures(query: Tensor, key: Tensor, negatives: Tensor, online: Branch, targe
         cosines = query.float() @ query.float().T
         apart = torch.ones_like(cosines, dtype=torch.bool).triu(1)
         pairs = (2 - 2 * cosines[apart]).clamp(min=0)  # squared distances; pdist has no kernel for MPS
-        heads = [torch.cat([p.flatten() for p in branch.head.parameters()]) for branch in (online, target)]
+        q_head, k_head = (torch.cat([p.flatten() for p in branch.head.parameters()]) for branch in (online, target))
         return {
             "top1": (logits(query, key, negatives, 1.0).argmax(1) == 0).float().mean(),
             "alignment": (query - key).square().sum(1).mean(),
             "uniformity": pairs.mul(-2).exp().mean().clamp(min=1e-12).log() if len(pairs) else query.new_zeros(()),
             "spread": query.std(0).mean() * query.shape[1] ** 0.5 if len(query) > 1 else query.new_zeros(()),
-            "agreement": F.cosine_similarity(*heads, dim=0),
+            "agreement": F.cosine_similarity(q_head, k_head, dim=0),
         }
