@@ -101,7 +101,10 @@ def test_an_odd_object_of_coco_is_left_out_and_its_photo_is_painted_without_it(o
     number = NUMBERS[name]
     assert ODD[name][1] in left_out(odd_coco)[f"annotation {3 * number + 1}"]
     photo = next(p for p in odd_coco.photos if p.id == f"COCO_val2014_{1001 + number:012d}")
-    assert set(photo.pixels) == {1, 1 + number // 2}  # the crowd of people and its own class; the small one's is the next
+    assert set(photo.pixels) == {
+        1,
+        1 + number // 2,
+    }  # the crowd of people and its own class; the small one's is the next
 
 
 def test_odd_objects_of_coco_alone_are_left_out(odd_coco):
