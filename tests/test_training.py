@@ -1,5 +1,7 @@
 """Training on photos of coloured shapes: the data it takes, resuming after a kill, many processes, checkpoints."""
 
+import base64
+import io
 import json
 import shutil
 import time
@@ -8,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 import warm
@@ -134,6 +137,23 @@ def test_the_loss_falls(photos, tmp_path):
     assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
     assert (tmp_path / "report.html").read_text().count("<figure>") == 3
     assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_the_curves_of_a_report_are_a_picture_with_and_without_a_validation(curves):
+    losses, scores = [{"step": n, "loss": 1 / n} for n in (1, 2, 3)], [{"step": 3, "validation": 50.0}]
+    pictures = []
+    for lines in (losses, losses + scores, []):
+        head, _, content = curves(lines, "mIoU").partition(",")
+        pictures.append(Image.open(io.BytesIO(base64.b64decode(content))).convert("RGB"))
+        assert head == "data:image/png;base64" and pictures[-1].size == (1100, 330)
+    blue = [
+        (np.array(picture) == (31, 119, 180)).all(2) for picture in pictures
+    ]  # the line, at the left and at the right
+    assert [[bool(half.any()) for half in (drawn[:, :550], drawn[:, 550:])] for drawn in blue] == [
+        [True, False],
+        [True, True],
+        [False, False],
+    ]
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(photos, tmp_path):

@@ -28,7 +28,7 @@ class Process:
         self.out, self.err = out, err
         for file in (out, err):
             file.write_text("")
-        _context.set_forkserver_preload(SLOW)
+        multiprocessing.set_forkserver_preload(SLOW)
         self.process = _context.Process(target=_at_work, args=(out, err, dict(env), work, given))
         self.process.start()
         self.pid: int = self.process.pid  # type: ignore[assignment]
