@@ -3,10 +3,9 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test waits for a network
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, here and in every process that a test starts
 
-import copy
-
 import pytest
 
+import once
 from page_browser import address, chromium, many, opened, photos  # noqa: F401
 
 
@@ -19,36 +18,11 @@ def pytest_cmdline_main(config):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def encoders_of_the_installation_are_read_once():
-    """Each load is a copy, so that a test may change its own. None of them draws a random number."""
-    import torch
-
-    from shotseg import encoders
-
-    build, read = encoders._build, {}
-
-    def copied(row, weights):
-        if not (row.name.startswith("efficientnet") and weights == "default"):
-            return build(row, weights)
-        if row.name not in read:
-            with torch.random.fork_rng(devices=[]):
-                read[row.name] = build(row, weights)
-        return copy.deepcopy(read[row.name])
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encoders, "_build", copied)
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
 def curves():
-    """What draws those of a training's report: only where a test asks for it, for it takes as long as a short training."""
-    from shotseg.training import progress
-
-    drawn = progress._curves
+    """What draws the curves of a training's report, for the test that asks for it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(progress, "_curves", lambda lines, name: "data:,")
-        yield drawn
+        once.encoders_are_read_once(patch)
+        yield once.curves_are_not_drawn(patch)
 
 
 @pytest.fixture(autouse=True)

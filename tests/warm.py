@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+import once
+
 SLOW = ["torch", "timm", "accelerate", "shotseg.segmenter", "shotseg.training.run", "shotseg.evaluation.door"]
 _context = multiprocessing.get_context("forkserver")
 
@@ -96,6 +98,7 @@ def _at_work(out: Path, err: Path, env: dict[str, str], work: Callable[..., Any]
         os.dup2(file, number)
         os.close(file)
     sys.stdout, sys.stderr = (os.fdopen(n, "w", buffering=1, closefd=False) for n in (1, 2))
+    once.encoders_are_read_once(pytest.MonkeyPatch())  # as in the process of the tests: random numbers are the same
     sys.exit(work(*given))
 
 

@@ -310,7 +310,7 @@ def wrap(
 ) -> VisionLanguage:
     """An open_clip model as a :class:`VisionLanguage`; without ``tokenize`` CLIP's own byte-pair tokenizer."""
     visual = model.visual
-    tokenize = tokenize or open_clip.tokenizer.SimpleTokenizer()
+    tokenize = tokenize or _byte_pairs()
     if isinstance(visual, VisionTransformer):
         return ClipViT(model, name, mean, std, tokenize)
     if isinstance(visual, ModifiedResNet):
@@ -362,6 +362,12 @@ def load(row: table.Weights, weights: str = "default") -> VisionLanguage:
 
 
 @dataclass
+@functools.cache
+def _byte_pairs() -> Callable:
+    """CLIP's own tokenizer, whose table of merges is read once."""
+    return open_clip.tokenizer.SimpleTokenizer()
+
+
 class _Tokenizer:
     """The tokenizer of a table row, loaded at its first use: some lie on a hub, and images alone need none.
 
