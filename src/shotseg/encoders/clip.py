@@ -361,13 +361,13 @@ def load(row: table.Weights, weights: str = "default") -> VisionLanguage:
     return wrap(model, row.name, row.mean, row.std, _Tokenizer(row))
 
 
-@dataclass
 @functools.cache
 def _byte_pairs() -> Callable:
     """CLIP's own tokenizer, whose table of merges is read once."""
     return open_clip.tokenizer.SimpleTokenizer()
 
 
+@dataclass
 class _Tokenizer:
     """The tokenizer of a table row, loaded at its first use: some lie on a hub, and images alone need none.
 
