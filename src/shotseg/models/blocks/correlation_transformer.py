@@ -45,18 +45,18 @@ class Attention(nn.Module):
 
         Pooling comes before the linear maps of what is pooled, which is the same and much less work.
         """
-        short = self.pooled(x)
+        pooled = self.pooled(x)
         assert self.qkv.bias is not None
         sizes = [len(self.qkv.bias) // 3, len(self.qkv.bias) * 2 // 3]
         (wq, wkv), (bq, bkv) = self.qkv.weight.split(sizes), self.qkv.bias.split(sizes)
-        query = self.apart(F.conv2d(short, wq, bq))
+        query = self.apart(F.conv2d(pooled, wq, bq))
         key, value = map(self.apart, F.conv2d(x, wkv, bkv).chunk(2, 1))
         mask = None
         if bias is not None:
             mask = bias.repeat_interleave(x.shape[2], 0)[:, None, None].expand(-1, 1, query.shape[2], -1)
-        found = F.scaled_dot_product_attention(query, key, value, mask, scale=1.0)  # (B q, n, S', d)
-        shortcut = short if self.shortcut is None else self.shortcut[0](short)
-        return found.unflatten(0, (len(x), -1)).permute(0, 2, 4, 1, 3).flatten(1, 2), shortcut
+        output = F.scaled_dot_product_attention(query, key, value, mask, scale=1.0)  # (B q, n, S', d)
+        shortcut = pooled if self.shortcut is None else self.shortcut[0](pooled)
+        return output.unflatten(0, (len(x), -1)).permute(0, 2, 4, 1, 3).flatten(1, 2), shortcut
 
     def apart(self, x: Tensor) -> Tensor:
         """(B, n d, q, S) -> (B q, n, S, d): each query position attends alone."""
@@ -64,10 +64,10 @@ class Attention(nn.Module):
 
     def forward(self, attended: Attended) -> Tensor:
         """The norms, which span all positions: (B, out, Q, S')."""
-        found, shortcut = attended
+        output, shortcut = attended
         if self.shortcut is not None:
             shortcut = self.shortcut[1](shortcut).relu()
-        return self.norm(self.merge(found) + shortcut)
+        return self.norm(self.merge(output) + shortcut)
 
     def pooled(self, x: Tensor) -> Tensor:
         """(B, C, q, G + s s) -> (B, C, q, G + s' s')."""
