@@ -10,8 +10,9 @@ import golden
 from shotseg import encoders, models
 from shotseg.data.samples import Episode, Support
 from shotseg.errors import UsageError
-from shotseg.models.blocks import conv4d as conv4d_module
-from shotseg.models.blocks.conv4d import Conv4d, NormReLU
+from shotseg.models.blocks import channels_last
+from shotseg.models.blocks.channels_last import NormReLU
+from shotseg.models.blocks.conv4d import Conv4d
 from shotseg.models.blocks.correlation import Level, correlate, levels, swapped, unit
 from shotseg.models.blocks.pyramid import Pyramid, strides
 from shotseg.models.blocks.token_model import agreed, mean_of
@@ -105,7 +106,7 @@ def test_in_parts_the_4d_convolution_is_two_plain_ones_with_their_gradients(stri
     wanted = [x, *conv.parameters()]
     above = torch.randn_like(expected)
     for cache in (1, 300, 2**20):
-        monkeypatch.setattr(conv4d_module, "CACHE", cache)
+        monkeypatch.setattr(channels_last, "CACHE", cache)
         found = conv(x)
         golden.assert_close("value", found, expected, atol=1e-12)
         gradients = torch.autograd.grad(expected, wanted, above, retain_graph=True)
@@ -116,7 +117,7 @@ def test_in_parts_the_4d_convolution_is_two_plain_ones_with_their_gradients(stri
 
 
 def test_the_norm_of_a_block_is_torchs_with_its_gradients(monkeypatch):
-    monkeypatch.setattr(conv4d_module, "CACHE", 50)
+    monkeypatch.setattr(channels_last, "CACHE", 50)
     x = torch.randn(2, 30, 8, dtype=torch.double, requires_grad=True)
     weight, bias = (torch.randn(8, dtype=torch.double, requires_grad=True) for _ in range(2))
     expected = torch.nn.functional.group_norm(x.mT, 4, weight, bias).relu().mT

@@ -47,8 +47,8 @@ class HSNet(Episodic):
 
     def encode(self, images: Tensor) -> Features:
         """(B, 3, H, W) in [0, 1] -> the maps that are compared, shallow to deep."""
-        seen = self.encoder(images)
-        return Features(tuple(seen.maps[i] for i in self.used), tuple(seen.strides[i] for i in self.used))
+        features = self.encoder(images)
+        return Features(tuple(features.maps[i] for i in self.used), tuple(features.strides[i] for i in self.used))
 
     def encode_support(
         self,
@@ -68,14 +68,14 @@ class HSNet(Episodic):
         taps = [unit(tap) for tap in query.maps]
         shots = []
         for shot in range(support.shots):
-            known = [support[f"tap{i}"][:, shot].expand(len(tap), -1, -1, -1) for i, tap in enumerate(taps)]
-            shots.append(self.decoder(self.pyramid(self.correlations(taps, known))))
+            support_taps = [support[f"tap{i}"][:, shot].expand(len(tap), -1, -1, -1) for i, tap in enumerate(taps)]
+            shots.append(self.decoder(self.pyramid(self.correlations(taps, support_taps))))
         return Prediction(resize(agreed(shots), images.shape[-2:]))
 
     def correlations(self, query: Sequence[Tensor], support: Sequence[Tensor]) -> list[Tensor]:
         """Of maps of unit length, in the order of :meth:`encode`: one (B, n, h, w, h', w') a level, deep to shallow."""
-        at = [[self.used.index(tap) for tap in level.taps] for level in self.levels]
-        return [correlate([query[i] for i in own], [support[i] for i in own]) for own in at]
+        taps_of_levels = [[self.used.index(tap) for tap in level.taps] for level in self.levels]
+        return [correlate([query[i] for i in taps], [support[i] for i in taps]) for taps in taps_of_levels]
 
     def losses(self, prediction: Prediction, target: Tensor, base_labels: Tensor | None = None) -> dict[str, Tensor]:
         """``main``: cross-entropy of the query."""

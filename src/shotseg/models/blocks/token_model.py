@@ -47,10 +47,10 @@ class TokenModel(FewShot):
         if not self.asks_keys:
             return on_grid(self.encoder(images), self.stride)
         assert isinstance(self.encoder, ViT)
-        seen = self.encoder.tokens(images)
-        keys, query = seen.keys[-1][:, :, seen.prefix :], seen.queries[-1][:, :, 0]
-        maps = (*map(seen.map, seen.layers), keys.transpose(2, 3).flatten(1, 2).unflatten(2, seen.grid))
-        classes = (*(layer[:, 0] for layer in seen.layers), query.flatten(1))
+        tokens = self.encoder.tokens(images)
+        keys, query = tokens.keys[-1][:, :, tokens.prefix :], tokens.queries[-1][:, :, 0]
+        maps = (*map(tokens.map, tokens.layers), keys.transpose(2, 3).flatten(1, 2).unflatten(2, tokens.grid))
+        classes = (*(layer[:, 0] for layer in tokens.layers), query.flatten(1))
         return Features(maps, (self.stride,) * len(maps), classes)
 
     def layers(self, features: Features) -> tuple[Tensor, Tensor]:
