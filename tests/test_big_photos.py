@@ -12,15 +12,16 @@ from PIL import Image
 from torch.nn import functional as F
 
 from shotseg import report
-from shotseg.data.enlarging import best_drawn_larger, best_strips, values_at
+from shotseg.data.enlarging import BAND, best_strips, values_at
 from shotseg.data.images import read_image, read_mask, write_png
 from shotseg.data.transforms import fit
 from shotseg.encoded import Encoded
 from shotseg.encoders.features import Features
+from shotseg.models.maskformer import winners
 from shotseg.models.strokes import Strokes
 from shotseg.overlay import PALETTE
 from shotseg.photo import Opened, open_file, open_photo, read_photo
-from shotseg.result import Decided, winners
+from shotseg.result import Decided
 
 RNG = np.random.default_rng(0)
 
@@ -88,7 +89,9 @@ def test_labels_at_the_photos_size_are_those_of_its_log_odds_drawn_larger(size, 
 def test_the_winner_drawn_in_bands_is_that_of_all_maps_drawn_whole(size, classes):
     coarse = torch.randn(1, classes, 6, 8, generator=torch.Generator().manual_seed(classes))
     levels = F.interpolate(coarse, (24, 32), mode="bicubic")[0]
-    drawn = np.concatenate([band.copy() for band in best_drawn_larger(levels.numpy(), size)])
+    drawn = np.concatenate(
+        [band.copy() for band in best_strips(levels.numpy(), size).drawn(np.empty((BAND, size[1]), np.uint8))]
+    )
     whole = F.interpolate(levels[None], size, mode="bilinear", antialias=True)[0]
     assert drawn.shape == size and (drawn == winners(whole).numpy()).mean() > (0.999 if classes == 2 else 0.985)
     if size[0] >= 24 and size[1] >= 32:
@@ -100,7 +103,7 @@ def test_the_winner_drawn_in_bands_is_that_of_all_maps_drawn_whole(size, classes
 def test_pixels_are_counted_and_one_class_is_taken_out_without_drawing_any(size):
     levels = RNG.normal(size=(4, 12, 16)).astype(np.float32)
     strips = best_strips(levels, size)
-    drawn = np.concatenate([band.copy() for band in best_drawn_larger(levels, size)])
+    drawn = np.concatenate([band.copy() for band in strips.drawn(np.empty((BAND, size[1]), np.uint8))])
     assert strips.size == size and np.array_equal(strips.counts(), np.bincount(drawn.ravel(), minlength=256))
     room = np.empty((7, size[1]), np.uint8)  # a strip may be higher than the room that it is drawn in
     for value in range(5):

@@ -118,11 +118,6 @@ def best_strips(levels: np.ndarray, size: tuple[int, int]) -> Strips:
     return Strips(tops, np.pad(values, ((1, 1), (0, 0)), mode="edge"), at + 1, column, row)
 
 
-def best_drawn_larger(levels: np.ndarray, size: tuple[int, int]) -> Iterator[np.ndarray]:
-    """The map of :func:`best_strips` in bands (n, W) uint8 from top to bottom, each written over by the next."""
-    return best_strips(levels, size).drawn(np.empty((BAND, size[1]), np.uint8))
-
-
 def values_at(levels: np.ndarray, size: tuple[int, int], rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """(N, P): (N, h, w) maps, drawn bilinear at ``size``, at P of its pixels."""
     (low, high, down), (left, right, across) = (

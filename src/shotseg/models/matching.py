@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from shotseg.data.samples import IGNORE, Prediction, Support
+from shotseg.device import sent
 from shotseg.encoders.features import Encoder, Features, unit
 from shotseg.errors import UsageError
 from shotseg.models import in_context
@@ -304,14 +305,11 @@ def _usable(support: Support, name: str, channels: slice) -> list[tuple[Tensor, 
     """For each row of a support its tokens (M, C) that are foreground enough, those that are background enough, and how many
     are of the foreground."""
     tokens = support[name].flatten(1, 2)[..., channels]  # (B, K M, C)
-
-    def side(which: str) -> Tensor:
-        share = support[f"{name}_{which}"].flatten(1)
-        return share >= share.amax(1, keepdim=True).clamp(1e-6, 0.5)  # at least the purest token
-
+    share = torch.stack([support[f"{name}_{side}"].flatten(1) for side in ("foreground", "background")], 1)
+    usable = (share >= share.amax(2, keepdim=True).clamp(1e-6, 0.5)).cpu()  # at least the purest token
     return [
-        (torch.cat([mine[foreground], mine[background]]), int(foreground.sum()))
-        for mine, foreground, background in zip(tokens, side("foreground"), side("background"))
+        (mine[sent(torch.cat([side.nonzero()[:, 0] for side in sides]), tokens.device)], int(sides[0].sum()))
+        for mine, sides in zip(tokens, usable)
     ]
 
 
