@@ -99,7 +99,7 @@ def from_image(image: Image.Image) -> Pixels:
         palette = np.pad(palette, ((0, 256 - len(palette)), (0, 0)))
     elif image.mode in ("LA", "RGBA"):
         image = image.convert(image.mode[:-1])
-    elif image.mode not in ("1", "L", "F") and not image.mode.startswith("I"):
+    elif image.mode not in ("1", "L", "F", "RGB") and not image.mode.startswith("I"):
         image = image.convert("RGB")
     return Pixels(_turned(np.array(image), turn), alpha, palette, lossy)
 
