@@ -22,8 +22,10 @@ START = """
 import os, sys, time
 from page_client import API, HOST, TestClient, make_app, ok
 from shotseg.cli.serve import Serve
+from shotseg.web import engine
 from shotseg.web.project import Project
 
+engine.PATIENCE = 60
 app = make_app(Project(sys.argv[1], sys.argv[2]), Serve()._segmenter, frozenset({HOST}))
 
 async def watched(scope, receive, send):
@@ -50,6 +52,7 @@ def test_the_list_is_served_before_torch_is_imported(tmp_path):
 
 def test_the_model_is_loaded_once_the_list_was_answered_or_nobody_asks_for_it(tmp_path, segmenter, monkeypatch):
     folder = photos_folder(tmp_path / "photos", 1)
+    monkeypatch.setattr(engine, "PATIENCE", 60)
     with client_of(Project(tmp_path / "asked", folder), segmenter) as page:
         time.sleep(0.2)
         assert ok(page.get(f"{API}/project"))["encoding"]["loading"]
