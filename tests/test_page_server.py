@@ -130,12 +130,6 @@ def test_a_rectangle_is_put_on_the_mask_that_was_seen_and_on_no_other(page):
     assert (mask(page, item)[0] == found).all()
 
 
-def test_the_page_starts_without_what_is_slow_to_load():
-    slow = "torch", "timm", "transformers", "skimage", "matplotlib"
-    code = f"import sys, shotseg.web.app, uvicorn; sys.exit(', '.join(set({slow}) & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr.strip() == ""
-
-
 def test_the_page_is_there_before_its_model_and_what_is_drawn_meanwhile_stays(tmp_path, segmenter):
     there = threading.Event()
 
