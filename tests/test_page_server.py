@@ -3,7 +3,6 @@
 import io
 import json
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -16,6 +15,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+import warm
 from page_client import API, HOST, accept, all_predicted, client_of, draw, mask, ok, patch, photos, put, until
 from page_project import SIZE, photo, photos_folder, project_of, square
 from shotseg import plugins
@@ -238,10 +238,20 @@ def test_renaming_and_removing_a_class_reach_the_masks(page):
 
 def test_a_server_killed_at_work_has_every_acknowledged_stroke_after_the_restart(tmp_path):
     folder = photos_folder(tmp_path / "photos", 2)
-    command = [sys.executable, "-m", "shotseg", "serve", str(tmp_path / "project"), "--photos", str(folder)]
-    command += ["--port", "0", "--no-browser", "--size", "96", "--token"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
-        address, token = re.fullmatch(r"(http://127.0.0.1:\d+)/#token=(\S+)\n", server.stdout.readline()).groups()
+    command = [
+        "serve",
+        tmp_path / "project",
+        "--photos",
+        folder,
+        "--port",
+        "0",
+        "--no-browser",
+        "--size",
+        "96",
+        "--token",
+    ]
+    with warm.shotseg(tmp_path, *command) as server:
+        address, token = re.fullmatch(r"(http://127.0.0.1:\d+)/#token=(\S+)", server.first_line()).groups()
         with httpx.Client(base_url=address, timeout=30) as page:
             assert page.get(f"{API}/project").status_code == 401
             page.post(f"{API}/login", json={"token": token})
@@ -251,7 +261,6 @@ def test_a_server_killed_at_work_has_every_acknowledged_stroke_after_the_restart
             item, count = photos(page)[0], 5
             for _ in range(count):
                 item = ok(draw(page, item))
-        server.send_signal(signal.SIGKILL)
     assert len(Project(tmp_path / "project").photo(item["id"]).strokes) == count
 
 

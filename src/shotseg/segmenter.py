@@ -305,11 +305,10 @@ class Segmenter(Learnt):
         told_apart = competing(strokes)
         supports, marked = list(self._supports.values()), {name: self.classes.index(name) for name in told_apart}
         earlier = [] if memory is None else [memory[name] for name in self.classes]
-        options = (asked, self.present, self._untrained, earlier, marked.values())
-        found = presence.decide(self.model, encoded.features, supports, image, *options)
+        how = (asked, self.present, self._untrained, earlier, marked.values(), self.present is not None)
+        found = presence.decide(self.model, encoded.features, supports, image, *how)
         scores = found.scores.float()
-        said = [1.0] * len(self.classes) if self.present is None else found.present.tolist()
-        present = dict(zip(self.classes, said))
+        present = dict(zip(self.classes, found.present.tolist()))
         if marked:
             levels = {
                 i: carried(scores[i + 1], told_apart[name], encoded.features, image) for name, i in marked.items()

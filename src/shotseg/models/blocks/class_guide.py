@@ -44,8 +44,10 @@ class Guide(nn.Module):
         """The features with what this guide needs of the images (B, 3, H, W) in [0, 1] at their end."""
         if not self.extra_maps:
             return features
-        own = self.see(images)
-        return Features(features.maps + own.maps, features.strides + own.strides, features.classes + own.classes)
+        appended = self.see(images)
+        return Features(
+            features.maps + appended.maps, features.strides + appended.strides, features.classes + appended.classes
+        )
 
     def own(self, features: Features) -> Features:
         """That end of the features; the features themselves where nothing was appended."""
@@ -58,11 +60,11 @@ class Guide(nn.Module):
         """(B, N, D): what stands for B class names. Each name is looked up once, and no other name ever is."""
         if not names:
             raise UsageError("this model asks for the class by name: pass class_names, one for each class")
-        for name in names:
-            if name not in self._vectors:
-                self._vectors[name] = self.vector(name)
         device = next(self.parameters()).device
-        return torch.stack([self._vectors[name].to(device) for name in names])
+        for name in names:
+            known = self._vectors[name] if name in self._vectors else self.vector(name)
+            self._vectors[name] = known.to(device)  # stays there
+        return torch.stack([self._vectors[name] for name in names])
 
     def forward(self, features: Features, vectors: Tensor, images: Tensor, level: Level = "fine") -> Tensor:
         """(B, 1, h, w) in [0, 1] of B images and (B, N, D) vectors."""
