@@ -1,8 +1,10 @@
 """A device that is none: its tensors are worked out on the CPU, and meeting a tensor of the CPU is the error that a GPU gives.
 
-Unlike the device "meta" it has values, so that code runs whose path depends on them.
+Unlike the device "meta" it has values, so that code runs whose path depends on them. It also notes where the processor would
+wait for a GPU.
 """
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +20,8 @@ DEVICE = torch.device("meta")  # which no code of ours asks for
 CPU = torch.device("cpu")
 aten = torch.ops.aten
 CROSSING = {aten._to_copy.default, aten.copy_.default}  # what may lead from one device to the other
+WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "_unique2", "repeat_interleave"}
+WAITS: list[str] = []  # the lines that waited within the last ``pretended``
 
 
 class Elsewhere(Tensor):
@@ -34,6 +38,7 @@ class Elsewhere(Tensor):
         return made
 
     def tolist(self) -> Any:
+        _note()
         return self.inner.tolist()
 
     @classmethod
@@ -53,6 +58,8 @@ def answered(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     lands = bool(elsewhere) if asked is None else torch.device(asked) == DEVICE
     if func is aten.copy_.default:
         lands = isinstance(args[0], Elsewhere)
+    if waits(func, args, kwargs, lands):
+        _note()
     inner_args, inner_kwargs = tree_map_only(Elsewhere, lambda x: x.inner, (args, kwargs))
     if asked is not None:
         inner_kwargs["device"] = CPU
@@ -67,11 +74,29 @@ def answered(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     return tree_map(wrapped, found)
 
 
+def waits(func: Any, args: Any, kwargs: dict[str, Any], lands: bool) -> bool:
+    """Whether Python must know what a GPU has not yet worked out, or a copy is not asked to go on by itself."""
+    if func in CROSSING:
+        source = args[1] if func is aten.copy_.default else args[0]
+        return isinstance(source, Elsewhere) != lands and not (kwargs.get("non_blocking") or True in args[2:])
+    chosen = tree_leaves(args[1]) if func.__name__.startswith("index") and lands else []
+    by_truth = [x for x in chosen if isinstance(x, Tensor) and (x.dtype == torch.bool or not isinstance(x, Elsewhere))]
+    known = any(isinstance(x, Elsewhere) for x in args) and func.overloadpacket.__name__ in WAITING
+    return bool(by_truth) or known
+
+
+def _note() -> None:
+    frames = [f for f in traceback.extract_stack() if "/shotseg/" in f.filename]
+    WAITS.append(f"{frames[-1].filename.rpartition('/shotseg/')[2]}: {frames[-1].line}" if frames else "a test")
+
+
 class Written(TorchFunctionMode):
     """Numbers that are written down reach ``DEVICE``; "meta" itself would lose them."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func is torch.as_tensor and isinstance(args[0], Elsewhere):
+            return args[0]
         if func in (torch.tensor, torch.as_tensor) and torch.device(kwargs.get("device") or CPU) == DEVICE:
             return func(*args, **kwargs | {"device": CPU}).to(DEVICE)
         if func is Tensor.new_tensor and isinstance(args[0], Elsewhere):
@@ -88,10 +113,11 @@ class Operations(TorchDispatchMode):
 
 
 @contextmanager
-def pretended() -> Iterator[None]:
-    """Within it ``DEVICE`` makes tensors."""
+def pretended() -> Iterator[list[str]]:
+    """Within it ``DEVICE`` makes tensors; gives the list of the lines that wait."""
+    WAITS.clear()
     with sdpa_kernel(SDPBackend.MATH), Written(), Operations():  # the other kernels are a device's own
-        yield
+        yield WAITS
 
 
 def move(model: nn.Module) -> nn.Module:

@@ -40,6 +40,7 @@ OPTIONS = {
 TINY = {"width": 32, "mask_width": 32, "queries": 6, "layers": 2, "heads": 2, "ffn": 32}
 OPTIONS["maskformer"] = {"classes": 4, "train_encoder": False, **TINY}
 OPTIONS["simformer"] = OPTIONS["maskformer"] | {"novel": (2, 3), "simnet_width": 8, "points": 10}
+WAITS = 2  # times that the processor may wait for a GPU, beside the matching of proposals
 SIZES = [(64, 64), (64, 96), (80, 48), (33, 95)]
 NAMES = ("cat", "dog")
 near = functools.partial(torch.testing.assert_close, atol=2e-4, rtol=1e-3)
@@ -199,27 +200,33 @@ def test_a_mask_without_an_object_gives_a_finite_answer(name, value):
 
 
 @pytest.mark.parametrize("name", FEW_SHOT)
-def test_every_tensor_is_made_where_the_photos_are(name):
+def test_every_tensor_is_made_where_the_photos_are_and_a_gpu_is_hardly_waited_for(name):
     here = copied(name)
     expected = asked(here, photos(2), one_shot(here))
-    with pretend_device.pretended():
+    with pretend_device.pretended() as waits:
         there = pretend_device.move(here)
         images, drawn = (pretend_device.Elsewhere(x) for x in (photos(2), masks(1)[None]))
         support = support_of(there, pretend_device.Elsewhere(photos(1)[None]), drawn)
+        waits.clear()
         found = asked(there, images, there.merge([support]))
+    assert len(waits) <= WAITS, waits
     assert {x.device for x in (*support.tensors.values(), found)} == {pretend_device.DEVICE}
     near(found.inner, expected)
 
 
 @pytest.mark.parametrize("name", [name for name in FEW_SHOT if models.must_learn(name)])
-def test_every_tensor_of_the_loss_is_made_where_the_photos_are(name):
+def test_every_tensor_of_the_loss_is_made_where_the_photos_are_and_a_gpu_is_hardly_waited_for(name):
     there = pretend_device.move(copied(name)).train()
-    with pretend_device.pretended():
+    with pretend_device.pretended() as waits:
         task = Episode(
             photos(2), photos(4).view(2, 2, 3, 64, 64), torch.tensor([0, 1]), masks(2), masks(4).view(2, 2, 64, 64)
         )
         moved = {key: pretend_device.Elsewhere(x) for key, x in vars(task).items() if isinstance(x, torch.Tensor)}
-        terms = there.loss(Episode(**moved, class_name=NAMES, sizes=((64, 64), (64, 64))))
+        task = Episode(**moved, class_name=NAMES, sizes=((64, 64), (64, 64)))
+        there.encode_support(task.support, task.support_mask, class_names=NAMES)  # a class's words are read once
+        waits.clear()
+        terms = there.loss(task)
+    assert len(waits) <= WAITS, waits
     assert all(term.device == pretend_device.DEVICE and term.isfinite() for term in terms.values())
 
 
@@ -254,13 +261,17 @@ def test_a_semantic_model_learns_from_maps_without_a_class(name):
 
 
 @pytest.mark.parametrize("name", SEMANTIC)
-def test_a_semantic_model_makes_every_tensor_where_the_photos_are(name):
+def test_a_semantic_model_makes_every_tensor_where_the_photos_are_and_hardly_waits_for_a_gpu(name):
     here = copied(name)
     expected = here.scores(photos(2))
-    with pretend_device.pretended():
-        there, images = pretend_device.move(here), pretend_device.Elsewhere(photos(2))
-        found = there.scores(images)
-        terms = there.train().loss(images, pretend_device.Elsewhere(masks(2)), [(), ()])
+    with pretend_device.pretended() as waits:
+        there, images = pretend_device.move(here), pretend_device.Elsewhere(photos(4))
+        found = there.scores(images[:2])
+        assert not waits
+        maps = masks(4)
+        maps[2:, :20] = 2
+        terms = there.train().loss(images, pretend_device.Elsewhere(maps), [(3,), (2, 3), (), ()])
+    assert len(waits) <= 1 + WAITS, waits
     near(found.inner, expected)
     assert all(term.device == pretend_device.DEVICE and term.isfinite() for term in terms.values())
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -11,14 +10,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import shotseg
-import warm
-from shotseg import encoders, semantic
 from shotseg.data.images import read_mask, write_bytes, write_png
 from shotseg.data.samples import Sample
 from shotseg.encoded import Encoded
 from shotseg.errors import InputError, UsageError
 from shotseg.labeller import Labeller
-from shotseg.models.maskformer import MaskFormer
 from shotseg.overlay import PALETTE
 from shotseg.photo import read_photo
 from shotseg.predictor import Predictor
@@ -26,7 +22,7 @@ from shotseg.result import Result
 from shotseg.runs import find_photos, segment_folder
 from shotseg.runs.engines import Actor
 from shotseg.segmenter import Segmenter
-from shotseg.semantic import Scores, SemanticSegmenter
+from shotseg.semantic import SemanticSegmenter
 
 RED, GREEN, BLUE = (200, 40, 40), (40, 160, 60), (40, 60, 200)
 
@@ -251,62 +247,3 @@ def test_what_is_no_kept_photo_is_named_in_one_line(seg, tmp_path):
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(InputError, match="not a kept photo"):
         Encoded.load(path)
-
-
-# --- every class of a large photo -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("size", [(48, 64), (31, 130), (500, 37), (9, 7), (1, 1)])
-@pytest.mark.parametrize("names", [["background", "a", "b"], ["a", "b"], ["a", "background"]])
-@pytest.mark.parametrize("sides", [[(24, 32)], [(24, 32), (17, 40)]])
-def test_deciding_in_bands_is_deciding_at_once(size, names, sides, monkeypatch):
-    monkeypatch.setattr("shotseg.semantic.BAND", 300)
-    generator = torch.Generator().manual_seed(0)
-    scales = [torch.rand(len(names), *side, generator=generator) for side in sides]
-    scores = Scores.of(names, scales, size)
-    labels, present = scores.decided()
-    enlarged = [torch.nn.functional.interpolate(s[None], size, mode="bilinear", align_corners=False)[0] for s in scales]
-    whole = torch.stack(enlarged).mean(0)
-    whole = (whole / whole.sum(0)).numpy()
-    classes = [name for name in names if name != "background"]
-    rest = whole[names.index("background")] if "background" in names else np.full(size, -1, np.float32)
-    expected = np.stack([rest, *(whole[names.index(name)] for name in classes)])
-    ranked = np.sort(expected, 0)
-    sure = ranked[-1] - ranked[-2] > 1e-5
-    assert np.array_equal(labels[sure], expected.argmax(0)[sure]) and sure.mean() > 0.9
-    found = scores.cpu()
-    assert list(found) == classes and len(found) == len(classes)
-    for name in classes:
-        np.testing.assert_allclose(found[name], whole[names.index(name)], atol=1e-5)
-        assert present[name] == pytest.approx(whole[names.index(name)].max(), abs=1e-5)
-
-
-def test_without_a_background_class_every_pixel_is_of_some_class():
-    assert Scores.of(["a", "b"], [torch.zeros(2, 3, 4)], (6, 8)).decided()[0].min() == 1
-    assert Scores.of(["background", "b"], [torch.zeros(2, 3, 4)], (6, 8)).decided()[0].max() == 0
-
-
-def memory_of_forty_classes():
-    """The bytes that a photo of 12 megapixels takes beyond what a small one took."""
-    import resource
-
-    options = {"size": 96, "width": 32, "mask_width": 16, "queries": 5, "layers": 1, "heads": 2, "ffn": 32}
-    model = MaskFormer(encoders.load("efficientnet-lite0"), 40, **options).eval()
-    semantic.trained.load_semantic = lambda *given: (model, [f"c{i}" for i in range(40)])
-    semantic.trained.names = lambda path: ("maskformer", "efficientnet-lite0")
-    segmenter = semantic.SemanticSegmenter("none.safetensors", device="cpu")
-    segmenter.predict(np.zeros((96, 96, 3), np.uint8))
-    photo = np.random.default_rng(0).integers(0, 255, (3000, 4000, 3), np.uint8)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    result = segmenter.predict(photo)
-    assert result.labels.shape == (3000, 4000) and result.probabilities["c7"].shape == (3000, 4000)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * (1 if sys.platform == "darwin" else 1024))
-
-
-def test_forty_classes_of_twelve_megapixels_take_less_than_a_quarter_of_their_scores(tmp_path):
-    pytest.importorskip("resource")
-    done = warm.Process(tmp_path / "out", tmp_path / "err", {}, memory_of_forty_classes)
-    assert done.wait() == 0, done.err.read_text()
-    more = int(done.out.read_text())
-    print(f"{more / 2**20:.0f} MiB more")
-    assert more < 40 * 3000 * 4000 * 4 / 4

@@ -22,7 +22,7 @@ from shotseg.errors import InputError, UsageError
 from shotseg.evaluation import semantic_scores
 from shotseg.models.blocks import set_criterion as criterion
 from shotseg.models.blocks.set_criterion import Proposals, Targets
-from shotseg.models.maskformer import Inference, MaskFormer, starts
+from shotseg.models.maskformer import Inference, MaskFormer, bands, starts
 from shotseg.models.simformer import SimFormer, pseudo_label
 from shotseg.models.simformer.pixel_similarity import Balance
 from shotseg.overlay import PALETTE
@@ -421,21 +421,30 @@ def test_reference_flips_every_quirk_of_the_losses():
     assert not any((model.pairs.within, model.pairs.on_padding, model.pairs.teacher_trains, model.pairs.count_invalid))
 
 
+PLAIN = Inference()
+
+
+def scored(model, image, how=PLAIN):
+    """(C, H, W) class scores of a photo (H, W, 3)."""
+    return torch.cat(list(bands(model.look(model.fit(image), how), image.shape[:2])), 1)
+
+
 @pytest.mark.parametrize("size", [(48, 64), (33, 71), (200, 40)])
 def test_a_photo_of_any_size_gets_scores_at_its_own_size(size):
     model = network(size=64, geometry="short").eval()
     image = np.random.default_rng(0).integers(0, 255, (*size, 3)).astype(np.uint8)
     for how in (Inference(), Inference(window=48), Inference(scales=(32, 64), flip=True)):
-        scores = model.segment(image, how)
+        scores = scored(model, image, how)
         assert scores.shape == (5, *size)
         assert torch.isfinite(scores).all()
+        assert np.array_equal(model.label(image, how), scores.argmax(0))
 
 
 def test_flipping_averages_a_photo_with_its_mirror_image():
     model = network(size=64, geometry="squash").eval()
     image = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
-    both = model.segment(image, Inference(flip=True))
-    plain, mirrored = model.segment(image), model.segment(image[:, ::-1].copy()).flip(-1)
+    both = scored(model, image, Inference(flip=True))
+    plain, mirrored = scored(model, image), scored(model, image[:, ::-1].copy()).flip(-1)
     golden.assert_close("flip", both, (plain + mirrored) / 2, atol=1e-5)
 
 

@@ -1,38 +1,47 @@
-"""Operations whose result Python must know make the processor wait for a GPU; they can be counted without one."""
+"""What makes the processor wait for a GPU can be counted without one. How often each model waits: ``test_every_model.py``."""
 
-from __future__ import annotations
-
-from typing import Any
-
+import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from pretend_device import Elsewhere, pretended
+from shotseg.device import sent
 from shotseg.models.corenet.voronoi import cells
-
-WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero"}
-
-
-class Waits(TorchDispatchMode):
-    """Counts what waits, indexing with truth values included."""
-
-    count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket.__name__
-        chosen = (
-            [index for index in args[1] if index is not None] if name in ("index", "index_put", "index_put_") else []
-        )
-        self.count += name in WAITING or any(index.dtype in (torch.bool, torch.uint8) for index in chosen)
-        return func(*args, **(kwargs or {}))
 
 
 def test_cells_of_the_background_are_found_without_waiting_for_a_gpu():
     inside = torch.rand(4, 12, 16, generator=torch.Generator().manual_seed(0)) < 0.4
     inside[1] = True
-    with Waits() as waits:
-        found = cells(inside, 5, torch.tensor([0, 1, 2, 3]))
-        assert waits.count == 0
-        inside[inside].sum().item()
-        assert waits.count == 2  # what this test must see
+    with pretended() as waits:
+        found = cells(Elsewhere(inside), 5, Elsewhere(torch.tensor([0, 1, 2, 3]))).inner
+    assert not waits
     assert torch.allclose(found.sum(1), torch.ones(4, 5))
     assert ((found > 0).any(2) == ~inside.flatten(1))[[0, 2, 3]].all()
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda x: x.sum().item(),
+        lambda x: bool(x.any()),
+        lambda x: x[x > 1],
+        lambda x: x.masked_fill_(x > 1, 0)[[0, 1]],
+        lambda x: torch.where(x > 1),
+        lambda x: torch.unique(x),
+        lambda x: x.cpu(),
+        lambda x: x.tolist(),
+        lambda x: torch.tensor([1.0, 2.0, 3.0], device=x.device),
+        lambda x: torch.zeros(3).to(x.device),
+        lambda x: x.copy_(torch.zeros(3)),
+    ],
+)
+def test_what_waits_is_seen(wait):
+    with pretended() as waits:
+        wait(Elsewhere(torch.arange(3.0)))
+        assert len(waits) == 1
+
+
+def test_what_does_not_wait_is_not():
+    with pretended() as waits:
+        x = Elsewhere(torch.arange(3.0))
+        x[sent(torch.tensor([0, 2]), x.device)] += x.new_zeros(2).scatter_(0, (x[:2] > 1).long(), 1.0)
+        assert not waits

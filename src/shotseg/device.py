@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -35,6 +36,37 @@ def one_thread_each() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def sent(x: Tensor, device: torch.device | str) -> Tensor:
+    """A small tensor of the CPU on a device, where nothing waits: neither for what a GPU is at, nor for the copy."""
+    device = torch.device(device)
+    return (x.pin_memory() if device.type == "cuda" else x).to(device, non_blocking=device.type != "mps")
+
+
+@contextmanager
+def repeatable(wanted: bool = True) -> Iterator[None]:
+    """Within it a GPU's sums are the same twice, at a cost in time. Raises UsageError at an operation that cannot be so there.
+
+    CUDA reads the environment where it first multiplies matrices: what did so before may keep its own way.
+    """
+    if not wanted:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        what = str(error).split()[0]
+        raise UsageError(
+            f"deterministic: {what} has no form here whose sums are the same twice; leave it out, or train with --device cpu"
+        ) from error
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warns)
 
 
 def precise(x: Tensor) -> Tensor:

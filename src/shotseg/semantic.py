@@ -3,97 +3,126 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
+from functools import cached_property, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from shotseg.data import images as files
-from shotseg.data.transforms import resize_logits, resize_rows
+from shotseg.data.enlarging import Strips, best_strips
 from shotseg.data.weak_shot import BACKGROUND
 from shotseg.errors import InputError
-from shotseg.models.maskformer import Inference
-from shotseg.photo import Photo, check_classes, read_photo
+from shotseg.evaluation import confidence
+from shotseg.models.maskformer import Inference, Look, bands, winners
+from shotseg.photo import Opened, Photo, check_classes, read_photo
 from shotseg.predictor import Predictor, streams
-from shotseg.result import Result, winners
+from shotseg.result import Decided, Made, Result
 from shotseg.training import checkpoint as trained
 
-BAND = 2**23  # scores that are enlarged to the photo's size at once
+
+class Found(NamedTuple):
+    """What was decided of a photo at its working size. Scores of all classes would take gigabytes: they are made in rows.
+
+    looks, order: what the model says; ids of the background, if there is one, and of the classes.
+    labels: (h, w) uint8, 0 = background.     shown: the values that it has.     levels: their scores (A, h, w) float32.
+    present, confidences: of each class.
+    """
+
+    looks: list[Look]
+    order: list[int]
+    labels: np.ndarray
+    shown: np.ndarray
+    levels: np.ndarray
+    present: list[float]
+    confidences: list[float]
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class LabelMap(Result):
-    """Every pixel of one photo. soft: also save the probability of each class."""
+def decide(looks: Sequence[Look], names: Sequence[str]) -> Found:
+    """The decision at the size of the largest look. names: of the model's classes, a background among them or not."""
+    order = sorted(range(len(names)), key=lambda i: names[i] != BACKGROUND)
+    value = 0 if BACKGROUND in names else 1  # of the first of them
+    size = max((look.size for look in looks), key=lambda sides: sides[0] * sides[1])
+    count, parts = len(order), []
+    surest, inside, everywhere, area = torch.zeros(4, count, dtype=torch.float64)
+    for scores in bands(looks, size, order):
+        p = _to_one(scores)
+        winner = winners(p)
+        parts.append((winner + value).cpu().numpy())
+        place, best = winner.flatten().long(), p.amax(0).flatten()
+        surest = surest.maximum(p.amax((1, 2)).cpu())
+        inside += torch.zeros(count, device=p.device).index_add(0, place, best).cpu()
+        everywhere += p.sum((1, 2)).cpu()
+        area += torch.zeros(count, device=p.device).index_add(0, place, torch.ones_like(best)).cpu()
+    labels = np.concatenate(parts)
+    shown = np.unique(labels)
+    levels = _drawn(bands(looks, size, [order[i - value] for i in shown]), len(shown), size)
+    sums = zip(*(x[1 - value :].tolist() for x in (inside, everywhere, area, surest)))
+    sure = [confidence.of_sums(*each) for each in sums]
+    kept = [look.cpu() for look in looks]
+    return Found(kept, order, labels, shown, levels, surest[1 - value :].tolist(), sure)
 
-    soft: bool = False
+
+def _to_one(scores: Tensor) -> Tensor:
+    """Scores (C, n, W) so that those of a pixel sum to 1."""
+    return scores / scores.sum(0).clamp(min=1e-8)
+
+
+def _drawn(parts: Iterable[Tensor], count: int, size: tuple[int, int]) -> np.ndarray:
+    """Bands (count, n, w) as one array, in no more memory than it takes."""
+    whole, done = np.empty((count, *size), np.float32), 0
+    for part in parts:
+        whole[:, done : done + part.shape[1]] = part.cpu().numpy()
+        done += part.shape[1]
+    return whole
+
+
+class LabelMap(Decided):
+    """Every pixel of one photo, kept as it was decided. The probabilities of all classes are made when one of them is asked
+    for, at the working size, and then kept.
+
+    soft: also save the probability of each class.
+    """
+
+    soft: bool
+    _found: Found
+
+    def __init__(self, photo: Opened, classes: tuple[str, ...], found: Found, soft: bool = False):
+        super().__init__(photo, classes, found.levels, dict(zip(classes, found.present)))
+        self.__dict__.update(soft=soft, _found=found, confidences=dict(zip(classes, found.confidences)))
+
+    @property
+    def _able(self) -> Sequence[int]:  # type: ignore[override]
+        return [i for i in self._found.shown.tolist() if i]
+
+    @cached_property
+    def _strips(self) -> Strips:
+        strips = best_strips(self._scores, self.size)
+        return replace(strips, values=self._found.shown[strips.values])
+
+    @cached_property
+    def preview(self) -> Result:  # type: ignore[override]
+        labels = self._found.labels
+        image = np.array(Image.fromarray(self._photo.small).resize(labels.shape[::-1], Image.Resampling.BOX))
+        soft = Made(self.classes, lambda name: self._probabilities[self.classes.index(name)])
+        return Result(image, self.classes, labels, soft, present=self.present)
+
+    @cached_property
+    def _probabilities(self) -> np.ndarray:
+        """(N, h, w) float32: the probability of each class."""
+        found, count = self._found, len(self.classes)
+        every = (_to_one(scores)[-count:] for scores in bands(found.looks, found.labels.shape, found.order))
+        return _drawn(every, count, found.labels.shape)
 
     def save(self, folder: str | Path, name: str = "photo") -> None:
         super().save(folder, name)
         if self.soft:
             self.save_soft(folder, name)
-
-
-class Scores(Mapping[str, np.ndarray]):
-    """Class name -> probability (H, W) float32, made when it is asked for: at a photo's size all of them take gigabytes.
-
-    names:  of the classes, without a background.       size: (H, W) of the photo.
-    scales: the scores of each scale (N + 1, h, w), at least 0, the background's first or -1 where it is no class; they are kept.
-    """
-
-    def __init__(self, names: Sequence[str], scales: Sequence[Tensor], size: tuple[int, int]):
-        self._rows = {name: i for i, name in enumerate(names, 1)}
-        self._scales, self._size = list(scales), size
-
-    @classmethod
-    def of(cls, names: Sequence[str], scales: Sequence[Tensor], size: tuple[int, int]) -> Scores:
-        """names, scales: as a model has them, a background among them or not; without one nothing is background."""
-        rows = [i for i, name in enumerate(names) if name != BACKGROUND]
-        rest = [i for i, name in enumerate(names) if name == BACKGROUND]
-        first = [scores[rest] if rest else torch.full_like(scores[:1], -1) for scores in scales]
-        ordered = [torch.cat([background, scores[rows]]) for background, scores in zip(first, scales)]
-        return cls([names[i] for i in rows], ordered, size)
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        row = self._rows[name]
-        own = _mean([resize_logits(scores[row : row + 1], self._size) for scores in self._scales])
-        return (own / self._total)[0].cpu().numpy()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._rows)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def cpu(self) -> Scores:
-        """The same, kept in the machine's own memory."""
-        return Scores(tuple(self), [scores.cpu() for scores in self._scales], self._size)
-
-    def decided(self) -> tuple[np.ndarray, dict[str, float]]:
-        """The label map (H, W) uint8, 0 = background, and of each class the probability of its surest pixel; in bands of rows."""
-        height, width = self._size
-        step = max(1, BAND // (width * len(self._scales[0])))
-        labels, surest = np.empty(self._size, np.uint8), self._scales[0].new_zeros(len(self))
-        for top in range(0, height, step):
-            rows = slice(top, top + step)
-            scores = _mean([resize_rows(scores, self._size, rows) for scores in self._scales])
-            scores /= self._total[:, rows]
-            labels[rows] = winners(scores).cpu().numpy()
-            surest = torch.maximum(surest, scores[1:].amax((1, 2)))
-        return labels, dict(zip(self, surest.tolist()))
-
-    @cached_property
-    def _total(self) -> Tensor:
-        """(1, H, W): by what scores are divided. Enlarging is linear, so the sum may come first."""
-        sums = [resize_logits(scores.clamp(min=0).sum(0, keepdim=True), self._size) for scores in self._scales]
-        return _mean(sums).clamp(min=1e-8)
-
-
-def _mean(scales: Sequence[Tensor]) -> Tensor:
-    return scales[0] if len(scales) == 1 else torch.stack(list(scales)).mean(0)
 
 
 class SemanticSegmenter(Predictor):
@@ -130,11 +159,8 @@ class SemanticSegmenter(Predictor):
     def predict(self, photo: Photo) -> LabelMap:
         """Label one photo of any size. A background class, if the model has one, is label 0; scores are made to sum to 1."""
         image = read_photo(photo)
-        scores = Scores.of(
-            self._names, self.model.scores_by_scale(self.model.fit(image), self.inference), image.shape[:2]
-        )
-        labels, present = scores.decided()
-        return LabelMap(image, self.classes, labels, scores.cpu(), self.soft, present=present)
+        found = decide(self.model.look(self.model.fit(image), self.inference), self._names)
+        return LabelMap(Opened(image, image.shape[:2], partial(np.asarray, image)), self.classes, found, self.soft)
 
     def predict_batch(self, photos: Iterable[Photo]) -> list[LabelMap]:
         return [self.predict(photo) for photo in photos]

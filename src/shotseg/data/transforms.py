@@ -20,6 +20,7 @@ from torchvision.transforms.v2 import functional as moves
 
 from shotseg.data.samples import IGNORE
 from shotseg.data.sizes import fitted_size, nearest, resized
+from shotseg.device import sent
 
 Pair = tuple[Tensor, Tensor | None]
 
@@ -77,14 +78,20 @@ def resize_logits(logits: Tensor, size: tuple[int, int], align_corners: bool = F
     return F.interpolate(flat, size, mode="bilinear", align_corners=align_corners).reshape(*logits.shape[:-2], *size)
 
 
-def resize_rows(logits: Tensor, size: tuple[int, int], rows: slice) -> Tensor:
-    """Those rows alone of :func:`resize_logits` of (C, h, w), in memory for no more than them: (C, rows, width)."""
-    height = logits.shape[-2]
-    start, stop, _ = rows.indices(size[0])
-    at = ((torch.arange(start, stop, device=logits.device) + 0.5) * (height / size[0]) - 0.5).clamp(0, height - 1)
+def resize_rows(
+    rows_of: Callable[[int, int], Tensor], height: int, size: tuple[int, int], start: int, stop: int
+) -> Tensor:
+    """Those rows alone of :func:`resize_logits` of (C, height, w), in memory for no more than them: (C, stop - start, width).
+
+    rows_of: gives the rows of the smaller map from one on to another.
+    """
+    at = ((torch.arange(start, stop) + 0.5) * (height / size[0]) - 0.5).clamp(0, height - 1)
     above = at.long()
     below = (above + 1).clamp(max=height - 1)
-    mixed = torch.lerp(logits[:, above], logits[:, below], (at - above)[:, None].to(logits))
+    first = int(above[0])
+    source = rows_of(first, int(below[-1]) + 1)
+    above, below, share = (sent(x, source.device) for x in (above - first, below - first, (at - above)[:, None]))
+    mixed = torch.lerp(source[:, above], source[:, below], share.to(source))
     return resize_logits(mixed, (stop - start, size[1]))
 
 

@@ -18,6 +18,11 @@ def of_class(probability: np.ndarray, mask: np.ndarray, present: float) -> float
     return present * expected_iou(probability, mask) if mask.any() else max(0.0, 1 - 2 * present)
 
 
+def of_sums(inside: float, everywhere: float, area: float, present: float) -> float:
+    """The same of the sum of p inside the mask, of all p, and of the mask's pixels."""
+    return present * inside / (area + everywhere - inside) if area else max(0.0, 1 - 2 * present)
+
+
 def of_photo(areas: Sequence[float], confidences: Sequence[float]) -> float:
     """The mean of the confidences of the classes found, weighted by area; where none is found the lowest, of no class 1."""
     found = [(area, confidence) for area, confidence in zip(areas, confidences) if area]

@@ -29,7 +29,7 @@ def measure(
     if classes != photos.classes:
         raise UsageError(f"{checkpoint}: trained for other classes than {root} has; give the data set of its training")
     tally = Tally(on_progress, len(photos))
-    counts = semantic_scores.measure(lambda image: model.segment(image).argmax(0).cpu().numpy(), photos, tally)
+    counts = semantic_scores.measure(model.label, photos, tally)
     about = {"method": recipe.model.name, "encoder": recipe.model.encoder, "dataset": name}
     known = {"recipe": plain(recipe), "checkpoint": sha256(checkpoint)}
     return {**about, **semantic_scores.result(counts, photos), **known, "environment": results.environment(device)}

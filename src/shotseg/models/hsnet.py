@@ -12,7 +12,7 @@ from shotseg.encoders.features import Encoder, Features
 from shotseg.models.blocks.correlation import correlate, levels, unit
 from shotseg.models.blocks.prior_guided import Episodic, cross_entropy, resize
 from shotseg.models.blocks.pyramid import WIDTHS, Decoder, Pyramid
-from shotseg.models.blocks.token_model import mean_of
+from shotseg.models.blocks.token_model import agreed
 from shotseg.priors.visual import foreground
 
 
@@ -64,13 +64,13 @@ class HSNet(Episodic):
         return Support({f"tap{i}": tap.unflatten(0, shape) for i, tap in enumerate(taps)})
 
     def forward(self, query: Features, support: Support, images: Tensor, **context: Any) -> Prediction:
-        """Logits (B, 2, H, W) at the size of images (B, 3, H, W); K shots: the log of their mean probability."""
+        """Logits (B, 2, H, W) at the size of images (B, 3, H, W); K shots: see :func:`agreed`."""
         taps = [unit(tap) for tap in query.maps]
         shots = []
         for shot in range(support.shots):
             support_taps = [support[f"tap{i}"][:, shot].expand(len(tap), -1, -1, -1) for i, tap in enumerate(taps)]
             shots.append(self.decoder(self.pyramid(self.correlations(taps, support_taps))))
-        return Prediction(resize(mean_of(shots), images.shape[-2:]))
+        return Prediction(resize(agreed(shots), images.shape[-2:]))
 
     def correlations(self, query: Sequence[Tensor], support: Sequence[Tensor]) -> list[Tensor]:
         """Of maps of unit length, in the order of :meth:`encode`: one (B, n, h, w, h', w') a level, deep to shallow."""

@@ -7,9 +7,9 @@ Pixel decoder, transformer decoder and heads are those of transformers; matching
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from shotseg.models.blocks.set_criterion import DICE, FOCAL, Proposals, Targets
 from shotseg.models.few_shot_model import Model
 
 MULTIPLE = 32  # sides of the network's input
+BAND = 2**21  # scores and masks that are drawn at once: they stay in a processor's cache
 LONGEST = 4  # the longer side is at most this many times ``size``
 
 
@@ -46,6 +47,87 @@ class Inference:
     window: int = 0
     scales: tuple[int, ...] = ()
     flip: bool = False
+
+
+class Window(NamedTuple):
+    """What is said of a part of a photo: class probabilities (Q, C) and mask logits (Q, h, w) of its padded square. Scores of all
+    classes follow from it, in rows, and take a hundred times the memory."""
+
+    top: int
+    left: int
+    size: tuple[int, int]
+    classes: Tensor
+    masks: Tensor
+
+    def rows(self, start: int, stop: int, classes: list[int] | slice) -> Tensor:
+        """(C, stop - start, width): :func:`semantic` of some rows."""
+        masks = self.masks
+        masks = transforms.resize_rows(lambda a, b: masks[:, a:b], masks.shape[1], padded_size(self.size), start, stop)
+        return torch.einsum("qc,qhw->chw", self.classes[:, classes], masks[..., : self.size[1]].sigmoid())
+
+
+class Look(NamedTuple):
+    """What is said of a whole photo at one size (h, w), mirrored or not: windows that cover it."""
+
+    size: tuple[int, int]
+    mirrored: bool
+    windows: list[Window]
+
+    def cpu(self) -> Look:
+        """The same in the machine's own memory."""
+        windows = [part._replace(classes=part.classes.cpu(), masks=part.masks.cpu()) for part in self.windows]
+        return self._replace(windows=windows)
+
+    def rows(self, start: int, stop: int, classes: list[int] | slice) -> Tensor:
+        """(C, stop - start, w) class scores: the mean over the windows that see a pixel."""
+        mean = (
+            self.windows[0].rows(start, stop, classes) if len(self.windows) == 1 else self._mean(start, stop, classes)
+        )
+        return mean.flip(-1) if self.mirrored else mean
+
+    def _mean(self, start: int, stop: int, classes: list[int] | slice) -> Tensor:
+        total: Any = 0.0
+        seen: Any = 0.0
+        for part in self.windows:
+            first, last = max(start, part.top), min(stop, part.top + part.size[0])
+            if first < last:
+                scores = part.rows(first - part.top, last - part.top, classes)
+                around = (part.left, self.size[1] - part.left - part.size[1], first - start, stop - last)
+                total, seen = total + F.pad(scores, around), seen + F.pad(torch.ones_like(scores[:1]), around)
+        return total / seen
+
+    def drawn(self, size: tuple[int, int], start: int, stop: int, classes: list[int] | slice) -> Tensor:
+        """(C, stop - start, W): rows of the scores drawn bilinear at ``size`` (H, W)."""
+        if size == self.size:
+            return self.rows(start, stop, classes)
+        return transforms.resize_rows(lambda a, b: self.rows(a, b, classes), self.size[0], size, start, stop)
+
+
+def bands(looks: Sequence[Look], size: tuple[int, int], classes: list[int] | slice = slice(None)) -> Iterator[Tensor]:
+    """The mean of the scores of all looks, each drawn at ``size`` (H, W): (C, n, W) of n rows after n rows.
+
+    classes: ids, in the order that is wanted.
+    """
+    held = max(sum(part.classes[:, classes].shape) for look in looks for part in look.windows)
+    step = max(1, BAND // (size[1] * held))
+    for start in range(0, size[0], step):
+        stop = min(start + step, size[0])
+        drawn = [look.drawn(size, start, stop, classes) for look in looks]
+        yield drawn[0] if len(drawn) == 1 else torch.stack(drawn).mean(0)
+
+
+def labelled(looks: Sequence[Look], size: tuple[int, int]) -> np.ndarray:
+    """(H, W) uint8 class ids: those of the highest scores at that size."""
+    return np.concatenate([winners(scores).cpu().numpy() for scores in bands(looks, size)])
+
+
+def winners(scores: Tensor) -> Tensor:
+    """(H, W) uint8: the highest of (N, H, W) scores, the first on ties; ten times faster than ``argmax(0)`` on a CPU."""
+    best, labels = scores[0], torch.zeros_like(scores[0], dtype=torch.uint8)
+    for i in range(1, len(scores)):
+        labels = labels.masked_fill(scores[i] > best, i)
+        best = torch.maximum(best, scores[i])
+    return labels
 
 
 class MaskFormer(Model):
@@ -187,42 +269,38 @@ class MaskFormer(Model):
     def scores(self, images: Tensor, size: tuple[int, int] | None = None, features: Features | None = None) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, C, *size) class scores, at the images' own size without one."""
         height, width = images.shape[-2:]
-        padded = (height + -height % MULTIPLE, width + -width % MULTIPLE)
-        found = semantic(self(images, features).proposals[-1], padded)[..., :height, :width]
+        found = semantic(self(images, features).proposals[-1], padded_size((height, width)))[..., :height, :width]
         return found if size in (None, (height, width)) else transforms.resize_logits(found, size)  # type: ignore[arg-type]
 
     @torch.no_grad()
-    def segment(self, image: np.ndarray, how: Inference = Inference()) -> Tensor:
-        """(H, W, 3) uint8 RGB of any size -> (C, H, W) class scores at that size; the largest wins."""
-        return self.segment_fitted(self.fit(image), (image.shape[0], image.shape[1]), how)
+    def label(self, image: np.ndarray, how: Inference = Inference()) -> np.ndarray:
+        """(H, W, 3) uint8 RGB of any size -> (H, W) uint8 class ids: those of the highest scores at that size."""
+        return labelled(self.look(self.fit(image), how), (image.shape[0], image.shape[1]))
 
     @torch.no_grad()
-    def segment_fitted(self, fitted: Tensor, size: tuple[int, int], how: Inference) -> Tensor:
-        """(3, h, w) at the working size -> (C, *size): the mean over :meth:`scores_by_scale`, each at that size."""
-        enlarged = [transforms.resize_logits(scores, size) for scores in self.scores_by_scale(fitted, how)]
-        return enlarged[0] if len(enlarged) == 1 else torch.stack(enlarged).mean(0)
+    def look(self, fitted: Tensor, how: Inference = Inference(), features: Features | None = None) -> list[Look]:
+        """(3, h, w) at the working size -> what is said of it at each scale, as it is and mirrored.
 
-    @torch.no_grad()
-    def scores_by_scale(self, fitted: Tensor, how: Inference) -> list[Tensor]:
-        """(3, h, w) at the working size -> class scores (C, h', w') of each scale, at its own size."""
+        features: of the photo, where it is seen as a whole and they are known.
+        """
         found = []
         for scale in how.scales or (0,):
             x = transforms.resize_logits(fitted, short_size(tuple(fitted.shape[-2:]), scale)) if scale else fitted
-            scores = self._windows(x, how.window)
-            found.append((scores + self._windows(x.flip(-1), how.window).flip(-1)) / 2 if how.flip else scores)
+            for mirrored in (False, True)[: 1 + how.flip]:
+                seen = x.flip(-1) if mirrored else x
+                found.append(Look((x.shape[-2], x.shape[-1]), mirrored, self._windows(seen, how.window, features)))
         return found
 
-    def _windows(self, x: Tensor, window: int) -> Tensor:
+    def _windows(self, x: Tensor, side: int, features: Features | None) -> list[Window]:
         height, width = x.shape[-2:]
-        if not window or (height <= window and width <= window):
-            return self.scores(x[None])[0]
-        total, seen = x.new_zeros(self.classes, height, width), x.new_zeros(height, width)
-        for top in starts(height, window):
-            for left in starts(width, window):
-                part = (slice(top, top + window), slice(left, left + window))
-                total[:, *part] += self.scores(x[None, :, *part])[0]
-                seen[part] += 1
-        return total / seen
+        if not side or (height <= side and width <= side):
+            return [self._window(x, 0, 0, features)]
+        corners = [(top, left) for top in starts(height, side) for left in starts(width, side)]
+        return [self._window(x[:, top : top + side, left : left + side], top, left) for top, left in corners]
+
+    def _window(self, x: Tensor, top: int, left: int, features: Features | None = None) -> Window:
+        last = self(x[None], features).proposals[-1]
+        return Window(top, left, (x.shape[-2], x.shape[-1]), last.classes[0].softmax(-1)[:, :-1], last.masks[0])
 
     def fit(self, image: np.ndarray) -> Tensor:
         """A photo (H, W, 3) uint8 at the working size: (3, h, w) in [0, 1] on the model's device."""
@@ -239,6 +317,10 @@ def semantic(proposals: Proposals, size: tuple[int, int]) -> Tensor:
     """Sum over proposals of class probability x mask, masks enlarged as logits: (B, C, *size) (MaskFormer, section 3.4)."""
     masks = F.interpolate(proposals.masks, size, mode="bilinear", align_corners=False).sigmoid()
     return torch.einsum("bqc,bqhw->bchw", proposals.classes.softmax(-1)[..., :-1], masks)
+
+
+def padded_size(size: tuple[int, int]) -> tuple[int, int]:
+    return size[0] + -size[0] % MULTIPLE, size[1] + -size[1] % MULTIPLE
 
 
 def short_size(sides: tuple[int, ...], short: int) -> tuple[int, int]:

@@ -16,7 +16,7 @@ Measured in docs/results.md, explained in docs/matching.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from shotseg.data.samples import Support
-from shotseg.encoders.features import Encoder, Features
+from shotseg.encoders.features import Encoder, Features, unit
 from shotseg.models.matching import coarsest_three
 
 # Log odds of presence: OWN * similarity - RIVAL * max(best similarity of another class, FLOOR) + EVEN. A logistic regression on
@@ -79,6 +79,8 @@ def decide(
     threshold: float | None = 0.5,
     untrained: bool = False,
     earlier: Sequence[Sequence[Support]] = (),
+    known: Collection[int] = (),
+    judged: bool = True,
 ) -> Decision:
     """All classes against one photo.
 
@@ -88,23 +90,28 @@ def decide(
     untrained: a model that makes a pseudo mask of the query on its way answers with it.
     earlier: of each class the shots of earlier frames (:mod:`shotseg.models.memory`). Those that look like this photo say where
              the class is, as much as its supports do, and never whether it is there.
+    judged: False where presence is of no interest, as of classes known to be there: it is then 1.
+    known: classes that a person marked in the photo: they take part, with their evidence as it is, whatever their presence.
     A model with a presence head of its own (``extra["presence"]``) is believed; one without photos of its classes has its surest
     pixel as presence.
     """
     told = told or [{}] * len(supports)
-    judge = _Judge(model.encoder, query, supports) if all(_described(s) for s in supports) else None
+    wanted = (judged or earlier) and all(_described(s) for s in supports)
+    judge = _Judge(model.encoder, query, supports) if wanted else None
     chosen = list(range(len(supports)))
     if threshold is not None and judge is not None and len(chosen) > CANDIDATES and model.at_once:
-        chosen = sorted(judge.coarse().topk(CANDIDATES).indices.tolist())
+        chosen = sorted({*judge.coarse().topk(CANDIDATES).indices.tolist(), *known})
     of_chosen = [supports[i] for i in chosen]
     evidence, own_presence = evidence_of(model, query, of_chosen, image, [told[i] for i in chosen], untrained)
-    if own_presence is not None:
+    if not judged:
+        present = evidence.new_ones(len(supports))
+    elif own_presence is not None:
         present = own_presence
     elif judge is None:
         present = torch.sigmoid(evidence).amax((1, 2))
     else:
         present = judge.present(torch.sigmoid(evidence), chosen)
-    taking = set(taking_part(present, threshold))
+    taking = {*taking_part(present, threshold), *known}
     shown = [row for row, i in enumerate(chosen) if i in taking]
     drawn = evidence[shown]
     alike = [judge.alike(earlier[chosen[row]]) if judge and earlier else [] for row in shown]
@@ -116,6 +123,7 @@ def decide(
     scores = drawn.new_full((len(supports) + 1, *(drawn.shape[1:] if shown else evidence.shape[1:])), ABSENT)
     scores[0] = 0
     loudness = loudness_of(present, threshold)
+    loudness[list(known)] = 1
     for row, odds in zip(shown, drawn):
         scores[chosen[row] + 1] = odds * loudness[chosen[row]]
     return Decision(scores, present)
@@ -207,7 +215,7 @@ class Spaces:
     """What regions of one photo are described by: the deepest map; all three levels; the classifier's logits, if it has one."""
 
     def __init__(self, encoder: Any, features: Features):
-        levels = [F.normalize(features.maps[i].float(), dim=1) for i in coarsest_three(features.strides)]
+        levels = [unit(features.maps[i].float()) for i in coarsest_three(features.strides)]
         self.maps = {"deep": levels[-1:], "levels": levels}
         self._labels = getattr(encoder, "labels", None)
         if self._labels is not None:

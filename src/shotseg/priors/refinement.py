@@ -13,6 +13,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from shotseg.device import sent
 from shotseg.priors.visual import min_max
 
 BoxEnd = Literal["inclusive", "exclusive"]
@@ -70,12 +71,12 @@ def balance(matrix: Tensor, rounds: int = 1) -> Tensor:
 
 def box_mask(cam: Tensor, threshold: float = 0.4, end: BoxEnd = "inclusive") -> Tensor:
     """(..., h, w) in [0, 1] -> float 1 inside the union of the boxes around every part above the threshold, else 0."""
-    masks = torch.zeros_like(cam)
     maps = cam.detach().reshape(-1, *cam.shape[-2:]).float().cpu().numpy()
-    for mask, one in zip(masks.view(-1, *cam.shape[-2:]), maps):
+    masks = np.zeros_like(maps)
+    for mask, one in zip(masks, maps):
         for left, top, right, bottom in boxes(one, threshold, end):
             mask[top:bottom, left:right] = 1
-    return masks
+    return sent(torch.from_numpy(masks).view(cam.shape).to(cam.dtype), cam.device)
 
 
 def boxes(cam: np.ndarray, threshold: float = 0.4, end: BoxEnd = "inclusive") -> list[tuple[int, int, int, int]]:

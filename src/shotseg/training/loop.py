@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from shotseg.data.images import write_bytes
+from shotseg.device import repeatable
 from shotseg.errors import ShotsegError, UsageError
 from shotseg.models.blocks.norm import BatchNorm
 from shotseg.training import checkpoint, interrupt
@@ -83,6 +84,11 @@ def train(task: Task, recipe: Recipe, out: Path, resume: bool = False, device: s
     ``tensorboard/`` and ``report.html``.     resume: go on from ``last.safetensors`` if it is there.
     Raises UsageError where ``out`` holds another run.
     """
+    with repeatable(recipe.deterministic):
+        return _train(task, recipe, out, resume, device)
+
+
+def _train(task: Task, recipe: Recipe, out: Path, resume: bool, device: str) -> Outcome:
     AcceleratorState._reset_state()  # a process may train again, in another precision
     accelerator = Accelerator(
         mixed_precision=recipe.precision,

@@ -224,6 +224,8 @@ class Recipe:
     sync_bn: bool = True
     """On several CUDA devices: batch norms that learn see the batch of all of them, not their own part."""
     precision: Literal["no", "bf16", "fp16"] = "no"
+    deterministic: bool = False
+    """On CUDA: the same sums twice, so that a resumed run ends with the same weights bit for bit; slower."""
     ema: float = 0.0
     """Decay of the moving average of the weights that is validated and kept; 0 = none."""
     seed: int = 321

@@ -27,7 +27,7 @@ from shotseg.data.samples import IGNORE
 from shotseg.data.weak_shot import WeakShotData
 from shotseg.encoders.features import Features
 from shotseg.errors import UsageError
-from shotseg.models.maskformer import Inference, MaskFormer
+from shotseg.models.maskformer import Inference, MaskFormer, labelled
 from shotseg.models.simformer import SimFormer, pseudo_label
 from shotseg.training import checkpoint, loop
 from shotseg.training.data import FeatureCache, Reader, augmented, generator, share_of
@@ -328,14 +328,12 @@ def write_pseudo_labels(
         if path.is_file():
             continue
         base_labels = data.known(index)
-        with torch.no_grad():
-            if frozen is not None and how == Inference():
-                stored = frozen.read(index, False)
-                features = stored.features.to(state.device)
-                scores = model.scores(stored.image[None].to(state.device), base_labels.shape, features)[0]
-            else:
-                scores = model.segment(data.image(index), how)
-        predicted = scores.argmax(0).byte().cpu().numpy()
+        if frozen is not None and how == Inference():
+            stored = frozen.read(index, False)
+            looks = model.look(stored.image.to(state.device), features=stored.features.to(state.device))
+            predicted = labelled(looks, base_labels.shape)
+        else:
+            predicted = model.label(data.image(index), how)
         write_png(path, pseudo_label(predicted, base_labels, sorted(data.items[index].tags)))
     state.wait_for_everyone()
 

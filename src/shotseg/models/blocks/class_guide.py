@@ -60,11 +60,11 @@ class Guide(nn.Module):
         """(B, N, D): what stands for B class names. Each name is looked up once, and no other name ever is."""
         if not names:
             raise UsageError("this model asks for the class by name: pass class_names, one for each class")
-        for name in names:
-            if name not in self._vectors:
-                self._vectors[name] = self.vector(name)
         device = next(self.parameters()).device
-        return torch.stack([self._vectors[name].to(device) for name in names])
+        for name in names:
+            known = self._vectors[name] if name in self._vectors else self.vector(name)
+            self._vectors[name] = known.to(device)  # stays there
+        return torch.stack([self._vectors[name] for name in names])
 
     def forward(self, features: Features, vectors: Tensor, images: Tensor, level: Level = "fine") -> Tensor:
         """(B, 1, h, w) in [0, 1] of B images and (B, N, D) vectors."""

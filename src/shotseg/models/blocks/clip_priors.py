@@ -117,12 +117,10 @@ class ClipPriors(nn.Module):
     def _texts(self, names: Sequence[Sequence[str]]) -> Tensor:
         """B lists of names, the target first -> (B, N, D), each name once, rows of 0 at the end of the shorter ones."""
         distinct = [tuple(dict.fromkeys(group)) for group in names]
-        for group in distinct:
-            if group not in self._read:  # a class is read once, however many episodes ask for it
-                self._read[group] = self.text_prior.text(self.clip, group)
-        return nn.utils.rnn.pad_sequence(
-            [self._read[group].to(self.mean.device) for group in distinct], batch_first=True
-        )
+        for group in distinct:  # a class is read once, however many episodes ask for it
+            rows = self._read[group] if group in self._read else self.text_prior.text(self.clip, group)
+            self._read[group] = rows.to(self.mean.device)
+        return nn.utils.rnn.pad_sequence([self._read[group] for group in distinct], batch_first=True)
 
     def visual_maps(self, clip_features: Features, support: Support) -> Tensor:
         """VVP (B, L, K, h, w), a map a layer and shot."""

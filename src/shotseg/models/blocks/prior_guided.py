@@ -220,5 +220,5 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
     A target without a labelled pixel costs 0 (PyTorch's own mean is not a number there).
     """
-    total = F.cross_entropy(resize(logits, target.shape[-2:]), target, ignore_index=IGNORE, reduction="sum")
-    return total / (target != IGNORE).sum().clamp(min=1)
+    each = F.cross_entropy(resize(logits, target.shape[-2:]), target, ignore_index=IGNORE, reduction="none")
+    return each.sum() / (target != IGNORE).sum().clamp(min=1)

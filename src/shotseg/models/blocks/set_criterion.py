@@ -8,14 +8,16 @@ targets (those of the photo with the most; the others are filled up with label -
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
 from shotseg.data.samples import IGNORE
+from shotseg.device import sent
 from shotseg.encoders.features import full_precision
 
 FOCAL, DICE = 20.0, 1.0  # weights of the two mask losses, in the cost as in the loss
@@ -35,8 +37,8 @@ class Proposals:
 class Targets:
     """The classes of B photos, in each photo those with masks first.
 
-    labels: (B, T) int64 class ids, -1 = none.        has_mask: (B, T) bool, whether the class was annotated.
-    masks:  (B, T, H, W) bool, empty where there is none.     padding: (B, H, W) bool.
+    On the CPU, as Python must know them:  labels: (B, T) int64 class ids, -1 = none.   has_mask: (B, T) bool, has a pixel.
+    Where the network is:  masks: (B, T, H, W) bool, empty where there is none.         padding: (B, H, W) bool.
     """
 
     labels: Tensor
@@ -44,19 +46,15 @@ class Targets:
     masks: Tensor
     padding: Tensor
 
-    def to(self, device: torch.device | str) -> Targets:
-        return replace(self, **{name: tensor.to(device) for name, tensor in vars(self).items()})
-
     @staticmethod
     def of(maps: Tensor, tags: Sequence[Sequence[int]], padding: Tensor | None = None) -> Targets:
         """From label maps (B, H, W), 255 = unknown, and the classes without a mask that are known to be in each photo."""
-        known = [[int(c) for c in torch.unique(labels) if c != IGNORE] for labels in maps]
+        known = classes_of(maps)
         named = [sorted(set(extra) - set(own)) for own, extra in zip(known, tags)]
         most = max(1, *(len(own) + len(extra) for own, extra in zip(known, named)))
         labels = torch.tensor([[*a, *b] + [-1] * (most - len(a) - len(b)) for a, b in zip(known, named)])
         has_mask = torch.tensor([[True] * len(a) + [False] * (most - len(a)) for a in known])
-        labels, has_mask = labels.to(maps.device), has_mask.to(maps.device)
-        masks = (maps[:, None] == labels[:, :, None, None]) & has_mask[:, :, None, None]
+        masks = maps[:, None] == sent(labels, maps.device)[:, :, None, None]
         return Targets(
             labels, has_mask, masks, torch.zeros_like(maps, dtype=torch.bool) if padding is None else padding
         )
@@ -66,10 +64,12 @@ class Targets:
         """(B, T) bool: the entries that are a class."""
         return self.labels >= 0
 
-    @property
-    def covered(self) -> Tensor:
-        """(B, T) bool: the entries whose mask has a pixel."""
-        return self.masks.flatten(2).any(2)
+
+def classes_of(maps: Tensor) -> list[list[int]]:
+    """The class ids that each of (B, H, W) int64 maps shows, 255 left out. All photos are asked at once: a GPU is waited for."""
+    shown = torch.zeros(len(maps), IGNORE + 1, dtype=torch.bool, device=maps.device)
+    rows = shown.scatter_(1, maps.flatten(1), True)[:, :IGNORE].cpu().numpy()
+    return [np.flatnonzero(row).tolist() for row in rows]
 
 
 def focal(logits: Tensor, target: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
@@ -111,7 +111,8 @@ def costs(proposals: Proposals, targets: Targets, small: Tensor) -> Tensor:
     -p(class) + 20 focal + dice; of a class whose mask is empty at this size, ``small`` (B, T, h, w), -p(class) alone.
     """
     p = proposals.classes.softmax(-1)
-    named = p.gather(2, targets.labels.clamp(min=0)[:, None].expand(-1, p.shape[1], -1))
+    labels = sent(targets.labels.clamp(min=0), p.device)
+    named = p.gather(2, labels[:, None].expand(-1, p.shape[1], -1))
     logits, masks = proposals.masks.flatten(2).float(), small.flatten(2)
     shape = FOCAL * pairwise_focal(logits, masks) + DICE * pairwise_dice(logits, masks)
     return shape * masks.any(2)[:, None] - named
@@ -119,7 +120,7 @@ def costs(proposals: Proposals, targets: Targets, small: Tensor) -> Tensor:
 
 @torch.no_grad()
 def match(layers: Sequence[Proposals], targets: Targets, reordered: bool = False) -> Tensor:
-    """The proposal of each class by the Hungarian method, in every layer: (L, B, T) int64, -1 = none.
+    """The proposal of each class by the Hungarian method, in every layer: (L, B, T) int64 on the CPU, -1 = none.
 
     The costs of all layers travel to the CPU together. ``reordered``: the release puts the columns of the classes with
     a mask at this size first, and then reads them as if they were in the order of the targets.
@@ -127,25 +128,27 @@ def match(layers: Sequence[Proposals], targets: Targets, reordered: bool = False
     small = small_masks(targets, (layers[0].masks.shape[-2], layers[0].masks.shape[-1]))
     matrices = torch.stack([costs(layer, targets, small) for layer in layers]).cpu().numpy()  # (L, B, Q, T)
     counts = targets.real.sum(1).tolist()
-    order = (~small.flatten(2).any(2)).long().argsort(stable=True, dim=1).tolist()
+    columns = [list(range(count)) for count in counts]
+    if reordered:
+        order = (~small.flatten(2).any(2)).long().argsort(stable=True, dim=1).tolist()
+        columns = [[t for t in row if t < count] for row, count in zip(order, counts)]
     found = torch.full((len(layers), *targets.labels.shape), -1)
-    for image, count in enumerate(counts):
-        columns = [t for t in order[image] if t < count] if reordered else list(range(count))
+    for image, own in enumerate(columns):
         for layer in range(len(layers)):
-            rows, taken = linear_sum_assignment(matrices[layer, image][:, columns])
+            rows, taken = linear_sum_assignment(matrices[layer, image][:, own])
             found[layer, image, torch.from_numpy(taken)] = torch.from_numpy(rows)
-    return found.to(targets.labels.device)
+    return found
 
 
 def classification(classes: Tensor, targets: Targets, matched: Tensor) -> Tensor:
     """Cross-entropy (B, Q, C + 1): a matched proposal has its class, the others the null class with weight 0.1."""
     null = classes.shape[-1] - 1
-    wanted = torch.full(classes.shape[:2], null, device=classes.device)
+    wanted = torch.full(classes.shape[:2], null)
     image, place = torch.nonzero(matched >= 0, as_tuple=True)
     wanted[image, matched[image, place]] = targets.labels[image, place]
     weight = torch.ones(null + 1, device=classes.device)
     weight[null] = NO_OBJECT
-    return F.cross_entropy(classes.transpose(1, 2).float(), wanted, weight)
+    return F.cross_entropy(classes.flatten(0, 1).float(), sent(wanted.flatten(), classes.device), weight)
 
 
 def cross_entropy_of(p: Tensor, wanted: Tensor) -> Tensor:
@@ -160,22 +163,23 @@ def image_level(classes: Tensor, targets: Targets) -> Tensor:
     The null class counts as absent. (B, Q, C + 1) logits -> (B, C + 1), not reduced.
     """
     p = classes.softmax(-1).amax(1)
-    present = torch.zeros_like(p)
+    present = torch.zeros(p.shape)
     image, place = torch.nonzero(targets.real, as_tuple=True)
     present[image, targets.labels[image, place]] = 1
-    return cross_entropy_of(p, present)
+    return cross_entropy_of(p, sent(present, p.device))
 
 
 def enlarged(masks: Tensor, matched: Tensor, which: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
     """The matched proposals (B, Q, h, w) of the entries ``which`` (B, T): photo, place (N,) and logits (N, H, W)."""
     image, place = torch.nonzero(which & (matched >= 0), as_tuple=True)
-    chosen = masks[image, matched[image, place]][:, None].float()
+    image, place, proposal = sent(torch.stack([image, place, matched[image, place]]), masks.device)
+    chosen = masks[image, proposal][:, None].float()
     return image, place, F.interpolate(chosen, size, mode="bilinear", align_corners=False)[:, 0]
 
 
 def mask_count(targets: Targets) -> Tensor:
     """Annotated classes of the batch, the mean over processes, at least 1."""
-    count = targets.has_mask.sum().float()
+    count = sent(targets.has_mask.sum().float(), targets.masks.device)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(count)
         count = count / torch.distributed.get_world_size()
@@ -185,7 +189,7 @@ def mask_count(targets: Targets) -> Tensor:
 def mask_losses(masks: Tensor, targets: Targets, matched: Tensor, count: Tensor | float) -> tuple[Tensor, Tensor]:
     """Focal and dice loss of the proposals (B, Q, h, w) whose class has a mask, summed over pairs / ``count``."""
     size = (targets.masks.shape[-2], targets.masks.shape[-1])
-    image, place, logits = enlarged(masks, matched, targets.covered, size)
+    image, place, logits = enlarged(masks, matched, targets.has_mask, size)
     wanted = targets.masks[image, place].float()
     return focal(logits, wanted).sum() / count, dice(logits, wanted).sum() / count
 
@@ -202,16 +206,16 @@ def complementary(
 
     The union is the largest logit of those proposals and of ``floor`` (-50 and below: no floor); mean over the photos
     that have such a class. Padding is to be left uncovered, or, with ``ignore_padding``, does not count.
-    ``photos``: (B,) bool, those to look at; default all.
+    ``photos``: (B,) bool on the CPU, those to look at; default all.
     """
-    named = targets.real & ~targets.covered
+    named = targets.real & ~targets.has_mask & (matched >= 0)
     if photos is not None:
         named = named & photos[:, None]
-    size = (targets.masks.shape[-2], targets.masks.shape[-1])
-    image, _, logits = enlarged(masks, matched, named, size)
-    shown = torch.unique(image)
-    if not len(shown):
+    if not named.any():
         return masks.sum() * 0.0
+    size = (targets.masks.shape[-2], targets.masks.shape[-1])
+    shown = sent(named.any(1).nonzero()[:, 0], masks.device)
+    image, _, logits = enlarged(masks, matched, named, size)
     least = floor if floor > -50 else -torch.inf
     if len(shown) == len(image):  # one such class in every photo
         union = logits.clamp(min=least)

@@ -1,4 +1,4 @@
-"""What CST and CORENet share: frozen tokens of every layer on one grid, supports encoded once, and the k-shot mean."""
+"""What CST and CORENet share: frozen tokens of every layer on one grid, supports encoded once; and the answer of K shots."""
 
 from __future__ import annotations
 
@@ -89,6 +89,19 @@ def mean_of(shots: Sequence[Tensor]) -> Tensor:
     if len(shots) == 1:
         return shots[0]
     return torch.stack([shot.log_softmax(1) for shot in shots]).logsumexp(0)
+
+
+def agreed(shots: Sequence[Tensor]) -> Tensor:
+    """Logits (B, 2, h, w) of each of K shots -> logits of their mean probability, positive from half of its highest on.
+
+    That highest counts as 1 / K at least. It is HSNet's vote of masks, with probabilities in place of masks: where each shot
+    finds another part, none is found by half of all.
+    """
+    if len(shots) == 1:
+        return shots[0]
+    mean = mean_of(shots)
+    half = mean.softmax(1)[:, 1].flatten(1).amax(1).clamp(min=1 / len(shots)) / 2
+    return torch.stack([mean[:, 0], mean[:, 1] - torch.logit(half)[:, None, None]], 1)
 
 
 def shown(masks: Tensor) -> Tensor:

@@ -36,7 +36,8 @@ class CorrelationGuidedTransformer(nn.Module):
     """Correlation tokens -> F, one vector a query place.
 
     channels: correlation channels C, one a head and layer.
-    tokens:   types of the G global tokens, which stand before the patches: the class token, foreground, background cells.
+    tokens:   types of the G global tokens, which stand before the patches, equal ones together: the class token, foreground,
+              background cells.
     side:     of the support's grid of patches.
     kernels:  (k1, k2) of each branch; every product is ``side``.
     fusion:   branches side by side and a 1x1 conv, or their sum with learnt softmax weights.
@@ -58,7 +59,8 @@ class CorrelationGuidedTransformer(nn.Module):
         super().__init__()
         if wrong := [pair for pair in kernels if len(pair) != 2 or pair[0] * pair[1] != side]:
             raise UsageError(f"kernels {tuple(wrong[0])}: two numbers whose product is {side}, the support grid's side")
-        self.global_types = sorted({CLASS, *tokens})
+        firsts = {kind: list(tokens).index(kind) for kind in sorted({CLASS, *tokens})}
+        self.global_types = [slice(first, first + list(tokens).count(kind)) for kind, first in firsts.items()]
         self.register_buffer("index", torch.tensor([*tokens, *[PATCH] * side**2]), persistent=False)
         self.index: Tensor  # the type of each support token
         self.types = nn.Parameter(torch.zeros(4, channels))  # e: foreground and background look alike without it
@@ -106,10 +108,8 @@ class CorrelationGuidedTransformer(nn.Module):
         """(B, width, h w, G + 1) -> (B, width, h w)."""
         if self.read_out == "cst":  # its norms span the class token too
             return self.read(tokens)[..., -1]
-        globals_, patch = tokens[..., :-1], tokens[..., -1]
-        types = self.index[: globals_.shape[-1]]
-        means = [globals_[..., types == kind].mean(-1) for kind in self.global_types]
-        return self.read(torch.cat([patch, *means], 1)[..., None])[..., 0]
+        means = [tokens[..., places].mean(-1) for places in self.global_types]
+        return self.read(torch.cat([tokens[..., -1], *means], 1)[..., None])[..., 0]
 
 
 class QueryPlane(nn.Module):

@@ -45,7 +45,8 @@ class MixTransformer(nn.Module):
 
     def decode(self, query: Sequence[Tensor], support: Sequence[tuple[Tensor, Tensor]], priors: Tensor) -> Decoded:
         """query: levels (B, C, h_i, w_i). support: levels of tokens (B, K, C, h_i, w_i) and inside (B, K, h_i, w_i) in {0, 1}."""
-        matched = [block(q, *s) for block, q, s in zip(self.match, query, support)]
+        levels = [(tokens.flatten(3).transpose(2, 3).flatten(1, 2), inside.flatten(1)) for tokens, inside in support]
+        matched = [block(q, *own) for block, q, own in zip(self.match, query, foreground_first(levels))]
         joined = [
             fuse(torch.cat([match, resize(priors, match.shape[-2:])], 1))
             for fuse, (match, _) in zip(self.fuse, matched)
@@ -120,13 +121,12 @@ class MatchBlock(nn.Module):
         self.ffn = MixFFN(channels)
 
     def forward(self, query: Tensor, support: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-        """query (B, C, h, w), support (B, K, C, h', w'), inside (B, K, h', w') in {0, 1} -> the match (B, C, h, w) and the
-        correlation (B, h, w)."""
+        """query (B, C, h, w), support (B, M, C), inside (B, M) in {0, 1} -> the match (B, C, h, w) and the correlation
+        (B, h, w)."""
         size, x = query.shape[-2:], _tokens(query)
-        known, weight = _foreground_first(support.flatten(3).transpose(2, 3).flatten(1, 2), inside.flatten(1))
-        q, k, v = self.attention(self.norm1(x), self.norm1(known))
+        q, k, v = self.attention(self.norm1(x), self.norm1(support))
         q, k = F.normalize(q, dim=-1) / self.temperature, F.normalize(k, dim=-1)
-        column = weight[:, None, :, None]  # (B, 1, M, 1)
+        column = inside[:, None, :, None]  # (B, 1, M, 1)
         x = x + self.attention.join((q @ k.mT).softmax(-2) @ (v * column))
         x = x + self.ffn(self.norm2(x), size)
         centre = (k * column).sum(-2, keepdim=True) / (column.sum(-2, keepdim=True) + 1e-9)  # (B, heads, 1, C / heads)
@@ -191,13 +191,17 @@ def _convolutions(channels: int, out: int, hidden: int = 256, last_norm: bool = 
     return nn.Sequential(*layers, *([BatchNorm(out), nn.ReLU()] if last_norm else []))
 
 
-def _foreground_first(tokens: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, M, C), (B, M) -> the same with only as many tokens as the object that has most; background fills the rest."""
+def foreground_first(levels: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    """Of each level (B, M, C), (B, M) the same with only as many tokens as the object that has most; background fills the
+    rest. The sizes of all levels are asked for at once, so that a GPU is waited for once."""
     if torch.compiler.is_compiling():  # an exported graph keeps fixed shapes
-        return tokens, inside
-    kept = max(1, int(inside.sum(1).max()))
-    order = inside.argsort(dim=1, descending=True, stable=True)[:, :kept]
-    return tokens.gather(1, order[..., None].expand(-1, -1, tokens.shape[2])), inside.gather(1, order)
+        return list(levels)
+    kept = torch.stack([inside.sum(1).max() for _, inside in levels]).tolist()
+    found = []
+    for (tokens, inside), count in zip(levels, kept):
+        order = inside.argsort(dim=1, descending=True, stable=True)[:, : max(1, int(count))]
+        found.append((tokens.gather(1, order[..., None].expand(-1, -1, tokens.shape[2])), inside.gather(1, order)))
+    return found
 
 
 def _norm(channels: int) -> nn.LayerNorm:

@@ -117,7 +117,7 @@ class SimFormer(MaskFormer):
         matched = criterion.match(layers, targets, self.reordered)
         losses = self.set_losses(layers, targets, matched)
         if self.complement:
-            novel = torch.isin(targets.labels, torch.tensor(self.novel, device=targets.labels.device))
+            novel = torch.isin(targets.labels, torch.tensor(self.novel))
             annotated = ~(targets.real & ~targets.has_mask & ~novel).any(1)
             uncovered = [
                 criterion.complementary(p.masks, targets, m, self.floor, self.ignore_padding, annotated)

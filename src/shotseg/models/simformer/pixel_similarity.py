@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shotseg.data.samples import IGNORE
+from shotseg.device import sent
 from shotseg.models.blocks.norm import BatchNorm
-from shotseg.models.blocks.set_criterion import cross_entropy_of
+from shotseg.models.blocks.set_criterion import classes_of, cross_entropy_of
 
 POSITIVE = 0.8  # share of the points that lie in the common base class
 HISTORY, STRIDE = 25, 5  # of the class balance: steps looked back, and every fifth pair a side
@@ -130,7 +131,7 @@ def class_scores(classes: Tensor, masks: Tensor, novel: Sequence[int], kind: str
     """
     logits = classes[..., :-1]
     of = {
-        "novel": lambda: classes.softmax(-1)[..., list(novel)],
+        "novel": lambda: classes.softmax(-1)[..., sent(torch.tensor(novel), classes.device)],
         "full": lambda: classes.softmax(-1)[..., :-1],
         "logit": lambda: logits,
         "relu-logit": lambda: logits.relu(),
@@ -209,12 +210,12 @@ class PixelSimilarity(nn.Module):
         size = pixels.shape[-2:]
         labels = F.interpolate(labels[:, None].float(), size, mode="nearest")[:, 0]
         padding = F.interpolate(padding[:, None].float(), size, mode="nearest")[:, 0] > 0
-        novel = torch.as_tensor(self.novel, device=labels.device)
+        novel = sent(torch.tensor(self.novel), labels.device)
         base = (labels != IGNORE) & ~torch.isin(labels, novel)
         drawn = [None] * 3 if noise is None else list(noise)
 
         if common is None:
-            common = [_common_class(labels[i : i + 2], base[i : i + 2]) for i in range(0, len(labels), 2)]
+            common = common_classes(labels, base)
         per_photo = [c for c in common for _ in range(2)]
         inside = torch.stack([b if c is None else x == c for c, x, b in zip(per_photo, labels, base)])
         positive = round(POSITIVE * self.points)
@@ -241,7 +242,7 @@ class PixelSimilarity(nn.Module):
         where = draw_points(unknown, self.points, drawn[2])
         # A teacher in training mode takes its statistics from the whole batch.
         taught = torch.tensor(shared).repeat_interleave(2) | self.teacher_trains
-        place = taught.nonzero()[:, 0].to(where.device)
+        place = sent(taught.nonzero()[:, 0], where.device)
         pixels, classes, masks, where = (x[place] for x in (pixels, classes, masks, where))
         with torch.set_grad_enabled(not self.detach_teacher):
             features = at_points(pixels.detach() if self.detach_teacher else pixels, where)
@@ -254,12 +255,12 @@ class PixelSimilarity(nn.Module):
         student = score @ (score if self.within else partners(score)).transpose(1, 2)
         about |= {"teacher": teacher, "student": student, "distilled": where}
         lost = distillation(student.relu(), teacher, self.kind).unflatten(0, (-1, 2)).mean(1)
-        counted = torch.tensor(shared, device=lost.device)[taught[::2].to(lost.device)]
+        counted = sent(torch.tensor(shared)[taught[::2]], lost.device)
         return per_pair.mean(), (lost * counted).sum() / len(shared), about
 
 
-def _common_class(labels: Tensor, base: Tensor) -> int | None:
-    """A random base class that both of (2, h, w) label maps show."""
-    first, second = (torch.unique(x[b]) for x, b in zip(labels, base))
-    both = first[torch.isin(first, second)]
-    return int(both[torch.randint(len(both), (), device="cpu")]) if len(both) else None
+def common_classes(labels: Tensor, base: Tensor) -> list[int | None]:
+    """Of each pair of (B, h, w) label maps a random base class that both show, if there is one. base: (B, h, w) bool."""
+    shown = classes_of(labels.long().masked_fill(~base, IGNORE))
+    both = [sorted({*first} & {*second}) for first, second in zip(shown[::2], shown[1::2])]
+    return [own[int(torch.randint(len(own), (), device="cpu"))] if own else None for own in both]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shotseg.data.samples import IGNORE, Episode, Prediction, Support
+from shotseg.device import sent
 from shotseg.encoders.features import Encoder, Features
 from shotseg.errors import UsageError
 from shotseg.models.blocks.class_guide import Refine, soft_masks
@@ -23,7 +24,7 @@ from shotseg.models.blocks.guides import guide_of
 from shotseg.models.blocks.norm import BatchNorm
 from shotseg.models.blocks.prior_guided import Episodic, cross_entropy, resize
 from shotseg.models.blocks.pyramid import WIDTHS, Decoder, Pyramid
-from shotseg.models.blocks.token_model import mean_of
+from shotseg.models.blocks.token_model import agreed
 from shotseg.models.tlg.text_rows import MINILM, TextRows
 from shotseg.models.tlg.transport import SelfAttention, TransportAttention
 from shotseg.priors.visual import foreground
@@ -104,7 +105,7 @@ class TextMaps(nn.Module):
         if self.merge == "product":
             query = maps[:, NAME, None] * maps[:, SCENES, None]
         else:
-            query = self.mix(maps[:, [NAME, SCENES]])
+            query = self.mix(torch.stack([maps[:, NAME], maps[:, SCENES]], 1))
         return query, maps[:, FINER, None]
 
 
@@ -250,7 +251,7 @@ class TLG(Episodic):
         shape, flat = images.shape[:2], images.flatten(0, 1)
         features = self.encode(flat) if features is None else features
         names = self.guide.vectors(class_names).repeat_interleave(shape[1], 0)
-        text = self.rows(class_names or ()).repeat_interleave(shape[1], 0).to(images.device)
+        text = sent(self.rows(class_names or ()).repeat_interleave(shape[1], 0), images.device)
         pseudo = self.pseudo(features, names, flat) if masks is None else (masks == 1).flatten(0, 1)
         kept = {f"tap{i}": features.maps[i] for i in range(len(self.used))}
         kept |= {"pseudo": pseudo.to(torch.uint8), "text": text, "name": names}
@@ -269,7 +270,7 @@ class TLG(Episodic):
         both: bool = False,
         **context: Any,
     ) -> Prediction:
-        """Logits (B, 2, H, W) at the size of images (B, 3, H, W); K shots: the log of their mean probability.
+        """Logits (B, 2, H, W) at the size of images (B, 3, H, W); K shots: see :func:`agreed`.
 
         pseudo: (B, H, W) in {0, 1} of the queries, in place of those made from the support's name.
         both: also segment the supports, on whose logits the query's do not depend.
@@ -289,7 +290,7 @@ class TLG(Episodic):
         if both:
             shown = [resize(side.support, support["pseudo"].shape[-2:]) for side in sides if side.support is not None]
             extra["support_logits"] = torch.stack(shown, 1)
-        return Prediction(resize(mean_of([side.query for side in sides]), images.shape[-2:]), extra)
+        return Prediction(resize(agreed([side.query for side in sides]), images.shape[-2:]), extra)
 
     def compare(
         self,
