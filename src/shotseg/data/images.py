@@ -245,7 +245,10 @@ def address(path: str | Path) -> str | None:
         return None
     mends = {"file": "give the path alone", "data": "decode it and give the bytes"}
     mend = mends.get((known[1] or known[2]).lower(), "download it first and give the file")
-    return f"{str(path)[:200]}: an address, not a file; {mend}"
+    said = (
+        str(path)[:200] if known[2] else re.sub(":/(?!/)", "://", str(path)[:200], count=1)
+    )  # a Path swallows a slash
+    return f"{said}: an address, not a file; {mend}"
 
 
 def sha256(path: str | Path) -> str:
