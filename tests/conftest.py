@@ -4,8 +4,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test waits for a network
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, here and in every process that a test starts
 
 import pytest
-import torch
 
+import once
 from page_browser import address, chromium, many, opened, photos  # noqa: F401
 
 
@@ -17,8 +17,18 @@ def pytest_cmdline_main(config):
         asked.numprocesses, asked.dist = "auto", "worksteal"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def curves():
+    """What draws the curves of a training's report, for the test that asks for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        once.encoders_are_read_once(patch)
+        yield once.curves_are_not_drawn(patch)
+
+
 @pytest.fixture(autouse=True)
 def same_random_numbers_in_every_test():
+    import torch
+
     torch.manual_seed(0)
 
 

@@ -1,5 +1,7 @@
 """Tiny copies of the official archives, in their exact layout: what ``prepare`` reads, a few photos large."""
 
+import functools
+import io
 import json
 import shutil
 import tarfile
@@ -16,8 +18,15 @@ SIZE = (60, 80)  # height, width: 4800 pixels, so that a class of half a photo p
 
 def photo(path: Path, seed: int = 0, size=SIZE) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
+    path.write_bytes(encoded(path.suffix, seed, size))
+
+
+@functools.cache
+def encoded(suffix: str, seed: int, size: tuple[int, int]) -> bytes:
+    """The file of a photo of noise."""
+    pixels, file = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8), io.BytesIO()
+    Image.fromarray(pixels).save(file, Image.registered_extensions()[suffix])
+    return file.getvalue()
 
 
 def picture(path: Path, array: np.ndarray, palette: bool = False) -> None:

@@ -74,17 +74,17 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def opened(chromium: Any) -> Iterator[Callable[..., Any]]:
-    """opened(address, ratio=1) -> a page on which nothing went wrong by the end of the test."""
+    """opened(address, ratio=1, shows="#queue button") -> a page that shows that, and on which nothing went wrong by the end."""
     contexts, wrong = [], []
 
-    def open_page(address: str, ratio: float = 1, **options: Any) -> Any:
+    def open_page(address: str, ratio: float = 1, shows: str = "#queue button", **options: Any) -> Any:
         context = chromium.new_context(viewport={"width": 1200, "height": 800}, device_scale_factor=ratio, **options)
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(WAIT)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.goto(address)
-        page.wait_for_selector("#queue button")
+        page.wait_for_selector(shows)
         return page
 
     yield open_page

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -18,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+
+import warm
 
 WAIT = 20_000  # milliseconds that a page may take for one thing on a busy machine
 
@@ -31,23 +30,12 @@ def expect(found: Any) -> Any:
 @contextmanager
 def serving(project: Path, photos: Path, *options: str, ready: bool = True) -> Iterator[str]:
     """The address of `shotseg serve`, ended by a kill as a power cut would. ready: once the model is there."""
-    command = [sys.executable, "-m", "shotseg", "serve", str(project), "--photos", str(photos), "--port", "0", *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        [*command, "--no-browser", "--size", "192"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=environment,
-    ) as server:
-        assert server.stdout is not None
-        try:
-            address = server.stdout.readline().strip()
-            if ready:
-                listening(address)
-            yield address
-        finally:
-            server.kill()
+    flags = ["--photos", photos, "--port", "0", *options, "--no-browser", "--size", "192"]
+    with warm.shotseg(project.with_name(f"{project.name} said"), "serve", project, *flags) as server:
+        address = server.first_line()
+        if ready:
+            listening(address)
+        yield address
 
 
 def listening(address: str) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from shotseg import report
-from shotseg.data.enlarging import best_drawn_larger, values_at
+from shotseg.data.enlarging import BAND, best_strips, values_at
 from shotseg.data.images import read_image, read_mask, write_png
 from shotseg.data.transforms import fit
 from shotseg.encoded import Encoded
@@ -89,7 +89,9 @@ def test_labels_at_the_photos_size_are_those_of_its_log_odds_drawn_larger(size, 
 def test_the_winner_drawn_in_bands_is_that_of_all_maps_drawn_whole(size, classes):
     coarse = torch.randn(1, classes, 6, 8, generator=torch.Generator().manual_seed(classes))
     levels = F.interpolate(coarse, (24, 32), mode="bicubic")[0]
-    drawn = np.concatenate([band.copy() for band in best_drawn_larger(levels.numpy(), size)])
+    drawn = np.concatenate(
+        [band.copy() for band in best_strips(levels.numpy(), size).drawn(np.empty((BAND, size[1]), np.uint8))]
+    )
     whole = F.interpolate(levels[None], size, mode="bilinear", antialias=True)[0]
     assert drawn.shape == size and (drawn == winners(whole).numpy()).mean() > (0.999 if classes == 2 else 0.985)
     if size[0] >= 24 and size[1] >= 32:

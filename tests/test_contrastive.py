@@ -18,8 +18,9 @@ from shotseg.models.qgnet import PriorExtractor
 from shotseg.priors import bank
 from shotseg.reference import qgnet as reference
 from shotseg.training import contrastive, momentum
-from shotseg.training.contrastive import Views, average_precision, global_local, prior_map, region_terms, terms
-from shotseg.training.contrastive_views import candidates, enlarged, segment, views
+from shotseg.training.contrastive import average_precision, prior_map
+from shotseg.training.contrastive_loss import global_local, region_terms, terms
+from shotseg.training.contrastive_views import Views, candidates, enlarged, segment, views
 from shotseg.training.data import generator
 from shotseg.training.momentum import Contrastive, logits, nce
 from shotseg.training.progress import FIGURE

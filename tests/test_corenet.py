@@ -346,9 +346,9 @@ def test_a_network_that_is_sure_of_too_little_is_moved_towards_the_names_mask(li
     odds = torch.where(prior > 0, -1.0, -5.0)  # it tells the sides apart, and calls neither the object
     logits = torch.stack([-odds / 2, odds / 2], 1)
     model = CORENet(lite, size=SIZE, prior_weight=0.0, edges=False, recentre=1.0)
-    assert torch.equal(model.drawn(logits, prior, photo).argmax(1)[0], prior[0, ::4, ::4].long())
+    assert torch.equal(model.with_name(logits, prior, photo).argmax(1)[0], prior[0, ::4, ::4].long())
     model.recentre = 0.5
-    half = model.drawn(logits, prior, photo)[0]
+    half = model.with_name(logits, prior, photo)[0]
     assert torch.allclose((half[1] - half[0])[:, 0], torch.tensor(0.5))  # -1 less half of (-1 - 5) / 2
 
 

@@ -6,6 +6,7 @@ import torch
 
 import golden
 from shotseg import encoders
+from shotseg.encoders import contract
 from shotseg.errors import InputError
 
 BACKBONES = ("resnet50", "resnet101", "vgg16")
@@ -50,10 +51,18 @@ def test_the_last_stage_turns_the_map_before_it_into_the_last_map(name):
     assert not encoder.train().training
 
 
+@pytest.mark.parametrize("name", ["efficientnet-lite0", "efficientnet-lite2"])
+@pytest.mark.parametrize("size", [contract.ODD, contract.WHOLE])
+def test_what_other_networks_are_tried_for_holds_for_the_offline_ones(name, size):
+    encoder = encoders.load(name, "random")
+    assert encoder.proven and not contract.fault(encoder, size) and encoder._last_stage_fits()
+
+
 def test_bams_backbones_have_the_published_map_sizes():
-    image = torch.rand(1, 3, 473, 473)
-    assert [m.shape[-1] for m in encoders.load("resnet50-v2", "random")(image).maps] == [119, 119, 60, 60, 60]
-    assert [m.shape[-1] for m in encoders.load("vgg16-bn", "random")(image).maps] == [237, 119, 60, 30, 30]
+    for name, sides in (("resnet50-v2", [119, 119, 60, 60, 60]), ("vgg16-bn", [237, 119, 60, 30, 30])):
+        with torch.device("meta"):  # sizes without numbers
+            maps = encoders.load(name, "random", device="meta")(torch.empty(1, 3, 473, 473)).maps
+        assert [m.shape[-1] for m in maps] == sides
 
 
 @pytest.mark.parametrize("path", golden.files("pi_clip", "reference_state_dict_shapes*.json"))

@@ -26,11 +26,16 @@ def test_every_data_set_prepares_and_evaluates(tmp_path, name):
     assert {"all foreground", "centre"} <= {key.replace("_", " ").replace("-", " ") for key in result["controls"]}
 
 
-@pytest.mark.parametrize("protocol", sorted(PRESETS))
-def test_every_protocol_evaluates_a_prepared_data_set(tmp_path, protocol):
-    root = miniatures.pascal(tmp_path / "root")
+@pytest.fixture(scope="module")
+def pascal(tmp_path_factory):
+    root = miniatures.pascal(tmp_path_factory.mktemp("pascal"))
     assert main(["prepare", "pascal5i", "--root", str(root)]) == 0
+    return root
+
+
+@pytest.mark.parametrize("protocol", sorted(PRESETS))
+def test_every_protocol_evaluates_a_prepared_data_set(pascal, tmp_path, protocol):
     out = tmp_path / "result.json"
     choices = ["--fold", "0", "--protocol", protocol, "--episodes", "3", "--seeds", "0", "--size", "64"]
-    assert main(["evaluate", "pascal5i", "--root", str(root), *choices, "--out", str(out)]) == 0
+    assert main(["evaluate", "pascal5i", "--root", str(pascal), *choices, "--out", str(out)]) == 0
     assert json.loads(out.read_text())["protocol"]["name"] == protocol

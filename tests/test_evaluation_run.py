@@ -3,9 +3,6 @@
 import json
 import os
 import re
-import socket
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -18,6 +15,7 @@ from torch.nn import functional as F
 
 import golden
 import tiny_clip
+import warm
 from shotseg import models
 from shotseg.cli.evaluate import Evaluate
 from shotseg.data.folder import FolderDataset
@@ -445,30 +443,15 @@ def test_a_folder_is_walked_in_turn_of_its_classes_and_unmet_ones_are_named(root
     assert "no episode asks for 1 of 3 classes" in (tmp_path / "x.report.html").read_text()
 
 
+def one_of_two(root, folder):
+    evaluator, picks = setting(root)
+    rows = count_episodes(evaluator, picks, folder / "x.partial.jsonl", "same", workers=2, batch=4)
+    if os.environ["RANK"] == "0":
+        (folder / "rows.json").write_text(json.dumps(rows))
+
+
 def test_two_processes_give_the_counts_of_one(root, tmp_path):
-    code = (
-        "import sys, torch; sys.path.insert(0, sys.argv[1])\n"
-        "from pathlib import Path\n"
-        "import test_evaluation_run as here\n"
-        "evaluator, picks = here.setting(Path(sys.argv[2]))\n"
-        "rows = here.count_episodes(evaluator, picks, Path(sys.argv[3]) / 'x.partial.jsonl', 'same', workers=2, batch=4)\n"
-        "import json, os\n"
-        "if os.environ['RANK'] == '0': (Path(sys.argv[3]) / 'rows.json').write_text(json.dumps(rows))\n"
-    )
-    script = tmp_path / "script.py"
-    script.write_text(code)
-    here = str(Path(__file__).parent)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    started = [  # the environment that torchrun gives
-        subprocess.Popen(
-            [sys.executable, str(script), here, str(root), str(tmp_path)],
-            env={**os.environ, **group, "RANK": str(rank)},
-        )
-        for rank in range(2)
-    ]
-    assert [process.wait(timeout=300) for process in started] == [0, 0]
+    warm.group(tmp_path, 2, one_of_two, root, tmp_path)
     evaluator, picks = setting(root)
     assert json.loads((tmp_path / "rows.json").read_text()) == count_episodes(evaluator, picks)
     assert len(partial_files(tmp_path / "x.partial.jsonl")) == 2

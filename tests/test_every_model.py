@@ -69,6 +69,13 @@ def built(name: str) -> Model:
 small = functools.cache(built)
 
 
+def copied(name: str) -> Model:
+    """A small model of its own; a tokenizer, which is large and never changes, is that of all."""
+    model = small(name)
+    tokenizers = [module.tokenize for module in model.modules() if hasattr(module, "tokenize")]
+    return copy.deepcopy(model, {id(tokenizer): tokenizer for tokenizer in tokenizers})
+
+
 def photos(count: int, height: int = 64, width: int = 64) -> torch.Tensor:
     """(count, 3, height, width): noise, a disc of another colour in it."""
     grid = torch.stack(torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij"))
@@ -194,7 +201,7 @@ def test_a_mask_without_an_object_gives_a_finite_answer(name, value):
 
 @pytest.mark.parametrize("name", FEW_SHOT)
 def test_every_tensor_is_made_where_the_photos_are_and_a_gpu_is_hardly_waited_for(name):
-    here = copy.deepcopy(small(name))
+    here = copied(name)
     expected = asked(here, photos(2), one_shot(here))
     with pretend_device.pretended() as waits:
         there = pretend_device.move(here)
@@ -209,7 +216,7 @@ def test_every_tensor_is_made_where_the_photos_are_and_a_gpu_is_hardly_waited_fo
 
 @pytest.mark.parametrize("name", [name for name in FEW_SHOT if models.must_learn(name)])
 def test_every_tensor_of_the_loss_is_made_where_the_photos_are_and_a_gpu_is_hardly_waited_for(name):
-    there = pretend_device.move(copy.deepcopy(small(name))).train()
+    there = pretend_device.move(copied(name)).train()
     with pretend_device.pretended() as waits:
         task = Episode(
             photos(2), photos(4).view(2, 2, 3, 64, 64), torch.tensor([0, 1]), masks(2), masks(4).view(2, 2, 64, 64)
@@ -226,7 +233,7 @@ def test_every_tensor_of_the_loss_is_made_where_the_photos_are_and_a_gpu_is_hard
 @pytest.mark.parametrize("name", [name for name in FEW_SHOT if models.must_learn(name)])
 @torch.enable_grad()
 def test_a_step_reaches_all_that_learns_unless_the_model_says_that_some_may_rest(name):
-    model = copy.deepcopy(small(name)).train()
+    model = copied(name).train()
     task = Episode(
         photos(2), photos(4).view(2, 2, 3, 64, 64), torch.tensor([0, 1]), masks(2), masks(4).view(2, 2, 64, 64)
     )
@@ -255,7 +262,7 @@ def test_a_semantic_model_learns_from_maps_without_a_class(name):
 
 @pytest.mark.parametrize("name", SEMANTIC)
 def test_a_semantic_model_makes_every_tensor_where_the_photos_are_and_hardly_waits_for_a_gpu(name):
-    here = copy.deepcopy(small(name))
+    here = copied(name)
     expected = here.scores(photos(2))
     with pretend_device.pretended() as waits:
         there, images = pretend_device.move(here), pretend_device.Elsewhere(photos(4))

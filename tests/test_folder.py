@@ -156,6 +156,12 @@ def test_a_query_is_a_file_a_folder_or_a_glob(tmp_path, monkeypatch):
     assert find_images(str(tmp_path / "a [1].PNG")) == [paths[1]]
     assert find_images(tmp_path / "readme.txt") == [tmp_path / "readme.txt"]  # named outright: the reader says why not
     assert find_images(str(tmp_path / "*.jpg")) == [paths[0]]
+    (tmp_path / "clip.mp4").touch()
+    with (
+        pytest.warns(UserWarning, match=r"left out.*clip\.mp4"),
+        pytest.raises(UsageError, match="videos are taken one by"),
+    ):
+        find_images(str(tmp_path / "*.mp4"))
     assert find_images(str(tmp_path / "**" / "*")) == sorted(paths)
     monkeypatch.chdir(tmp_path)
     assert find_images("deep") == [Path("deep/er/ü c.tif")]

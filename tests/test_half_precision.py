@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from shotseg.models.blocks.conv4d import NormReLU
+from shotseg.models.blocks.channels_last import NormReLU
 from shotseg.models.tlg.transport import TransportAttention, sinkhorn
 from shotseg.priors.dino_masks import similarity_masks
 

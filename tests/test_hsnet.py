@@ -10,10 +10,12 @@ import golden
 from shotseg import encoders, models
 from shotseg.data.samples import Episode, Support
 from shotseg.errors import UsageError
-from shotseg.models.blocks import conv4d as conv4d_module
-from shotseg.models.blocks.conv4d import Conv4d, NormReLU
+from shotseg.models.blocks import channels_last
+from shotseg.models.blocks.channels_last import NormReLU
+from shotseg.models.blocks.conv4d import Conv4d
 from shotseg.models.blocks.correlation import Level, correlate, levels, swapped, unit
 from shotseg.models.blocks.pyramid import Pyramid, strides
+from shotseg.models.blocks.token_model import agreed, mean_of
 from shotseg.models.hsnet import HSNet
 from test_hosts import answer, task
 
@@ -104,7 +106,7 @@ def test_in_parts_the_4d_convolution_is_two_plain_ones_with_their_gradients(stri
     wanted = [x, *conv.parameters()]
     above = torch.randn_like(expected)
     for cache in (1, 300, 2**20):
-        monkeypatch.setattr(conv4d_module, "CACHE", cache)
+        monkeypatch.setattr(channels_last, "CACHE", cache)
         found = conv(x)
         golden.assert_close("value", found, expected, atol=1e-12)
         gradients = torch.autograd.grad(expected, wanted, above, retain_graph=True)
@@ -115,7 +117,7 @@ def test_in_parts_the_4d_convolution_is_two_plain_ones_with_their_gradients(stri
 
 
 def test_the_norm_of_a_block_is_torchs_with_its_gradients(monkeypatch):
-    monkeypatch.setattr(conv4d_module, "CACHE", 50)
+    monkeypatch.setattr(channels_last, "CACHE", 50)
     x = torch.randn(2, 30, 8, dtype=torch.double, requires_grad=True)
     weight, bias = (torch.randn(8, dtype=torch.double, requires_grad=True) for _ in range(2))
     expected = torch.nn.functional.group_norm(x.mT, 4, weight, bias).relu().mT
@@ -189,7 +191,9 @@ def test_shots_of_other_sizes_join_and_their_padding_is_background(blocks):
             model(query, Support({k: t[:, i : i + 1] for k, t in joined.tensors.items()}), episode.query)
             for i in (0, 1)
         ]
-    golden.assert_close("mean", probability, (own[0].probability + own[1].probability) / 2, atol=1e-2)
+    mean = (own[0].probability + own[1].probability) / 2
+    expected = torch.sigmoid(torch.logit(mean) - torch.logit(mean.amax().clamp(min=0.5) / 2))
+    golden.assert_close("agreed", probability, expected, atol=1e-2)
 
 
 def test_training_reaches_every_part_of_the_head_alone(blocks):
@@ -220,3 +224,22 @@ def test_unlabelled_pixels_count_as_background_only_in_the_released_loss(blocks)
 
 def test_it_is_found_by_its_name(blocks):
     assert isinstance(models.load("hsnet", blocks, size=64), HSNet)
+
+
+def test_shots_that_each_find_a_part_find_all_of_it_together():
+    def logits(*probabilities):
+        return torch.logit(torch.tensor(probabilities)).view(1, 1, 1, -1) * torch.tensor([-0.5, 0.5]).view(1, 2, 1, 1)
+
+    def probability(shots):
+        return agreed(shots).softmax(1)[0, 1, 0]
+
+    parts = [logits(0.9, 0.1, 0.1, 0.01), logits(0.1, 0.9, 0.1, 0.01), logits(0.1, 0.1, 0.9, 0.01)]
+    assert (mean_of(parts).argmax(1) == 0).all()  # half of all shots find none of it
+    assert (agreed(parts).argmax(1)[0, 0] == torch.tensor([1, 1, 1, 0])).all()
+    assert probability(parts[:1]).tolist() == pytest.approx([0.9, 0.1, 0.1, 0.01])  # a shot alone is as it is
+    sure = [logits(1 - 1e-7, 0.2, 0.7, 0.5), logits(1 - 1e-7, 0.4, 0.1, 0.5)]
+    assert torch.allclose(probability(sure), mean_of(sure).softmax(1)[0, 1, 0], atol=1e-5)
+    nothing = [logits(0.02, 0.05, 0.01, 0.01)] * 5  # that no shot finds is not made up
+    assert (probability(nothing) < 0.5).all() and (probability(nothing) > 0.01).all()
+    far = [torch.tensor([-300.0, 300.0]).view(1, 2, 1, 1), torch.tensor([300.0, -300.0]).view(1, 2, 1, 1)]
+    assert agreed([x.requires_grad_() for x in far]).isfinite().all()

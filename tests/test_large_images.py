@@ -13,7 +13,7 @@ from PIL import Image
 
 from shotseg import Segmenter
 from shotseg.data import large_labels, stored_rows
-from shotseg.data.images import read_image
+from shotseg.data.images import read_image, read_mask
 from shotseg.data.windows import extent, in_memory, open_windows
 from shotseg.errors import InputError, UsageError
 from shotseg.runs import find_photos, segment_folder
@@ -62,9 +62,10 @@ def test_an_object_that_a_window_border_cuts_has_the_mask_of_one_that_is_not_cut
     assert min(iou(one, other) for one in cut for other in cut) >= 0.98
 
 
-def test_small_objects_that_the_reduced_image_hides_are_found_in_windows(seg):
+def test_small_objects_that_the_reduced_image_hides_are_found_in_windows(seg, tmp_path):
     image, mask = scene(1000, 1400, [(100, 120), (500, 900), (800, 300)])
     found = seg.predict(image)
+    found.save(tmp_path, "x")
     assert isinstance(found, Tiled) and found.size == (1000, 1400) and found.labels.shape == (1000, 1400)
     assert iou(found.labels == 1, mask == 1) > 0.6
     seg.tile = None
@@ -73,6 +74,8 @@ def test_small_objects_that_the_reduced_image_hides_are_found_in_windows(seg):
     assert iou(found.labels == 1, mask == 1) > iou(whole.labels == 1, mask == 1)
     assert found.areas["disc"] == pytest.approx((found.labels == 1).mean())
     assert found.overlay().shape == found.preview.image.shape
+    np.testing.assert_array_equal(read_mask(tmp_path / "labels/x.png", labels=True), found.labels)
+    np.testing.assert_array_equal(read_mask(tmp_path / "masks/disc/x.png"), found.labels == 1)
     again = pickle.loads(pickle.dumps(found))
     np.testing.assert_array_equal(again.labels, found.labels)
 

@@ -10,6 +10,7 @@ import pytest
 
 import shotseg
 from shotseg.cli import main
+from shotseg.cli.export import Export
 from shotseg.errors import InputError, InputWarning, UsageError
 
 pytest.importorskip("onnx")
@@ -173,6 +174,23 @@ def test_a_damaged_export_is_one_line(folder, tmp_path, spoil, line):
     with pytest.raises(InputError, match=line) as said:
         use()
     assert "\n" not in str(said.value)
+
+
+def test_a_damaged_graph_is_said_once_however_many_photos_there_are(folder, tmp_path, capsys):
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "decide.onnx").write_bytes(b"no graph")
+    photos = EXAMPLES["hair"][0][0].parent
+    asked = [str(tmp_path), "--support", "none.safetensors", "--query", str(photos), "--out", str(tmp_path / "out")]
+    assert light_main(asked) == 1
+    assert capsys.readouterr().err.count("decide.onnx: not a readable ONNX file") == 1
+
+
+def test_an_export_into_a_file_is_refused_before_it_is_made(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("shotseg.exporting.export", lambda *given: pytest.fail("it was made"))
+    with pytest.raises(UsageError, match="file: cannot be written"):
+        Export(tmp_path / "file").run()
 
 
 def test_wrong_calls_are_one_line(both, folder, tmp_path):

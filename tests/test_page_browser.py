@@ -188,7 +188,14 @@ def test_keys_do_nothing_while_one_types(address: str, opened: Callable) -> None
     assert page.locator("dialog[open]").count() == 0
 
 
-def test_a_change_in_another_window_is_asked_about_and_never_lost_unsaid(address: str, opened: Callable) -> None:
+SHOWN = """([x, y]) =>
+  document.getElementById("mask-canvas").getContext("2d").getImageData(x, y, 1, 1).data[3]"""
+
+
+@pytest.mark.parametrize("answer", ["Take the other", "Keep mine"])
+def test_a_change_in_another_window_is_asked_about_and_never_lost_unsaid(
+    address: str, opened: Callable, answer: str
+) -> None:
     page, other = opened(address), opened(address)
     hand = cleared(page, address, "photo-5.jpg")
     other.route("**/api/v1/events", lambda route: route.abort())
@@ -201,26 +208,42 @@ def test_a_change_in_another_window_is_asked_about_and_never_lost_unsaid(address
     other.mouse.move(*theirs.at(40, 40))
     other.mouse.down()
     other.mouse.move(*theirs.at(50, 50))
+    refused: list[int] = []
+    other.on("response", lambda response: response.status >= 400 and refused.append(response.status))
     other.mouse.up()
-    other.get_by_role("button", name="Take the other").click()
+    playwright.expect(other.locator("dialog")).to_contain_text("photo-5.jpg was changed in another window")
+    other.get_by_role("button", name=answer).click()
     saved(other)
-    kept = mask(address, "photo-5.jpg")
-    assert kept[15, 15] and not kept[45, 45]
+    kept, mine = mask(address, "photo-5.jpg"), answer == "Keep mine"
+    assert (bool(kept[15, 15]), bool(kept[45, 45])) == (not mine, mine) and refused == [409]
+    if mine:  # the first window hears of it, and goes on from there
+        left, top = hand.at(45, 45)
+        stage = page.locator("#stage").bounding_box()
+        page.wait_for_function(SHOWN, arg=[left - stage["x"], top - stage["y"]])
+    page.keyboard.press("b")
+    brush_of(page, 1)
+    hand.stroke((70, 70))
+    kept[70, 70] = 1
+    assert np.array_equal(mask(address, "photo-5.jpg"), kept)
 
 
 def test_all_is_there_after_a_kill_and_a_reload(tmp_path: Path, photos: Path, opened: Callable) -> None:
-    with serving(tmp_path / "kept", photos) as address:
+    with serving(tmp_path / "kept", photos, ready=False) as address:
         page = opened(address)
+        hint = playwright.expect(page.locator("#hint"))  # what a newcomer does next
+        hint.to_have_text("Press C and name a class.", timeout=WAIT)
         page.keyboard.press("c")
+        assert page.locator("dialog input[type=color]").input_value() == ask(address, "GET", "project")["next_colour"]
         page.locator("dialog input[type=text]").fill("dress &lt;i&gt;")
         page.keyboard.press("Enter")
         page.wait_for_selector("#classes .name")
         assert page.locator("#classes .name").inner_text() == "dress &lt;i&gt;"  # a name never becomes HTML
         hand = hand_on(page, address, "photo-0.jpg")
+        hint.to_contain_text("Draw dress")
         page.keyboard.press("r")
         hand.stroke((40, 80), (70, 120))
         drawn = mask(address, "photo-0.jpg")
-    with serving(tmp_path / "kept", photos) as address:
+    with serving(tmp_path / "kept", photos, ready=False) as address:
         page = opened(address)
         choose(page, "photo-0.jpg")
         assert page.locator("#queue button[aria-current] .state").inner_text() == "corrected"

@@ -96,13 +96,13 @@ def test_what_is_accepted_or_corrected_is_an_example_and_a_result_that_the_comma
     project.correct(a.id, a.version, square(5, 6))
     project.set_state(b.id, b.version, "accepted", square(7, 8) * red.number)
     assert (a.state, b.state) == ("corrected", "accepted")
+    project.settle()
     found = FolderDataset(tmp_path / "project" / "examples", masks=True)
     assert [item.class_name for item in found.items] == ["red", "red"]
     areas = {found.sample(i).image.tobytes(): found.sample(i).mask.sum() for i in range(2)}
     assert set(areas.values()) == {100}
     assert (read_mask(tmp_path / "project/results/labels/photo0.png", labels=True) == square(5, 6)).all()
     assert (read_mask(tmp_path / "project/results/masks/red/photo1.png") == square(7, 8)).all()
-    project.settle()
     lines = [json.loads(line) for line in (tmp_path / "project/results/results.jsonl").read_text().splitlines()]
     assert [(line["file"], line["class"], line["state"]) for line in lines] == [
         ("photo0.png", "red", "corrected"),
@@ -110,8 +110,10 @@ def test_what_is_accepted_or_corrected_is_an_example_and_a_result_that_the_comma
     ]
     assert lines[0]["classes"]["red"]["area"] == lines[0]["area"] == round(100 / 4800, 6)
     project.set_state(a.id, a.version, "rejected")
+    assert project.publish() and not project.publish()
     assert len(FolderDataset(tmp_path / "project" / "examples", masks=True).items) == 1
     project.set_examples_from_reviewed(False)
+    project.publish()
     assert not (tmp_path / "project" / "examples" / "images" / "red").exists()
 
 
@@ -285,6 +287,7 @@ def test_photos_in_odd_places_and_of_odd_names_are_found(tmp_path):
     (folder / "broken.jpg").write_bytes(b"no image")
     Image.fromarray(photo(2)).save(os.fsencode(folder) + b"/\xff.png", format="PNG")
     project = Project(tmp_path / "project", folder)
+    project.album.know_names()
     assert len(project.said.photos) == 4 and len(set(project.album.names.values())) == 4
     assert project.album.counts()["failed"] == 1
 

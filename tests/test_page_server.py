@@ -3,11 +3,11 @@
 import io
 import json
 import re
-import signal
 import subprocess
 import sys
 import threading
 import zipfile
+from importlib.metadata import EntryPoint
 
 import httpx
 import numpy as np
@@ -15,8 +15,11 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+import warm
 from page_client import API, HOST, accept, all_predicted, client_of, draw, mask, ok, patch, photos, put, until
 from page_project import SIZE, photo, photos_folder, project_of, square
+from shotseg import plugins
+from shotseg.data import annotations
 from shotseg.web.app import make_app
 from shotseg.web.project import Project
 
@@ -165,6 +168,20 @@ def test_every_format_is_exported(page, format):
     assert "left_out.csv" in zipfile.ZipFile(io.BytesIO(answer.content)).namelist()
 
 
+def test_a_format_of_another_package_is_offered_and_exported_like_ours(page, monkeypatch):
+    point = EntryPoint("theirs", "shotseg.data.annotations.coco:TWIN", "shotseg.formats")
+    monkeypatch.setattr(annotations.coco, "TWIN", annotations.FORMATS["coco"], raising=False)
+    monkeypatch.setattr(plugins, "added", lambda kind: {"theirs": point})
+    assert ok(page.get(f"{API}/project"))["formats"][-1] == "theirs"
+    ok(page.post(f"{API}/classes", json={"name": "red"}))
+    ok(put(page, photos(page)[0], square(5, 6)))
+    assert ok(page.get(f"{API}/export", params={"format": "theirs", "reviewed_only": True}))["photos"] == 1
+    packed = ok(page.post(f"{API}/export", json={"format": "theirs", "reviewed_only": True}))
+    assert "annotations/instances_default.json" in zipfile.ZipFile(io.BytesIO(packed.content)).namelist()
+    refused = page.get(f"{API}/export", params={"format": "no-such"})
+    assert refused.status_code == 422 and "choose one of mask, coco" in refused.json()["detail"]
+
+
 def test_two_pages_lose_nothing_the_second_is_told_and_its_next_try_goes_through(page):
     ok(page.post(f"{API}/classes", json={"name": "red"}))
     item = photos(page)[0]
@@ -196,17 +213,21 @@ def test_encoding_is_stopped_and_goes_on(tmp_path, segmenter):
         until(page, lambda: ok(page.get(f"{API}/project"))["encoding"] == done)
 
 
+def examples(page):
+    return ok(page.get(f"{API}/project"))["classes"][0]["examples"]
+
+
 def test_a_class_that_only_strokes_speak_of_is_found_in_other_photos_and_an_example_takes_its_place(page):
     ok(page.post(f"{API}/classes", json={"name": "red"}))
     item = photos(page)[0]
     left, top = 5, 5  # of the red square
     ok(draw(page, item, points=[(left + 5, top + 5), (left + 18, top + 18)]))
     until(page, lambda: all_predicted(page))
-    assert ok(page.get(f"{API}/project"))["classes"][0]["examples"] == 0
+    assert examples(page) == 0
     accept(page, 0)
-    assert ok(page.get(f"{API}/project"))["classes"][0]["examples"] == 1
+    until(page, lambda: examples(page) == 1)
     ok(page.patch(f"{API}/project", json={"examples_from_reviewed": False}))
-    assert ok(page.get(f"{API}/project"))["classes"][0]["examples"] == 0
+    until(page, lambda: examples(page) == 0)
 
 
 def test_renaming_and_removing_a_class_reach_the_masks(page):
@@ -223,10 +244,20 @@ def test_renaming_and_removing_a_class_reach_the_masks(page):
 
 def test_a_server_killed_at_work_has_every_acknowledged_stroke_after_the_restart(tmp_path):
     folder = photos_folder(tmp_path / "photos", 2)
-    command = [sys.executable, "-m", "shotseg", "serve", str(tmp_path / "project"), "--photos", str(folder)]
-    command += ["--port", "0", "--no-browser", "--size", "96", "--token"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
-        address, token = re.fullmatch(r"(http://127.0.0.1:\d+)/#token=(\S+)\n", server.stdout.readline()).groups()
+    command = [
+        "serve",
+        tmp_path / "project",
+        "--photos",
+        folder,
+        "--port",
+        "0",
+        "--no-browser",
+        "--size",
+        "96",
+        "--token",
+    ]
+    with warm.shotseg(tmp_path, *command) as server:
+        address, token = re.fullmatch(r"(http://127.0.0.1:\d+)/#token=(\S+)", server.first_line()).groups()
         with httpx.Client(base_url=address, timeout=30) as page:
             assert page.get(f"{API}/project").status_code == 401
             page.post(f"{API}/login", json={"token": token})
@@ -236,7 +267,6 @@ def test_a_server_killed_at_work_has_every_acknowledged_stroke_after_the_restart
             item, count = photos(page)[0], 5
             for _ in range(count):
                 item = ok(draw(page, item))
-        server.send_signal(signal.SIGKILL)
     assert len(Project(tmp_path / "project").photo(item["id"]).strokes) == count
 
 

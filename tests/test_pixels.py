@@ -6,6 +6,7 @@ import sys
 import types
 import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -352,6 +353,7 @@ def test_arrays_tensors_and_lists_of_every_shape_are_the_photo():
         (b"no photo", "not an image"),
         ("http://example.org/a.jpg?key=secret", r"^http://example\.org/a\.jpg: only https:// is fetched; download"),
         ("file:///photos/a.jpg", "an address.*give the path alone"),
+        (Path("ftp://example.org/a.jpg"), r"^ftp://example\.org/a\.jpg: an address"),
         ("data:image/png;base64," + "A" * 9999, r"data:image/png;base64,A{1,200}: an address.*decode it"),
         (io.StringIO("x"), "opened as text"),
     ],

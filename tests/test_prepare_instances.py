@@ -44,44 +44,73 @@ ODD = {  # a segmentation, and what is said of it
 }
 
 
-@pytest.mark.parametrize("name", ODD)
-def test_an_odd_shape_of_lvis_is_left_out_and_named_while_the_others_stay(tmp_path, name):
-    root = miniatures.lvis(tmp_path)
-    shape, said = ODD[name]
+NUMBERS = {name: number for number, name in enumerate(ODD)}  # where each stands in the files below
+
+
+def misshape(annotation, shape):
+    annotation.pop("segmentation") if shape is ... else annotation.update(segmentation=shape)
+
+
+@pytest.fixture(scope="module")
+def odd_lvis(tmp_path_factory):
+    """In the first photo the second object of each category is an odd one, from category 2 on."""
+    root = miniatures.lvis(tmp_path_factory.mktemp("lvis"))
 
     def change(content):
-        one = content["annotations"][3]  # the second of category 2 in the first photo
-        one.pop("segmentation") if shape is ... else one.update(segmentation=shape)
+        for name, (shape, _) in ODD.items():
+            misshape(content["annotations"][3 + 2 * NUMBERS[name]], shape)
 
     edit(root / "lvis_v1_val.json", change)
     start = time.process_time()
     manifest = prepare("lvis92i", root, quiet=True)
     assert time.process_time() - start < 20
-    assert {each["id"] for each in manifest.facts["left_out"]} == {"annotation 4"}
-    assert "lvis_v1_val.json: annotation 4: " in left_out(manifest)["annotation 4"]
-    assert said in left_out(manifest)["annotation 4"]
-    pixels = {p.mask: p.pixels for p in manifest.photos}
-    assert (
-        len(pixels) == 60
-        and pixels["masks/2/000000000001.png"] == {2: 100}
-        and pixels["masks/3/000000000001.png"] == {3: 200}
-    )
+    return manifest
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_an_odd_object_of_coco_is_left_out_and_its_photo_is_painted_without_it(tmp_path, name):
-    root = miniatures.coco(tmp_path)
-    shape, said = ODD[name]
+def test_an_odd_shape_of_lvis_is_left_out_and_named_while_the_others_stay(odd_lvis, name):
+    said, number, category = left_out(odd_lvis), 4 + 2 * NUMBERS[name], 2 + NUMBERS[name]
+    assert f"lvis_v1_val.json: annotation {number}: " in said[f"annotation {number}"]
+    assert ODD[name][1] in said[f"annotation {number}"]
+    pixels = {p.mask: p.pixels for p in odd_lvis.photos}
+    assert pixels[f"masks/{category}/000000000001.png"] == {category: 100}
+    assert pixels[f"masks/{category}/000000000002.png"] == {category: 200}
+
+
+def test_odd_shapes_of_lvis_alone_are_left_out(odd_lvis):
+    assert {each["id"] for each in odd_lvis.facts["left_out"]} == {f"annotation {4 + 2 * n}" for n in range(len(ODD))}
+    pixels = {p.mask: p.pixels for p in odd_lvis.photos}
+    assert len(pixels) == 60 and pixels["masks/1/000000000001.png"] == {1: 200}
+
+
+@pytest.fixture(scope="module")
+def odd_coco(tmp_path_factory):
+    """The small object of each of the first val photos is an odd one."""
+    root = miniatures.coco(tmp_path_factory.mktemp("coco"))
 
     def change(content):
-        one = content["annotations"][0]  # the small object of the first photo
-        one.pop("segmentation") if shape is ... else one.update(segmentation=shape)
+        for name, (shape, _) in ODD.items():
+            misshape(content["annotations"][3 * NUMBERS[name]], shape)
 
     edit(root / "annotations/instances_val2014.json", change)
-    manifest = prepare("coco20i", root, quiet=True)
-    assert list(left_out(manifest)) == ["annotation 1"] and said in left_out(manifest)["annotation 1"]
-    photo = next(p for p in manifest.photos if p.id == "COCO_val2014_000000001001")
-    assert set(photo.pixels) == {1}
+    return prepare("coco20i", root, quiet=True)
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_object_of_coco_is_left_out_and_its_photo_is_painted_without_it(odd_coco, name):
+    number = NUMBERS[name]
+    assert ODD[name][1] in left_out(odd_coco)[f"annotation {3 * number + 1}"]
+    photo = next(p for p in odd_coco.photos if p.id == f"COCO_val2014_{1001 + number:012d}")
+    assert set(photo.pixels) == {
+        1,
+        1 + number // 2,
+    }  # the crowd of people and its own class; the small one's is the next
+
+
+def test_odd_objects_of_coco_alone_are_left_out(odd_coco):
+    assert list(left_out(odd_coco)) == [f"annotation {3 * n + 1}" for n in range(len(ODD))]
+    small = next(p for p in odd_coco.photos if p.id == f"COCO_val2014_{1001 + len(ODD):012d}")
+    assert set(small.pixels) == {1, 1 + len(ODD) // 2, 2 + len(ODD) // 2}
 
 
 def test_a_bad_polygon_takes_no_good_one_of_its_object_along(tmp_path):

@@ -3,8 +3,6 @@
 import functools
 import inspect
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,8 +12,9 @@ from torch.overrides import TorchFunctionMode
 
 import golden
 import tiny_clip
+import warm
 from shotseg import encoders
-from shotseg.cli import _parsed
+from shotseg.cli import _parsed, main
 from shotseg.data.images import write_png
 from shotseg.data.samples import Episode
 from shotseg.errors import InputError, UsageError
@@ -310,10 +309,9 @@ def test_the_extractor_trains_on_photos_alone_and_resumes_to_the_same_weights(ph
 
 
 def test_two_processes_put_the_keys_of_both_into_the_queue(photos, first_stage, tmp_path):
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "shotseg"]
-    verb = ["train", first_stage, "--root", photos / "plain", "--out", tmp_path, "--device", "cpu"]
+    verb = ["train", first_stage, "--root", str(photos / "plain"), "--out", str(tmp_path), "--device", "cpu"]
     flags = ["--data.name", "images", "--batch", "4", "--contrastive.queue", "16", "--contrastive.bn-groups", "1"]
-    subprocess.run([*torchrun, *verb, *flags], check=True, capture_output=True)
+    warm.group(tmp_path, 2, main, [*verb, *flags])
     tensors, about = checkpoint.read(tmp_path / "last.safetensors")
     assert about["step"] == 2 and tensors["model.pointer"].tolist() == [8, 8]  # 2 steps of 4 keys, 2 a process
     keys = tensors["model.queue_global"][:, :8].T

@@ -196,7 +196,7 @@ def test_a_query_in_a_store_is_a_photo_a_folder_or_a_pattern(store, tmp_path):
         files("memory://bucket/none")
     (tmp_path / "list.jsonl").write_text('{"url": "memory://bucket/photos/1.png", "file": "x/../../y.png"}\n\n')
     assert files(tmp_path / "list.jsonl") == ["x/y.png"]
-    for line in ("photos/1.png", "{}", "[", "file:///etc/passwd", "zip://a::http://b/c"):
+    for line in ("photos/1.png", "{}", "[", "file:///etc/passwd", "zip://a::http://b/c", "https://?id=1", "http:///#x"):
         (tmp_path / "list.txt").write_text(f"# photos\n{line}\n")
         with pytest.raises(UsageError, match=r"list\.txt: line 2 is no address"):
             files(tmp_path / "list.txt")

@@ -1,19 +1,20 @@
 """Training on photos of coloured shapes: the data it takes, resuming after a kill, many processes, checkpoints."""
 
+import base64
+import io
 import json
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
-from shotseg.cli import _parsed
+import warm
+from shotseg.cli import _parsed, main
 from shotseg.data.images import read_mask, write_png
 from shotseg.errors import InputError, UsageError
 from shotseg.training import checkpoint, loop
@@ -58,7 +59,7 @@ def settings(*flags: str, name: str = "guided/tiny") -> recipes.Recipe:
 
 
 def command(photos: Path, out: Path, *flags: str) -> list[str]:
-    return [sys.executable, "-m", "shotseg", "train", "guided/tiny", "--root", photos, "--out", out, *SMALL, *flags]
+    return ["train", "guided/tiny", "--root", str(photos), "--out", str(out), *SMALL, *flags]
 
 
 def task(photos: Path, *flags: str, cache: Path | None = None) -> FewShot:
@@ -138,18 +139,33 @@ def test_the_loss_falls(photos, tmp_path):
     assert list((tmp_path / "tensorboard").iterdir())
 
 
+def test_the_curves_of_a_report_are_a_picture_with_and_without_a_validation(curves):
+    losses, scores = [{"step": n, "loss": 1 / n} for n in (1, 2, 3)], [{"step": 3, "validation": 50.0}]
+    pictures = []
+    for lines in (losses, losses + scores, []):
+        head, _, content = curves(lines, "mIoU").partition(",")
+        pictures.append(Image.open(io.BytesIO(base64.b64decode(content))).convert("RGB"))
+        assert head == "data:image/png;base64" and pictures[-1].size == (1100, 330)
+    blue = [
+        (np.array(picture) == (31, 119, 180)).all(2) for picture in pictures
+    ]  # the line, at the left and at the right
+    assert [[bool(half.any()) for half in (drawn[:, :550], drawn[:, 550:])] for drawn in blue] == [
+        [True, False],
+        [True, True],
+        [False, False],
+    ]
+
+
 def test_a_killed_run_goes_on_to_the_same_weights(photos, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     flags = ("--steps", "12", "--workers", "0")
     train(settings(*flags), photos, whole, device="cpu", say=lambda line: None)
-    process = subprocess.Popen(command(photos, killed, *flags), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = warm.shotseg(tmp_path, *command(photos, killed, *flags))
     while process.poll() is None and not (killed / "last.safetensors").is_file():
         time.sleep(0.05)
     time.sleep(np.random.default_rng().uniform(0, 0.5))  # at any step
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    # with workers this time: they must not matter
-    subprocess.run(command(photos, killed, "--resume", *flags), check=True, capture_output=True)
+    process.kill()
+    assert warm.shotseg(tmp_path, *command(photos, killed, "--resume", *flags)).wait() == 0
     ours, theirs = load_file(killed / "last.safetensors"), load_file(whole / "last.safetensors")
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
@@ -183,18 +199,14 @@ def test_a_batch_in_parts_gives_the_weights_of_the_whole(photos, tmp_path, monke
     assert all(torch.allclose(one[name], two[name], atol=1e-6) for name in one)
 
 
+def without_dropout(flags: list[str]) -> int:
+    torch.nn.Dropout2d.forward = lambda self, x: x
+    return main(flags)
+
+
 def test_two_processes_give_the_weights_of_one_with_the_joint_batch(photos, tmp_path, monkeypatch):
-    script = tmp_path / "without_dropout.py"
-    script.write_text(
-        "import sys, torch\n"
-        "torch.nn.Dropout2d.forward = lambda self, x: x\n"
-        "from shotseg.cli import main\n"
-        "sys.exit(main(sys.argv[1:]))\n"
-    )
     flags = ["--steps", "2", "--optimiser.name", "sgd", "--ema", "0", "--model.options.hide", "0.0"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script]
-    verb = ["train", "guided/tiny", "--root", photos, "--out", tmp_path / "two", *SMALL]
-    subprocess.run([*torchrun, *verb, *flags], check=True, capture_output=True)
+    warm.group(tmp_path, 2, without_dropout, command(photos, tmp_path / "two", *flags))
     monkeypatch.setattr(torch.nn.Dropout2d, "forward", lambda self, x: x)
     train(settings(*flags), photos, tmp_path / "one", device="cpu", say=lambda line: None)
     one, two = (load_file(tmp_path / out / "last.safetensors") for out in ("one", "two"))

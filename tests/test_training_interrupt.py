@@ -1,17 +1,16 @@
 """A training that is interrupted keeps what it has done, and says how to go on; and what may change when it does."""
 
-import functools
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+import warm
+from shotseg.cli import main
 from shotseg.errors import UsageError
 from shotseg.training import checkpoint, interrupt, progress
 from shotseg.training.run import train
@@ -29,23 +28,19 @@ def photos(tmp_path_factory):
 
 
 @pytest.mark.parametrize("number, workers", [(signal.SIGINT, "0"), (signal.SIGINT, "1"), (signal.SIGTERM, "0")])
-def test_an_interrupted_training_is_kept_at_the_step_it_stood(photos, tmp_path, number, workers):
-    verb = [sys.executable, "-m", "shotseg", "train", "guided/tiny", "--root", photos, "--out", tmp_path, *FLAGS]
-    verb += ["--workers", workers]
-    # a background job of a shell starts with Ctrl-C ignored; a person's terminal does not
-    usual = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    process = subprocess.Popen(verb, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=usual)
+def test_an_interrupted_training_is_kept_at_the_step_it_stood(photos, tmp_path, number, workers, capsys):
+    verb = ["train", "guided/tiny", "--root", str(photos), "--out", str(tmp_path), *FLAGS, "--workers", workers]
+    process = warm.shotseg(tmp_path / "said", *verb)
     metrics = tmp_path / "metrics.jsonl"
     while process.poll() is None and (not metrics.is_file() or metrics.read_text().count("\n") < 5):
         time.sleep(0.05)
     os.killpg(process.pid, number)  # as a terminal sends it: to the processes that read photos too
-    said = process.communicate(timeout=60)[1]
-    assert process.returncode == 130, said
+    code, said = process.wait(60), process.err.read_text()
+    assert code == 130, said
     assert "Traceback" not in said and "with --resume to go on" in said.splitlines()[-1]
     step = checkpoint.read(tmp_path / "last.safetensors")[1]["step"]
     assert 5 <= step < 300 and step == metrics.read_text().count("\n")
-    again = subprocess.run(verb, capture_output=True, text=True)
-    assert again.returncode == 2 and "add --resume to go on with it, or choose another --out" in again.stderr
+    assert main(verb) == 2 and "add --resume to go on with it, or choose another --out" in capsys.readouterr().err
 
 
 def test_a_run_stopped_by_a_signal_goes_on_to_the_same_weights(photos, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import tiny_clip
+import warm
 from shotseg import encoders
 from shotseg.errors import InputError
 from shotseg.training import base_training, checkpoint, contrastive, few_shot, momentum, run, weak_shot_training
@@ -61,9 +62,10 @@ def test_what_draws_photos_travels_to_another_process_without_the_network(photos
 
 @pytest.fixture
 def spawned():
-    """Processes start as on macOS and Windows."""
+    """Processes start with nothing but what is sent to them, as on macOS and Windows; torch is imported there already."""
     usual = multiprocessing.get_start_method()
-    multiprocessing.set_start_method("spawn", force=True)
+    multiprocessing.set_forkserver_preload(warm.SLOW)
+    multiprocessing.set_start_method("forkserver", force=True)
     yield
     multiprocessing.set_start_method(usual, force=True)
 

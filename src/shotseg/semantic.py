@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from shotseg.data import images as files
-from shotseg.data.enlarging import best_drawn_larger
+from shotseg.data.enlarging import Strips, best_strips
 from shotseg.data.weak_shot import BACKGROUND
 from shotseg.errors import InputError
 from shotseg.evaluation import confidence
@@ -100,8 +100,10 @@ class LabelMap(Decided):
     def _able(self) -> Sequence[int]:  # type: ignore[override]
         return [i for i in self._found.shown.tolist() if i]
 
-    def _drawn(self) -> Iterator[np.ndarray]:
-        return (self._found.shown[band] for band in best_drawn_larger(self._scores, self.size))
+    @cached_property
+    def _strips(self) -> Strips:
+        strips = best_strips(self._scores, self.size)
+        return replace(strips, values=self._found.shown[strips.values])
 
     @cached_property
     def preview(self) -> Result:  # type: ignore[override]

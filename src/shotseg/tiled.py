@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from shotseg.data import geo, large_labels, transforms
+from shotseg.data import images as files
 from shotseg.data.samples import Support
 from shotseg.data.windows import Windows
 from shotseg.encoders.features import Features
@@ -88,13 +89,13 @@ class Tiled(Decided):
 
     _packed: bytes
     _geo: Any
-    _counts: np.ndarray  # pixels of each label
+    _pixels: np.ndarray  # of each label
 
     def __init__(
         self, photo: Opened, classes: tuple[str, ...], found: Found, present: Mapping[str, float], place: Any = None
     ):
         super().__init__(photo, classes, found.preview.numpy(), present)
-        self.__dict__.update(_packed=found.packed, _counts=found.counts, _geo=place)
+        self.__dict__.update(_packed=found.packed, _pixels=found.counts, _geo=place)
 
     @cached_property
     def labels(self) -> np.ndarray:  # type: ignore[override]
@@ -103,7 +104,7 @@ class Tiled(Decided):
     @cached_property
     def areas(self) -> dict[str, float]:  # type: ignore[override]
         pixels = self.size[0] * self.size[1]
-        return {name: float(self._counts[i] / pixels) for i, name in enumerate(self.classes, 1)}
+        return {name: float(self._pixels[i] / pixels) for i, name in enumerate(self.classes, 1)}
 
     def overlay(self) -> np.ndarray:
         """(h, w, 3) uint8 of the preview."""
@@ -119,12 +120,21 @@ class Tiled(Decided):
             return super().save(folder, name)
         for i, class_name in enumerate(self.classes, 1):
             path = Path(folder, "masks", class_name, f"{name}.tif")
-            only = ((band == i) * np.uint8(255) for band in large_labels.bands_of(self._packed))
-            large_labels.save(path, self.size, only, geo=self._geo)
+            large_labels.save(path, self.size, self._only(i), geo=self._geo)
             if self._geo is not None:
                 geo.save_geojson(path.with_suffix(".geojson"), path, class_name)
         labels = large_labels.bands_of(self._packed)
         large_labels.save(Path(folder, "labels", f"{name}.tif"), self.size, labels, PALETTE, self._geo)
+
+    def _only(self, value: int) -> Iterator[np.ndarray]:
+        """The mask of one class, in bands."""
+        return ((band == value) * np.uint8(255) for band in large_labels.bands_of(self._packed))
+
+    def _mask_png(self, value: int) -> bytes:
+        return files.banded_png(self.size, self._only(value))
+
+    def _labels_png(self) -> bytes:
+        return files.banded_png(self.size, large_labels.bands_of(self._packed), PALETTE)
 
 
 @dataclass(frozen=True, eq=False)

@@ -35,9 +35,11 @@ class Export:
         if self.size is not None and self.size < 1:
             raise UsageError(f"--size {self.size}: must be 1 or more")
         must_exist(checkpoint=self.checkpoint)
+        from shotseg.data.writable import check_out
         from shotseg.exporting import export
         from shotseg.segmenter import Segmenter
 
+        check_out(self.out, folder=True)
         options: dict[str, Any] = {} if self.size is None else {"size": self.size}
         segmenter = Segmenter(self.method, self.encoder, "cpu", self.checkpoint, runtime="torch", **options)
         export(segmenter, self.out)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image
 
 BAND = 64  # rows that are drawn together: so many stay in a processor's cache
-MOST = 2**19  # values of all maps that are widened together
 
 
 def larger(level: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -17,62 +18,104 @@ def larger(level: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.array(drawn)  # not asarray, which gives an array that is read-only, of which torch warns
 
 
-def best(levels: np.ndarray) -> np.ndarray:
-    """(h, w) uint8: the highest of (N, h, w) maps, N <= 256, the first on ties; ten times faster than ``argmax(0)``."""
-    highest, found = levels[0].copy(), np.zeros(levels.shape[1:], np.uint8)
-    for i, level in enumerate(levels[1:], 1):
+def best(levels: Iterable[np.ndarray]) -> np.ndarray:
+    """(h, w) uint8: the highest of N maps (h, w), 1 <= N <= 256, the first on ties; ten times faster than ``argmax(0)``."""
+    rest = iter(levels)
+    highest = next(rest).copy()
+    found = np.zeros(highest.shape, np.uint8)
+    for i, level in enumerate(rest, 1):
         found[level > highest] = i
         np.maximum(highest, level, out=highest)
     return found
 
 
-def best_drawn_larger(levels: np.ndarray, size: tuple[int, int]) -> Iterator[np.ndarray]:
-    """Bands (n, W) uint8 of an (H, W) map, from top to bottom: the highest of (N, h, w) float32 maps, N <= 256, drawn bilinear.
+@dataclass(frozen=True, eq=False)
+class Strips:
+    """An (H, W) uint8 map as S strips from top to bottom, in each of which a column changes its value once at most.
 
-    No map is made as large as that, and a band is written over by the next. In a column, between two neighbouring rows of the
-    maps, a level is a straight line: who is highest at both ends is so all the way, and two who are highest at one end each
-    change where their lines cross. (A third who is highest for a few pixels between them alone is not seen.)
+    tops: (S + 1,) the first row of each strip, and H.    values: (S + 1, W) uint8; a strip has the values of its own row at its
+    top, and of the next one at its bottom.
+    strip, column, row: (K,) of the columns that change within a strip, in the order of the strips; the first row that is changed.
+    """
+
+    tops: np.ndarray
+    values: np.ndarray
+    strip: np.ndarray
+    column: np.ndarray
+    row: np.ndarray
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        return int(self.tops[-1]), self.values.shape[1]
+
+    def counts(self) -> np.ndarray:
+        """(256,): how many pixels have each value."""
+        before, after = self.values[self.strip, self.column], self.values[self.strip + 1, self.column]
+        changed = self.tops[self.strip + 1] - self.row  # pixels of a column, from where it changes
+        found = np.bincount(after, changed, 256) - np.bincount(before, changed, 256)
+        for height, row in zip(np.diff(self.tops), self.values):
+            found += height * np.bincount(row, minlength=256)
+        return found.astype(np.int64)
+
+    def only(self, value: int) -> Strips:
+        """255 where this has the value, else 0."""
+        values = (self.values == value) * np.uint8(255)
+        changes = values[self.strip, self.column] != values[self.strip + 1, self.column]
+        return Strips(self.tops, values, self.strip[changes], self.column[changes], self.row[changes])
+
+    def drawn(self, room: np.ndarray) -> Iterator[np.ndarray]:
+        """The map from top to bottom, in bands (n, W): the first rows of ``room`` (N, W), each written over by the next."""
+        before, after = self.values[self.strip, self.column], self.values[self.strip + 1, self.column]
+        spans = np.searchsorted(self.strip, np.arange(len(self.tops)))
+        for i, (first, last) in enumerate(pairwise(self.tops.tolist())):
+            mine = slice(spans[i], spans[i + 1])
+            for top in range(first, last, len(room)):
+                band = room[: min(len(room), last - top)]
+                band[:] = self.values[i]
+                if mine.start < mine.stop:
+                    changed = np.arange(top, top + len(band))[:, None] >= self.row[mine]
+                    band[:, self.column[mine]] = np.where(changed, after[mine], before[mine])
+                yield band
+
+
+def best_strips(levels: np.ndarray, size: tuple[int, int]) -> Strips:
+    """The (H, W) map of the highest of (N, h, w) float32 maps, N <= 256, drawn bilinear at the (height, width) ``size``.
+
+    Between two neighbours a level is a straight line: who is highest at both ends is so all the way. So along the rows of the
+    maps levels are drawn only where the highest changes, and down a column two who are highest at one end each change where
+    their lines cross. (A third who is highest for a few pixels between two rows alone is not seen.)
     """
     height, width = size
-    if height < levels.shape[1]:
-        levels = np.stack([larger(level, (height, levels.shape[2])) for level in levels])
-    able = np.unique(best(levels))
-    count = levels.shape[1]
-    step = height / count
+    if height < levels.shape[1] or width < levels.shape[2]:
+        least = min(height, levels.shape[1]), min(width, levels.shape[2])
+        levels = np.stack([larger(level, least) for level in levels])
+    count, step = levels.shape[1], height / levels.shape[1]
 
     def first_below(place: np.ndarray) -> np.ndarray:
         """The first pixel whose centre is not above a place, counted in rows of the maps from the centre of the first."""
         return np.ceil((place + 0.5) * step - 0.5).astype(np.int64)
 
-    edges = np.array([0, *first_below(np.arange(count)), height])  # strip i lies between rows i - 1 and i
-    widened, strips = max(1, MOST // (len(able) * width)), max(1, int(BAND / step))
-    band = np.empty((strips * int(step + 1), width), np.uint8)
-    for start in range(0, count + 1, widened):
-        stop = min(start + widened, count + 1)
-        numbers = np.arange(start - 1, stop).clip(0, count - 1)
-        rows = np.empty((len(able), len(numbers), width), np.float32)
-        for i, level in enumerate(levels[able]):
-            rows[i] = larger(level[numbers], rows.shape[1:])
-        winner = best(rows)
-        at, column = np.nonzero(winner[:-1] != winner[1:])
-        old, new = winner[at, column], winner[at + 1, column]
-        lead = rows[old, at, column] - rows[new, at, column]
-        lag = rows[new, at + 1, column] - rows[old, at + 1, column]
-        crossing = np.zeros((stop - start, width), np.int64)
-        crossing[at, column] = first_below(at + start - 1 + lead / np.maximum(lead + lag, 1e-30))
-        spans = np.searchsorted(at, np.arange(stop - start + 1))  # the changes of each strip lie together
-        winner = able.astype(np.uint8)[winner]
-        for first in range(start, stop, strips):
-            last = min(first + strips, stop)
-            for i in range(first, last):
-                here, drawn = i - start, band[edges[i] - edges[first] : edges[i + 1] - edges[first]]
-                drawn[:] = winner[here]
-                changing = column[spans[here] : spans[here + 1]]
-                if len(changing):
-                    span = slice(changing[0], changing[-1] + 1)
-                    passed = np.arange(edges[i], edges[i + 1])[:, None] >= crossing[here, span]
-                    drawn[:, span] += passed * (winner[here + 1, span] - winner[here, span])  # bytes wrap around
-            yield band[: edges[last] - edges[first]]
+    left, right, across = _between(np.arange(width), levels.shape[2], width)
+
+    def along(level: int | np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+        """(P,): a level, or one for each pixel, in rows of the maps, drawn at P pixels of them."""
+        part = across[column]
+        return levels[level, row, left[column]] * (1 - part) + levels[level, row, right[column]] * part
+
+    winner = best(levels)
+    able = np.unique(winner)
+    values = winner.take(left, axis=1)
+    unlike = winner != np.roll(winner, -1, 1)  # the last column from the first too, which does no harm
+    row, column = _places(unlike.take(left, axis=1))
+    values[row, column] = able[best(along(i, row, column) for i in able)]
+    tops = np.array([0, *first_below(np.arange(count)), height])
+    at, column = _places(values[:-1] != values[1:])
+    old, new = values[at, column], values[at + 1, column]
+    lead = along(old, at, column) - along(new, at, column)
+    lag = along(new, at + 1, column) - along(old, at + 1, column)
+    row = first_below(at + lead / np.maximum(lead + lag, 1e-30)).clip(tops[at + 1], tops[at + 2])
+    return Strips(tops, np.pad(values, ((1, 1), (0, 0)), mode="edge"), at + 1, column, row)
 
 
 def values_at(levels: np.ndarray, size: tuple[int, int], rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -83,6 +126,11 @@ def values_at(levels: np.ndarray, size: tuple[int, int], rows: np.ndarray, colum
     upper = levels[:, low, left] * (1 - across) + levels[:, low, right] * across
     lower = levels[:, high, left] * (1 - across) + levels[:, high, right] * across
     return upper * (1 - down) + lower * down
+
+
+def _places(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns at which an (H, W) mask holds, as of ``nonzero``, in half of its time."""
+    return np.divmod(np.flatnonzero(mask), mask.shape[1])
 
 
 def _between(place: np.ndarray, length: int, full: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ import re
 import struct
 import uuid
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from shotseg.data.containers import PNG
-from shotseg.data.enlarging import BAND
+from shotseg.data.enlarging import BAND, Strips
 from shotseg.data.masks import binary, class_ids
 from shotseg.data.pixels import decode, to_rgb
 from shotseg.data.samples import IGNORE
@@ -31,6 +31,7 @@ IMAGE_TYPES = frozenset(
     | {".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".avif", ".heic", ".heif"}
 )
 MASK_TYPES = IMAGE_TYPES | {".npy"}
+Bands = Callable[[np.ndarray], Iterator[np.ndarray]]
 TEMPORARY = ".shotseg-"  # how a half-written file's name starts, should the process be killed before it can remove it
 
 
@@ -117,53 +118,46 @@ def write_png(path: str | Path, array: np.ndarray, palette: np.ndarray | None = 
 
 def flat_png(array: np.ndarray, palette: np.ndarray | None = None) -> bytes:
     """The PNG file of (H, W) uint8. palette: (N, 3) uint8 colours of its values."""
-    flat = FlatPNG(array.shape, palette)
-    for band in bands(array):
-        flat.add(band)
-    return flat.file()
+    size = (array.shape[0], array.shape[1])
+    return banded_png(size, [array], palette) if array.any() else blank_png(size, palette)
 
 
-def bands(array: np.ndarray) -> Iterator[np.ndarray]:
-    """The rows of an array, a few at a time."""
-    return (array[top : top + BAND] for top in range(0, len(array), BAND))
+def banded_png(size: tuple[int, int], bands: Iterable[np.ndarray], palette: np.ndarray | None = None) -> bytes:
+    """The same of bands (n, W) from top to bottom."""
+
+    def copied(room: np.ndarray) -> Iterator[np.ndarray]:
+        for band in bands:
+            for top in range(0, len(band), len(room)):
+                part = band[top : top + len(room)]
+                room[: len(part)] = part
+                yield part
+
+    return packed_png(size, copied, palette)
 
 
-class FlatPNG:
-    """A PNG file of (H, W) uint8 that is made band by band.
+def strips_png(strips: Strips, palette: np.ndarray | None = None) -> bytes:
+    """The PNG file of a map that was never drawn whole."""
+    size = strips.size
+    return packed_png(size, strips.drawn, palette) if strips.values.any() else blank_png(size, palette)
+
+
+def packed_png(size: tuple[int, int], bands: Bands, palette: np.ndarray | None = None) -> bytes:
+    """The PNG file of (H, W) uint8 that is made band by band, where the packer takes it.
 
     Its rows are stored unfiltered, as fits masks: filters take Pillow half of its time, and make no mask smaller.
 
+    bands: fills the first rows of the room (N, W) that it is given, says which, and again until there are no more.
     palette: (N, 3) uint8 colours of the values.
     """
+    rows = np.zeros((BAND, size[1] + 1), np.uint8)  # each begins with the number of its filter
+    packer = _packer()
+    packed = [packer.compress(rows[: len(band)].data) for band in bands(rows[:, 1:])]
+    return _png(size, palette, b"".join([*packed, packer.flush()]))
 
-    def __init__(self, size: tuple[int, ...], palette: np.ndarray | None = None):
-        self._size, self._palette = size, palette
-        self._rows = np.zeros((BAND, size[1] + 1), np.uint8)  # each begins with the number of its filter
-        self._blank = 0  # rows of zeros that wait: a file of nothing else is made once
-        self._packer: Any = None
-        self._packed: list[bytes] = []
 
-    def add(self, band: np.ndarray) -> None:
-        """The next rows (n, W) uint8."""
-        if self._packer is None:
-            if not band.any():
-                self._blank += len(band)
-                return
-            self._packer = _packer()
-            for top in range(0, self._blank, BAND):
-                self._pack(min(BAND, self._blank - top))
-        for part in bands(band):
-            self._rows[: len(part), 1:] = part
-            self._pack(len(part))
-
-    def file(self) -> bytes:
-        """The file, after its last row."""
-        if self._packer is None:  # nothing but zeros
-            return _blank(self._size[0], self._size[1], None if self._palette is None else self._palette.tobytes())
-        return _png(self._size, self._palette, b"".join([*self._packed, self._packer.flush()]))
-
-    def _pack(self, rows: int) -> None:
-        self._packed.append(self._packer.compress(self._rows[:rows].data))
+def blank_png(size: tuple[int, int], palette: np.ndarray | None = None) -> bytes:
+    """The PNG file of (H, W) zeros; it is made once."""
+    return _blank(size[0], size[1], None if palette is None else palette.tobytes())
 
 
 def _packer() -> Any:
@@ -251,7 +245,10 @@ def address(path: str | Path) -> str | None:
         return None
     mends = {"file": "give the path alone", "data": "decode it and give the bytes"}
     mend = mends.get((known[1] or known[2]).lower(), "download it first and give the file")
-    return f"{str(path)[:200]}: an address, not a file; {mend}"
+    said = (
+        str(path)[:200] if known[2] else re.sub(":/(?!/)", "://", str(path)[:200], count=1)
+    )  # a Path swallows a slash
+    return f"{said}: an address, not a file; {mend}"
 
 
 def sha256(path: str | Path) -> str:

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from shotseg.data.images import IMAGE_TYPES, MASK_TYPES, address
+from shotseg.data.video import VIDEO_TYPES
 from shotseg.errors import UsageError, note
 
 LEFTOVERS = frozenset({".bak", ".old", ".orig", ".part", ".crdownload", ".tmp", ".swp"})
@@ -57,6 +58,8 @@ def each_image(query: str | Path, skip: Collection[Path] = ()) -> Iterator[Path]
     for image in _sifted(query, found, IMAGE_TYPES):
         none = False
         yield image
+    if none and path.suffix.lower() in VIDEO_TYPES:
+        raise UsageError(f"{query}: videos are taken one by one; give one file")
     if none:
         raise UsageError(f"{query}: no image found; give a file, folder or glob of {', '.join(sorted(IMAGE_TYPES))}")
 

@@ -31,7 +31,7 @@ PAUSE = 0.5  # seconds before the second try; twice as long before the third
 
 def address(place: str | Path) -> str | None:
     """The address that a text is, also after it was taken for a path, which swallows a slash; None for a path."""
-    known = re.match(rf"({'|'.join((*STORES, *WEB))}):/+(?=.)", str(place), re.IGNORECASE)
+    known = re.match(rf"({'|'.join((*STORES, *WEB))}):/+(?=[^/?#])", str(place), re.IGNORECASE)
     return None if known is None else f"{known[1].lower()}://{str(place)[known.end() :]}"
 
 

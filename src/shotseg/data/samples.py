@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:  # whoever only reads photos and masks need not wait for it
     from torch import Tensor
 
 IGNORE = 255
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,9 +73,16 @@ class Support:
     """
 
     tensors: dict[str, Tensor]
+    _made: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __getitem__(self, name: str) -> Tensor:
         return self.tensors[name]
+
+    def once(self, name: str, make: Callable[[], Made]) -> Made:
+        """What ``make`` gives, kept as long as this support: for what depends on nothing else and every photo needs."""
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
 
     @property
     def shots(self) -> int:

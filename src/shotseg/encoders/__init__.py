@@ -50,6 +50,8 @@ def row_of(name: str) -> Weights | None:
 
     Raises UsageError for an unknown name.
     """
+    if not isinstance(name, str):
+        raise UsageError(f"encoder {name!r}: give its name, as {list_encoders()[0]}, or leave it out")
     other = name.startswith("transformers:") or (name not in TABLE and name in plugins.added("encoders"))
     return None if other else _row(name)
 

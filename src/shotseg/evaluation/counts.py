@@ -57,8 +57,8 @@ class Counts:
         return len(self.classes)
 
     def __getitem__(self, rows: Array | slice) -> Counts:
-        kept = {f.name: value[rows] for f in fields(self) if (value := getattr(self, f.name)) is not None}
-        return Counts(**kept)
+        chosen = {f.name: value[rows] for f in fields(self) if (value := getattr(self, f.name)) is not None}
+        return Counts(**chosen)
 
     @property
     def predicted(self) -> Array:

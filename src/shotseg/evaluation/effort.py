@@ -62,14 +62,14 @@ class Corrected:
 
 
 class Tool(Protocol):
-    """What the person works with; photos are numbers, what is known of the class is the tool's own."""
+    """What the person works with; photos are numbers, what is learnt of the class is the tool's own."""
 
     def truth(self, photo: int) -> np.ndarray: ...  # (H, W) in {0, 1, 255}
     def first(self) -> Any: ...
-    def learn(self, known: Any, photo: int, mask: np.ndarray) -> Any: ...
-    def find(self, known: Any, photo: int) -> Any: ...  # what :meth:`draw` needs; known None = of an empty mask
-    def present(self, found: Any) -> float: ...  # the probability that the class is in the photo
-    def draw(self, found: Any, strokes: Strokes, photo: int) -> Tensor: ...  # (H, W) log odds
+    def learn(self, learnt: Any, photo: int, mask: np.ndarray) -> Any: ...
+    def find(self, learnt: Any, photo: int) -> Any: ...  # what :meth:`draw` needs; learnt None = of an empty mask
+    def present(self, finding: Any) -> float: ...  # the probability that the class is in the photo
+    def draw(self, finding: Any, strokes: Strokes, photo: int) -> Tensor: ...  # (H, W) log odds
 
 
 def next_stroke(mask: np.ndarray, truth: np.ndarray, strokes: Strokes, radius: float) -> Strokes:
@@ -107,38 +107,38 @@ def correct(draw: Callable[[Strokes], np.ndarray], truth: np.ndarray, person: Pe
 
 def iou(mask: np.ndarray, truth: np.ndarray) -> float:
     """Over the pixels that are not ignored; 1 where nothing is there and nothing was found."""
-    known, true = truth != IGNORE, truth == 1
-    union = ((mask | true) & known).sum()
+    labelled, true = truth != IGNORE, truth == 1
+    union = ((mask | true) & labelled).sum()
     return float((mask & true).sum() / union) if union else 1.0
 
 
 def work(tool: Tool, photos: Sequence[int], person: Person, run: str) -> dict[int, Corrected]:
     """All photos of a class in one run of ``RUNS``, in the order in which they were corrected."""
-    known = None if run == "nothing" else tool.first()
-    found = {photo: tool.find(known, photo) for photo in photos}
+    learnt = None if run == "nothing" else tool.first()
+    findings = {photo: tool.find(learnt, photo) for photo in photos}
     done: dict[int, Corrected] = {}
-    while found:
-        photo = min(found, key=lambda i: _confidence(tool, found[i], i))
-        evidence = found.pop(photo)
-        done[photo] = correct(partial(_mask, tool, evidence, photo), tool.truth(photo), person)
+    while findings:
+        photo = min(findings, key=lambda i: _confidence(tool, findings[i], i))
+        finding = findings.pop(photo)
+        done[photo] = correct(partial(_mask, tool, finding, photo), tool.truth(photo), person)
         if run == "carried" and done[photo].mask.any():
-            known = tool.learn(known, photo, done[photo].mask)
-            found = {i: tool.find(known, i) for i in found}
+            learnt = tool.learn(learnt, photo, done[photo].mask)
+            findings = {i: tool.find(learnt, i) for i in findings}
     return done
 
 
-def _mask(tool: Tool, found: Any, photo: int, strokes: Strokes) -> np.ndarray:
-    return (tool.draw(found, strokes, photo) > 0).cpu().numpy()
+def _mask(tool: Tool, finding: Any, photo: int, strokes: Strokes) -> np.ndarray:
+    return (tool.draw(finding, strokes, photo) > 0).cpu().numpy()
 
 
-def _confidence(tool: Tool, found: Any, photo: int) -> float:
+def _confidence(tool: Tool, finding: Any, photo: int) -> float:
     truth = tool.truth(photo)
-    drawn = tool.draw(found, Strokes.none((truth.shape[0], truth.shape[1])), photo).cpu()
-    return confidence.of_class(drawn.sigmoid().numpy(), (drawn > 0).numpy(), tool.present(found))
+    drawn = tool.draw(finding, Strokes.none((truth.shape[0], truth.shape[1])), photo).cpu()
+    return confidence.of_class(drawn.sigmoid().numpy(), (drawn > 0).numpy(), tool.present(finding))
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class Finding:
     """evidence: (h, w) log odds of a class that is known to be there.      present: the probability that it is."""
 
     evidence: Tensor
@@ -161,42 +161,44 @@ class ModelTool:
     def first(self) -> list[Support]:
         return [self._shot(i, self.truth(i)) for i in self.examples]
 
-    def learn(self, known: list[Support], photo: int, mask: np.ndarray) -> list[Support]:
-        return [*known, self._shot(photo, mask.astype(np.uint8))]
+    def learn(self, shots: list[Support], photo: int, mask: np.ndarray) -> list[Support]:
+        return [*shots, self._shot(photo, mask.astype(np.uint8))]
 
     def _shot(self, photo: int, mask: np.ndarray) -> Support:
-        ours, encoded, model = self.evaluator, self.evaluator.photo(photo), self.evaluator.model
-        _, small = working_pair(ours.sample(photo)[0], mask, ours.geometry, ours.size, model.encoder.patch)
+        evaluator, encoded, model = self.evaluator, self.evaluator.photo(photo), self.evaluator.model
+        _, small = working_pair(
+            evaluator.sample(photo)[0], mask, evaluator.geometry, evaluator.size, model.encoder.patch
+        )
         assert small is not None
-        names = (ours.pool.classes[self.class_id],)
+        names = (evaluator.pool.classes[self.class_id],)
         with torch.no_grad():
             return presence.encode_shot(
                 model, encoded.image, small[None].to(encoded.image.device), encoded.features, names
             )
 
-    def find(self, known: list[Support] | None, photo: int) -> Found:
+    def find(self, shots: list[Support] | None, photo: int) -> Finding:
         encoded, model = self.evaluator.photo(photo), self.evaluator.model
-        if known is None:
-            return Found(torch.full((1, 1), UNSEEN, device=encoded.image.device), 1.0)
+        if shots is None:
+            return Finding(torch.full((1, 1), UNSEEN, device=encoded.image.device), 1.0)
         told = self.evaluator.told(EpisodeIndex(photo, (), self.class_id))
         with torch.no_grad():
-            support = model.merge(known)
+            support = model.merge(shots)
             decision = presence.decide(model, encoded.features, [support], encoded.image, [told], threshold=None)
-        return Found(decision.scores[1].float(), float(decision.present[0]))
+        return Finding(decision.scores[1].float(), float(decision.present[0]))
 
-    def present(self, found: Found) -> float:
-        return found.present
+    def present(self, finding: Finding) -> float:
+        return finding.present
 
-    def draw(self, found: Found, strokes: Strokes, photo: int) -> Tensor:
+    def draw(self, finding: Finding, strokes: Strokes, photo: int) -> Tensor:
         encoded = self.evaluator.photo(photo)
-        drawn = follow(found.evidence, strokes, encoded.features, encoded.image)
-        return drawn if strokes or found.present >= self.threshold else torch.full_like(drawn, presence.ABSENT)
+        drawn = follow(finding.evidence, strokes, encoded.features, encoded.image)
+        return drawn if strokes or finding.present >= self.threshold else torch.full_like(drawn, presence.ABSENT)
 
 
 def pick(pool: Pool, class_id: int, shots: int, photos: int, seed: int) -> tuple[list[int], list[int]]:
     """The first examples and at most ``photos`` others of a class, as positions in the pool; no photo twice by its content."""
-    own = {pool.items[i].content: i for i in reversed(pool.lists[class_id])}
-    drawn = np.random.default_rng((seed, class_id)).permutation(sorted(own.values())).tolist()
+    photo_of = {pool.items[i].content: i for i in reversed(pool.lists[class_id])}
+    drawn = np.random.default_rng((seed, class_id)).permutation(sorted(photo_of.values())).tolist()
     return drawn[:shots], drawn[shots : shots + photos]
 
 
@@ -322,8 +324,8 @@ def summary(content: dict[str, Any]) -> Summary:
 
 def lines(content: dict[str, Any]) -> list[tuple[str, ...]]:
     """The rows of the table: run, strokes a photo, their interval, percent without a stroke at 0.8 and 0.85, given up."""
-    found = []
+    rows = []
     for run, scores in content["runs"].items():
         shares = [f"{scores[name]:.0f}" for name in ("none_at_80", "none_at_85", "given_up")]
-        found.append((run, f"{scores['strokes']:.2f}", between(scores["interval"]["strokes"], 2), *shares))
-    return found
+        rows.append((run, f"{scores['strokes']:.2f}", between(scores["interval"]["strokes"], 2), *shares))
+    return rows

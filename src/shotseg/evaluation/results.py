@@ -69,9 +69,9 @@ def of_control(content: dict[str, Any], control: str) -> dict[str, Any]:
     """A control as a result of its own, which can be compared episode by episode."""
     stored = content["counts"]["per_episode"]
     counts = {**{name: x for name, x in stored.items() if name != "present"}, **stored["controls"][control]}
-    own = {**content, "method": control, "counts": {"per_episode": {**counts, "controls": {}}}, "published": []}
-    own["counts"]["per_class"] = _class_sums(own)
-    return _scored(own, sorted(set(stored["seed"]), key=stored["seed"].index))
+    as_method = {**content, "method": control, "counts": {"per_episode": {**counts, "controls": {}}}, "published": []}
+    as_method["counts"]["per_class"] = _class_sums(as_method)
+    return _scored(as_method, sorted(set(stored["seed"]), key=stored["seed"].index))
 
 
 def _scored(content: dict[str, Any], seeds: list[int]) -> dict[str, Any]:
@@ -129,8 +129,8 @@ def _mean_of(per_seed: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def _mean(values: list[float | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return float(np.mean(known)) if known else None
+    numbers = [v for v in values if v is not None]
+    return float(np.mean(numbers)) if numbers else None
 
 
 def _intervals(content: dict[str, Any], of_seeds: list[float]) -> dict[str, list[float] | None]:
@@ -156,8 +156,8 @@ def unmet(content: dict[str, Any]) -> str:
 
 def _class_sums(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Sums over all seeds: [background, foreground] of the episodes of each class."""
-    every = _counts(content)
-    own = {name: every[every.classes[:, 0] == i] for i, name in enumerate(content["classes"])}
+    all_counts = _counts(content)
+    of_class = {name: all_counts[all_counts.classes[:, 0] == i] for i, name in enumerate(content["classes"])}
     return {
         name: {
             "episodes": len(c),
@@ -165,18 +165,18 @@ def _class_sums(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
             "union": c.union.sum(0).tolist(),
             "ignored": int(c.ignored.sum()),
         }
-        for name, c in own.items()
+        for name, c in of_class.items()
     }
 
 
 def environment(device: str | torch.device) -> dict[str, Any]:
     """What a number may depend on besides the protocol: versions, machine, device."""
-    found = {}
+    versions = {}
     for library in LIBRARIES:
         try:
-            found[library] = importlib.metadata.version(library)
+            versions[library] = importlib.metadata.version(library)
         except importlib.metadata.PackageNotFoundError:
-            found[library] = "not installed"
+            versions[library] = "not installed"
     name = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else platform.processor()
     return {
         "python": platform.python_version(),
@@ -185,7 +185,7 @@ def environment(device: str | torch.device) -> dict[str, Any]:
         "device_name": name or platform.machine(),
         "cores": os.cpu_count(),
         "processes": int(os.environ.get("WORLD_SIZE", 1)),
-        **found,
+        **versions,
     }
 
 
@@ -215,7 +215,7 @@ def published_beside(content: dict[str, Any], all_classes: bool, host: str | Non
     protocol, data, fold = content["protocol"], content["data"], content["fold"]
     if not all_classes or protocol["overridden"] or not isinstance(fold, int):
         return []
-    found = published(
+    rows = published(
         content["method"],
         content["dataset"],
         content["shot"],
@@ -226,7 +226,7 @@ def published_beside(content: dict[str, Any], all_classes: bool, host: str | Non
         size=protocol["size"],
         host=host,
     )
-    return [row for row in found if row["folds"]]
+    return [row for row in rows if row["folds"]]
 
 
 # --- comparison -------------------------------------------------------------------------------------------------------
@@ -249,13 +249,13 @@ def compare(a: dict[str, Any], b: dict[str, Any], first: str, second: str) -> di
         rules = f"classes that never occur count by the rule {absent!r} in the one and {theirs!r} in the other"
         raise UsageError(f"{first} and {second}: {rules}; measure both with one protocol")
     ids, runs = np.arange(len(a["classes"])), np.array(a["counts"]["per_episode"]["seed"])
-    found = reduce.paired_bootstrap(_counts(a), _counts(b), ids, absent=absent, runs=runs)
+    difference = reduce.paired_bootstrap(_counts(a), _counts(b), ids, absent=absent, runs=runs)
     both = ((name, a["per_class"][name], b["per_class"][name]) for name in a["classes"])
     return {
         "first": first,
         "second": second,
         "miou": [a["miou"], b["miou"]],
-        **{name: 100 * value if name != "p" else value for name, value in found.items()},
+        **{name: 100 * value if name != "p" else value for name, value in difference.items()},
         "per_class": {name: None if x is None or y is None else x - y for name, x, y in both},
         "episodes": len(a["counts"]["per_episode"]["seed"]),
     }

@@ -100,10 +100,10 @@ def table(queries: Sequence[Query], rows: Sequence[Row], pool: Pool) -> Table:
     )
 
 
-def under(control: str, own: Table, rows: Sequence[Row]) -> Table:
+def under(control: str, asked: Table, rows: Sequence[Row]) -> Table:
     """The same queries as a control decides them."""
     amounts = {n: np.array([row["controls"][control][n] for row in rows], np.int64) for n in ("intersection", "union")}
-    return replace(own, **amounts)
+    return replace(asked, **amounts)
 
 
 # --- scores of one draw: each takes weights (R, E), how often each of R resamples takes a query, and gives (R,) -------------
@@ -118,8 +118,8 @@ def class_iou(t: Table, weights: Array) -> Array:
 
 def known_iou(t: Table, weights: Array) -> Array:
     """(R, N): the same where a query is asked for its own class alone, which is known to be there."""
-    mine = t.own[:, None] == np.arange(t.present.shape[1])
-    return _ratio(weights @ (mine * t.known[:, :1]), weights @ (mine * t.known[:, 1:]))
+    drawn_for = t.own[:, None] == np.arange(t.present.shape[1])
+    return _ratio(weights @ (drawn_for * t.known[:, :1]), weights @ (drawn_for * t.known[:, 1:]))
 
 
 def main_class(t: Table, weights: Array) -> Array:
@@ -143,12 +143,12 @@ def auroc(values: Array, positive: Array, weights: Array) -> Array:
     order = np.argsort(each, kind="stable")
     starts = np.flatnonzero(np.diff(each[order], prepend=np.nan) != 0)  # of each run of equal values
     positive, query = positive.ravel()[order], order // (values.size // len(values))
-    found = np.empty(len(weights))
+    areas = np.empty(len(weights))
     for r, row in enumerate(weights):  # one after the other: all at once would fill the memory
         good, bad = (np.add.reduceat(row[query] * side, starts) for side in (positive, ~positive))
         below = np.cumsum(bad) - bad
-        found[r] = _ratio((good * (below + bad / 2)).sum(), good.sum() * bad.sum())
-    return found
+        areas[r] = _ratio((good * (below + bad / 2)).sum(), good.sum() * bad.sum())
+    return areas
 
 
 def _presence_auroc(t: Table, weights: Array) -> Array:
@@ -169,21 +169,21 @@ SCORES: dict[str, Score] = {
 def scores(threshold: float, cut: float, sizes: Sequence[float], confident: bool) -> dict[str, Score]:
     """Every score by its name in the result. sizes: the two areas (parts of a photo) between small, medium and large."""
 
-    def kept(at: float) -> Score:
+    def share_kept(at: float) -> Score:
         return lambda t, weights: _share(weights, t.present >= at, t.there)
 
     def alarms(t: Table, weights: Array) -> Array:
         return _share(weights, (t.present >= cut) & (t.area_at_cut[:, 1:] > ALARM * t.pixels), ~t.there)
 
     def recall(third: int) -> Score:
-        found = lambda t: t.intersection[:, 1:] / np.maximum(t.target[:, 1:], 1)  # noqa: E731
-        return lambda t, weights: _share(weights, found(t), t.there & (np.digitize(t.share, sizes) == third))
+        covered = lambda t: t.intersection[:, 1:] / np.maximum(t.target[:, 1:], 1)  # noqa: E731
+        return lambda t, weights: _share(weights, covered(t), t.there & (np.digitize(t.share, sizes) == third))
 
     return {
         **SCORES,
-        "kept": kept(threshold),
+        "kept": share_kept(threshold),
         "false_alarms_at_cut": alarms,
-        "kept_at_cut": kept(cut),
+        "kept_at_cut": share_kept(cut),
         "presence_auroc": _presence_auroc,
         "known_miou": lambda t, weights: _mean(known_iou(t, weights), -1),
         **{f"recall_{name}": recall(third) for third, name in enumerate(THIRDS)},
@@ -204,8 +204,8 @@ def _ratio(above: Any, below: Any) -> Any:
 
 def _mean(values: Array, axis: int) -> Array:
     """Mean of what is not NaN; NaN where all is."""
-    known = ~np.isnan(values)
-    return _ratio(np.where(known, values, 0).sum(axis), known.sum(axis))
+    defined = ~np.isnan(values)
+    return _ratio(np.where(defined, values, 0).sum(axis), defined.sum(axis))
 
 
 # --- the result ---------------------------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ def result(
     lists: the queries of each draw.    rows: of :func:`shotseg.evaluation.several.count_queries`, in the same order.
     """
     ends = np.cumsum([len(listed) for listed in lists.values()])
-    parts = dict(zip(lists, (rows[end - len(own) : end] for end, own in zip(ends, lists.values()))))
+    parts = dict(zip(lists, (rows[end - len(listed) : end] for end, listed in zip(ends, lists.values()))))
     tables = {seed: table(lists[seed], parts[seed], pool) for seed in lists}
     areas = np.concatenate([t.share[t.there] for t in tables.values()])
     sizes = np.quantile(areas, (1 / 3, 2 / 3)).tolist() if len(areas) else [0.0, 0.0]
@@ -235,7 +235,7 @@ def result(
         control: _summary(SCORES, {seed: under(control, t, parts[seed]) for seed, t in tables.items()})
         for control in rows[0]["controls"]
     }
-    found = _summary(every, tables)
+    scored_method = _summary(every, tables)
     return {
         "format": FORMAT,
         **about,
@@ -250,10 +250,10 @@ def result(
             **RULES,
             "lists": {str(seed): list_hash(named(pool, listed)) for seed, listed in lists.items()},
         },
-        **found["mean"],
-        **{name: found[name] for name in ("ci95", "intervals", "per_seed")},
+        **scored_method["mean"],
+        **{name: scored_method[name] for name in ("ci95", "intervals", "per_seed")},
         "per_class": _per_class(pool, lists, tables),
-        "controls": {name: {**own["mean"], "ci95": own["ci95"]} for name, own in controls.items()},
+        "controls": {name: {**scored["mean"], "ci95": scored["ci95"]} for name, scored in controls.items()},
         "counts": {"per_query": _stored(pool, lists, rows)},
     }
 
@@ -264,21 +264,21 @@ def _summary(wanted: dict[str, Score], tables: dict[int, Table]) -> dict[str, An
     mean, queries, draws = {}, {}, {}
     weights = {seed: reduce.resamples(len(t.own), seed=i).astype(float) for i, (seed, t) in enumerate(tables.items())}
     for name, score in wanted.items():
-        alone = np.array([score(t, np.ones((1, len(t.own))))[0] for t in tables.values()])
+        of_draws = np.array([score(t, np.ones((1, len(t.own))))[0] for t in tables.values()])
         resampled = _mean(np.array([score(t, weights[seed]) for seed, t in tables.items()]), 0)
-        known = alone[~np.isnan(alone)]
-        mean[name] = _percent(_mean(alone, 0))
+        numbers = of_draws[~np.isnan(of_draws)]
+        mean[name] = _percent(_mean(of_draws, 0))
         queries[name] = _interval(resampled)
-        over = reduce.seed_interval(known.tolist())
+        over = reduce.seed_interval(numbers.tolist())
         draws[name] = None if over is None else [100 * x for x in over]
-        for seed, value in zip(each, alone):
+        for seed, value in zip(each, of_draws):
             each[seed][name] = _percent(value)
     return {"mean": mean, "ci95": queries, "intervals": {"queries": queries, "draws": draws}, "per_seed": each}
 
 
 def _interval(resampled: Array) -> list[float] | None:
-    known = resampled[~np.isnan(resampled)]
-    return [100 * float(x) for x in np.percentile(known, (2.5, 97.5))] if len(known) else None
+    numbers = resampled[~np.isnan(resampled)]
+    return [100 * float(x) for x in np.percentile(numbers, (2.5, 97.5))] if len(numbers) else None
 
 
 def _percent(value: Any) -> float | None:
@@ -288,11 +288,15 @@ def _percent(value: Any) -> float | None:
 def _per_class(pool: Pool, lists: dict[int, list[Query]], tables: dict[int, Table]) -> dict[str, dict[str, Any]]:
     """``iou``, ``known_iou`` (percent, means over the draws that have the class) and ``photos`` that show it."""
     shape = (len(lists), len(pool.classes))
-    iou, known, photos = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape, np.int64)
+    iou, iou_alone, photos = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape, np.int64)
     for i, (seed, t) in enumerate(tables.items()):
-        once, own = np.ones((1, len(t.own))), list(lists[seed][0].draw.classes)
-        iou[i, own], known[i, own], photos[i, own] = class_iou(t, once), known_iou(t, once), t.there.sum(0)
-    pairs = zip(pool.classes, _mean(iou, 0), _mean(known, 0), photos.sum(0))
+        once, classes = np.ones((1, len(t.own))), list(lists[seed][0].draw.classes)
+        iou[i, classes], iou_alone[i, classes], photos[i, classes] = (
+            class_iou(t, once),
+            known_iou(t, once),
+            t.there.sum(0),
+        )
+    pairs = zip(pool.classes, _mean(iou, 0), _mean(iou_alone, 0), photos.sum(0))
     return {n: {"iou": _percent(a), "known_iou": _percent(b), "photos": int(p)} for n, a, b, p in pairs}
 
 
@@ -361,9 +365,9 @@ def lines(content: dict[str, Any]) -> list[tuple[str, ...]]:
         (label, *_numbers(content, name)) for name, label in names.items() if name in content
     ]
     short = {"miou": "mIoU", "main_class": "right main class", "false_alarms": "false alarms"}
-    for control, own in content["controls"].items():
+    for control, scores in content["controls"].items():
         label = f"control: {control.replace('_', ' ')}"
-        rows += [(f"{label}, {short[name]}", *_numbers(own, name)) for name in SCORES]
+        rows += [(f"{label}, {short[name]}", *_numbers(scores, name)) for name in SCORES]
     return rows
 
 

@@ -53,17 +53,19 @@ def opened(
         family = "pfenet" if protocol.name in PFENETS else "hsnet"
         # the class of a query is drawn among all that it shows; the pool itself asks for the least area
         least = 1 if protocol.min_pixels else None
-        own = data.load(name, root, split="test", fold=fold, family=family, folds=folds, min_pixels=least)
-        return own, own.classes
+        prepared = data.load(name, root, split="test", fold=fold, family=family, folds=folds, min_pixels=least)
+        return prepared, prepared.classes
     if root is not None:
         dataset = data.load("folder", root, **view)
     if fold is None:
         return dataset, dataset.classes
-    found = {str(number): names for number, names in getattr(dataset, "folds", {}).items()}
-    if fold not in found:
-        known = f"choose from: {', '.join(found)}" if found else "its index.csv names none, leave it out"
-        raise UsageError(f"--fold: no fold {fold!r} in {root or name}; {known}")
-    return dataset, found[fold]
+    folds_by_name = {str(number): names for number, names in getattr(dataset, "folds", {}).items()}
+    if fold not in folds_by_name:
+        choices = (
+            f"choose from: {', '.join(folds_by_name)}" if folds_by_name else "its index.csv names none, leave it out"
+        )
+        raise UsageError(f"--fold: no fold {fold!r} in {root or name}; {choices}")
+    return dataset, folds_by_name[fold]
 
 
 def tested(
@@ -125,12 +127,12 @@ def about(
     method: Any, encoder: str, checkpoint: str | Path | None, dataset: Any, name: str, fold: str | None, **said: Any
 ) -> dict[str, Any]:
     """What is measured on what, as a result file says it. said: ``shot``, and ``data`` where the data set does not say it."""
-    own, of = names(method, encoder, checkpoint)
+    method_name, encoder_name = names(method, encoder, checkpoint)
     weights = checkpoint and {"file": str(checkpoint), "sha256": sha256(checkpoint)}
     fold = getattr(dataset, "fold", None) if fold is None else fold
     return {
-        "method": own,
-        "encoder": of,
+        "method": method_name,
+        "encoder": encoder_name,
         "checkpoint": weights,
         "dataset": name,
         "fold": int(fold) if isinstance(fold, str) and fold.isdecimal() else fold,

@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     try:
         segmenter = OnnxSegmenter(given.export, present=None if given.known else 0.5)
+        segmenter.exported.open()
         failed = _learn(segmenter, given.support)
         photos = _photos(given.query, given.out)
         stems = Counter(path.with_suffix("") for path in photos)

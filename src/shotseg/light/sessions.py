@@ -39,6 +39,11 @@ class Exported:
         self._opening = threading.Lock()
         self._sessions: dict[str, Any] = {}
 
+    def open(self) -> None:
+        """Make ready all that photos need. Raises InputError for a damaged file, once and not with each photo."""
+        for graph in ("encoder", "decide", *(["learn"] if self.teaches else [])):
+            self._session(graph)
+
     def run(self, graph: str, **given: np.ndarray) -> dict[str, np.ndarray]:
         """The outputs of encoder, decide or learn by name; inputs that it does not know are left out."""
         session = self._session(graph)

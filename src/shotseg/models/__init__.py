@@ -41,10 +41,10 @@ def list_models() -> list[str]:
 
 def kind(name: str) -> Any:
     """The class of a method. Raises UsageError for an unknown name."""
-    if name in _HOME:
+    if isinstance(name, str) and name in _HOME:
         module, cls = _HOME[name]
         return getattr(import_module(module), cls)
-    if name in plugins.added("methods"):
+    if isinstance(name, str) and name in plugins.added("methods"):
         return plugins.load("methods", name)
     raise UsageError(f"unknown method {name!r}; choose one of {', '.join(list_models())}")
 

@@ -116,14 +116,14 @@ class CST(TokenModel):
         features = self.encode(images.flatten(0, 1)) if features is None else features
         maps, classes = self.layers(features)
         tokens = self.heads(torch.cat([classes[..., None], patches(maps, self.side)], 2))
-        kept = {"tokens": tokens}
+        tensors = {"tokens": tokens}
         inside = self.inside(images.flatten(0, 1), masks, features, class_names)
         for i, side in enumerate(self.sides):
             bias = tokens.new_zeros(len(tokens), side**2) if inside is None else bias_of(inside, side, soft=False)
-            kept[f"bias{i}"] = F.pad(bias, (1, 0))  # the class token is never hidden
+            tensors[f"bias{i}"] = F.pad(bias, (1, 0))  # the class token is never hidden
         if self.asks_keys:
-            kept["query"] = features.classes[self.taps]
-        return Support({name: tensor.unflatten(0, shape) for name, tensor in kept.items()})
+            tensors["query"] = features.classes[self.taps]
+        return Support({name: tensor.unflatten(0, shape) for name, tensor in tensors.items()})
 
     def inside(
         self, images: Tensor, masks: Tensor | None, features: Features, class_names: Sequence[str] | None
@@ -165,8 +165,8 @@ class CST(TokenModel):
     def query_mask(self, query: Features, support: Features, present: Tensor, episode: Episode) -> Tensor:
         """(B, H, W) int64 in {0, 1}: where the query's keys answer the class token of the (first) support, if it shows it."""
         asking = support[slice(None, None, episode.support.shape[1])]
-        found = self.similarity(query, asking)
-        return similarity_masks(found, episode.query.shape[-2:], self.threshold, present).long()
+        similarity = self.similarity(query, asking)
+        return similarity_masks(similarity, episode.query.shape[-2:], self.threshold, present).long()
 
     def losses(self, prediction: Prediction, target: Tensor, present: Tensor) -> dict[str, Tensor]:
         """target (B, H, W) in {0, 1, 255}, present (B,) bool."""

@@ -77,26 +77,26 @@ class Guided(Hosted):
         masked: Features | None = None,
     ) -> Support:
         """The host's support and that of matching. features: of the whole photos; masked: from :meth:`encode_masked`."""
-        kept: dict[str, Any] = {}
+        encoded: dict[str, Any] = {}
         if self.masks_input:
             masked = self.encode_masked(images, masks) if masked is None else masked
             half = len(masked.maps) // 2
-            kept["masked"] = self._unit(Features(masked.maps[:half], masked.strides[:half]))
+            encoded["masked"] = self._unit(Features(masked.maps[:half], masked.strides[:half]))
             features = Features(masked.maps[half:], masked.strides[half:])
         features = self.encode(images.flatten(0, 1)) if features is None else features
-        kept = kept or {"features": self._unit(features)}
+        encoded = encoded or {"features": self._unit(features)}
         with torch.no_grad():
-            known = self.matching.encode_support(images, masks, self._levels(features))
-        host = self.host.encode_support(images, masks, class_names=class_names, **kept)
-        return Support(host.tensors | {OWN + name: tensor for name, tensor in known.tensors.items()})
+            matching_support = self.matching.encode_support(images, masks, self._levels(features))
+        host_support = self.host.encode_support(images, masks, class_names=class_names, **encoded)
+        return Support(host_support.tensors | {OWN + name: tensor for name, tensor in matching_support.tensors.items()})
 
     def merge(self, supports: list[Support]) -> Support:
         """Several supports of one class as one, the classifiers of matching fitted on all shots."""
         if len(supports) == 1:
             return supports[0]
-        known = self.matching.merge([_split(support)[1] for support in supports])
-        host = Support.join([_split(support)[0] for support in supports])
-        return Support(host.tensors | {OWN + name: tensor for name, tensor in known.tensors.items()})
+        matching_support = self.matching.merge([_split(support)[1] for support in supports])
+        host_support = Support.join([_split(support)[0] for support in supports])
+        return Support(host_support.tensors | {OWN + name: tensor for name, tensor in matching_support.tensors.items()})
 
     def forward(
         self, query: Features, support: Support, images: Tensor, class_id: Tensor | None = None, **context: Any
@@ -104,18 +104,19 @@ class Guided(Hosted):
         """Logits (B, 2, h, w) at stride 4 or the finest that the encoder has; extra: the host's, of which ``prior``
         (B, 19, h', w') are the cues, and ``evidence`` (B, h', w') of matching.
         """
-        host, known = _split(support)
+        host_support, matching_support = _split(support)
         with torch.no_grad():
-            cues, evidence = self.cues(self._levels(query), known)
-            seen = self._unit(query)
+            cues, evidence = self.cues(self._levels(query), matching_support)
+            shown = self._unit(query)
             if self.training:
-                seen = self._hidden(seen)
-        first = self.host(seen, host, images, priors=cues, class_id=class_id)
-        finer = [seen.maps[i] for i in self.finer]
-        drawn = self.draw(first.extra["fused"], cues, finer, images)
+                shown = self._hidden(shown)
+        host_answer = self.host(shown, host_support, images, priors=cues, class_id=class_id)
+        finer = [shown.maps[i] for i in self.finer]
+        drawn = self.draw(host_answer.extra["fused"], cues, finer, images)
         drawn = drawn + 0.5 * matching.resize(evidence, drawn.shape[-2:])
         return Prediction(
-            torch.stack([-drawn / 2, drawn / 2], 1), first.extra | {"answer": first.logits, "evidence": evidence}
+            torch.stack([-drawn / 2, drawn / 2], 1),
+            host_answer.extra | {"answer": host_answer.logits, "evidence": evidence},
         )
 
     def cues(self, query: Features, support: Support) -> tuple[Tensor, Tensor]:
@@ -137,9 +138,9 @@ class Guided(Hosted):
             for cue in (*contrasts, linear, linear_middle, border, border_deep)
         ]
         first = torch.stack([w * cue for w, cue in zip(matching.WEIGHTS.values(), scaled)]).sum(0) - matching.LEVEL
-        own = matching.own_evidence(first[:, None], tokens)[:, 0]
-        evidence = 0.3 * first + 0.7 * own
-        steps = [torch.tanh(x / 3) for x in (first, own, evidence)]
+        from_itself = matching.own_evidence(first[:, None], tokens)[:, 0]
+        evidence = 0.3 * first + 0.7 * from_itself
+        steps = [torch.tanh(x / 3) for x in (first, from_itself, evidence)]
         plain = [linear, linear_middle, *like, 4 * contrasts[0], *like_deep, 4 * contrasts[1], border, border_deep]
         maps = [2 * cue - 1 for cue in scaled] + steps + [matching.resize(cue, grid) for cue in plain]
         return torch.stack(maps, 1), evidence
@@ -148,13 +149,13 @@ class Guided(Hosted):
         """``drawn``: cross-entropy of the answer, ``dice``, and the host's own terms."""
         logits = prediction.logits[:, 1] - prediction.logits[:, 0]
         grid = (logits.shape[-2], logits.shape[-1])
-        known = F.adaptive_avg_pool2d((target != IGNORE).float(), grid)
-        share = F.adaptive_avg_pool2d((target == 1).float(), grid) / known.clamp(min=1e-6)
-        p = torch.sigmoid(logits) * known
-        overlap, both = (p * share).sum((1, 2)), (p + share * known).sum((1, 2))
-        wrong = F.binary_cross_entropy_with_logits(logits, share, known, reduction="none").mean((1, 2))
+        labelled = F.adaptive_avg_pool2d((target != IGNORE).float(), grid)
+        share = F.adaptive_avg_pool2d((target == 1).float(), grid) / labelled.clamp(min=1e-6)
+        p = torch.sigmoid(logits) * labelled
+        overlap, both = (p * share).sum((1, 2)), (p + share * labelled).sum((1, 2))
+        wrong = F.binary_cross_entropy_with_logits(logits, share, labelled, reduction="none").mean((1, 2))
         terms = {
-            "drawn": (wrong / known.mean((1, 2)).clamp(min=1e-6)).mean(),
+            "drawn": (wrong / labelled.mean((1, 2)).clamp(min=1e-6)).mean(),
             "dice": 0.5 * (1 - (2 * overlap + 1) / (both + 1)).mean(),
         }
         host = Prediction(prediction.extra["answer"], prediction.extra)
@@ -173,8 +174,8 @@ class Guided(Hosted):
 
     def _hidden(self, query: Features) -> Features:
         """The features with those of some of the photos at zero."""
-        seen = (torch.rand(len(query.maps[0]), 1, 1, 1, device=query.maps[0].device) >= self.hide).float()
-        return Features(tuple(m * seen for m in query.maps), query.strides, query.classes)
+        visible = (torch.rand(len(query.maps[0]), 1, 1, 1, device=query.maps[0].device) >= self.hide).float()
+        return Features(tuple(m * visible for m in query.maps), query.strides, query.classes)
 
 
 class Drawing(nn.Module):
@@ -225,5 +226,5 @@ class Residual(nn.Module):
 
 
 def _split(support: Support) -> tuple[Support, Support]:
-    own = {name.removeprefix(OWN): t for name, t in support.tensors.items() if name.startswith(OWN)}
-    return Support({name: t for name, t in support.tensors.items() if not name.startswith(OWN)}), Support(own)
+    of_matching = {name.removeprefix(OWN): t for name, t in support.tensors.items() if name.startswith(OWN)}
+    return Support({name: t for name, t in support.tensors.items() if not name.startswith(OWN)}), Support(of_matching)

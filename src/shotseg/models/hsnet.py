@@ -12,7 +12,7 @@ from shotseg.encoders.features import Encoder, Features
 from shotseg.models.blocks.correlation import correlate, levels, unit
 from shotseg.models.blocks.prior_guided import Episodic, cross_entropy, resize
 from shotseg.models.blocks.pyramid import WIDTHS, Decoder, Pyramid
-from shotseg.models.blocks.token_model import mean_of
+from shotseg.models.blocks.token_model import agreed
 from shotseg.priors.visual import foreground
 
 
@@ -47,8 +47,8 @@ class HSNet(Episodic):
 
     def encode(self, images: Tensor) -> Features:
         """(B, 3, H, W) in [0, 1] -> the maps that are compared, shallow to deep."""
-        seen = self.encoder(images)
-        return Features(tuple(seen.maps[i] for i in self.used), tuple(seen.strides[i] for i in self.used))
+        features = self.encoder(images)
+        return Features(tuple(features.maps[i] for i in self.used), tuple(features.strides[i] for i in self.used))
 
     def encode_support(
         self,
@@ -64,18 +64,18 @@ class HSNet(Episodic):
         return Support({f"tap{i}": tap.unflatten(0, shape) for i, tap in enumerate(taps)})
 
     def forward(self, query: Features, support: Support, images: Tensor, **context: Any) -> Prediction:
-        """Logits (B, 2, H, W) at the size of images (B, 3, H, W); K shots: the log of their mean probability."""
+        """Logits (B, 2, H, W) at the size of images (B, 3, H, W); K shots: see :func:`agreed`."""
         taps = [unit(tap) for tap in query.maps]
         shots = []
         for shot in range(support.shots):
-            known = [support[f"tap{i}"][:, shot].expand(len(tap), -1, -1, -1) for i, tap in enumerate(taps)]
-            shots.append(self.decoder(self.pyramid(self.correlations(taps, known))))
-        return Prediction(resize(mean_of(shots), images.shape[-2:]))
+            support_taps = [support[f"tap{i}"][:, shot].expand(len(tap), -1, -1, -1) for i, tap in enumerate(taps)]
+            shots.append(self.decoder(self.pyramid(self.correlations(taps, support_taps))))
+        return Prediction(resize(agreed(shots), images.shape[-2:]))
 
     def correlations(self, query: Sequence[Tensor], support: Sequence[Tensor]) -> list[Tensor]:
         """Of maps of unit length, in the order of :meth:`encode`: one (B, n, h, w, h', w') a level, deep to shallow."""
-        at = [[self.used.index(tap) for tap in level.taps] for level in self.levels]
-        return [correlate([query[i] for i in own], [support[i] for i in own]) for own in at]
+        taps_of_levels = [[self.used.index(tap) for tap in level.taps] for level in self.levels]
+        return [correlate([query[i] for i in taps], [support[i] for i in taps]) for taps in taps_of_levels]
 
     def losses(self, prediction: Prediction, target: Tensor, base_labels: Tensor | None = None) -> dict[str, Tensor]:
         """``main``: cross-entropy of the query."""

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from shotseg.data.samples import IGNORE, Prediction, Support
 from shotseg.device import sent
-from shotseg.encoders.features import Encoder, Features
+from shotseg.encoders.features import Encoder, Features, unit
 from shotseg.errors import UsageError
 from shotseg.models import in_context
 from shotseg.models.few_shot_model import FewShot
@@ -116,7 +116,7 @@ class Matching(FewShot):
         features = features or self.encode(images.flatten(0, 1))
         masks = masks.flatten(0, 1)[:, None]
         tokens = {}
-        for name, x in (("all", hypercolumn(features)), ("deep", F.normalize(features.maps[-1], dim=1))):
+        for name, x in (("all", hypercolumn(features)), ("deep", unit(features.maps[-1]))):
             grid = (x.shape[-2], x.shape[-1])
             share = {
                 "foreground": F.adaptive_avg_pool2d((masks == 1).to(x), grid),
@@ -202,7 +202,7 @@ class Matching(FewShot):
 
     def _look(self, query: Features, used: Sequence[str] | None = None) -> Look:
         tokens = hypercolumn(query).flatten(2).mT
-        deep = F.normalize(query.maps[2], dim=1).flatten(2).mT
+        deep = unit(query.maps[2]).flatten(2).mT
         borders = {
             name: resize(border_contrast(query.maps[i]), query.maps[1].shape[-2:])
             for name, i in BORDERS.items()
@@ -283,7 +283,7 @@ def coarsest_three(strides: tuple[int, ...]) -> tuple[int, int, int]:
 def hypercolumn(features: Features) -> Tensor:
     """(B, C, h, w): the three levels, each of unit length, on the middle level's grid."""
     grid = features.maps[1].shape[-2:]
-    return torch.cat([F.normalize(resize(level, grid), dim=1) for level in features.maps], 1)
+    return torch.cat([unit(resize(level, grid)) for level in features.maps], 1)
 
 
 def contrast(query: Tensor, support: Support, name: str, channels: slice = slice(None)) -> Tensor:
@@ -294,21 +294,23 @@ def contrast(query: Tensor, support: Support, name: str, channels: slice = slice
 
 def best(query: Tensor, support: Support, name: str, channels: slice = slice(None)) -> tuple[Tensor, Tensor]:
     """(B, N) each: mean of the best cosines of each query token (B, N, C) to foreground and to background tokens."""
-    tokens = support[name].flatten(1, 2)[..., channels]  # (B or 1, K M, C)
-    share = torch.stack([support[f"{name}_{side}"].flatten(1) for side in ("foreground", "background")])
+    usable = support.once(f"{name} {channels.start} {channels.stop}", lambda: _usable(support, name, channels))
+    rows = [query] if len(usable) == 1 else query.expand(len(usable), -1, -1).split(1)
+    sides = [(mine @ tokens.mT).tensor_split([count], dim=2) for mine, (tokens, count) in zip(rows, usable)]
+    foreground, background = (torch.cat([_mean_of_best(cosine) for cosine in side]) for side in zip(*sides))
+    return foreground, background
+
+
+def _usable(support: Support, name: str, channels: slice) -> list[tuple[Tensor, int]]:
+    """For each row of a support its tokens (M, C) that are foreground enough, those that are background enough, and how many
+    are of the foreground."""
+    tokens = support[name].flatten(1, 2)[..., channels]  # (B, K M, C)
+    share = torch.stack([support[f"{name}_{side}"].flatten(1) for side in ("foreground", "background")], 1)
     usable = (share >= share.amax(2, keepdim=True).clamp(1e-6, 0.5)).cpu()  # at least the purest token
-    rows = query.expand(max(len(query), len(tokens)), -1, -1)
-
-    def mean(side: Tensor) -> Tensor:
-        means = []
-        for row, own in enumerate(side):
-            mine = rows[row : row + 1] if len(tokens) > 1 else rows
-            cosine = mine @ tokens[row][sent(own.nonzero()[:, 0], tokens.device)].mT  # (B, N, usable)
-            means.append(_mean_of_best(cosine))
-        return torch.cat(means)
-
-    foreground, background = usable
-    return mean(foreground), mean(background)
+    return [
+        (mine[sent(torch.cat([side.nonzero()[:, 0] for side in sides]), tokens.device)], int(sides[0].sum()))
+        for mine, sides in zip(tokens, usable)
+    ]
 
 
 def _mean_of_best(cosine: Tensor) -> Tensor:

@@ -114,19 +114,19 @@ class PICLIP(Hosted):
         ``vtp_input="photo"`` uses ``sizes``, the original (H, W) of each query (default: that of ``images``).
         Logits and extra as the host's, whose ``prior`` (B, P, h, w) are CLIP's maps.
         """
-        own, seen = self.split(query)
-        size = own.maps[self.host.grid].shape[-2:]
-        text = self.priors.text_map(seen, support, images, class_name, present, sizes, size)  # (B, 1, h, w)
-        visual = resize(self.priors.visual_maps(seen, support).flatten(1, 2), size)  # (B, L K, h, w)
+        host_features, clip_features = self.split(query)
+        size = host_features.maps[self.host.grid].shape[-2:]
+        text = self.priors.text_map(clip_features, support, images, class_name, present, sizes, size)  # (B, 1, h, w)
+        visual = resize(self.priors.visual_maps(clip_features, support).flatten(1, 2), size)  # (B, L K, h, w)
         if self.layout == "released":
             if support.shots != self.shots:
                 wanted = f"layout='released' is for {self.shots} shot(s), the support has {support.shots}"
                 raise UsageError(f"{wanted}; use layout='compact' for any number")
             priors = torch.cat([text, text, visual], 1)
         else:
-            weights = self.shot_weights(own, support)[:, None, :, None, None]  # (B, 1, K, 1, 1)
+            weights = self.shot_weights(host_features, support)[:, None, :, None, None]  # (B, 1, K, 1, 1)
             priors = torch.cat([text, (visual.unflatten(1, (-1, support.shots)) * weights).sum(2)], 1)
-        return self.host(own, support, images, priors=priors, class_id=class_id)
+        return self.host(host_features, support, images, priors=priors, class_id=class_id)
 
     def shot_weights(self, query: Features, support: Support) -> Tensor:
         """(B, K), summing to 1: the host's own rule, psi for BAM and the mean for the others."""
@@ -140,12 +140,12 @@ class PICLIP(Hosted):
 
     def encode_masked(self, images: Tensor, masks: Tensor) -> Features:
         """The frozen part of B K supports (B, K, 3, H, W) with their masks (B, K, H, W)."""
-        own = (
+        host_features = (
             self.host.encode_masked(images, masks)
             if isinstance(self.host, HDMNet)
             else self.host.encode(images.flatten(0, 1))
         )
-        return _join(own, self.priors.see_masked(images, masks))
+        return _join(host_features, self.priors.see_masked(images, masks))
 
     def encode_support(
         self,
@@ -161,13 +161,13 @@ class PICLIP(Hosted):
         :meth:`encode_masked`.
         """
         if masked is not None:
-            own, seen = self.split(masked)
-            kept: dict[str, Any] = {"masked" if self.host.masks_input else "features": own}
+            host_features, clip_features = self.split(masked)
+            encoded: dict[str, Any] = {"masked" if self.host.masks_input else "features": host_features}
         else:
-            seen = self.priors.see_masked(images, masks)
-            kept = {"features": features and self.split(features)[0]}
-        tensors = self.host.encode_support(images, masks, **kept).tensors
-        return Support({**tensors, **self.priors.support(seen, masks, class_names)})
+            clip_features = self.priors.see_masked(images, masks)
+            encoded = {"features": features and self.split(features)[0]}
+        tensors = self.host.encode_support(images, masks, **encoded).tensors
+        return Support({**tensors, **self.priors.support(clip_features, masks, class_names)})
 
     def predict(
         self,
@@ -198,11 +198,11 @@ class PICLIP(Hosted):
 
     def split(self, features: Features) -> tuple[Features, Features]:
         """Features of :meth:`encode` -> the host's, and CLIP's."""
-        own = self.host.map_count
-        at = len(features.classes) - 2
+        host_maps = self.host.map_count
+        host_classes = len(features.classes) - 2
         return (
-            Features(features.maps[:own], features.strides[:own], features.classes[:at]),
-            Features(features.maps[own:], features.strides[own:], features.classes[at:]),
+            Features(features.maps[:host_maps], features.strides[:host_maps], features.classes[:host_classes]),
+            Features(features.maps[host_maps:], features.strides[host_maps:], features.classes[host_classes:]),
         )
 
     @property
@@ -210,5 +210,5 @@ class PICLIP(Hosted):
         return True  # CLIP sees the masked supports, whatever the host does
 
 
-def _join(own: Features, seen: Features) -> Features:
-    return Features(own.maps + seen.maps, own.strides + seen.strides, own.classes + seen.classes)
+def _join(host: Features, clip: Features) -> Features:
+    return Features(host.maps + clip.maps, host.strides + clip.strides, host.classes + clip.classes)

@@ -41,16 +41,16 @@ class ClipPriorsOnly(FewShot):
 
     def forward(self, query: Features, support: Support, images: Tensor, **context: Any) -> Prediction:
         """Logits (B, 2, h, w) on the patch grid; extra: ``prior`` (B, P, h, w) in [0, 1], the text's map first."""
-        size, found = query.maps[0].shape[-2:], []
+        size, maps = query.maps[0].shape[-2:], []
         if "text" in self.maps:
             names = context.get("class_name", ())
-            found.append(
+            maps.append(
                 self.priors.text_map(query, support, images, names, context.get("present"), context.get("sizes"), size)
             )
         if "visual" in self.maps:
-            found.append(self.priors.visual_maps(query, support).mean(2))
-        priors = torch.cat(found, 1)
-        evidence = self.slope / 2 * (torch.stack([m.mean(1) for m in found], 1).mean(1) - self.threshold)
+            maps.append(self.priors.visual_maps(query, support).mean(2))
+        priors = torch.cat(maps, 1)
+        evidence = self.slope / 2 * (torch.stack([m.mean(1) for m in maps], 1).mean(1) - self.threshold)
         return Prediction(torch.stack([-evidence, evidence], 1), {"prior": priors})
 
     @property

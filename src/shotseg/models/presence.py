@@ -16,7 +16,7 @@ Measured in docs/results.md, explained in docs/matching.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from shotseg.data.samples import Support
-from shotseg.encoders.features import Encoder, Features
+from shotseg.encoders.features import Encoder, Features, unit
 from shotseg.models.matching import coarsest_three
 
 # Log odds of presence: OWN * similarity - RIVAL * max(best similarity of another class, FLOOR) + EVEN. A logistic regression on
@@ -79,6 +79,8 @@ def decide(
     threshold: float | None = 0.5,
     untrained: bool = False,
     earlier: Sequence[Sequence[Support]] = (),
+    known: Collection[int] = (),
+    judged: bool = True,
 ) -> Decision:
     """All classes against one photo.
 
@@ -88,35 +90,41 @@ def decide(
     untrained: a model that makes a pseudo mask of the query on its way answers with it.
     earlier: of each class the shots of earlier frames (:mod:`shotseg.models.memory`). Those that look like this photo say where
              the class is, as much as its supports do, and never whether it is there.
+    judged: False where presence is of no interest, as of classes known to be there: it is then 1.
+    known: classes that a person marked in the photo: they take part, with their evidence as it is, whatever their presence.
     A model with a presence head of its own (``extra["presence"]``) is believed; one without photos of its classes has its surest
     pixel as presence.
     """
     told = told or [{}] * len(supports)
-    judge = _Judge(model.encoder, query, supports) if all(_described(s) for s in supports) else None
+    wanted = (judged or earlier) and all(_described(s) for s in supports)
+    judge = _Judge(model.encoder, query, supports) if wanted else None
     chosen = list(range(len(supports)))
     if threshold is not None and judge is not None and len(chosen) > CANDIDATES and model.at_once:
-        chosen = sorted(judge.coarse().topk(CANDIDATES).indices.tolist())
-    mine = [supports[i] for i in chosen]
-    evidence, said = evidence_of(model, query, mine, image, [told[i] for i in chosen], untrained)
-    if said is not None:
-        present = said
+        chosen = sorted({*judge.coarse().topk(CANDIDATES).indices.tolist(), *known})
+    of_chosen = [supports[i] for i in chosen]
+    evidence, own_presence = evidence_of(model, query, of_chosen, image, [told[i] for i in chosen], untrained)
+    if not judged:
+        present = evidence.new_ones(len(supports))
+    elif own_presence is not None:
+        present = own_presence
     elif judge is None:
         present = torch.sigmoid(evidence).amax((1, 2))
     else:
         present = judge.present(torch.sigmoid(evidence), chosen)
-    there = set(taking_part(present, threshold))
-    kept = [row for row, i in enumerate(chosen) if i in there]
-    drawn = evidence[kept]
-    alike = [judge.alike(earlier[chosen[row]]) if judge and earlier else [] for row in kept]
+    taking = {*taking_part(present, threshold), *known}
+    shown = [row for row, i in enumerate(chosen) if i in taking]
+    drawn = evidence[shown]
+    alike = [judge.alike(earlier[chosen[row]]) if judge and earlier else [] for row in shown]
     if looking := [place for place, shots in enumerate(alike) if shots]:
-        recalled, asked = [model.merge(alike[place]) for place in looking], [told[chosen[kept[i]]] for i in looking]
+        recalled, asked = [model.merge(alike[place]) for place in looking], [told[chosen[shown[i]]] for i in looking]
         drawn[looking] = (drawn[looking] + evidence_of(model, query, recalled, image, asked, untrained)[0]) / 2
-    if kept:
+    if shown:
         drawn = model.along_the_edges(drawn, image)
-    scores = drawn.new_full((len(supports) + 1, *(drawn.shape[1:] if kept else evidence.shape[1:])), ABSENT)
+    scores = drawn.new_full((len(supports) + 1, *(drawn.shape[1:] if shown else evidence.shape[1:])), ABSENT)
     scores[0] = 0
     loudness = loudness_of(present, threshold)
-    for row, odds in zip(kept, drawn):
+    loudness[list(known)] = 1
+    for row, odds in zip(shown, drawn):
         scores[chosen[row] + 1] = odds * loudness[chosen[row]]
     return Decision(scores, present)
 
@@ -147,12 +155,12 @@ def evidence_of(
     """
     if model.at_once:
         return model.evidence(query, supports, survey), None
-    found = [model(query, support, image, **asked) for support, asked in zip(supports, told)]
-    said = [x.extra["presence"][0].float().softmax(0)[1] for x in found if "presence" in x.extra]
-    if untrained and all("pseudo_mask" in x.extra for x in found):
-        return torch.logit(torch.cat([x.extra["pseudo_mask"] for x in found]).float(), eps=1e-3), None
-    evidence = torch.cat([x.logits[:, 1] - x.logits[:, 0] for x in found]).float()
-    return evidence, torch.stack(said) if len(said) == len(found) else None
+    answers = [model(query, support, image, **asked) for support, asked in zip(supports, told)]
+    presences = [x.extra["presence"][0].float().softmax(0)[1] for x in answers if "presence" in x.extra]
+    if untrained and all("pseudo_mask" in x.extra for x in answers):
+        return torch.logit(torch.cat([x.extra["pseudo_mask"] for x in answers]).float(), eps=1e-3), None
+    evidence = torch.cat([x.logits[:, 1] - x.logits[:, 0] for x in answers]).float()
+    return evidence, torch.stack(presences) if len(presences) == len(answers) else None
 
 
 class _Judge:
@@ -165,10 +173,10 @@ class _Judge:
         for name in self.spaces.names:
             examples = torch.cat([s[REGION + name].mean(1) for s in supports])  # (N, D)
             photos = torch.cat([s[PHOTO + name][0] for s in supports])  # (all shots, D)
-            centre, known = photos.mean(0), typical.get(name)
-            if known is not None:
-                known = known.to(photos)
-                centre = (photos.sum(0) + TYPICAL * known) / (len(photos) + TYPICAL)
+            centre, typical_mean = photos.mean(0), typical.get(name)
+            if typical_mean is not None:
+                typical_mean = typical_mean.to(photos)
+                centre = (photos.sum(0) + TYPICAL * typical_mean) / (len(photos) + TYPICAL)
             if name == "labels":  # logits are differences already
                 centre = torch.zeros_like(centre)
             self.examples[name], self.centre[name] = F.normalize(examples - centre, dim=1), centre
@@ -185,15 +193,15 @@ class _Judge:
 
     def present(self, regions: Tensor, chosen: Sequence[int]) -> Tensor:
         """(N,) probability of each class; regions (M, h, w) in [0, 1] are those of the ``chosen`` classes."""
-        own = torch.zeros(len(chosen), device=regions.device)
+        similarity = torch.zeros(len(chosen), device=regions.device)
         for name, x in self.spaces.pooled(regions).items():
-            own += (F.normalize(x - self.centre[name], dim=1) * self.examples[name][list(chosen)]).sum(1)
-        own /= len(self.examples)
-        similar = own.new_zeros(len(next(iter(self.examples.values()))))
+            similarity += (F.normalize(x - self.centre[name], dim=1) * self.examples[name][list(chosen)]).sum(1)
+        similarity /= len(self.examples)
+        similar = similarity.new_zeros(len(next(iter(self.examples.values()))))
         if len(chosen) < len(similar):
             # A class without a region is at most as likely as the least likely one that has one.
-            similar = torch.minimum(self.coarse(), own.min())
-        similar[list(chosen)] = own
+            similar = torch.minimum(self.coarse(), similarity.min())
+        similar[list(chosen)] = similarity
         best = similar.topk(min(2, len(similar))).values
         rival = torch.where(similar == best[0], best[-1], best[0]) if len(similar) > 1 else similar.new_tensor(FLOOR)
         return torch.sigmoid(OWN * similar - RIVAL * rival.clamp(min=FLOOR) + EVEN)
@@ -207,7 +215,7 @@ class Spaces:
     """What regions of one photo are described by: the deepest map; all three levels; the classifier's logits, if it has one."""
 
     def __init__(self, encoder: Any, features: Features):
-        levels = [F.normalize(features.maps[i].float(), dim=1) for i in coarsest_three(features.strides)]
+        levels = [unit(features.maps[i].float()) for i in coarsest_three(features.strides)]
         self.maps = {"deep": levels[-1:], "levels": levels}
         self._labels = getattr(encoder, "labels", None)
         if self._labels is not None:

@@ -71,8 +71,8 @@ class QGNet(Hosted):
             raise UsageError(f"unknown host {host!r}; choose one of {', '.join(HOSTS)}")
         if reference:
             prior_source, flat = "dense", 0.0
-        own = 1 + bool(host == "hdmnet" and options.get("base_classes"))
-        maps = (own if prior_maps is None else prior_maps) * guided + (prior_source != "none")
+        host_priors = 1 + bool(host == "hdmnet" and options.get("base_classes"))
+        maps = (host_priors if prior_maps is None else prior_maps) * guided + (prior_source != "none")
         if not maps:
             raise UsageError("guided=False with prior_source='none': no prior map is left; choose one of them")
         if host != "hdmnet":  # whose own maps are not stretched
@@ -100,26 +100,28 @@ class QGNet(Hosted):
 
         Logits and extra as the host's, whose ``prior`` (B, P, h, w) are the guided map and then the prior region map.
         """
-        own, learnt = self.split(query)
-        taps = self.host.taps(own)
+        host_features, learnt = self.split(query)
+        taps = self.host.taps(host_features)
         maps = []
         if priors is not None or self.guided:
             maps.append(self.host.own_priors(taps, support) if priors is None else priors)
         if self.region is not None:
             prior = taps.high if self.extractor is None else learnt[0]
             maps.append(self.region(taps.high, prior, learnt[-1] if self.prior_source == "region" else None))
-        size = own.maps[self.host.grid].shape[-2:]
-        return self.host(own, support, images, priors=torch.cat([resize(m, size) for m in maps], 1), **context)
+        size = host_features.maps[self.host.grid].shape[-2:]
+        return self.host(
+            host_features, support, images, priors=torch.cat([resize(m, size) for m in maps], 1), **context
+        )
 
     def encode(self, images: Tensor) -> Features:
         """(B, 3, H, W) in [0, 1] -> the host's features, the prior features, and for "region" its superpixels."""
-        own = self.host.encode(images)
-        maps, strides = own.maps, own.strides
+        host_features = self.host.encode(images)
+        maps, strides = host_features.maps, host_features.strides
         if self.extractor is not None:
             maps, strides = (*maps, self.extractor(images)), (*strides, self.extractor.stride)
         if self.prior_source == "region":
             maps, strides = (*maps, self._superpixels(images, maps[-1].shape[-2:])), (*strides, strides[-1])
-        return Features(maps, strides, own.classes)
+        return Features(maps, strides, host_features.classes)
 
     def prior_features(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> the last map (B, C, h, w) of the network that gives the priors."""
@@ -128,8 +130,8 @@ class QGNet(Hosted):
     def split(self, features: Features) -> tuple[Features, tuple[Tensor, ...]]:
         """Features of :meth:`encode` -> the host's, and the maps behind them."""
         count = self.host.map_count
-        own = Features(features.maps[:count], features.strides[:count], features.classes)
-        return own, features.maps[count:]
+        host_features = Features(features.maps[:count], features.strides[:count], features.classes)
+        return host_features, features.maps[count:]
 
     def encode_masked(self, images: Tensor, masks: Tensor) -> Features:
         """See :meth:`HDMNet.encode_masked`; only where the host ``masks_input``."""
@@ -144,10 +146,10 @@ class QGNet(Hosted):
         masked: Features | None = None,
     ) -> Support:
         """The host's; the priors know nothing of the support. features: from :meth:`encode`."""
-        kept = {"features": features and self.split(features)[0]}
+        encoded = {"features": features and self.split(features)[0]}
         if self.masks_input:
-            kept = {"masked": masked}
-        return self.host.encode_support(images, masks, class_names=class_names, **kept)
+            encoded = {"masked": masked}
+        return self.host.encode_support(images, masks, class_names=class_names, **encoded)
 
     def losses(self, prediction: Prediction, target: Tensor, base_labels: Tensor | None = None) -> dict[str, Tensor]:
         """The host's; nothing supervises the maps themselves."""

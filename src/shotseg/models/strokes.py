@@ -7,7 +7,7 @@ it does not, the difference carries over to like places. Any method's evidence w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,15 +127,28 @@ def carried(evidence: Tensor, strokes: Strokes, query: Features, image: Tensor) 
 
 def _alike(query: Features, image: Tensor, grid: tuple[int, int], marked: Tensor) -> Tensor:
     """(N, M) in [0, 1]: how alike each place of the grid is to each marked one."""
-    levels = [F.normalize(F.interpolate(x.float(), grid, mode="bilinear"), dim=1) for x in query.maps]
-    tokens = torch.cat(levels, 1)[0].flatten(1).T  # (N, C)
-    tokens = F.normalize(tokens - tokens.mean(0), dim=1)
     colour = F.adaptive_avg_pool2d(image, grid)[0].flatten(1).T
     rows, columns = torch.meshgrid(*(torch.arange(n, device=image.device) for n in grid), indexing="ij")
     place = torch.stack([rows, columns], -1).flatten(0, 1) / max(grid)
-    unlike = 1 - tokens @ tokens[marked].T
+    unlike = 1 - _cosines((level.float() for level in query.maps), grid, marked)
     away = (torch.cdist(colour, colour[marked]) / COLOUR) ** 2 + (torch.cdist(place, place[marked]) / PLACE) ** 2
     return EVERYWHERE * torch.exp(-unlike / ANYWHERE) + (1 - EVERYWHERE) * torch.exp(-unlike / NEARBY - away / 2)
+
+
+def _cosines(levels: Iterable[Tensor], grid: tuple[int, int], marked: Tensor) -> Tensor:
+    """(N, M): cosines of the tokens of all places with those of the marked ones.
+
+    Of each level (1, C, h, w) a place has the vector there, of length 1; all of them, less the mean of all places, are its token.
+    Level by level and in place, for the tokens together are larger than a processor's cache.
+    """
+    products = squares = torch.zeros((), device=marked.device)
+    for level in levels:
+        part = F.interpolate(level, grid, mode="bilinear")[0].flatten(1)  # (C, N)
+        part /= part.square().sum(0).sqrt().clamp(min=1e-12)
+        part -= part.mean(1, keepdim=True)
+        products, squares = products + part.T @ part[:, marked], squares + part.square().sum(0)
+    length = squares.sqrt().clamp(min=1e-12)
+    return products / length[:, None] / length[marked]
 
 
 def _bound(evidence: Tensor, strokes: Strokes) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -42,9 +44,9 @@ def filtered(maps: Tensor, guide: Tensor, radius: int = 8, eps: float = 1e-3, st
     mean = _box(torch.cat([guide, maps, products, crossed], 1), radius)
     mean_guide, mean_maps, mean_products, mean_crossed = mean.split([3, planes, 6, 3 * planes], 1)
 
-    covariance = mean_crossed.unflatten(1, (3, planes)) - mean_guide[:, :, None] * mean_maps[:, None]
+    covariance = (mean_crossed.unflatten(1, (3, planes)) - mean_guide[:, :, None] * mean_maps[:, None]).unbind(1)
     rr, rg, rb, gg, gb, bb = (
-        mean_products[:, n] - mean_guide[:, i] * mean_guide[:, j] + (eps if i == j else 0)
+        mean_products[:, n : n + 1] - mean_guide[:, i : i + 1] * mean_guide[:, j : j + 1] + (eps if i == j else 0)
         for n, (i, j) in enumerate(pairs)
     )
     # The inverse of the symmetric 3 x 3 matrix by its cofactors: far cheaper than one solve a pixel.
@@ -52,16 +54,20 @@ def filtered(maps: Tensor, guide: Tensor, radius: int = 8, eps: float = 1e-3, st
     cofactors += [rr * bb - rb * rb, rb * rg - rr * gb, rr * gg - rg * rg]
     determinant = rr * cofactors[0] + rg * cofactors[1] + rb * cofactors[2]
     c00, c01, c02, c11, c12, c22 = (c / determinant for c in cofactors)
-    inverse = torch.stack([c00, c01, c02, c01, c11, c12, c02, c12, c22], 1).unflatten(1, (3, 3))
-    slope = (inverse[:, :, :, None] * covariance[:, None]).sum(2)  # (B, 3, P, h, w)
-    offset = mean_maps - (slope * mean_guide[:, :, None]).sum(1)
+    slopes = [_dot(row, covariance) for row in ((c00, c01, c02), (c01, c11, c12), (c02, c12, c22))]  # (B, P, h, w) each
+    offset = mean_maps - _dot(slopes, mean_guide.split(1, 1))
 
-    mean = _box(torch.cat([slope.flatten(1, 2), offset], 1), radius).to(fine)
+    mean = _box(torch.cat([*slopes, offset], 1), radius).to(fine)
     if step > 1:
         mean = F.interpolate(mean, size, mode="bilinear")
-    mean, fine = precise(mean), precise(fine)
-    slope, offset = mean[:, : 3 * planes].unflatten(1, (3, planes)), mean[:, 3 * planes :]
-    return (slope * fine[:, :, None]).sum(1) + offset + middle
+    *slopes, offset = precise(mean).unflatten(1, (4, planes)).unbind(1)
+    return _dot(slopes, precise(fine).split(1, 1)) + offset + middle
+
+
+def _dot(one: Sequence[Tensor], other: Sequence[Tensor]) -> Tensor:
+    """The sum of the products of three maps with three others."""
+    (a, b, c), (x, y, z) = one, other
+    return torch.addcmul(torch.addcmul(a * x, b, y), c, z)
 
 
 def along_edges(evidence: Tensor, images: Tensor, stride: int = STRIDE, step: int = 1) -> Tensor:
@@ -78,7 +84,10 @@ def along_edges(evidence: Tensor, images: Tensor, stride: int = STRIDE, step: in
 
 
 def _box(x: Tensor, radius: int) -> Tensor:
-    """Mean over (2 radius + 1)^2 windows, edges replicated."""
-    size = 2 * radius + 1
-    x = F.pad(x, [radius] * 4, mode="replicate")
-    return F.avg_pool2d(F.avg_pool2d(x, (1, size), 1), (size, 1), 1)
+    """Mean over (2 radius + 1)^2 windows, edges replicated: differences of running sums."""
+    side, shape = 2 * radius + 1, x.shape
+    x = F.pad(x, [radius + 1, radius] * 2, mode="replicate")
+    for axis in (-1, -2):
+        sums = x.cumsum(axis)
+        x = sums.narrow(axis, side, shape[axis]) - sums.narrow(axis, 0, shape[axis])
+    return x / side**2

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from shotseg.encoders.features import unit
 
 
 def border_contrast(level: Tensor, best: int = 8) -> Tensor:
@@ -13,7 +14,9 @@ def border_contrast(level: Tensor, best: int = 8) -> Tensor:
     level: (B, C, h, w) features. An object seldom fills the border, so what the border holds is background (the boundary
     prior of saliency: Wei et al., ECCV 2012). Values in [0, 2], in practice below 1.
     """
-    x = F.normalize(level, dim=1)
+    x = unit(level)
     border = [x[:, :, 0], x[:, :, -1], x[:, :, 1:-1, 0], x[:, :, 1:-1, -1]]
     cosine = x.flatten(2).mT @ torch.cat(border, 2)
-    return 1 - cosine.topk(min(best, cosine.shape[-1]), dim=-1).values.mean(-1).unflatten(1, level.shape[-2:])
+    return 1 - cosine.topk(min(best, cosine.shape[-1]), dim=-1, sorted=False).values.mean(-1).unflatten(
+        1, level.shape[-2:]
+    )

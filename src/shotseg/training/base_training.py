@@ -123,10 +123,10 @@ class BaseTraining(Reader):
     ) -> None:
         """Make the features on disk that are not there yet; ``share`` gives this process its part of the photos."""
         for name, cache in self.caches.items():
-            own = share(range(len(self.photos[name])))
-            for n, index in enumerate(own, 1):
+            indices = share(range(len(self.photos[name])))
+            for n, index in enumerate(indices, 1):
                 cache.prepare(index)
-                advance("frozen features", n, len(own))
+                advance("frozen features", n, len(indices))
 
     def draw(self, i: int) -> Batch:
         """Training photo i of an endless list, each epoch in its own order; augmented, a batch of one."""
@@ -151,9 +151,9 @@ class BaseTraining(Reader):
 
     @staticmethod
     def collate(batches: Sequence[Batch]) -> Batch:
-        known = [b.features for b in batches if b.features is not None]
+        features = [b.features for b in batches if b.features is not None]
         images, labels = torch.cat([b.images for b in batches]), torch.cat([b.labels for b in batches])
-        return Batch(images, labels, Features.cat(known) if known else None)
+        return Batch(images, labels, Features.cat(features) if features else None)
 
     @staticmethod
     def loss(model: Any, batch: Batch) -> dict[str, Tensor]:
@@ -161,19 +161,19 @@ class BaseTraining(Reader):
 
     def count(self, model: nn.Module, batch: Batch) -> Tensor:
         """Intersection and union of each base class over a batch: (N, 2) int64."""
-        predicted, known = model(batch.images, batch.features).logits.argmax(1), batch.labels != IGNORE
+        predicted, labelled = model(batch.images, batch.features).logits.argmax(1), batch.labels != IGNORE
         ids = torch.arange(1, len(self.classes) + 1, device=predicted.device)[:, None, None, None]
-        said, true = (predicted == ids) & known, batch.labels == ids
-        return torch.stack([(said & true).sum((1, 2, 3)), (said | true).sum((1, 2, 3))], 1)
+        positive, target = (predicted == ids) & labelled, batch.labels == ids
+        return torch.stack([(positive & target).sum((1, 2, 3)), (positive | target).sum((1, 2, 3))], 1)
 
     def pictures(self, model: nn.Module, device: torch.device) -> list[tuple[str, list[tuple[np.ndarray, np.ndarray]]]]:
         """Fixed validation photos: caption, then (photo, labels) of the truth and the prediction."""
         drawn = []
         for j in range(min(SHOWN, self.validation)):
             batch = self.draw_validation(j).to(device)
-            said = model(batch.images, batch.features).logits.argmax(1)[0]
+            predicted = model(batch.images, batch.features).logits.argmax(1)[0]
             photo = (batch.images[0] * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-            pairs = [(photo, labels.byte().cpu().numpy()) for labels in (batch.labels[0], said)]
+            pairs = [(photo, labels.byte().cpu().numpy()) for labels in (batch.labels[0], predicted)]
             drawn.append(("truth, prediction", pairs))
         return drawn
 

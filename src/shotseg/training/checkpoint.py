@@ -26,8 +26,8 @@ WEIGHTS = "model."  # how a tensor of the network begins; others are of the opti
 
 def write(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
     """Write tensors and what is known of them (JSON)."""
-    kept = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    write_bytes(path, save(kept, metadata={HEADER: json.dumps(about)}))
+    stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    write_bytes(path, save(stored, metadata={HEADER: json.dumps(about)}))
 
 
 def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -47,17 +47,17 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def weights(model: nn.Module) -> dict[str, Tensor]:
     """The tensors of a network that a checkpoint needs: not those of an encoder that is as its own file gave it."""
     elsewhere = FOREIGN if model.encoder_learned else {ENCODER, *FOREIGN}
-    own = {name: tensor for name, tensor in model.state_dict().items() if not _within(name, elsewhere)}
-    return {WEIGHTS + name: tensor for name, tensor in own.items()}
+    learnt = {name: tensor for name, tensor in model.state_dict().items() if not _within(name, elsewhere)}
+    return {WEIGHTS + name: tensor for name, tensor in learnt.items()}
 
 
 def load_weights(model: nn.Module, tensors: dict[str, Tensor], path: str | Path) -> None:
     """Fill a network from the tensors of a checkpoint. Raises InputError naming a missing, strange or misshapen tensor."""
     given = {name.removeprefix(WEIGHTS): t for name, t in tensors.items() if name.startswith(WEIGHTS)}
-    own = model.state_dict()
-    needed = {name for name in own if not _within(name, {ENCODER, *FOREIGN})}
-    wrong = sorted(needed - given.keys()) or sorted(given.keys() - own.keys())
-    wrong = wrong or [name for name, tensor in given.items() if tensor.shape != own[name].shape]
+    expected = model.state_dict()
+    needed = {name for name in expected if not _within(name, {ENCODER, *FOREIGN})}
+    wrong = sorted(needed - given.keys()) or sorted(given.keys() - expected.keys())
+    wrong = wrong or [name for name, tensor in given.items() if tensor.shape != expected[name].shape]
     if wrong:
         raise InputError(f"{path}: tensor {wrong[0]!r} does not fit the model; take the checkpoint of this recipe")
     model.load_state_dict(given, strict=False)
@@ -85,8 +85,8 @@ def make_model(
         model.encoder_learned = model.train_encoder
         model.size, model.geometry = choice.size, "fit"
     elif choice.name in models.SEMANTIC:
-        own = {"novel": tuple(novel)} if choice.name == "simformer" else {}
-        model = models.load(choice.name, encoder, classes=classes, size=choice.size, **own, **options)
+        classes_options = {"novel": tuple(novel)} if choice.name == "simformer" else {}
+        model = models.load(choice.name, encoder, classes=classes, size=choice.size, **classes_options, **options)
         model.geometry = choice.geometry or model.geometry
     else:
         if base is not None:

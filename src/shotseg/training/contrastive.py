@@ -1,6 +1,7 @@
 """QGNet's first stage: global-local contrastive learning of the prior extractor, from photos without labels.
 
-The terms of the loss are our reading of the paper's figure 3; no code of this stage is published.
+Here which photos are learnt from, what a step draws, and what a validation measures. The loss stands in
+:mod:`.contrastive_loss`, the networks and their queues in :mod:`.momentum`, the views of a photo in :mod:`.contrastive_views`.
 """
 
 from __future__ import annotations
@@ -23,16 +24,17 @@ from shotseg.data.images import read_bytes
 from shotseg.errors import UsageError
 from shotseg.priors.objectness import border_contrast
 from shotseg.priors.visual import min_max
-from shotseg.training import momentum
+from shotseg.training import contrastive_loss
 from shotseg.training.contrastive_views import Superpixels, Views, segment, views
 from shotseg.training.data import Part, Reader, generator, share_of
 from shotseg.training.data import views as labelled_views
-from shotseg.training.momentum import Contrastive, figures, gathered, nce
-from shotseg.training.progress import FIGURE
+from shotseg.training.momentum import Contrastive
 from shotseg.training.recipe import ContrastiveChoice, Recipe
 
-GALLERY, NEIGHBOURS, SHOWN = 200, 10, 4
-GLOBAL = ContrastiveChoice(ll=0, gl=0)
+GALLERY = 200  # labelled photos among which neighbours are sought, at most
+NEIGHBOURS, VOTE_TEMPERATURE = 10, 0.1  # each votes for its class with the weight exp(cosine / temperature)
+SHOWN = 4  # photos of the report
+GLOBAL_VIEWS = ContrastiveChoice(ll=0, gl=0)
 MAP = 64  # side at which a prior map is compared with a mask
 
 
@@ -54,26 +56,31 @@ def collect(recipe: Recipe, root: Path) -> Photos:
     folder to learn from; in strict mode photos of it that are test photos are left out. Raises UsageError where no photo is
     left.
     """
-    if recipe.data.name == "images":
-        every = _distinct(find_images(recipe.unlabelled or root))
-        held = [path for path, content in every.items() if share_of(content) < recipe.data.held_out]
-        photos = Photos([path for path in every if path not in set(held)], held)
-    else:
-        choice = labelled_views(recipe.data, root)
-        train, held = choice.train.images, choice.validation.images
-        if recipe.unlabelled:
-            out = [*_distinct(held).values()]
-            if recipe.data.novel == "drop" and recipe.data.name == "folder" and choice.test:
-                test = open_folder(root, classes=choice.test, **recipe.data.reading.view).items
-                out = [*out, *_distinct([item.image_path for item in test]).values()]
-            found = _distinct(find_images(recipe.unlabelled))
-            train = [path for path, content in found.items() if content not in set(out)]
-        photos = Photos(train, held, choice.train, choice.validation)
+    photos = _of_a_folder(recipe, root) if recipe.data.name == "images" else _of_a_data_set(recipe, root)
     if len(photos.train) < 2 or not photos.held_out:
         raise UsageError(
             f"{len(photos.train)} photos to learn from, {len(photos.held_out)} held out: give more, or change data.held_out"
         )
     return photos
+
+
+def _of_a_folder(recipe: Recipe, root: Path) -> Photos:
+    hashes = _distinct(find_images(recipe.unlabelled or root))
+    held_out = [path for path, content in hashes.items() if share_of(content) < recipe.data.held_out]
+    return Photos([path for path in hashes if path not in set(held_out)], held_out)
+
+
+def _of_a_data_set(recipe: Recipe, root: Path) -> Photos:
+    choice = labelled_views(recipe.data, root)
+    train, held_out = choice.train.images, choice.validation.images
+    if recipe.unlabelled:
+        excluded = set(_distinct(held_out).values())
+        if recipe.data.novel == "drop" and recipe.data.name == "folder" and choice.test:
+            test = open_folder(root, classes=choice.test, **recipe.data.reading.view).items
+            excluded |= set(_distinct([item.image_path for item in test]).values())
+        hashes = _distinct(find_images(recipe.unlabelled))
+        train = [path for path, content in hashes.items() if content not in excluded]
+    return Photos(train, held_out, choice.train, choice.validation)
 
 
 def _distinct(paths: Sequence[Path]) -> dict[Path, str]:
@@ -131,10 +138,10 @@ class ContrastiveTraining(Reader):
         """Compute the superpixels that are not on the disk; ``share`` gives this process its part of the photos."""
         if self.superpixels is None:
             return
-        own = share(range(self.epoch))
-        for n, index in enumerate(own, 1):
+        indices = share(range(self.epoch))
+        for n, index in enumerate(indices, 1):
             self.superpixels.prepare(self.photos.train[index])
-            advance("superpixels", n, len(own))
+            advance("superpixels", n, len(indices))
 
     def draw(self, i: int) -> Views:
         """Photo i of an endless list, each epoch in its own order, as a batch of one."""
@@ -142,37 +149,34 @@ class ContrastiveTraining(Reader):
         order = torch.randperm(self.epoch, generator=generator(self.recipe.seed, 3, epoch))
         path = self.photos.train[int(order[at])]
         labels = None if self.superpixels is None else self.superpixels.read(path)
-        return views(
-            self.recipe.data.reading.photo(path),
-            labels,
-            self.choice,
-            self.recipe.model.size,
-            generator(self.recipe.seed, 4, i),
-        )
+        photo, stream = self.recipe.data.reading.photo(path), generator(self.recipe.seed, 4, i)
+        return views(photo, labels, self.choice, self.recipe.model.size, stream)
 
     def draw_validation(self, j: int) -> Probe:
         """The held-out photos, and those among which their neighbours are sought."""
-        size, count = self.recipe.model.size, self.recipe.validation.episodes
         gallery, probe = self.photos.gallery, self.photos.probe
-        if gallery is None or probe is None:
-            pairs = []
-            for n, path in enumerate(self.photos.held_out[:count]):
-                seen = views(
-                    self.recipe.data.reading.photo(path), None, GLOBAL, size, generator(self.recipe.seed, 5, n)
-                )
-                pairs.append(torch.cat([seen.query, seen.key]))
-            stacked = torch.stack(pairs, 1).flatten(0, 1)  # queries, then their keys
-            return Probe((stacked * 255).round().byte(), queries=len(pairs))
-        drawn, masks, classes = [], [], []
-        for part, most in ((probe, count), (gallery, GALLERY)):
+        return self._pairs_of_views() if gallery is None or probe is None else self._labelled_photos(gallery, probe)
+
+    def _pairs_of_views(self) -> Probe:
+        size, pairs = self.recipe.model.size, []
+        for n, path in enumerate(self.photos.held_out[: self.recipe.validation.episodes]):
+            photo, stream = self.recipe.data.reading.photo(path), generator(self.recipe.seed, 5, n)
+            pair = views(photo, None, GLOBAL_VIEWS, size, stream)
+            pairs.append(torch.cat([pair.query, pair.key]))
+        queries_then_keys = torch.stack(pairs, 1).flatten(0, 1)
+        return Probe((queries_then_keys * 255).round().byte(), queries=len(pairs))
+
+    def _labelled_photos(self, gallery: Part, probe: Part) -> Probe:
+        images, masks, classes = [], [], []
+        for part, most in ((probe, self.recipe.validation.episodes), (gallery, GALLERY)):
             for index in (part.listed[at] for at in _spread(len(part.listed), most)):
                 sample = part.sample(index)
-                image, _ = transforms.squash(sample.image, size)
-                drawn.append((image * 255).round().byte())
+                image, _ = transforms.squash(sample.image, self.recipe.model.size)
+                images.append((image * 255).round().byte())
                 classes.append(part.items[index].class_id)
                 if part is probe:
                     masks.append(transforms.squash(sample.image, MAP, mask=sample.mask)[1])
-        return Probe(torch.stack(drawn), torch.tensor(classes), torch.stack(masks), len(masks))  # type: ignore[arg-type]
+        return Probe(torch.stack(images), torch.tensor(classes), torch.stack(masks), len(masks))  # type: ignore[arg-type]
 
     @staticmethod
     def collate(batches: Sequence[Any]) -> Any:
@@ -180,32 +184,25 @@ class ContrastiveTraining(Reader):
 
     @staticmethod
     def loss(model: Contrastive, batch: Views) -> dict[str, Tensor]:
-        """The terms, weighted; and figures that are only shown."""
-        if not model.choice.symmetric:
-            return terms(model, batch)
-        both = terms(model, batch), terms(model, turned(batch))
-        return {name: (value + both[1][name]) / 2 for name, value in both[0].items()}
+        return contrastive_loss.loss(model, batch)
 
     def count(self, model: nn.Module, batch: Probe) -> Tensor:
         """(what was reached, of how much) in each of ``classes``."""
-        device = next(model.parameters()).device
-        z, maps = [], []
+        device, n = next(model.parameters()).device, batch.queries
+        features, maps = [], []
         for part in batch.images.split(16):
-            images = part.to(device).float() / 255
             encoder = model.encoder  # type: ignore[union-attr]
-            last = encoder(images).maps[-1]  # type: ignore[operator]
-            z.append(F.normalize(last.mean((2, 3)), dim=1))
+            last = encoder(part.to(device).float() / 255).maps[-1]  # type: ignore[operator]
+            features.append(F.normalize(last.mean((2, 3)), dim=1))
             maps.append(prior_map(last))
-        found, n = torch.cat(z), batch.queries
-        likeness = found[:n] @ found[n:].T
+        vectors = torch.cat(features)
+        cosines = vectors[:n] @ vectors[n:].T
         if batch.classes is None or batch.masks is None:
-            hits = (likeness.argmax(1) == torch.arange(n, device=device)).sum()
+            hits = (cosines.argmax(1) == torch.arange(n, device=device)).sum()
             return torch.stack([hits, hits.new_tensor(n)])[None].cpu().double()
-        best = likeness.topk(min(NEIGHBOURS, likeness.shape[1]))
         classes = batch.classes.to(device)
-        votes = F.one_hot(classes[n:][best.indices], int(classes.max()) + 1) * best.values[..., None].div(0.1).exp()
-        hits = (votes.sum(1).argmax(1) == classes[:n]).sum()
-        precision = [average_precision(m, t) for m, t in zip(torch.cat(maps)[:n].cpu(), batch.masks)]
+        hits = (voted(cosines, classes[n:], int(classes.max()) + 1) == classes[:n]).sum()
+        precision = [average_precision(m, target) for m, target in zip(torch.cat(maps)[:n].cpu(), batch.masks)]
         return torch.tensor([[float(hits), n], [sum(precision), n]], dtype=torch.float64)
 
     def pictures(self, model: nn.Module, device: torch.device) -> list[tuple[str, list[tuple[np.ndarray, np.ndarray]]]]:
@@ -225,97 +222,11 @@ class ContrastiveTraining(Reader):
         return drawn
 
 
-def terms(model: Contrastive, batch: Views) -> dict[str, Tensor]:
-    """One step of the losses: queries by the online branch, keys by the target after it moved; the queues come last."""
-    choice = model.choice
-    q, q_map = model.query(batch.query)
-    local_q = model.query(batch.local_query, local=True)[0] if batch.local_query is not None else None
-    if model.training:
-        model.follow()
-    k, k_map = model.key(batch.key)
-    k = k.to(q)
-    found = {"gg": choice.gg * nce(q, k, model.queue("global"), choice.temperature)} if choice.gg else {}
-    shown = figures(q.detach(), k, model.queue("global"), model.online, model.target)
-    local_k: Tensor | None = None
-    if batch.query_regions is not None:
-        region, cross, local_k = region_terms(model, batch, q, k, q_map, k_map)
-        found |= {"ll": choice.ll * region, "gl": choice.gl * cross}
-    elif local_q is not None:
-        assert batch.local_key is not None
-        local_k = model.key(batch.local_key, local=True)[0].to(q)
-        if choice.ll:
-            found["ll"] = choice.ll * nce(local_q, local_k, model.queue("local"), choice.temperature)
-        if choice.gl:
-            found["gl"] = choice.gl * global_local(
-                q, local_q, k, local_k, model.queue("global"), model.queue("local"), choice.temperature
-            )
-    if model.training:
-        model.enqueue(k, "global")
-        if local_k is not None:
-            model.enqueue(local_k, "local")
-    return found | {FIGURE + name: value for name, value in shown.items()}
-
-
-def global_local(
-    global_q: Tensor, local_q: Tensor, global_k: Tensor, local_k: Tensor, queue_g: Tensor, queue_l: Tensor, t: float
-) -> Tensor:
-    """Half the global query against the local key, half the local query against the global key; each in its queue."""
-    return (nce(global_q, local_k, queue_l, t) + nce(local_q, global_k, queue_g, t)) / 2
-
-
-def region_terms(
-    model: Contrastive, batch: Views, q: Tensor, k: Tensor, q_map: Tensor, k_map: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss of regions, the cross term, and one key a photo for the local queue.
-
-    A region of one view is to be told from all other regions of the batch, those of its own photo too, unless they
-    overlap it; positives and negatives come from the target.
-    """
-    assert batch.query_regions is not None and batch.key_regions is not None and batch.apart is not None
-    choice, own = model.choice, len(q)
-    weights_q, weights_k = (coverage(r, m) for r, m in ((batch.query_regions, q_map), (batch.key_regions, k_map)))
-    valid = (weights_q.sum((2, 3)) > 0) & (weights_k.sum((2, 3)) > 0)  # (B, 16)
-    region_q = model.online.regions(q_map, weights_q)
-    with torch.no_grad():
-        region_k = model.target.regions(k_map, weights_k)
-        first = torch.where(valid[:, :1], region_k[:, 0], k)
-        keys, known = gathered(region_k).flatten(0, 1), gathered(valid).flatten()
-    if not valid.any():
-        return region_q.sum() * 0, q.sum() * 0, first
-    count = valid.shape[1]
-    scores = region_q.flatten(0, 1) @ keys.T / choice.region_temperature  # (B 16, all)
-    allowed = known[None].repeat(own * count, 1)
-    start = momentum.process() * own * count
-    same = (
-        torch.block_diag(*batch.apart.float()).bool() | ~torch.block_diag(*torch.ones_like(batch.apart).float()).bool()
-    )
-    allowed[:, start : start + own * count] &= same
-    target = torch.arange(own * count, device=q.device) + start
-    rows = valid.flatten()
-    loss = F.cross_entropy(scores.masked_fill(~allowed, -torch.inf)[rows], target[rows])
-    photo = torch.arange(own, device=q.device).repeat_interleave(count)[rows]
-    picked_q, picked_k = region_q.flatten(0, 1)[rows], region_k.flatten(0, 1)[rows]
-    queues = model.queue("global"), model.queue("local")
-    return loss, global_local(q[photo], picked_q, k[photo], picked_k, *queues, choice.temperature), first
-
-
-def coverage(regions: Tensor, maps: Tensor) -> Tensor:
-    """(B, L, L) numbers 1..16, 0 = none -> (B, 16, h, w): the share of each cell of the map that each region has."""
-    inside = F.one_hot(regions, 17)[..., 1:].permute(0, 3, 1, 2).float()
-    return F.adaptive_avg_pool2d(inside, (maps.shape[-2], maps.shape[-1]))
-
-
-def turned(batch: Views) -> Views:
-    """Queries as keys and keys as queries."""
-    return Views(
-        batch.key,
-        batch.query,
-        batch.local_key,
-        batch.local_query,
-        batch.key_regions,
-        batch.query_regions,
-        batch.apart,
-    )
+def voted(cosines: Tensor, classes: Tensor, count: int) -> Tensor:
+    """(n, m) cosines to photos of classes (m,) in 0..count - 1 -> (n,): the class that the nearest photos vote for."""
+    nearest = cosines.topk(min(NEIGHBOURS, cosines.shape[1]))
+    weights = nearest.values[..., None].div(VOTE_TEMPERATURE).exp()
+    return (F.one_hot(classes[nearest.indices], count) * weights).sum(1).argmax(1)
 
 
 def prior_map(last: Tensor) -> Tensor:
@@ -326,9 +237,9 @@ def prior_map(last: Tensor) -> Tensor:
 def average_precision(score: Tensor, target: Tensor) -> float:
     """Of a map (1, h, w) against a mask (H, W) in {0, 1, 255}; the share of foreground for a map that knows nothing."""
     size = (target.shape[0], target.shape[1])
-    known = target != 255
-    order = transforms.resize_logits(score, size)[0][known].argsort(descending=True)
-    hits = (target[known] == 1)[order].double()
+    labelled = target != 255
+    order = transforms.resize_logits(score, size)[0][labelled].argsort(descending=True)
+    hits = (target[labelled] == 1)[order].double()
     if not hits.any():
         return 0.0
     precision = hits.cumsum(0) / torch.arange(1, len(hits) + 1)

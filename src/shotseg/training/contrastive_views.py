@@ -153,12 +153,12 @@ def coloured(view: Tensor, stream: Generator) -> Tensor:
 def candidates(labels: Tensor, sides: tuple[int, int]) -> dict[int, Box]:
     """Superpixels worth a patch, with their boxes in the photo: 1 to 60 % of the area, both sides 24 pixels or more."""
     down, across = sides[0] / labels.shape[0], sides[1] / labels.shape[1]
-    found, shares = {}, (labels.flatten().bincount() / labels.numel()).tolist()
+    boxes, shares = {}, (labels.flatten().bincount() / labels.numel()).tolist()
     for label, (top, left, height, width) in _boxes(labels).items():
         box = (round(top * down), round(left * across), round(height * down), round(width * across))
         if 0.01 <= shares[label] <= 0.6 and min(box[2:]) >= 24:
-            found[label] = box
-    return found
+            boxes[label] = box
+    return boxes
 
 
 def enlarged(box: Box, sides: tuple[int, int], share: float = 0.15) -> Box:
@@ -174,15 +174,15 @@ def enlarged(box: Box, sides: tuple[int, int], share: float = 0.15) -> Box:
 def _patches(pixels: Tensor, labels: Tensor | None, choice: ContrastiveChoice, stream: Generator) -> list[Tensor]:
     """Two windows of the photo (3, h, w) uint8."""
     sides = (pixels.shape[-2], pixels.shape[-1])
-    known = {} if labels is None else candidates(labels, sides)
-    if not known:
+    box_of = {} if labels is None else candidates(labels, sides)
+    if not box_of:
         boxes = [random_box(sides, (0.05, 0.2), stream) for _ in range(2)]
         boxes = boxes if choice.pairing == "image" else boxes[:1] * 2
         return [pixels[:, top : top + h, left : left + w] for top, left, h, w in boxes]
-    drawn = [list(known)[_whole(stream, len(known) - 1)] for _ in range(2)]
+    drawn = [list(box_of)[_whole(stream, len(box_of) - 1)] for _ in range(2)]
     made = []
     for label in drawn if choice.pairing == "image" else drawn[:1] * 2:
-        top, left, height, width = enlarged(known[label], sides)
+        top, left, height, width = enlarged(box_of[label], sides)
         patch = pixels[:, top : top + height, left : left + width]
         if choice.mask_outside:
             assert labels is not None
@@ -197,24 +197,26 @@ def _regions(
     labels: Tensor, sides: tuple[int, int], boxes: list[Box], flips: list[bool], size: int, stream: Generator
 ) -> dict[str, Tensor]:
     """The regions of both views, numbered alike, and which of them are told apart."""
-    seen = []
+    label_views = []
     for (top, left, height, width), flip in zip(boxes, flips):
         rows = _places(top, height, sides[0], labels.shape[0], size)
         columns = _places(left, width, sides[1], labels.shape[1], size)
         view = labels[rows][:, columns]
-        seen.append(view.flip(-1) if flip else view)
+        label_views.append(view.flip(-1) if flip else view)
     least = 0.02 * size * size
-    common = set.intersection(*({int(n) for n, c in zip(*v.unique(return_counts=True)) if c >= least} for v in seen))
+    common = set.intersection(
+        *({int(n) for n, c in zip(*v.unique(return_counts=True)) if c >= least} for v in label_views)
+    )
     order = torch.randperm(len(common), generator=stream).tolist()[:REGIONS]
-    kept = [sorted(common)[i] for i in order]
+    regions = [sorted(common)[i] for i in order]
     number = torch.zeros(int(labels.max()) + 1, dtype=torch.long)
-    number[kept] = torch.arange(1, len(kept) + 1)
-    every = _boxes(labels)
+    number[regions] = torch.arange(1, len(regions) + 1)
+    box_of = _boxes(labels)
     apart = torch.ones(REGIONS, REGIONS, dtype=torch.bool)
-    for i, one in enumerate(kept):
-        for j, other in enumerate(kept):
-            apart[i, j] = i == j or _overlap(every[one], every[other]) <= 0.5
-    query, key = (number[view][None] for view in seen)
+    for i, one in enumerate(regions):
+        for j, other in enumerate(regions):
+            apart[i, j] = i == j or _overlap(box_of[one], box_of[other]) <= 0.5
+    query, key = (number[view][None] for view in label_views)
     return {"query_regions": query, "key_regions": key, "apart": apart[None]}
 
 
@@ -225,10 +227,10 @@ def _places(start: int, length: int, side: int, cells: int, size: int) -> Tensor
 
 
 def _boxes(labels: Tensor) -> dict[int, Box]:
-    found = ndimage.find_objects(labels.numpy() + 1)
+    windows = ndimage.find_objects(labels.numpy() + 1)
     return {
         label: (rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start)
-        for label, (rows, columns) in ((i, window) for i, window in enumerate(found) if window is not None)
+        for label, (rows, columns) in ((i, window) for i, window in enumerate(windows) if window is not None)
     }
 
 

@@ -83,11 +83,11 @@ class FewShot(Reader):
         if self.recipe.data.supervision == "pseudo":
             works += [("pseudo masks", name, part) for name, part in self.parts.items()]
         works += [("frozen features", name, cache) for name, cache in self.caches.items()]
-        for what, name, kept in works:
-            own = share(self._asked(name))
-            for n, index in enumerate(own, 1):
-                kept.prepare(index)
-                advance(what, n, len(own))
+        for what, name, cache in works:
+            indices = share(self._asked(name))
+            for n, index in enumerate(indices, 1):
+                cache.prepare(index)
+                advance(what, n, len(indices))
 
     def _asked(self, name: str) -> Sequence[int]:
         """The items that episodes may hold."""
@@ -205,8 +205,10 @@ class FewShot(Reader):
         """Intersection and union of each class over a batch: (N, 2) int64."""
         predicted, target = self.predicted(model, batch), batch.episode.query_mask
         assert target is not None
-        known, said, true = target != IGNORE, predicted == 1, target == 1
-        pair = torch.stack([(said & true).sum((1, 2)), ((said | true) & known).sum((1, 2))], 1)  # (B, 2)
+        labelled, positive, foreground = target != IGNORE, predicted == 1, target == 1
+        pair = torch.stack(
+            [(positive & foreground).sum((1, 2)), ((positive | foreground) & labelled).sum((1, 2))], 1
+        )  # (B, 2)
         names = self.parts["validation"].classes
         return torch.zeros(len(names), 2, dtype=torch.long, device=pair.device).index_add_(
             0, batch.episode.class_id, pair
@@ -217,9 +219,9 @@ class FewShot(Reader):
         drawn = []
         for j in range(min(SHOWN, self.validation)):
             batch = self.draw_validation(j)
-            e, said = batch.episode, self.predicted(model, batch.to(device)).cpu()
+            e, predicted = batch.episode, self.predicted(model, batch.to(device)).cpu()
             assert e.support_mask is not None and e.query_mask is not None
-            pairs = [(e.support[0, 0], e.support_mask[0, 0]), (e.query[0], e.query_mask[0]), (e.query[0], said[0])]
+            pairs = [(e.support[0, 0], e.support_mask[0, 0]), (e.query[0], e.query_mask[0]), (e.query[0], predicted[0])]
             drawn.append((f"{e.class_name[0]}: example, truth, prediction", [_arrays(*pair) for pair in pairs]))
         return drawn
 

@@ -101,9 +101,9 @@ class Contrastive(nn.Module):
 
     @torch.no_grad()
     def follow(self) -> None:
-        """Move the target's parameters towards the online ones; its batch statistics are its own."""
-        for old, new in zip(self.target.parameters(), self.online.parameters()):
-            old.lerp_(new.detach(), 1 - self.choice.momentum)
+        """target <- m target + (1 - m) online (MoCo, equation 2) of all parameters; its batch statistics are its own."""
+        for target, online in zip(self.target.parameters(), self.online.parameters()):
+            target.lerp_(online.detach(), 1 - self.choice.momentum)
         self.steps += 1
 
     def query(self, images: Tensor, local: bool = False) -> tuple[Tensor, Tensor]:
@@ -115,9 +115,8 @@ class Contrastive(nn.Module):
         every = gathered(images)
         order = torch.randperm(len(every), generator=torch.Generator().manual_seed(int(self.steps)))
         order = order.to(images.device)
-        rank, own = process(), len(images)
-        mixed = every[order[rank * own : (rank + 1) * own]]
-        back = order.argsort()[rank * own : (rank + 1) * own]
+        of_process = slice(process() * len(images), (process() + 1) * len(images))
+        mixed, back = every[order[of_process]], order.argsort()[of_process]
         z, maps = in_groups(self.target, mixed, self.groups, local)
         return gathered(z)[back], gathered(maps)[back]
 
@@ -140,9 +139,9 @@ def logits(query: Tensor, key: Tensor, negatives: Tensor, temperature: float) ->
 
 
 def nce(query: Tensor, key: Tensor, negatives: Tensor, temperature: float) -> Tensor:
-    """Mean of -log of the share that the true pair has among all (van den Oord et al. 2018)."""
-    found = logits(query, key, negatives, temperature)
-    return F.cross_entropy(found, found.new_zeros(len(found), dtype=torch.long))
+    """Mean of -log of the share that the true pair has among all (van den Oord et al. 2018; MoCo, equation 1)."""
+    scores = logits(query, key, negatives, temperature)
+    return F.cross_entropy(scores, scores.new_zeros(len(scores), dtype=torch.long))
 
 
 def process() -> int:
@@ -177,11 +176,11 @@ def figures(query: Tensor, key: Tensor, negatives: Tensor, online: Branch, targe
         cosines = query.float() @ query.float().T
         apart = torch.ones_like(cosines, dtype=torch.bool).triu(1)
         pairs = (2 - 2 * cosines[apart]).clamp(min=0)  # squared distances; pdist has no kernel for MPS
-        mine, theirs = (torch.cat([p.flatten() for p in branch.head.parameters()]) for branch in (online, target))
+        q_head, k_head = (torch.cat([p.flatten() for p in branch.head.parameters()]) for branch in (online, target))
         return {
             "top1": (logits(query, key, negatives, 1.0).argmax(1) == 0).float().mean(),
             "alignment": (query - key).square().sum(1).mean(),
             "uniformity": pairs.mul(-2).exp().mean().clamp(min=1e-12).log() if len(pairs) else query.new_zeros(()),
             "spread": query.std(0).mean() * query.shape[1] ** 0.5 if len(query) > 1 else query.new_zeros(()),
-            "agreement": F.cosine_similarity(mine, theirs, dim=0),
+            "agreement": F.cosine_similarity(q_head, k_head, dim=0),
         }

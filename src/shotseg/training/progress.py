@@ -25,6 +25,13 @@ img{height:170px;margin:0 4px 8px 0}figcaption{font-size:13px;color:#555}pre{fon
 FIGURE = "figure."  # how the name of a term begins that is shown beside the loss and is no part of it
 SECONDS, SHARE = 30.0, 0.1  # a line, where no bar is shown, after so long or so much of the work
 SMOOTH = 50  # steps that a curve of the loss averages
+MARGINS = {
+    "left": 0.07,
+    "right": 0.98,
+    "bottom": 0.17,
+    "top": 0.95,
+    "wspace": 0.2,
+}  # to find them takes a second drawing
 
 
 class Log:
@@ -162,9 +169,9 @@ def _curves(lines: Sequence[Mapping[str, Any]], name: str) -> str:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 3), layout="constrained")
+    figure = Figure(figsize=(10, 3))
     FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
+    left, right = figure.subplots(1, 2, gridspec_kw=MARGINS)
     losses = [(line["step"], line["loss"]) for line in lines if "loss" in line]
     smooth = [np.mean([loss for _, loss in losses[max(0, i - SMOOTH + 1) : i + 1]]) for i in range(len(losses))]
     left.plot([step for step, _ in losses], smooth)

@@ -52,17 +52,19 @@ def extractor_file(recipe: Recipe, root: Path, out: Path, resume: bool, device: 
     if recipe.extractor.endswith((".safetensors", ".pth", ".pt", ".tar")):
         say(f"prior extractor: loaded from {recipe.extractor}")
         return Path(recipe.extractor)
-    own = recipes.load(recipe.extractor)
+    first_stage = recipes.load(recipe.extractor)
     name = str(recipe.model.options.get("extractor", "contrastive"))
     name = recipe.model.encoder if name == "contrastive" else name
-    own = replace(own, model=replace(own.model, encoder=name), data=recipe.data, workers=recipe.workers)
-    own = replace(own, unlabelled=recipe.unlabelled)
+    first_stage = replace(
+        first_stage, model=replace(first_stage.model, encoder=name), data=recipe.data, workers=recipe.workers
+    )
+    first_stage = replace(first_stage, unlabelled=recipe.unlabelled)
     file = out / "extractor" / "best.safetensors"
-    if file.is_file() and checkpoint.finished(file.with_name("last.safetensors"), own):
+    if file.is_file() and checkpoint.finished(file.with_name("last.safetensors"), first_stage):
         say(f"prior extractor: {file} is finished, loaded")
         return file
     say(f"prior extractor: trained first by {recipe.extractor}, into {file.parent}")
-    outcome = train_extractor(own, root, file.parent, resume, device, say)
+    outcome = train_extractor(first_stage, root, file.parent, resume, device, say)
     say(f"prior extractor: {outcome.score:.1f} on held-out photos")
     return file
 
@@ -75,13 +77,13 @@ def load_extractor(extractor: PriorExtractor, path: Path) -> None:
     if path.suffix != ".safetensors":
         return load_moco(extractor.body, path)
     given = {n.removeprefix(TARGET): t for n, t in checkpoint.read(path)[0].items() if n.startswith(TARGET)}
-    own = extractor.body.state_dict()
-    wrong = [name for name, tensor in own.items() if name not in given or given[name].shape != tensor.shape]
+    tensors = extractor.body.state_dict()
+    wrong = [name for name, tensor in tensors.items() if name not in given or given[name].shape != tensor.shape]
     if wrong:
         raise InputError(
             f"{path}: tensor {wrong[0]!r} does not fit {extractor.body.name}; give the run of this network"
         )
-    extractor.body.load_state_dict({name: given[name] for name in own})
+    extractor.body.load_state_dict({name: given[name] for name in tensors})
     return None
 
 

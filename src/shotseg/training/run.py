@@ -81,16 +81,16 @@ def _base_learner(
     if recipe.base.endswith(".safetensors"):
         say(f"base learner: loaded from {recipe.base}")
         return checkpoint.load_base(recipe.base), Path(recipe.base)
-    own = recipes.load(recipe.base)
-    model = replace(own.model, encoder=recipe.model.encoder, weights=recipe.model.weights)
-    photos = replace(recipe.data, every_photo=own.data.every_photo)
-    own = replace(own, model=model, data=photos, workers=recipe.workers)
+    base_recipe = recipes.load(recipe.base)
+    model = replace(base_recipe.model, encoder=recipe.model.encoder, weights=recipe.model.weights)
+    photos = replace(recipe.data, every_photo=base_recipe.data.every_photo)
+    base_recipe = replace(base_recipe, model=model, data=photos, workers=recipe.workers)
     file, last = out / "base" / "best.safetensors", out / "base" / "last.safetensors"
-    if file.is_file() and resume and checkpoint.finished(last, own):
+    if file.is_file() and resume and checkpoint.finished(last, base_recipe):
         say(f"base learner: {file} is finished, loaded")
     else:
         say(f"base learner: trained first by {recipe.base}, into {file.parent}")
-        outcome = train(own, root, file.parent, resume, device, lambda line: None)
+        outcome = train(base_recipe, root, file.parent, resume, device, lambda line: None)
         say(f"base learner: mIoU {outcome.score:.1f} on held-out photos of the base classes")
     return checkpoint.load_base(file), file
 

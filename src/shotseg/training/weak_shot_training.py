@@ -107,19 +107,19 @@ class WeakShot(Reader):
     ) -> None:
         """Make the features on disk that are not there yet; ``share`` gives this process its part of the photos."""
         for name, cache in self.caches.items():
-            own = share(range(len(self.data[name]) if name == "train" else self.validation))
-            for n, index in enumerate(own, 1):
+            indices = share(range(len(self.data[name]) if name == "train" else self.validation))
+            for n, index in enumerate(indices, 1):
                 cache.prepare(index)
-                advance("frozen features", n, len(own))
+                advance("frozen features", n, len(indices))
 
     def draw(self, i: int) -> Batch:
         """Place i of an endless list of photos, or of pairs of them; a batch of one."""
         seed, stream = self.recipe.seed, generator(self.recipe.seed, 2, i)
-        at = i // 2 if self.paired else i
-        epoch, place = divmod(at, self.epoch)
+        number = i // 2 if self.paired else i
+        epoch, place = divmod(number, self.epoch)
         index = int(torch.randperm(self.epoch, generator=generator(seed, 1, epoch))[place])
         if self.paired and i % 2:
-            index = self.pairs.partner(index, generator(seed, 3, at))
+            index = self.pairs.partner(index, generator(seed, 3, number))
         if self.caches:
             return self._stored("train", index, float(torch.rand((), generator=stream)) < self.recipe.augment.flip)
         return self._augmented(index, stream)
@@ -192,9 +192,9 @@ class WeakShot(Reader):
     @staticmethod
     def collate(batches: Sequence[Batch]) -> Batch:
         images, maps, padding = (torch.cat(x) for x in zip(*((b.images, b.maps, b.padding) for b in batches)))
-        known = [b.features for b in batches if b.features is not None]
+        features = [b.features for b in batches if b.features is not None]
         tags = tuple(t for b in batches for t in b.tags)
-        return Batch(images, maps, padding, tags, Features.cat(known) if known else None)
+        return Batch(images, maps, padding, tags, Features.cat(features) if features else None)
 
     @staticmethod
     def loss(model: Any, batch: Batch) -> dict[str, Tensor]:
@@ -208,10 +208,10 @@ class WeakShot(Reader):
 
     def count(self, model: nn.Module, batch: Batch) -> Tensor:
         """Intersection and union of each class that has masks over the known pixels of a batch: (C, 2) int64."""
-        said, known = self.predicted(model, batch), batch.maps != IGNORE
-        ids = torch.arange(len(self.classes), device=said.device)[:, None, None, None]
-        ours, true = (said == ids) & known, batch.maps == ids
-        pair = torch.stack([(ours & true).sum((1, 2, 3)), (ours | true).sum((1, 2, 3))], 1)
+        predicted, labelled = self.predicted(model, batch), batch.maps != IGNORE
+        ids = torch.arange(len(self.classes), device=predicted.device)[:, None, None, None]
+        positive, target = (predicted == ids) & labelled, batch.maps == ids
+        pair = torch.stack([(positive & target).sum((1, 2, 3)), (positive | target).sum((1, 2, 3))], 1)
         pair[list(self.data["train"].novel)] = 0
         return pair
 
@@ -265,25 +265,25 @@ def train(recipe: Recipe, root: Path, out: Path, resume: bool, device: str, say:
     recipe = replace(recipe, data=replace(recipe.data, test_classes=tuple(novel)))  # by name, in every checkpoint
     if choice.supervision == "weak" and not novel:
         raise UsageError(f"{root}: no novel class; name them in data.test_classes, or train a maskformer recipe")
-    seen = {"weak": photos, "base": photos.base_only(), "full": photos.supervised()}[choice.supervision]
+    shown = {"weak": photos, "base": photos.base_only(), "full": photos.supervised()}[choice.supervision]
     held_out = held_out.supervised() if choice.supervision == "full" else held_out
-    tagged = sum(bool(p.tags) for p in seen.items)
+    tagged = sum(bool(p.tags) for p in shown.items)
     say(
-        f"{len(seen)} photos to train on, {tagged} of them with classes known by tag alone; base: "
+        f"{len(shown)} photos to train on, {tagged} of them with classes known by tag alone; base: "
         f"{', '.join(photos.classes[i] for i in photos.base[:8])}{', ...' if len(photos.base) > 8 else ''};"
         f" novel: {', '.join(novel) or 'none'}"
     )
     retrain = choice.retrain and choice.supervision == "weak" and recipe.model.name == "simformer"
     cache = out / "features" if recipe.cache_features else None
 
-    def stage(own: Recipe, folder: Path, labels: Path | None, start: Path | None = None) -> loop.Outcome:
-        torch.manual_seed(own.seed)
-        model = checkpoint.make_model(own, len(photos.classes), novel=photos.novel)
+    def stage(stage_recipe: Recipe, folder: Path, labels: Path | None, start: Path | None = None) -> loop.Outcome:
+        torch.manual_seed(stage_recipe.seed)
+        model = checkpoint.make_model(stage_recipe, len(photos.classes), novel=photos.novel)
         if start is not None:
-            known = checkpoint.load_semantic(start)[0].state_dict()
-            model.load_state_dict({name: known[name] for name in model.state_dict()})
-        task = WeakShot(own, seen, held_out, model, labels, cache, _encoder_key(own))
-        return loop.train(task, own, folder, resume, device)
+            learnt = checkpoint.load_semantic(start)[0].state_dict()
+            model.load_state_dict({name: learnt[name] for name in model.state_dict()})
+        task = WeakShot(stage_recipe, shown, held_out, model, labels, cache, _encoder_key(stage_recipe))
+        return loop.train(task, stage_recipe, folder, resume, device)
 
     if not retrain:
         return stage(recipe, out, None)
@@ -291,7 +291,7 @@ def train(recipe: Recipe, root: Path, out: Path, resume: bool, device: str, say:
         raise UsageError(f"{out}: a run is there; add --resume to go on with it, or choose another --out")
     outcome = stage(recipe, out / "teacher", None)
     say(f"teacher: {outcome.best}; now the pseudo labels of {tagged} photos")
-    write_pseudo_labels(outcome.best, seen, out / "pseudo", recipe, cache, device)
+    write_pseudo_labels(outcome.best, shown, out / "pseudo", recipe, cache, device)
     say("student: a MaskFormer on base masks and pseudo labels")
     return stage(student_of(recipe), out, out / "pseudo", None if choice.anew else outcome.best)
 
@@ -322,19 +322,19 @@ def write_pseudo_labels(
     state.wait_for_everyone()
     model, _ = checkpoint.load_semantic(teacher, str(state.device))
     how = Inference(scales=recipe.weak_shot.scales, flip=recipe.weak_shot.flip)
-    kept = FeatureCache(data, model, cache, recipe.model.size, _encoder_key(recipe)) if cache else None  # type: ignore[arg-type]
+    frozen = FeatureCache(data, model, cache, recipe.model.size, _encoder_key(recipe)) if cache else None  # type: ignore[arg-type]
     for index in tagged[state.process_index :: state.num_processes]:
         path = pseudo_path(folder, data, index)
         if path.is_file():
             continue
-        known = data.known(index)
-        if kept is not None and how == Inference():
-            stored = kept.read(index, False)
+        base_labels = data.known(index)
+        if frozen is not None and how == Inference():
+            stored = frozen.read(index, False)
             looks = model.look(stored.image.to(state.device), features=stored.features.to(state.device))
-            predicted = labelled(looks, known.shape)
+            predicted = labelled(looks, base_labels.shape)
         else:
             predicted = model.label(data.image(index), how)
-        write_png(path, pseudo_label(predicted, known, sorted(data.items[index].tags)))
+        write_png(path, pseudo_label(predicted, base_labels, sorted(data.items[index].tags)))
     state.wait_for_everyone()
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from shotseg.data.annotations.drawn import upright_size
 from shotseg.data.images import write_bytes
 from shotseg.data.listing import find_images
 from shotseg.errors import InputError, ShotsegError, UsageError
+from shotseg.web.remembered import Sizes
 from shotseg.web.said import STATES, PagePhoto, id_of
 
 
@@ -19,12 +19,19 @@ class Unknown(UsageError):
 
 
 class Album:
-    """photos: by their ids, those of which something was said.   dropped, folder: where photos lie."""
+    """photos: by their ids, those of which something was said.   dropped, folder: where photos lie.
 
-    def __init__(self, photos: dict[str, PagePhoto], dropped: Path, folder: Path | None):
+    sizes: a file that says how large each was when it was looked at, so that no header is read again without need.
+
+    names: photo's id -> the name of its masks, once they are known.
+    """
+
+    def __init__(self, photos: dict[str, PagePhoto], dropped: Path, folder: Path | None, sizes: Path):
         self.photos, self.dropped, self.folder = photos, dropped, folder
-        self._names: dict[str, str] | None = None
+        self.names: dict[str, str] = {}
+        self._sizes = Sizes(sizes)
         self.find()
+        self._sizes.keep()
 
     def find(self) -> None:
         """Look at which photos there are; one that is gone stays known with what was said of it."""
@@ -42,17 +49,14 @@ class Album:
             photo.error = f"{shown(photo.file)}: no such file any more; put it back, or export without it"
         for file, path, dropped in found:
             self._found(id_of(file, dropped), file, path)
-        self._names = None
 
-    @property
-    def names(self) -> dict[str, str]:
-        """Photo's id -> the name of its masks; made when it is first asked for, for what makes it is slow to load."""
-        if self._names is None:
+    def know_names(self) -> None:
+        """Fill ``names``. What makes them is slow to load: who needs them asks for it while nobody waits for a lock."""
+        if self.names.keys() != self.photos.keys():
             from shotseg.runs.photos import named
 
-            files = [(photo.file, id) for id, photo in self.photos.items()]
-            self._names = {photo.path: photo.name for photo in named(files)}
-        return self._names
+            files = [(photo.file, id) for id, photo in list(self.photos.items())]
+            self.names = {photo.path: photo.name for photo in named(files)}
 
     def photo(self, id: str) -> PagePhoto:
         if id not in self.photos:
@@ -122,7 +126,7 @@ class Album:
         """Note the size of a photo's file as it is now, or the error of one that is gone or is another."""
         photo.error = None
         try:
-            size = upright_size(photo.path)
+            size = self._sizes.of(photo.id, photo.path)
             if photo.said and photo.size not in ((0, 0), size):
                 raise InputError(
                     f"{shown(photo.file)}: now {size[1]} x {size[0]}, drawn on when it was {photo.width} x {photo.height}; "

@@ -15,7 +15,7 @@ import numpy as np
 from shotseg.errors import InputError, ShotsegError, UsageError, first_line, is_out_of_memory
 from shotseg.web.examples import Shot, shots
 from shotseg.web.kept import Kept
-from shotseg.web.labels import Found, label_png, shares, unpacked
+from shotseg.web.labels import Found, Runs
 from shotseg.web.project import Outdated, Project
 from shotseg.web.said import PagePhoto
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # slow to load
 MOST_SHOTS = 20  # of a class that are learnt, the newest
 MOST_GUESSES = 3  # photos with strokes that a class without examples is learnt from
 MASKS = 128 * 2**20  # bytes of masks in memory
+PATIENCE = 5.0  # seconds that the model waits for a page to show the list, which it would slow down
 Told = Callable[[str, dict[str, Any]], None]
 
 
@@ -45,12 +46,16 @@ class Engine:
     ):
         self.project, self.kept, self.tell = project, kept, tell
         self._load, self._model = load, None  # type: tuple[Callable[[], Segmenter], Model | None]
-        self._masks: OrderedDict[str, tuple[int, bytes]] = OrderedDict()  # id -> digest and PNG of class numbers
+        self._masks: OrderedDict[str, tuple[int, bytes]] = OrderedDict()  # id -> digest, and runs of class numbers
         self._asks: deque[Callable[[], None]] = deque()  # a person waits for them
         self._waiting: list[PagePhoto] = []  # to be decided, the next at the end
         self._more, self._stopped, self._running = threading.Condition(), False, True
-        self._unlearnt, self._unsettled = True, True
+        self._begun = threading.Event()
+        self._said, self._followed = 0, 0  # how often something changed, and up to which of these it was followed
+        self._unsettled = True
+        self._taught = 0  # grows with what is known of the classes
         self._done: set[str] = set()  # photos that are encoded, or cannot be
+        self._basis: dict[str, tuple[int, int]] = {}  # id -> what its prediction rests on
         self._thread = threading.Thread(target=self._work, daemon=True, name="shotseg-model")
 
     def start(self) -> None:
@@ -58,7 +63,12 @@ class Engine:
         self._thread.start()
         self.changed()
 
+    def begin(self) -> None:
+        """The list is shown: now the model may be loaded."""
+        self._begun.set()
+
     def stop(self) -> None:
+        self.begin()
         with self._more:
             self._stopped = True
             self._more.notify_all()
@@ -78,11 +88,12 @@ class Engine:
         total = len(self.project.said.photos)
         done = min(len(self._done), total)
         running = self._running and done < total
+        waiting = sum(photo.drawn is None for photo in list(self._waiting))  # the others stay as they are
         return {
             "done": done,
             "total": total,
             "running": running,
-            "waiting": sum(photo.drawn is None for photo in list(self._waiting)),  # the others stay as they are
+            "waiting": waiting or int(self._said != self._followed),
             "loading": self.loading,
         }
 
@@ -98,18 +109,9 @@ class Engine:
         self._asked(lambda: self._decide(self.project.photo(id)))
 
     def changed(self) -> None:
-        """What is known of the classes may be other now: learn it, then decide all photos again."""
-        self._unlearnt = True
-        self.again()
-
-    def again(self) -> None:
-        """Decide all photos, the doubtful first; those that are not encoded yet come last."""
-        with self.project.lock:
-            photos = list(self.project.said.photos.values())
-        turns = {photo.id: (not self.kept.has(photo), photo.confidence or 0.0) for photo in photos}
+        """What is known of the classes, or said of a photo, may be other now: learn it, and decide what rests on it."""
         with self._more:
-            self._waiting = sorted(photos, key=lambda photo: turns[photo.id], reverse=True)
-            self._unsettled = True
+            self._said += 1
             self._more.notify_all()
 
     def mask(self, id: str) -> tuple[int, np.ndarray]:
@@ -118,29 +120,27 @@ class Engine:
             photo = self.project.photo(id)
             if photo.drawn is not None:
                 return photo.version, self.project.drawn_mask(photo)
-        version, png = self.packed(id)
-        return version, np.zeros(photo.size, np.uint8) if png is None else unpacked(png)
+        version, found = self.runs(id)
+        return version, found.labels(photo.size)
 
-    def packed(self, id: str) -> tuple[int, bytes | None]:
-        """The version of a photo, and its mask as PNG of class numbers; None while nothing is known of it.
-
-        Raises ShotsegError where there is none.
-        """
+    def runs(self, id: str) -> tuple[int, Runs]:
+        """As :meth:`mask`, the class numbers as they are packed; 0 everywhere while nothing is known of the photo."""
         with self.project.lock:
             photo = self.project.photo(id)
             if photo.drawn is not None:
-                return photo.version, self.project.drawn_file(photo)
+                return photo.version, Runs.of(self.project.drawn_mask(photo))
+            blank = photo.version, Runs.blank(photo.size)
             kept = self._masks.get(id)
             if kept is not None and kept[0] == photo.digest:
-                return photo.version, kept[1]
+                return photo.version, Runs.unpacked(kept[1])
             if self.loading:
-                return photo.version, None
+                return blank
         self._asked(lambda: self._decide(photo))
         with self.project.lock:
             kept = self._masks.get(id)
             if kept is None and photo.error:
                 raise ShotsegError(photo.error)
-            return photo.version, None if kept is None else kept[1]
+            return blank if kept is None else (photo.version, Runs.unpacked(kept[1]))
 
     def accept(self, id: str, version: int) -> PagePhoto:
         """Accept the mask of that version. Raises Outdated where it is another by now."""
@@ -164,6 +164,7 @@ class Engine:
     def _asked(self, work: Callable[[], None]) -> None:
         """Do it before all else, and wait until it is done."""
         answer: Future[None] = Future()
+        self.begin()
 
         def do() -> None:
             try:
@@ -185,9 +186,8 @@ class Engine:
             return self._asks.popleft()
         if self._stopped:
             return None
-        if self._unlearnt:
-            self._unlearnt = False
-            return self._learn
+        if self._said != self._followed:
+            return self._follow
         if self._waiting:
             free = self._running or self.kept.has(self._waiting[-1])
             return partial(self._in_turn, self._waiting.pop()) if free else None
@@ -197,6 +197,7 @@ class Engine:
         return None
 
     def _work(self) -> None:
+        self._begun.wait(PATIENCE)
         while True:
             with self._more:
                 while (work := self._next()) is None and not self._stopped:
@@ -229,13 +230,38 @@ class Engine:
             self._done.add(photo.id)
             self.tell("encoding", self.encoding)
 
+    def _follow(self) -> None:
+        """Write what a person said where others read it, learn from it, then decide what rests on it."""
+        said = self._said
+        try:
+            if self.project.publish():
+                self.tell("project", {})
+            self._learn()
+        finally:
+            self._again()
+            self._followed = said
+
+    def _again(self) -> None:
+        """Decide the photos whose prediction rests on the past, the doubtful first; those that are not encoded come last."""
+        with self.project.lock:
+            photos = [photo for photo in self.project.said.photos.values() if not self._stands(photo)]
+        turns = {photo.id: (not self.kept.has(photo), photo.confidence or 0.0) for photo in photos}
+        self._waiting = sorted(photos, key=lambda photo: turns[photo.id], reverse=True)
+        self._unsettled = True
+
+    def _stands(self, photo: PagePhoto) -> bool:
+        """Whether all is done that can be done for a photo."""
+        known = photo.drawn is not None or self._basis.get(photo.id) == (self._taught, photo.said)
+        return known and photo.id in self._done and self.kept.has(photo)
+
     def _learn(self) -> None:
         """Make the segmenter know the project's examples."""
         with self.project.lock:
             wanted = {name: found[-MOST_SHOTS:] for name, found in shots(self.project).items()}
             guesses = {own.name: self._guesses(own.number) for own in self.project.classes if own.name not in wanted}
         guessed = {name: found for name, found in guesses.items() if found}
-        self._loaded().learn(wanted | guessed, set(guessed), lambda text: self.tell("note", {"text": text}))
+        model, say = self._loaded(), lambda text: self.tell("note", {"text": text})
+        self._taught += model.learn(wanted | guessed, set(guessed), say)
 
     def _guesses(self, number: int) -> list[Shot]:
         """What the strokes of a class without examples gave, so that other photos follow them."""
@@ -244,7 +270,7 @@ class Engine:
             marked = any(stroke.inside and stroke.number == number for stroke in photo.strokes)
             kept = self._masks.get(photo.id) if marked and photo.state == "predicted" else None
             if kept is not None and photo.areas.get(number):
-                mask = (unpacked(kept[1]) == number).astype(np.uint8) * 255
+                mask = (Runs.unpacked(kept[1]).labels(photo.size) == number).astype(np.uint8) * 255
                 found.append(Shot(photo.path, mask, kept[0], photo))
         return found[:MOST_GUESSES]
 
@@ -260,12 +286,12 @@ class Engine:
                     if photo.error is not None:
                         raise InputError(photo.error)
                 numbers = {own.name: own.number for own in self.project.classes}
-                strokes = list(photo.strokes)
+                strokes, basis = list(photo.strokes), (self._taught, photo.said)
             found = self._loaded().found(photo, numbers, strokes)
             self._mark(photo)
             with self.project.lock:
                 if photo.said <= before[0] and photo.drawn is None:  # else what is found is of the past
-                    photo.error = None
+                    photo.error, self._basis[photo.id] = None, basis
                     self._note(photo, found)
         except ShotsegError as error:
             photo.error = str(error)
@@ -279,12 +305,13 @@ class Engine:
     def _note(self, photo: PagePhoto, found: Found | None) -> None:
         if found is None:
             return self.project.predicted(photo, None, None, {}, {})
-        parts = shares(found.labels)
-        areas = {own.number: parts[own.number] for own in self.project.classes}
-        digest = zlib.crc32(found.labels.data)
-        self._masks[photo.id] = digest, label_png(found.labels)
+        runs = Runs.of(found.labels)
+        parts, packed = runs.shares(), runs.packed()
+        areas = {own.number: float(parts[own.number]) for own in self.project.classes}
+        digest = zlib.crc32(packed)
+        self._masks[photo.id] = digest, packed
         self._masks.move_to_end(photo.id)
-        while sum(len(png) for _, png in self._masks.values()) > MASKS:
+        while sum(len(packed) for _, packed in self._masks.values()) > MASKS:
             self._masks.popitem(last=False)
         self.project.predicted(photo, digest, found.confidence, found.present, areas)
 

@@ -37,16 +37,22 @@ def shots(project: Project) -> dict[str, list[Shot]]:
     """Class name -> its examples, the oldest first."""
     found = {}
     for own in project.classes:
-        folders = [project.folder / "examples" / kind / own.name for kind in KINDS]
-        images = {path.stem: path for path in folders[0].glob("*") if not path.name.startswith(".")}
-        pairs = [
-            Shot(images[path.stem], path, path.stat().st_mtime_ns, _photo_of(project, images[path.stem]))
-            for path in folders[1].glob("*.png")
-            if path.stem in images and not path.name.startswith(".")
+        kept = [
+            Shot(image, mask, mask.stat().st_mtime_ns, _photo_of(project, image))
+            for image, mask in pairs(project, own.name)
         ]
-        if pairs:
-            found[own.name] = sorted(pairs, key=lambda shot: (shot.written, shot.image.name))
+        if kept:
+            found[own.name] = sorted(kept, key=lambda shot: (shot.written, shot.image.name))
     return found
+
+
+def pairs(project: Project, name: str) -> list[tuple[Path, Path]]:
+    """Photo and mask of each example of a class."""
+    folders = [project.folder / "examples" / kind / name for kind in KINDS]
+    images, masks = (
+        {path.stem: path for path in folder.glob("*") if not path.name.startswith(".")} for folder in folders
+    )
+    return [(images[stem], mask) for stem, mask in masks.items() if stem in images and mask.suffix == ".png"]
 
 
 def _photo_of(project: Project, image: Path) -> PagePhoto | None:

@@ -66,6 +66,7 @@ def export(engine: Engine, format: str, folder: Path, reviewed_only: bool = Fals
     """
     found = plan(engine, reviewed_only)
     check(engine, format, found)
+    engine.project.album.know_names()
     out = folder / "export"
     out.mkdir()
     classes = [own.name for own in engine.project.classes]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
+import math
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image
 
 from shotseg.data.images import flat_png
 from shotseg.overlay import PALETTE
@@ -22,6 +22,45 @@ class Found:
     present: dict[int, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """A label map as a page is sent it: row after row, how many pixels in turn have one value.
+
+    lengths: (n,) uint32.   values: (n,) uint8. A mask of 12 megapixels is made of them, or they of it, in a few milliseconds.
+    """
+
+    lengths: np.ndarray
+    values: np.ndarray
+
+    @classmethod
+    def of(cls, labels: np.ndarray) -> Runs:
+        flat = labels.ravel()
+        last = np.append(np.flatnonzero(flat[1:] != flat[:-1]), flat.size - 1)
+        return cls(np.diff(last, prepend=-1).astype(np.uint32), flat[last])
+
+    @classmethod
+    def blank(cls, size: tuple[int, int]) -> Runs:
+        return cls(np.array([math.prod(size)], np.uint32), np.zeros(1, np.uint8))
+
+    @classmethod
+    def unpacked(cls, packed: bytes) -> Runs:
+        data = zlib.decompress(packed)
+        count = len(data) // 5
+        return cls(np.frombuffer(data, "<u4", count), np.frombuffer(data, np.uint8, offset=4 * count))
+
+    def packed(self) -> bytes:
+        """All lengths as little-endian bytes, then all values, deflated."""
+        return zlib.compress(self.lengths.astype("<u4").tobytes() + self.values.tobytes(), 1)
+
+    def labels(self, size: tuple[int, int]) -> np.ndarray:
+        """The (height, width) uint8 label map."""
+        return np.repeat(self.values, self.lengths).reshape(size)
+
+    def shares(self) -> np.ndarray:
+        """Of each value from 0 to 255 the part of the label map that has it."""
+        return np.bincount(self.values, self.lengths, minlength=256) / self.lengths.sum()
+
+
 def numbered(labels: np.ndarray, numbers: Sequence[int]) -> np.ndarray:
     """(H, W) uint8 with ``numbers[i]`` in place of i + 1, and 0 as it is; the same array where that changes nothing."""
     if list(numbers) == list(range(1, len(numbers) + 1)):
@@ -31,16 +70,6 @@ def numbered(labels: np.ndarray, numbers: Sequence[int]) -> np.ndarray:
     return table[labels]
 
 
-def shares(labels: np.ndarray) -> list[float]:
-    """Of each value from 0 to 255 the part of the (H, W) uint8 array that has it."""
-    return [count / labels.size for count in Image.fromarray(labels).histogram()]
-
-
 def label_png(labels: np.ndarray) -> bytes:
     """(H, W) uint8 as an 8-bit palette PNG."""
     return flat_png(labels, PALETTE)
-
-
-def unpacked(png: bytes) -> np.ndarray:
-    """The (H, W) uint8 label map of :func:`label_png`."""
-    return np.array(Image.open(io.BytesIO(png)))

@@ -30,11 +30,13 @@ class Model:
         self._learnt: dict[str, list[Shot]] = {}  # class -> its shots, in the order in which they were added
         self._guessed: set[str] = set()  # classes that are learnt from what strokes gave
 
-    def learn(self, wanted: Mapping[str, list[Shot]], guessed: set[str], say: Callable[[str], None]) -> None:
+    def learn(self, wanted: Mapping[str, list[Shot]], guessed: set[str], say: Callable[[str], None]) -> bool:
         """Know these shots of each class and no others; only classes of which one changed are learnt anew.
 
-        guessed: classes whose shots are what strokes gave.    say: is told what cannot be learnt.
+        guessed: classes whose shots are what strokes gave.    say: is told what cannot be learnt.    Returns whether
+        anything is known that was not, or no longer.
         """
+        before = self._known
         self._guessed = guessed
         for name in set(self._learnt) - set(wanted):
             self._forget(name)
@@ -50,6 +52,7 @@ class Model:
                     say(str(error))
                     continue
                 self._learnt.setdefault(name, []).append(shot)
+        return self._known != before
 
     def found(self, photo: PagePhoto, numbers: Mapping[str, int], strokes: list[Stroke]) -> Found | None:
         """numbers: class name -> its number. None while nothing is known of any class. Raises ShotsegError."""
@@ -64,14 +67,18 @@ class Model:
         found = Found(np.zeros(photo.size, np.uint8))
         if self.segmenter.classes:
             result = self.segmenter.decide(encoded, known)
+            found.confidence = result.confidence  # first: without the whole label map it is quick
             found.labels = numbered(result.labels, [numbers.get(name, 0) for name in result.classes])
-            found.confidence = result.confidence
             found.present = {numbers[name]: float(p) for name, p in result.present.items() if name in numbers}
         for name, own in alone.items():
             level = _level(encoded, own)
             found.labels[(level > 0) & ((found.labels == 0) | (own.labels == 1))] = numbers[name]
             found.present[numbers[name]] = 1.0
         return found
+
+    @property
+    def _known(self) -> dict[str, list[tuple[Path, int]]]:
+        return {name: [_key(shot) for shot in found] for name, found in self._learnt.items()}
 
     def _shown(self, shot: Shot) -> Path | Encoded:
         """The photo of an example as it is kept encoded, where it is."""

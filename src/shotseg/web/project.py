@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from shotseg.data.annotations import names
-from shotseg.data.images import read_bytes, read_mask, write_png
+from shotseg.data.images import read_mask, write_png
 from shotseg.data.listing import subfolders
 from shotseg.errors import InputError, ShotsegError, UsageError, note
 from shotseg.overlay import PALETTE
@@ -28,7 +28,7 @@ from shotseg.photo import MOST_CLASSES, check_classes
 from shotseg.web import examples, remembered, settings
 from shotseg.web.album import Album, Unknown, shown
 from shotseg.web.drawing import Stroke, painted
-from shotseg.web.labels import numbered, shares
+from shotseg.web.labels import Runs, numbered
 from shotseg.web.ledger import Event, Ledger
 from shotseg.web.said import STATES, PageClass, PagePhoto, Said
 
@@ -57,9 +57,12 @@ class Project:
             except (KeyError, TypeError, ValueError) as error:
                 note(f"{self.folder / 'journal.jsonl'}: an event is damaged and left out ({error})")
         self._ledger.events.clear()
-        self.album = Album(self.said.photos, self.folder / "photos", photos_folder)
+        self.album = Album(
+            self.said.photos, self.folder / "photos", photos_folder, self.folder / "encoded" / "sizes.json"
+        )
         self._last: tuple[str, np.ndarray] = ("", np.zeros((0, 0), np.uint8))  # the mask drawn last, by its file
         self._changes, self._settled = 0, -1
+        self._unpublished: set[str] = set()  # ids of photos of which examples and results do not speak yet
         self._adopt_examples()
         self._measure_all()
         remembered.restore(self)
@@ -76,6 +79,7 @@ class Project:
 
     def add_photo(self, file: str, data: bytes) -> PagePhoto:
         """Keep a photo that was dropped, under a name that no other has. data: checked already."""
+        self.album.know_names()
         with self.lock:
             return self.album.add(file, data)
 
@@ -99,9 +103,13 @@ class Project:
                 raise UsageError(f"a project holds {MOST_CLASSES} classes, removed ones too; begin another project")
             used = {own.key for own in self.classes}
             free = next((digit for digit in "123456789" if digit not in used), "")
-            if colour is None:
-                colour = "#{:02x}{:02x}{:02x}".format(*PALETTE[number])
-            return self._write_class(PageClass(number, name, colour, free if key is None else key))
+            own = PageClass(number, name, colour or self.next_colour, free if key is None else key)
+            return self._write_class(own)
+
+    @property
+    def next_colour(self) -> str:
+        """What a new class is shown in, unless another colour is asked for."""
+        return "#{:02x}{:02x}{:02x}".format(*PALETTE[min(self.said.last_number + 1, MOST_CLASSES)])
 
     def change_class(self, id: str, name: str | None, colour: str | None, key: str | None) -> PageClass:
         with self.lock:
@@ -113,6 +121,7 @@ class Project:
                 own.key if key is None else key,
             )
             before = own.name
+            self.publish()
             self._write_class(changed)
             if changed.name != before:
                 self._moved(examples.rename, before, changed.name)
@@ -133,14 +142,14 @@ class Project:
         """Its pixels become background; photos and the other classes stay."""
         with self.lock:
             own = self.klass(id)
+            self.publish()
             self._say({"do": "drop", "number": own.number})
             self._moved(examples.retire, own.name)
 
     def set_examples_from_reviewed(self, value: bool) -> None:
         with self.lock:
             self._say({"do": "settings", "name": "examples_from_reviewed", "value": value})
-            for photo in self.said.photos.values():
-                self._publish(photo)
+            self._unpublished.update(self.said.photos)
 
     # What a person says of a photo
 
@@ -231,15 +240,6 @@ class Project:
         kept = [number if number in self.said.classes else 0 for number in range(1, self.said.last_number + 1)]
         return numbered(labels, kept)  # a class that was removed is background
 
-    def drawn_file(self, photo: PagePhoto) -> bytes:
-        """The PNG of :meth:`drawn_mask`, in which classes that were removed are left. Raises InputError where it is lost."""
-        return read_bytes(self.folder / "drawn" / str(photo.drawn))
-
-    @property
-    def in_plain_order(self) -> bool:
-        """Whether the numbers of the classes are their places in the project."""
-        return list(self.said.classes) == list(range(1, self.said.last_number + 1))
-
     def in_order(self, numbers: np.ndarray) -> np.ndarray:
         """Class numbers as label maps outside have them: i = the i-th class of the project."""
         order = {number: i for i, number in enumerate(self.said.classes, start=1)}
@@ -261,20 +261,20 @@ class Project:
         path = self.folder / "drawn" / file
         write_png(path, numbers, PALETTE)
         on_disk(path)
-        parts = shares(numbers)
-        areas = {number: parts[number] for number in self.said.classes}
+        parts = Runs.of(numbers).shares()
+        areas = {number: float(parts[number]) for number in self.said.classes}
         try:
             self._say_of(photo, {"do": "mask", "mask": file, "state": state, "areas": areas, **more})
         except InputError:
             path.unlink(missing_ok=True)
             raise
         self._last = file, numbers
-        self._publish(photo)
+        self._unpublished.add(photo.id)
         return photo
 
     def _changed(self, photo: PagePhoto, event: Event) -> PagePhoto:
         self._say_of(photo, event)
-        self._publish(photo)
+        self._unpublished.add(photo.id)
         return photo
 
     def _say_of(self, photo: PagePhoto, event: Event) -> None:
@@ -283,12 +283,20 @@ class Project:
         if before is not None and before != photo.drawn:
             (self.folder / "drawn" / before).unlink(missing_ok=True)
 
-    def _publish(self, photo: PagePhoto) -> None:
-        """Examples and results follow; that they cannot be written is said, and what was acknowledged stands all the same."""
-        try:
-            examples.publish(self, photo)
-        except (ShotsegError, OSError) as error:
-            note(str(error))
+    def publish(self) -> bool:
+        """Make examples and results say what was acknowledged, and return whether there was anything. A failure is noted."""
+        if not self._unpublished:
+            return False
+        self.album.know_names()
+        with self.lock:
+            waiting, self._unpublished = self._unpublished, set()
+        for id in waiting:
+            with self.lock:
+                try:
+                    examples.publish(self, self.photo(id))
+                except (ShotsegError, OSError) as error:
+                    note(str(error))
+        return True
 
     def _moved(self, move: Callable[..., None], *names: str) -> None:
         try:
@@ -316,22 +324,31 @@ class Project:
         for photo in self.said.photos.values():
             if photo.drawn is not None and not photo.areas:
                 try:
-                    parts = shares(self.drawn_mask(photo))
+                    parts = Runs.of(self.drawn_mask(photo)).shares()
                 except ShotsegError as error:
                     photo.error = str(error)
                     continue
-                photo.is_drawn({number: parts[number] for number in self.said.classes})
+                photo.is_drawn({number: float(parts[number]) for number in self.said.classes})
 
     def restore(self) -> None:
-        """Make examples and results that were lost again."""
+        """Make examples and results again that were lost, or that an end came before."""
+        self.album.know_names()
         with self.lock:
-            for photo in self.said.photos.values():
-                name = f"{self.album.names[photo.id]}.png"
-                if photo.drawn is not None and not (self.folder / "results" / "labels" / name).exists():
-                    self._publish(photo)
+            self._unpublished.update(id for id, photo in self.said.photos.items() if self._lags(photo))
+        self.publish()
+
+    def _lags(self, photo: PagePhoto) -> bool:
+        """Whether the results say less of a photo than its reviewed mask, or more where it has none."""
+        result = self.folder / "results" / "labels" / f"{self.album.names[photo.id]}.png"
+        if not photo.reviewed or photo.drawn is None:
+            return result.exists()
+        drawn = self.folder / "drawn" / photo.drawn
+        return not result.exists() or (drawn.exists() and result.stat().st_mtime_ns < drawn.stat().st_mtime_ns)
 
     def settle(self) -> None:
         """Write what follows from all else, and need not be there at once."""
+        self.publish()
+        self.album.know_names()
         with self.lock:
             if self._settled != self._changes:
                 examples.list_results(self)

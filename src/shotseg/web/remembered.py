@@ -1,11 +1,15 @@
-"""What was predicted, kept so that the list of photos is in order at once after a start; the masks are decided again."""
+"""What makes a start quick and can be had again: how large photos are, and what was predicted, which gives the list its order."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shotseg.data.annotations.drawn import upright_size
 from shotseg.data.images import write_bytes
+from shotseg.errors import InputError
 
 if TYPE_CHECKING:
     from shotseg.web.project import Project
@@ -36,3 +40,37 @@ def restore(project: Project) -> None:
                 )
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return
+
+
+class Sizes:
+    """(height, width) of photos by their ids; no header is read again of a file that is as it was.
+
+    file: where they are kept.
+    """
+
+    def __init__(self, file: Path):
+        self._file = file
+        self._kept, self._known = dict[str, list[int]](), dict[str, list[int]]()
+        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+            for id, known in json.loads(file.read_bytes()).items():
+                size, time, height, width = map(int, known)
+                self._kept[id] = [size, time, height, width]
+
+    def of(self, id: str, path: Path) -> tuple[int, int]:
+        """Raises InputError for a file that is no photo, or is not there any more."""
+        try:
+            stat = path.stat()
+        except OSError:
+            return upright_size(path)  # which says why
+        now, known = [stat.st_size, stat.st_mtime_ns], self._kept.get(id, [])
+        if known[:2] != now:
+            known = [*now, *upright_size(path)]
+        self._known[id] = known
+        return known[2], known[3]
+
+    def keep(self) -> None:
+        """For the next start; that they cannot be written costs time then, nothing else."""
+        if self._known != self._kept:
+            with contextlib.suppress(InputError):
+                write_bytes(self._file, json.dumps(self._known).encode())
+            self._kept = dict(self._known)

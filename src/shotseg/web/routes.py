@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response, UploadFile
+from fastapi import APIRouter, BackgroundTasks, Depends, HTTPException, Query, Request, Response, UploadFile
 from fastapi.responses import FileResponse, StreamingResponse
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 
-from shotseg.data.annotations import FORMATS
+from shotseg.data.annotations import list_formats
 from shotseg.errors import InputError, ShotsegError, UsageError
-from shotseg.web import examples, exports, guard, schemas, uploads
+from shotseg.web import exports, guard, schemas, uploads
 from shotseg.web.album import shown
 from shotseg.web.engine import Engine
 from shotseg.web.events import Events
 from shotseg.web.gallery import MOST, SHOWN, Gallery
-from shotseg.web.labels import label_png
+from shotseg.web.labels import Runs, label_png
 from shotseg.web.project import Project
 from shotseg.web.schemas import Detail, full_photo, photo_record
 
@@ -61,15 +61,15 @@ def binary(kind: str) -> dict[int | str, dict[str, Any]]:
 @router.get("/project")
 def project(p: P) -> schemas.ProjectRecord:
     with p.project.lock:
-        found = examples.shots(p.project)
         folder = p.project.album.folder
         return schemas.ProjectRecord(
             name=shown(p.project.folder.resolve().name),
-            classes=[schemas.class_record(own, found) for own in p.project.classes],
+            classes=[schemas.class_record(own, p.project) for own in p.project.classes],
             counts=p.project.album.counts(),
             encoding=schemas.Encoding(**p.engine.encoding),
             photos_folder=None if folder is None else shown(str(folder)),
-            formats=list(FORMATS),
+            formats=list_formats(),
+            next_colour=p.project.next_colour,
             examples_from_reviewed=p.project.said.settings["examples_from_reviewed"],
         )
 
@@ -109,14 +109,14 @@ def login(p: P, said: schemas.Login) -> Response:
 def add_class(p: P, said: schemas.NewClass) -> schemas.ClassRecord:
     own = p.project.add_class(said.name, said.colour, said.key)
     p.events.tell("project", {})
-    return schemas.class_record(own, {})
+    return schemas.class_record(own, p.project)
 
 
 @router.patch("/classes/{id}")
 def change_class(p: P, id: str, said: schemas.ChangedClass) -> schemas.ClassRecord:
     own = p.project.change_class(id, said.name, said.colour, said.key)
     _changed(p)
-    return schemas.class_record(own, examples.shots(p.project))
+    return schemas.class_record(own, p.project)
 
 
 @router.delete("/classes/{id}", status_code=204)
@@ -132,6 +132,7 @@ def remove_class(p: P, id: str) -> Response:
 @router.get("/photos")
 def photos(
     p: P,
+    after: BackgroundTasks,
     sort: Literal["doubt", "name", "area"] = "doubt",
     state: Annotated[str, Query(max_length=100)] = "",
     class_: Annotated[str, Query(alias="class", max_length=100)] = "",
@@ -144,6 +145,7 @@ def photos(
 
     below: those of a lower confidence; without it also those of none.
     """
+    after.add_task(p.engine.begin)
     with p.project.lock:
         number = p.project.klass(class_).number if class_ else None
         found = p.project.album.listed(sort, state, number, query, below)
@@ -163,7 +165,7 @@ def add_photos(p: P, files: list[UploadFile]) -> schemas.Added:
         except ShotsegError as error:
             refused.append(schemas.Refused(file=name, reason=str(error)))
     if added:
-        p.engine.again()
+        p.engine.changed()
         p.events.tell("project", {})
     return schemas.Added(added=added, refused=refused)
 
@@ -197,11 +199,21 @@ def _picture(p: Parts, id: str, side: int | None) -> Response:
 
 @router.get("/photos/{id}/mask", response_class=Response, responses=binary("image/png"))
 def mask(p: P, id: str) -> Response:
-    version, png = p.engine.packed(id)
-    if png is None or not p.project.in_plain_order:
-        version, numbers = p.engine.mask(id)
-        png = label_png(p.project.in_order(numbers))
-    return Response(png, media_type="image/png", headers={"etag": f'"{version}"', "cache-control": "no-store"})
+    version, numbers = p.engine.mask(id)
+    return _versioned(label_png(p.project.in_order(numbers)), version, "image/png")
+
+
+@router.get("/photos/{id}/mask/runs", response_class=Response, responses=binary("application/octet-stream"))
+def mask_runs(p: P, id: str) -> Response:
+    """The mask as a page draws it at once: deflated, of each run of pixels of one value, row after row, its length (uint32,
+    little-endian), then of each run its value (uint8)."""
+    version, found = p.engine.runs(id)
+    packed = Runs(found.lengths, p.project.in_order(found.values)).packed()
+    return _versioned(packed, version, "application/octet-stream")
+
+
+def _versioned(content: bytes, version: int, kind: str) -> Response:
+    return Response(content, media_type=kind, headers={"etag": f'"{version}"', "cache-control": "no-store"})
 
 
 PNG = {"requestBody": {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}, "required": True}}

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
+from shotseg.data.annotations import list_formats
 from shotseg.web.album import shown
+from shotseg.web.examples import pairs
 from shotseg.web.project import Project
 from shotseg.web.said import PageClass, PagePhoto
+
+
+def known_format(name: str) -> str:
+    """One of ours or of another package."""
+    if name not in list_formats():
+        raise ValueError(f"choose one of {', '.join(list_formats())}")
+    return name
+
 
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 Key = Annotated[str, Field(pattern=r"^[0-9]?$")]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Coordinate = Annotated[float, Field(ge=-1e5, le=1e5, allow_inf_nan=False)]
 Version = Annotated[int, Field(ge=0, le=2**53)]
-Format = Literal["mask", "coco", "coco-polygons", "voc", "yolo", "labelstudio", "labelme", "cvat"]
+Format = Annotated[str, AfterValidator(known_format), WithJsonSchema({"type": "string", "enum": list_formats()})]
 State = Literal["open", "predicted", "accepted", "corrected", "rejected"]
 
 
@@ -94,6 +104,7 @@ class ProjectRecord(BaseModel):
     encoding: Encoding
     photos_folder: str | None
     formats: list[str]
+    next_colour: str
     examples_from_reviewed: bool
 
 
@@ -148,8 +159,8 @@ class Detail(BaseModel):
     detail: str
 
 
-def class_record(own: PageClass, examples: dict[str, list]) -> ClassRecord:
-    shots = len(examples.get(own.name, ()))
+def class_record(own: PageClass, project: Project) -> ClassRecord:
+    shots = len(pairs(project, own.name))
     return ClassRecord(id=own.id, name=own.name, colour=own.colour, key=own.key, examples=shots)
 
 

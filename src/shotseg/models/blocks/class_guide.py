@@ -44,8 +44,10 @@ class Guide(nn.Module):
         """The features with what this guide needs of the images (B, 3, H, W) in [0, 1] at their end."""
         if not self.extra_maps:
             return features
-        own = self.see(images)
-        return Features(features.maps + own.maps, features.strides + own.strides, features.classes + own.classes)
+        appended = self.see(images)
+        return Features(
+            features.maps + appended.maps, features.strides + appended.strides, features.classes + appended.classes
+        )
 
     def own(self, features: Features) -> Features:
         """That end of the features; the features themselves where nothing was appended."""

@@ -46,23 +46,23 @@ class ClipGuide(Guide):
     def see(self, images: Tensor) -> Features:
         if self.extra_classes:
             return self.spread.see(images)
-        seen = self.clip.tokens_and_attention(square(images))  # the whole photo, not its centre
-        return Features((seen.before_last,), (self.clip.patch,))
+        clip_pass = self.clip.tokens_and_attention(square(images))  # the whole photo, not its centre
+        return Features((clip_pass.before_last,), (self.clip.patch,))
 
     def vector(self, name: str) -> Tensor:
         """(N, D): the text features of the name and of the background words."""
         return self.prior.text(self.clip, [name])
 
     def forward(self, features: Features, vectors: Tensor, images: Tensor, level: Level = "fine") -> Tensor:
-        seen = self.own(features)
-        size = seen.maps[0].shape[-2:]
+        clip_features = self.own(features)
+        size = clip_features.maps[0].shape[-2:]
         if self.extra_classes:
             priors = self.plain if level == "coarse" else self.spread
-            maps = priors.text_map(seen, Support({"text": vectors[:, None]}), images, (), None, None, size)
+            maps = priors.text_map(clip_features, Support({"text": vectors[:, None]}), images, (), None, None, size)
         else:
-            maps = torch.cat([self._of_one(seen[i].maps[0], own) for i, own in enumerate(vectors)])
+            maps = torch.cat([self._of_one(clip_features[i].maps[0], texts) for i, texts in enumerate(vectors)])
         return maps if level == "coarse" else self.drawn(maps.detach(), images)
 
     def _of_one(self, last: Tensor, texts: Tensor) -> Tensor:
-        seen = Seen((), (), last, (last.shape[-2], last.shape[-1]))
-        return scaled(text_cams(self.clip.last_block(seen, texts), [0]))
+        clip_pass = Seen((), (), last, (last.shape[-2], last.shape[-1]))
+        return scaled(text_cams(self.clip.last_block(clip_pass, texts), [0]))

@@ -81,17 +81,17 @@ class ClipPriors(nn.Module):
         """
         if self.vvp_input == "clip":
             images = whole_patches(images, self.clip.patch)
-        seen = self.clip.tokens_and_attention(
+        clip_pass = self.clip.tokens_and_attention(
             (images - self.mean) / self.std, normalised=True, round_positions=self.text_prior.round_positions
         )
 
         def as_map(tokens: Tensor) -> Tensor:
-            return tokens[:, seen.prefix :].transpose(1, 2).unflatten(2, seen.grid)
+            return tokens[:, clip_pass.prefix :].transpose(1, 2).unflatten(2, clip_pass.grid)
 
         last = self.text_prior.refinement.last if self.text_prior.refinement else 1
-        attention = torch.stack(seen.attention[-last:], 1).mean(1)
-        maps = (*(as_map(seen.tokens[layer]) for layer in self.layers), as_map(seen.before_last))
-        classes = (seen.before_last[:, : seen.prefix].flatten(1), attention.flatten(1))
+        attention = torch.stack(clip_pass.attention[-last:], 1).mean(1)
+        maps = (*(as_map(clip_pass.tokens[layer]) for layer in self.layers), as_map(clip_pass.before_last))
+        classes = (clip_pass.before_last[:, : clip_pass.prefix].flatten(1), attention.flatten(1))
         return Features(maps, (self.clip.patch,) * len(maps), classes)
 
     def see_masked(self, images: Tensor, masks: Tensor) -> Features:
@@ -99,12 +99,12 @@ class ClipPriors(nn.Module):
         inside = (masks == 1).flatten(0, 1)[:, None]
         return self.see(torch.where(inside, images.flatten(0, 1), self.mean))
 
-    def support(self, seen: Features, masks: Tensor, class_names: Sequence[str] | None) -> dict[str, Tensor]:
+    def support(self, clip_features: Features, masks: Tensor, class_names: Sequence[str] | None) -> dict[str, Tensor]:
         """What the priors keep of B classes: ``visual0..`` (B, K, D, h, w), ``inside`` (B, K, h, w) in {0, 1}, ``text``."""
         shape = masks.shape[:2]
-        kept = {f"visual{i}": seen.maps[i].unflatten(0, shape) for i in range(len(self.layers))}
-        kept["inside"] = foreground(masks, seen.maps[0].shape[-2:], "nearest")
-        return kept | {"text": self.text(class_names, shape)}
+        tensors = {f"visual{i}": clip_features.maps[i].unflatten(0, shape) for i in range(len(self.layers))}
+        tensors["inside"] = foreground(masks, clip_features.maps[0].shape[-2:], "nearest")
+        return tensors | {"text": self.text(class_names, shape)}
 
     def text(self, class_names: Sequence[str] | None, shape: Sequence[int]) -> Tensor:
         """Text features that compete, the target's first: (B, K, N, D), rows of 0 where a class has fewer."""
@@ -116,19 +116,19 @@ class ClipPriors(nn.Module):
 
     def _texts(self, names: Sequence[Sequence[str]]) -> Tensor:
         """B lists of names, the target first -> (B, N, D), each name once, rows of 0 at the end of the shorter ones."""
-        once = [tuple(dict.fromkeys(some)) for some in names]
-        for some in once:  # a class is read once, however many episodes ask for it
-            known = self._read[some] if some in self._read else self.text_prior.text(self.clip, some)
-            self._read[some] = known.to(self.mean.device)
-        return nn.utils.rnn.pad_sequence([self._read[some] for some in once], batch_first=True)
+        distinct = [tuple(dict.fromkeys(group)) for group in names]
+        for group in distinct:  # a class is read once, however many episodes ask for it
+            rows = self._read[group] if group in self._read else self.text_prior.text(self.clip, group)
+            self._read[group] = rows.to(self.mean.device)
+        return nn.utils.rnn.pad_sequence([self._read[group] for group in distinct], batch_first=True)
 
-    def visual_maps(self, seen: Features, support: Support) -> Tensor:
+    def visual_maps(self, clip_features: Features, support: Support) -> Tensor:
         """VVP (B, L, K, h, w), a map a layer and shot."""
         shots = [support[f"visual{i}"] for i in range(len(self.layers))]
-        query = seen.maps[: len(self.layers)]
+        query = clip_features.maps[: len(self.layers)]
         maps = vvp(query, shots, support["inside"], norm=self.vvp_norm, background=self.vvp_background, shots="concat")
         if self.refine_vvp and self.text_prior.refinement is not None:
-            maps = self.text_prior.refinement(min_max(maps), *_attention(seen))
+            maps = self.text_prior.refinement(min_max(maps), *_attention(clip_features))
         return maps.unflatten(1, (len(self.layers), -1))
 
     @property
@@ -140,7 +140,7 @@ class ClipPriors(nn.Module):
 
     def text_map(
         self,
-        seen: Features,
+        clip_features: Features,
         support: Support,
         images: Tensor,
         class_name: Sequence[str],
@@ -159,23 +159,23 @@ class ClipPriors(nn.Module):
             text = self._texts([[name, *others] for name, others in zip(class_name, present or ())])
         else:
             text = support["text"][:, 0]
-        return resize(self._text_map(seen, text), size)
+        return resize(self._text_map(clip_features, text), size)
 
-    def _text_map(self, seen: Features, text: Tensor) -> Tensor:
+    def _text_map(self, clip_features: Features, text: Tensor) -> Tensor:
         """(B, N, D) text features of each image, its target's first -> (B, 1, h, w).
 
         CLIP's softmax runs over the texts of the whole batch; the share within an image's own texts is its own softmax.
         """
         batch, rows = text.shape[:2]
-        (attention, prefix), (height, width) = _attention(seen), seen.maps[-1].shape[-2:]
-        first = seen.classes[0].unflatten(1, (prefix, -1))
-        tokens = torch.cat([first, seen.maps[-1].flatten(2).transpose(1, 2)], 1)
+        (attention, prefix), (height, width) = _attention(clip_features), clip_features.maps[-1].shape[-2:]
+        first = clip_features.classes[0].unflatten(1, (prefix, -1))
+        tokens = torch.cat([first, clip_features.maps[-1].flatten(2).transpose(1, 2)], 1)
         last = self.clip.last_block(Seen((), (), tokens, (height, width), prefix), text.flatten(0, 1))
         with torch.enable_grad():
             index = torch.arange(batch, device=text.device)
-            own = last.probabilities.unflatten(1, (batch, rows))[index, index]  # (B, N)
-            own = own * (text.abs().sum(2) > 0)
-            score = own[:, 0] / own.sum(1).clamp(min=1e-30)
+            probabilities = last.probabilities.unflatten(1, (batch, rows))[index, index]  # (B, N)
+            probabilities = probabilities * (text.abs().sum(2) > 0)
+            score = probabilities[:, 0] / probabilities.sum(1).clamp(min=1e-30)
         cam = scaled(grad_cam(score, last.activation, last.map)[:, None])
         if self.text_prior.refinement is None:
             return cam
@@ -195,22 +195,23 @@ class ClipPriors(nn.Module):
         sizes = sizes or [(images.shape[-2], images.shape[-1])] * len(images)
         names = {"known": [self.known] * len(images), "oracle": present}.get(self.text_context)
         if names is not None and len(images) > 1:
-            missing = [target for target, some in zip(class_name, names) if target not in some]
+            missing = [target for target, present_names in zip(class_name, names) if target not in present_names]
             if missing and self.text_prior.missing_target == "saturate":
                 raise UsageError(
                     f"{missing[0]!r} is not among its photo's known classes; add it, or run one photo at a time"
                 )
         maps = []
         for i, target in enumerate(class_name):
-            some = None if names is None else [names[i]]
-            low = self.text_prior(self.clip, images[i : i + 1], [target], some, sizes[i])
+            present_names = None if names is None else [names[i]]
+            low = self.text_prior(self.clip, images[i : i + 1], [target], present_names, sizes[i])
             if low.max() <= 1:
                 low = nn.functional.interpolate(low, sizes[i], mode="bilinear", align_corners=False)
             maps.append(resize(low, size))
         return torch.cat(maps)
 
 
-def _attention(seen: Features) -> tuple[Tensor, int]:
+def _attention(clip_features: Features) -> tuple[Tensor, int]:
     """What :meth:`ClipPriors.see` kept: the attention (1, B, T, T), and how many tokens stand before the patches."""
-    side = math.isqrt(seen.classes[1].shape[1])
-    return seen.classes[1].unflatten(1, (side, side))[None], side - seen.maps[-1].shape[-2] * seen.maps[-1].shape[-1]
+    _, attention = clip_features.classes
+    side, (height, width) = math.isqrt(attention.shape[1]), clip_features.maps[-1].shape[-2:]
+    return attention.unflatten(1, (side, side))[None], side - height * width

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from shotseg.encoders.features import Encoder
 from shotseg.errors import UsageError
-from shotseg.models.blocks.conv4d import product
+from shotseg.models.blocks.channels_last import product
 
 
 class Level(NamedTuple):
@@ -37,8 +37,8 @@ def levels(encoder: Encoder) -> tuple[Level, Level, Level]:
         keys = list(zip(strides, channels))
     if len(set(keys)) < 3:
         keys = [3 * i // len(strides) for i in range(len(strides))]
-    kept = list(dict.fromkeys(keys))[-3:]
-    groups = [[i for i, key in enumerate(keys) if key == one] for one in reversed(kept)]
+    coarsest = list(dict.fromkeys(keys))[-3:]
+    groups = [[i for i, key in enumerate(keys) if key == one] for one in reversed(coarsest)]
     deep, middle, shallow = (Level(tuple(taps), strides[taps[-1]], channels[taps[-1]]) for taps in groups)
     return deep, middle, shallow
 
@@ -55,16 +55,16 @@ def correlate(query: Sequence[Tensor], support: Sequence[Tensor], part: int = 25
     part: rows of the query that are compared at a time, so that what is copied is still in the cache.
     """
     (b, _, h, w), n = query[0].shape, len(query)
-    found = query[0].new_empty(b, h, w, *support[0].shape[2:], n)
+    correlation = query[0].new_empty(b, h, w, *support[0].shape[2:], n)
     for i, maps in enumerate(zip(query, support)):
         for episode, (q, s) in enumerate(zip(*maps)):
             others = s.flatten(1).T.contiguous()
             for at, rows in enumerate(q.permute(1, 2, 0).contiguous().split(part)):
                 cosines = product(rows, others).relu_().unflatten(2, s.shape[1:])
-                found[episode, at * part : (at + 1) * part, ..., i] = cosines
-    return found.permute(0, 5, 1, 2, 3, 4)
+                correlation[episode, at * part : (at + 1) * part, ..., i] = cosines
+    return correlation.permute(0, 5, 1, 2, 3, 4)
 
 
-def swapped(found: Tensor) -> Tensor:
+def swapped(correlation: Tensor) -> Tensor:
     """A correlation as its support sees it: (B, n, h, w, h', w') -> (B, n, h', w', h, w), a view."""
-    return found.permute(0, 1, 4, 5, 2, 3)
+    return correlation.permute(0, 1, 4, 5, 2, 3)

@@ -1,7 +1,12 @@
-"""Correlation tokens: the cosine of every query place to every support token, one channel a head and layer.
+"""Correlation tokens (CST: Kang et al., CVPR 2023; also the local-to-local and local-to-global similarity of CORENet).
 
-CST (Kang et al., CVPR 2023), also the local-to-local and local-to-global similarity of CORENet. The tokens of all layers and
-heads are large, so they are held as their two factors and multiplied out for a few query positions at a time.
+    x(c, i, j) = <q(c, i), s(c, j)> + o(c, j)
+
+    c     correlation channel: one head of one layer
+    q, s  head c of the query's token i and of the support's token j, of unit length, so that x is a cosine    :class:`Heads`
+    o     what is added by the support token's type, 0 in CST
+
+x is large, so it is held as its factors and multiplied out for a few query positions at a time.
 """
 
 from __future__ import annotations
@@ -36,8 +41,8 @@ class Heads(nn.Module):
             for start, end in zip(starts, ends)
             if start + head * width < end
         ]
-        zero = ends[-1]  # one more channel of zeros fills the narrow heads: it changes no norm and no product
-        index = torch.full((len(groups), min(width, max(channels))), zero)
+        zeros = ends[-1]  # one more channel of zeros fills the narrow heads: it changes no norm and no product
+        index = torch.full((len(groups), min(width, max(channels))), zeros)
         for row, group in zip(index, groups):
             row[: len(group)] = torch.tensor(group)
         self.register_buffer("index", index, persistent=False)
@@ -48,8 +53,8 @@ class Heads(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, sum of channels, N) tokens of all layers -> (B, C, width, N), every head of unit length."""
-        parted = F.pad(tokens, (0, 0, 0, 1)).index_select(1, self.index.flatten()).unflatten(1, self.index.shape)
-        return F.normalize(parted, dim=2)
+        by_head = F.pad(tokens, (0, 0, 0, 1)).index_select(1, self.index.flatten()).unflatten(1, self.index.shape)
+        return F.normalize(by_head, dim=2)
 
 
 def heads_of(encoder: nn.Module, channels: Sequence[int]) -> Heads:
@@ -61,9 +66,9 @@ def heads_of(encoder: nn.Module, channels: Sequence[int]) -> Heads:
 
 @dataclass(frozen=True, eq=False)
 class Correlation:
-    """(B, C, Q, S) correlation tokens as their factors, from :class:`Heads`.
+    """x (B, C, Q, S) as its factors.
 
-    query: (B, C, width, Q).    support: (B, C, width, S).    offset: (C, S) that is added to the cosines, or None.
+    query: q (B, C, width, Q).    support: s (B, C, width, S).    offset: o (C, S), or None.
     """
 
     query: Tensor
@@ -75,7 +80,7 @@ class Correlation:
         return (*self.query.shape[:2], self.query.shape[3], self.support.shape[3])
 
     def rows(self, start: int, stop: int) -> Tensor:
-        """(B, C, stop - start, S): the tokens of some query positions."""
+        """x (B, C, stop - start, S) of some query positions."""
         cosine = self.query[..., start:stop].mT @ self.support
         return cosine if self.offset is None else cosine + self.offset[:, None]
 

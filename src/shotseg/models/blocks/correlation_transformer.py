@@ -1,7 +1,15 @@
 """The correlation transformer of CST (Kang et al., CVPR 2023, section 4): every query place attends over the support's tokens.
 
-A block shortens the support axis: queries are pooled, keys are not, and keys outside the support mask are hidden. Global
-tokens (CST: the class token; CORENet: more) stand first; they are never pooled and never hidden.
+Of the tokens x (C, S) of one query place, S the support's axis, a block makes fewer and wider ones:
+
+    p = pool(x)                                   the support's patches averaged in windows: (C, S')
+    a = softmax(W_q p (W_k x)' + m) W_v x         m hides the keys outside the support mask    :func:`bias_of`
+    y = norm(merge(a) + shortcut(p))              :class:`Attention`
+    z = norm(y + feed_forward(y))                 :class:`Block`
+
+merge, shortcut and feed_forward are 1x1 convolutions with norms and ReLU. The norms span all places, so a block is worked out in
+two steps: a for a few places at a time (:func:`attend`), the rest for all at once. Global tokens (CST: the class token; CORENet:
+more) stand first on the support's axis; they are never pooled and never hidden.
 """
 
 from __future__ import annotations
@@ -23,7 +31,11 @@ Attended = tuple[Tensor, Tensor]  # before any norm: attention's output (B, out 
 
 
 class Attention(nn.Module):
-    """Attention over the support axis, with its shortcut. ``globals_``: how many tokens stand before the patches."""
+    """Attention over the support's axis, with its shortcut.
+
+    out: channels of y; a has half of them.    kernel, stride, padding: of the pooling.    groups: of the norms.
+    globals_: how many tokens stand before the patches.
+    """
 
     def __init__(
         self, channels: int, out: int, kernel: int, stride: int, padding: int, heads: int, groups: int, globals_: int
@@ -41,33 +53,33 @@ class Attention(nn.Module):
         self.norm = nn.GroupNorm(groups, out)
 
     def attend(self, x: Tensor, bias: Tensor | None) -> Attended:
-        """x (B, C, q, S), bias (B, S) on the logits: all that is done to each query position alone.
+        """a and the linear part of the shortcut, of x (B, C, q, S) and m (B, S): all that is done to each place alone.
 
         Pooling comes before the linear maps of what is pooled, which is the same and much less work.
         """
-        short = self.pooled(x)
+        pooled = self.pooled(x)
         assert self.qkv.bias is not None
         sizes = [len(self.qkv.bias) // 3, len(self.qkv.bias) * 2 // 3]
-        (wq, wkv), (bq, bkv) = self.qkv.weight.split(sizes), self.qkv.bias.split(sizes)
-        query = self.apart(F.conv2d(short, wq, bq))
-        key, value = map(self.apart, F.conv2d(x, wkv, bkv).chunk(2, 1))
+        (w_q, w_kv), (b_q, b_kv) = self.qkv.weight.split(sizes), self.qkv.bias.split(sizes)
+        query = self.apart(F.conv2d(pooled, w_q, b_q))
+        key, value = map(self.apart, F.conv2d(x, w_kv, b_kv).chunk(2, 1))
         mask = None
         if bias is not None:
             mask = bias.repeat_interleave(x.shape[2], 0)[:, None, None].expand(-1, 1, query.shape[2], -1)
-        found = F.scaled_dot_product_attention(query, key, value, mask, scale=1.0)  # (B q, n, S', d)
-        shortcut = short if self.shortcut is None else self.shortcut[0](short)
-        return found.unflatten(0, (len(x), -1)).permute(0, 2, 4, 1, 3).flatten(1, 2), shortcut
+        output = F.scaled_dot_product_attention(query, key, value, mask, scale=1.0)  # (B q, n, S', d)
+        shortcut = pooled if self.shortcut is None else self.shortcut[0](pooled)
+        return output.unflatten(0, (len(x), -1)).permute(0, 2, 4, 1, 3).flatten(1, 2), shortcut
 
     def apart(self, x: Tensor) -> Tensor:
         """(B, n d, q, S) -> (B q, n, S, d): each query position attends alone."""
         return x.unflatten(1, (self.heads, -1)).permute(0, 3, 1, 4, 2).flatten(0, 1).contiguous()
 
     def forward(self, attended: Attended) -> Tensor:
-        """The norms, which span all positions: (B, out, Q, S')."""
-        found, shortcut = attended
+        """y (B, out, Q, S'), whose norms span all places."""
+        output, shortcut = attended
         if self.shortcut is not None:
             shortcut = self.shortcut[1](shortcut).relu()
-        return self.norm(self.merge(found) + shortcut)
+        return self.norm(self.merge(output) + shortcut)
 
     def pooled(self, x: Tensor) -> Tensor:
         """(B, C, q, G + s s) -> (B, C, q, G + s' s')."""
@@ -80,7 +92,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then a feed-forward layer: (B, C, Q, S) -> (B, out, Q, S')."""
+    """x (B, C, Q, S) -> z (B, out, Q, S'); arguments as of :class:`Attention`."""
 
     def __init__(
         self,
@@ -144,7 +156,7 @@ def _floats(block: Block, channels: int, length: int) -> int:
 
 
 def bias_of(mask: Tensor, side: int, soft: bool) -> Tensor:
-    """What is added to the logits of side * side patch keys: mask (B, h, w) in [0, 1] -> (B, side * side).
+    """m: what is added to the logits of side * side patch keys: mask (B, h, w) in [0, 1] -> (B, side * side).
 
     CST hides a key where the mask, resized (bilinear, aligned corners), is 0. ``soft`` adds log(max(share, 0.01)), the share
     averaged over the key's area: an error of a pseudo mask is then never final (CORENet, method page, 5.3).

@@ -45,19 +45,19 @@ class ImageNetGuide(Guide):
 
     @torch.no_grad()
     def forward(self, features: Features, vectors: Tensor, images: Tensor, level: Level = "fine") -> Tensor:
-        seen = self.own(features).maps
-        levels = (seen[self.encoder.before_last], seen[-1])
+        stages = self.own(features).maps
+        levels = (stages[self.encoder.before_last], stages[-1])
         activation = self.encoder.classifier(levels[-1])
-        found = activation.mean((2, 3)).softmax(1) + 1e-12
-        share = F.normalize(vectors[:, 0] * found, p=1, dim=1)
+        label_probability = activation.mean((2, 3)).softmax(1) + 1e-12
+        share = F.normalize(vectors[:, 0] * label_probability, p=1, dim=1)
         coarse = min_max((activation.relu() * share[:, :, None, None]).sum(1, keepdim=True))
         if level == "coarse":
             return coarse
-        own = self.own(features)
+        levels_of_guide = self.own(features)
         grid = quarter(images)
-        maps = min_max(resized(coarse, grid) * objectness(own, grid))
+        maps = min_max(resized(coarse, grid) * objectness(levels_of_guide, grid))
         for _ in range(SELF_SUPPORT):
-            maps = min_max(maps.sqrt() * likeness(own, maps))
+            maps = min_max(maps.sqrt() * likeness(levels_of_guide, maps))
         return self.drawn(maps, images)
 
 

@@ -1,4 +1,4 @@
-"""What CST and CORENet share: frozen tokens of every layer on one grid, supports encoded once, and the k-shot mean."""
+"""What CST and CORENet share: frozen tokens of every layer on one grid, supports encoded once; and the answer of K shots."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ class TokenModel(FewShot):
         if not self.asks_keys:
             return on_grid(self.encoder(images), self.stride)
         assert isinstance(self.encoder, ViT)
-        seen = self.encoder.tokens(images)
-        keys, query = seen.keys[-1][:, :, seen.prefix :], seen.queries[-1][:, :, 0]
-        maps = (*map(seen.map, seen.layers), keys.transpose(2, 3).flatten(1, 2).unflatten(2, seen.grid))
-        classes = (*(layer[:, 0] for layer in seen.layers), query.flatten(1))
+        tokens = self.encoder.tokens(images)
+        keys, query = tokens.keys[-1][:, :, tokens.prefix :], tokens.queries[-1][:, :, 0]
+        maps = (*map(tokens.map, tokens.layers), keys.transpose(2, 3).flatten(1, 2).unflatten(2, tokens.grid))
+        classes = (*(layer[:, 0] for layer in tokens.layers), query.flatten(1))
         return Features(maps, (self.stride,) * len(maps), classes)
 
     def layers(self, features: Features) -> tuple[Tensor, Tensor]:
@@ -89,6 +89,19 @@ def mean_of(shots: Sequence[Tensor]) -> Tensor:
     if len(shots) == 1:
         return shots[0]
     return torch.stack([shot.log_softmax(1) for shot in shots]).logsumexp(0)
+
+
+def agreed(shots: Sequence[Tensor]) -> Tensor:
+    """Logits (B, 2, h, w) of each of K shots -> logits of their mean probability, positive from half of its highest on.
+
+    That highest counts as 1 / K at least. It is HSNet's vote of masks, with probabilities in place of masks: where each shot
+    finds another part, none is found by half of all.
+    """
+    if len(shots) == 1:
+        return shots[0]
+    mean = mean_of(shots)
+    half = mean.softmax(1)[:, 1].flatten(1).amax(1).clamp(min=1 / len(shots)) / 2
+    return torch.stack([mean[:, 0], mean[:, 1] - torch.logit(half)[:, None, None]], 1)
 
 
 def shown(masks: Tensor) -> Tensor:

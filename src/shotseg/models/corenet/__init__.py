@@ -4,9 +4,18 @@ The paper (arXiv 2405.19638; Knowledge-Based Systems 2024) has no public code, a
 order are the paper's, their inside is ours, made of the published methods that it builds on. No number of this model is the
 paper's. docs/methods/corenet.md says element by element which is which.
 
-    tokens of query and support -> local and global correlation -> multi-kernel transformer -> features   (CGT)
-    class name -> coarse attention -> refined -> filters the features                                     (CGM)
-    look of query and support in each stage -> joined with them -> mask                                   (EGM)
+Symbols, with the section of that page; t are patch tokens of a frozen encoder, all layers, every head of unit length:
+
+    m   the support's mask in [0, 1], given or made of photo and class name            :meth:`pseudo_masks`, 4
+    p   prototype: the mean of t_s inside m                                            :meth:`global_tokens`, 5.2
+    g   global tokens of the support: its class token, p, the means of cells of its background :meth:`global_tokens`, 5.2
+    F   = CGT(<t_q, [g, t_s]>, log m), a vector for every query place                  :mod:`.kernel_fusion`, 5.3, 5.4
+    A   attention: where in the query the class's name says that it is, in [0, 1]      :mod:`.class_guide`, 6.1 to 6.3
+    F'  = F filtered by A                          (CGM)                               :mod:`.class_filter`, 6.4
+    F'' = F' beside the look of t_q and p          (EGM)                               :mod:`.appearance`, 7
+    y   = mask head(F''), two logits for every query place                             :class:`Core`
+    loss: cross entropy of y and of a linear map of F, with masks that err             :mod:`.noisy_labels`, 8
+    answer: y of all shots, joined with the name's own mask of the query               :meth:`with_name`, 9
 """
 
 from __future__ import annotations
@@ -33,7 +42,15 @@ from shotseg.models.blocks.prior_guided import resize
 from shotseg.models.blocks.token_model import TokenModel, mean_of, query_mask_of, shown
 from shotseg.models.corenet.appearance import Appearance
 from shotseg.models.corenet.class_filter import ClassFilter, Form
-from shotseg.models.corenet.kernel_fusion import CorrelationGuidedTransformer, Fusion, ReadOut, on
+from shotseg.models.corenet.kernel_fusion import (
+    BACKGROUND,
+    CLASS,
+    FOREGROUND,
+    CorrelationGuidedTransformer,
+    Fusion,
+    ReadOut,
+    averaged_to,
+)
 from shotseg.models.corenet.noisy_labels import Teacher, confidence, relabelled, weighted_cross_entropy
 from shotseg.models.corenet.voronoi import cells
 from shotseg.priors.generators import agreement, levelled, objectness, quarter, resized
@@ -44,13 +61,13 @@ Attention = Literal["none", "coarse", "fine"]
 Source = Literal["auto", "dino", "clip", "fused"]
 
 
-class Found(NamedTuple):
-    mask: Tensor  # (B, 2, 2h, 2w) logits
-    early: Tensor  # (B, 2, h, w) logits of the features before the class filter
+class Logits(NamedTuple):
+    mask: Tensor  # (B, 2, 2h, 2w): y
+    early: Tensor  # (B, 2, h, w), of the features before the class filter
 
 
 class Core(nn.Module):
-    """All that is trained, for one shot."""
+    """All that is trained, for one shot: F, F', F'' and y in turn."""
 
     def __init__(
         self,
@@ -73,16 +90,17 @@ class Core(nn.Module):
         prototype: Tensor,
         attention: Tensor | None,
         memory: int,
-    ) -> Found:
-        """query, support: heads of unit length; layers (B, D, h, w) of the query; prototype (B, D); attention (B, 1, h, w)."""
-        found = self.transformer(query, support, biases, layers.shape[-2:], memory)
-        early = self.early(found)
+    ) -> Logits:
+        """t_q and [g, t_s] by heads (B, C, d, h w) and (B, C, d, G + s s); layers: t_q as maps (B, D, h, w); biases: log m by
+        side; prototype (B, D); attention (B, 1, h, w), or None without a filter; memory: bytes."""
+        features = self.transformer(query, support, biases, layers.shape[-2:], memory)
+        early = self.early(features)
         if self.filter is not None:
             assert attention is not None
-            found = self.filter(found, attention)
+            features = self.filter(features, attention)
         if self.appearance is not None:
-            found = self.appearance(found, layers, prototype)
-        return Found(self.mask(found), early)
+            features = self.appearance(features, layers, prototype)
+        return Logits(self.mask(features), early)
 
 
 class CORENet(TokenModel):
@@ -144,7 +162,7 @@ class CORENet(TokenModel):
         memory: int = MEMORY,
     ):
         super().__init__(encoder, size, side, stride)
-        self.tokens = (0, 1, *[2] * cells) if global_tokens else (0,)
+        self.tokens = (CLASS, FOREGROUND, *[BACKGROUND] * cells) if global_tokens else (CLASS,)
         self.soft_mask, self.cgm, self.aux, self.swap, self.memory = soft_mask, cgm, aux, swap, memory
         self.confidence_weight, self.prior_weight = confidence_weight, prior_weight
         self.recentre, self.edges = recentre, edges
@@ -180,51 +198,56 @@ class CORENet(TokenModel):
         ``tokens`` (B, K, C, width, G + s s) of unit length a head; ``bias<s>`` (B, K, G + s s); ``prototype`` (B, K, D), the
         mean of the object in every layer; ``name`` (B, K, N, d), what stands for the class's name.
         """
-        shape, pixels = images.shape[:2], images.flatten(0, 1)
-        features = self.encode(pixels) if features is None else features
+        shape, photos = images.shape[:2], images.flatten(0, 1)
+        features = self.encode(photos) if features is None else features
         names = self.guide.vectors(class_names).repeat_interleave(shape[1], 0)
-        soft = self.pseudo_masks(features, names, pixels) if masks is None else shown(masks.flatten(0, 1))
-        maps, classes = self.layers(features)
-        prototype, globals_ = self.global_tokens(maps, classes, soft)
-        kept = {
-            "tokens": self.heads(torch.cat([globals_, patches(maps, self.side)], 2)),
+        soft = self.pseudo_masks(features, names, photos) if masks is None else shown(masks.flatten(0, 1))
+        maps, class_tokens = self.layers(features)
+        prototype, global_tokens = self.global_tokens(maps, class_tokens, soft)
+        tensors = {
+            "tokens": self.heads(torch.cat([global_tokens, patches(maps, self.side)], 2)),
             "prototype": prototype,
             "name": names,
         }
         for side in self.sides:
             bias = bias_of(soft if self.soft_mask else (soft > 0.5).float(), side, self.soft_mask)
-            kept[f"bias{side}"] = F.pad(bias, (len(self.tokens), 0))  # global tokens are never hidden
-        return Support({name: tensor.unflatten(0, shape) for name, tensor in kept.items()})
+            tensors[f"bias{side}"] = F.pad(bias, (len(self.tokens), 0))  # global tokens are never hidden
+        return Support({name: tensor.unflatten(0, shape) for name, tensor in tensors.items()})
 
-    def global_tokens(self, maps: Tensor, classes: Tensor, soft: Tensor) -> tuple[Tensor, Tensor]:
-        """Method page, 5.2: the object's mean (N, D), and [class, object, background cells] (N, D, G), of N supports.
+    def global_tokens(self, maps: Tensor, class_tokens: Tensor, soft: Tensor) -> tuple[Tensor, Tensor]:
+        """Method page, 5.2: p = sum(m t) / (sum(m) + 1e-5) (N, D) and g = [class token, p, background cells] (N, D, G).
 
-        maps (N, D, h, w); classes (N, D); soft masks (N, H, W) in [0, 1]: weights of the object, cut at 1/2 for the cells.
+        maps (N, D, h, w); class_tokens (N, D); soft: m (N, H, W) in [0, 1], cut at 1/2 for the cells.
         """
-        share = on(soft[:, None], maps.shape[-2:])
-        prototype = (maps * share).sum((2, 3)) / (share.sum((2, 3)) + 1e-5)
+        m = averaged_to(soft[:, None], maps.shape[-2:])
+        prototype = (maps * m).sum((2, 3)) / (m.sum((2, 3)) + 1e-5)
         if len(self.tokens) == 1:
-            return prototype, classes[..., None]
-        inside = F.interpolate(soft[:, None], maps.shape[-2:], mode="nearest")[:, 0] > 0.5
-        free = (~inside).flatten(1).sum(1).clamp(min=1)
-        first = (torch.rand(len(free), device=free.device) * free).long() if self.training else torch.zeros_like(free)
-        background = maps.flatten(2) @ cells(inside, len(self.tokens) - 2, first)
-        return prototype, torch.cat([classes[..., None], prototype[..., None], background], 2)
+            return prototype, class_tokens[..., None]
+        foreground = F.interpolate(soft[:, None], maps.shape[-2:], mode="nearest")[:, 0] > 0.5
+        background_places = (~foreground).flatten(1).sum(1).clamp(min=1)
+        first_centre = torch.zeros_like(background_places)
+        if self.training:
+            first_centre = (torch.rand(len(foreground), device=maps.device) * background_places).long()
+        background = maps.flatten(2) @ cells(foreground, len(self.tokens) - 2, first_centre)
+        return prototype, torch.cat([class_tokens[..., None], prototype[..., None], background], 2)
 
     @torch.no_grad()
     def pseudo_masks(self, features: Features, names: Tensor, images: Tensor) -> Tensor:
-        """Method page, 4: (N, H, W) in [0, 1], 1/2 at the border, of N photos and the names (N, ...) of what they show."""
+        """Method page, 4: m (N, H, W) in [0, 1], 1/2 at the border, of N photos and the names (N, ...) of what they show.
+
+        Of the name's attention a and of what stands out d: "clip" a, "dino" d, "fused" a^(2/3) d^(1/3).
+        """
         if self.source == "clip":
             score = self.guide(features, names, images)
         elif self.source == "dino":
-            score = levelled(self.blind(features), self.guide.cut)
+            score = levelled(self.saliency(features), self.guide.cut)
         else:
-            blind = self.blind(features)
-            score = agreement(on(self.guide(features, names, images), blind.shape[-2:]), blind)
+            d = self.saliency(features)
+            score = agreement(averaged_to(self.guide(features, names, images), d.shape[-2:]), d)
         return class_guide.soft_masks(score, images, self.guide.refine, self.guide.cut)
 
-    def blind(self, features: Features) -> Tensor:
-        """(B, 1, h, w) in [0, 1]: what stands out, whatever its class."""
+    def saliency(self, features: Features) -> Tensor:
+        """d (B, 1, h, w) in [0, 1]: what stands out, whatever its class."""
         if self.asks_keys:
             return min_max(self.similarity(features))
         maps = features.maps[: self.taps]
@@ -234,44 +257,49 @@ class CORENet(TokenModel):
         """Logits (B, 2, h', w'), outside training at a quarter of the image's size; extra: ``early`` (B, 2, h, w) logits
         before the filter, ``attention`` (B, 1, h, w), and, outside training, ``pseudo_mask`` (B, H, W) in [0, 1], what the
         name alone says of the query."""
-        found = self.answer(self.core, query, support, images)
+        prediction = self.mean_of_shots(self.core, query, support, images)
         if self.training:
-            return found
-        prior = self.pseudo_masks(query, support["name"][:, 0], images)
-        logits = self.drawn(found.logits, prior, images)
-        return Prediction(logits, found.extra | {"pseudo_mask": prior})
+            return prediction
+        name_mask = self.pseudo_masks(query, support["name"][:, 0], images)
+        logits = self.with_name(prediction.logits, name_mask, images)
+        return Prediction(logits, prediction.extra | {"pseudo_mask": name_mask})
 
-    def drawn(self, logits: Tensor, prior: Tensor, images: Tensor) -> Tensor:
-        """Method page, 9: the logits (B, 2, h, w) of the network joined with the name's mask (B, H, W), along the edges.
-
-        Of a new class a network is less sure than of those it has learnt, and draws it too small or too large: its log odds
-        are moved towards the middle of their means inside and outside the name's mask.
-        """
-        if not (self.prior_weight or self.recentre or self.edges):
-            return logits
-        odds, believed = (resized(x, quarter(images))[:, 0] for x in (logits[:, 1:] - logits[:, :1], prior[:, None]))
-        sides = [(odds * part).sum((1, 2)) / part.sum((1, 2)).clamp(min=1e-5) for part in (believed, 1 - believed)]
-        odds = odds - self.recentre * torch.stack(sides).mean(0)[:, None, None]
-        odds = torch.lerp(odds, torch.logit(believed.clamp(0.02, 0.98)), self.prior_weight)
-        if self.edges:
-            odds = along_edges(odds, images)
-        return torch.stack([-odds / 2, odds / 2], 1)
-
-    def answer(self, core: nn.Module, query: Features, support: Support, images: Tensor) -> Prediction:
+    def mean_of_shots(self, core: nn.Module, query: Features, support: Support, images: Tensor) -> Prediction:
+        """y (B, 2, 2h, 2w), the mean over shots of what ``core`` (the network or its teacher) answers; extra: see forward."""
         layers, _ = self.layers(query)
         heads, names = self.heads(layers.flatten(2)), support["name"][:, 0]
         attention = None
         if self.cgm != "none":
-            attention = on(self.guide(query, names, images, self.cgm).detach(), layers.shape[-2:])
-        shots = []
-        for shot in range(support.shots):
-            own = {name: tensor[:, shot] for name, tensor in support.tensors.items()}
-            biases = {side: own[f"bias{side}"] for side in self.sides}
-            shots.append(core(heads, layers, own["tokens"], biases, own["prototype"], attention, self.memory))
-        extra = {"early": mean_of([found.early for found in shots])}
+            attention = averaged_to(self.guide(query, names, images, self.cgm).detach(), layers.shape[-2:])
+        shots: list[Logits] = []
+        for k in range(support.shots):
+            shot = {name: tensor[:, k] for name, tensor in support.tensors.items()}
+            biases = {side: shot[f"bias{side}"] for side in self.sides}
+            shots.append(core(heads, layers, shot["tokens"], biases, shot["prototype"], attention, self.memory))
+        extra = {"early": mean_of([shot.early for shot in shots])}
         if attention is not None:
             extra["attention"] = attention
-        return Prediction(mean_of([found.mask for found in shots]), extra)
+        return Prediction(mean_of([shot.mask for shot in shots]), extra)
+
+    def with_name(self, logits: Tensor, name_mask: Tensor, images: Tensor) -> Tensor:
+        """Method page, 9: the network's logits (B, 2, h, w) joined with the name's mask n (B, H, W) -> (B, 2, H / 4, W / 4).
+
+        With z the log odds of the object, mean_n their mean weighted by n, and w ``prior_weight``:
+
+            z <- z - recentre (mean_n(z) + mean_(1-n)(z)) / 2        z <- (1 - w) z + w logit(n)        z <- z along the edges
+
+        Of a new class a network is less sure than of those it has learnt, and draws it too small or too large: the first step
+        moves its log odds towards the middle of their means inside and outside the name's mask.
+        """
+        if not (self.prior_weight or self.recentre or self.edges):
+            return logits
+        z, n = (resized(x, quarter(images))[:, 0] for x in (logits[:, 1:] - logits[:, :1], name_mask[:, None]))
+        means = [(z * part).sum((1, 2)) / part.sum((1, 2)).clamp(min=1e-5) for part in (n, 1 - n)]
+        z = z - self.recentre * torch.stack(means).mean(0)[:, None, None]
+        z = torch.lerp(z, torch.logit(n.clamp(0.02, 0.98)), self.prior_weight)
+        if self.edges:
+            z = along_edges(z, images)
+        return torch.stack([-z / 2, z / 2], 1)
 
     def loss(
         self, episode: Episode, query: Features | None = None, support: Features | None = None
@@ -281,32 +309,35 @@ class CORENet(TokenModel):
         support = self.encode(episode.support.flatten(0, 1)) if support is None else support
         teaches = self.teacher is not None and self.training and self.teacher.follow(self.core)
         terms = self.losses(episode, query, support, teaches)
-        back = _swapped(episode) if self.swap else None
-        if back is None:
+        swapped = _swapped(episode) if self.swap else None
+        if swapped is None:
             return terms
-        first = support[slice(None, None, episode.support.shape[1])]
-        other = self.losses(back, first, query, teaches)
-        return {name: (terms[name] + other[name]) / 2 for name in terms}
+        first_shots = support[slice(None, None, episode.support.shape[1])]
+        swapped_terms = self.losses(swapped, first_shots, query, teaches)
+        return {name: (terms[name] + swapped_terms[name]) / 2 for name in terms}
 
     def losses(self, episode: Episode, query: Features, support: Features, teaches: bool) -> dict[str, Tensor]:
+        """Method page, 8: ``main`` and ``aux`` of one direction; teaches: the teacher corrects the query's mask first."""
         target = query_mask_of(episode)
         encoded = self.encode_support(episode.support, episode.support_mask, support, episode.class_name)
-        prediction = self.answer(self.core, query, encoded, episode.query)
+        prediction = self.mean_of_shots(self.core, query, encoded, episode.query)
         weight = torch.ones(len(target), device=target.device)
         if self.confidence_weight or teaches:
             soft = self.pseudo_masks(query, encoded["name"][:, 0], episode.query)
             weight = confidence(soft) if self.confidence_weight else weight
-            if teaches:
-                assert self.teacher is not None
-                with torch.no_grad():
-                    taught = self.answer(self.teacher.network, query, encoded, episode.query)
-                shows = (
-                    (target == 1).flatten(1).any(1)[:, None, None]
-                )  # of a query without the class nothing is corrected
-                sure = resize(taught.probability[:, None], target.shape[-2:])[:, 0]
-                target = torch.where(shows, relabelled(target, sure, soft), target)
-        terms = {"main": weighted_cross_entropy(prediction.logits, target, weight)}
-        return terms | {"aux": self.aux * weighted_cross_entropy(prediction.extra["early"], target, weight)}
+            target = self.corrected(target, soft, query, encoded, episode.query) if teaches else target
+        main = weighted_cross_entropy(prediction.logits, target, weight)
+        return {"main": main, "aux": self.aux * weighted_cross_entropy(prediction.extra["early"], target, weight)}
+
+    @torch.no_grad()
+    def corrected(self, target: Tensor, soft: Tensor, query: Features, support: Support, images: Tensor) -> Tensor:
+        """target (B, H, W) in {0, 1, 255} by the teacher and the soft mask (B, H, W); of a query that does not show the class
+        nothing is corrected."""
+        assert self.teacher is not None
+        probability = self.mean_of_shots(self.teacher.network, query, support, images).probability
+        probability = resize(probability[:, None], target.shape[-2:])[:, 0]
+        shows = (target == 1).flatten(1).any(1)[:, None, None]
+        return torch.where(shows, relabelled(target, probability, soft), target)
 
 
 def _pairs(kernels: str) -> list[tuple[int, ...]]:
@@ -318,13 +349,13 @@ def _pairs(kernels: str) -> list[tuple[int, ...]]:
 
 def _swapped(episode: Episode) -> Episode | None:
     """The episodes with query and first support exchanged; None unless every photo shows its class."""
-    masks, own = episode.support_mask, episode.query_mask
-    if masks is None or own is None or not bool((own == 1).flatten(1).any(1).all()):
+    support_mask, query_mask = episode.support_mask, episode.query_mask
+    if support_mask is None or query_mask is None or not bool((query_mask == 1).flatten(1).any(1).all()):
         return None
     return replace(
         episode,
         query=episode.support[:, 0],
-        query_mask=masks[:, 0],
+        query_mask=support_mask[:, 0],
         support=episode.query[:, None],
-        support_mask=own[:, None],
+        support_mask=query_mask[:, None],
     )

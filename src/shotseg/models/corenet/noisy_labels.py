@@ -1,4 +1,7 @@
-"""A loss for masks that are wrong at times: doubtful images count less, and a slow teacher corrects what it is sure of."""
+"""A loss for masks that are wrong at times: doubtful images count less, and a slow teacher corrects what it is sure of.
+
+Method page, section 8; none of it is the paper's.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,9 @@ from shotseg.models.blocks.prior_guided import resize
 
 def weighted_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """Mean over labelled pixels, each counted by its image's weight (B,); logits (B, 2, h, w) are resized to the target."""
-    each = F.cross_entropy(resize(logits, target.shape[-2:]), target, ignore_index=IGNORE, reduction="none")
-    counted = (target != IGNORE) * weight[:, None, None]
-    return (each * counted).sum() / counted.sum().clamp(min=1e-6)
+    pixel_loss = F.cross_entropy(resize(logits, target.shape[-2:]), target, ignore_index=IGNORE, reduction="none")
+    pixel_weight = (target != IGNORE) * weight[:, None, None]
+    return (pixel_loss * pixel_weight).sum() / pixel_weight.sum().clamp(min=1e-6)
 
 
 def confidence(soft: Tensor) -> Tensor:
@@ -24,11 +27,12 @@ def confidence(soft: Tensor) -> Tensor:
     return (2 * soft - 1).abs().mean((1, 2))
 
 
-def relabelled(target: Tensor, taught: Tensor, believed: Tensor, sure: float = 0.9, agree: float = 0.3) -> Tensor:
-    """target (B, H, W) in {0, 1, 255}, corrected where a teacher's probability ``taught`` is above ``sure`` for either answer
-    and the soft mask ``believed`` gives that answer at least ``agree``."""
-    object_, rest = (taught > sure) & (believed > agree), (taught < 1 - sure) & (believed < 1 - agree)
-    return target.masked_fill(object_, 1).masked_fill(rest, 0)
+def relabelled(target: Tensor, teacher: Tensor, soft: Tensor, sure: float = 0.9, agree: float = 0.3) -> Tensor:
+    """target (B, H, W) in {0, 1, 255}, corrected where the teacher's probability of the object is above ``sure`` for either
+    answer and the soft mask gives that answer at least ``agree``; teacher, soft: (B, H, W) in [0, 1]."""
+    foreground = (teacher > sure) & (soft > agree)
+    background = (teacher < 1 - sure) & (soft < 1 - agree)
+    return target.masked_fill(foreground, 1).masked_fill(background, 0)
 
 
 class Teacher(nn.Module):
@@ -43,10 +47,10 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def follow(self, student: nn.Module) -> bool:
-        """One step of the average; True once it teaches."""
+        """One step of the average, faster in the first steps; True once it teaches."""
         decay = min(self.decay, (1 + int(self.step)) / (10 + int(self.step)))
-        for own, theirs in zip(self.network.parameters(), student.parameters()):
-            own.lerp_(theirs, 1 - decay)
+        for average, learnt in zip(self.network.parameters(), student.parameters()):
+            average.lerp_(learnt, 1 - decay)
         self.step += 1
         return int(self.step) > self.start
 

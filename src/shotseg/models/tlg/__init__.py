@@ -24,7 +24,7 @@ from shotseg.models.blocks.guides import guide_of
 from shotseg.models.blocks.norm import BatchNorm
 from shotseg.models.blocks.prior_guided import Episodic, cross_entropy, resize
 from shotseg.models.blocks.pyramid import WIDTHS, Decoder, Pyramid
-from shotseg.models.blocks.token_model import mean_of
+from shotseg.models.blocks.token_model import agreed
 from shotseg.models.tlg.text_rows import MINILM, TextRows
 from shotseg.models.tlg.transport import SelfAttention, TransportAttention
 from shotseg.priors.visual import foreground
@@ -270,7 +270,7 @@ class TLG(Episodic):
         both: bool = False,
         **context: Any,
     ) -> Prediction:
-        """Logits (B, 2, H, W) at the size of images (B, 3, H, W); K shots: the log of their mean probability.
+        """Logits (B, 2, H, W) at the size of images (B, 3, H, W); K shots: see :func:`agreed`.
 
         pseudo: (B, H, W) in {0, 1} of the queries, in place of those made from the support's name.
         both: also segment the supports, on whose logits the query's do not depend.
@@ -290,7 +290,7 @@ class TLG(Episodic):
         if both:
             shown = [resize(side.support, support["pseudo"].shape[-2:]) for side in sides if side.support is not None]
             extra["support_logits"] = torch.stack(shown, 1)
-        return Prediction(resize(mean_of([side.query for side in sides]), images.shape[-2:]), extra)
+        return Prediction(resize(agreed([side.query for side in sides]), images.shape[-2:]), extra)
 
     def compare(
         self,

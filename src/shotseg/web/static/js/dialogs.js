@@ -25,13 +25,12 @@ export function showKeys() {
   open(t("keys.title"), el("ul", { class: "keys" }, ...rows), actions(button(t("close"), close, "primary")));
 }
 
-/** Asks for a class's name, colour and key. `own` is the class to change, or null for a new one; `saved` follows `save`. */
-export function editClass(own, { taken, save, saved, remove }) {
+/** Asks for a class's name, colour and key. `own` is the class to change, or null for a new one, which gets `colour`; `saved` follows `save`. */
+export function editClass(own, { colour: next, taken, save, saved, remove }) {
   const name = el("input", { type: "text", value: own?.name ?? "", required: true, maxlength: 100, autocomplete: "off" });
-  const colour = el("input", { type: "color", value: own?.colour ?? "#4cc2a0" });
+  const colour = el("input", { type: "color", value: own?.colour ?? next });
   const key = el("select", {}, el("option", { value: "" }, t("classes.noKey")), ...["1", "2", "3", "4", "5", "6", "7", "8", "9", "0"].map((digit) => el("option", { value: digit, disabled: taken.includes(digit) && digit !== own?.key }, digit)));
   key.value = own ? own.key ?? "" : ["1", "2", "3", "4", "5", "6", "7", "8", "9", "0"].find((digit) => !taken.includes(digit)) ?? "";
-  const chosen = el("input", { type: "checkbox" });
   const problem = el("p", { role: "alert", class: "problem" });
   const form = el("form", { class: "form" },
     el("label", {}, t("classes.name"), name),
@@ -39,11 +38,9 @@ export function editClass(own, { taken, save, saved, remove }) {
     el("label", {}, t("classes.key"), key),
     problem,
     actions(own && button(t("classes.remove"), () => confirmRemoval(own, remove), "reject first"), button(t("cancel"), close), el("button", { type: "submit", class: "primary" }, t("classes.save"))));
-  chosen.checked = Boolean(own);
-  colour.addEventListener("input", () => (chosen.checked = true));
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    const said = { name: name.value.trim(), key: key.value, ...(chosen.checked && { colour: colour.value }) };
+    const said = { name: name.value.trim(), key: key.value, colour: colour.value };
     try {
       await save(said);
       close(); // at once: the next key is the page's

@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { cut, History, paste } from "./history.js";
-import { encodeLabels } from "./png.js";
+import { encodeLabels, fillRuns } from "./labels.js";
 import { FIRST_SIDE, Photos } from "./photos.js";
 import { boundsOf, differing, union } from "./raster.js";
 import { cursor, scribbleLine, TOOLS } from "./tools.js";
@@ -57,16 +57,17 @@ export class Editor {
   /** Shows the server's newest mask of the photo at hand; a stroke that is being drawn comes first. */
   async refresh(record) {
     if (this.#stroke || this.writer.pending || record.id !== this.record?.id || record.version <= this.record.version) return;
-    const map = await this.photos.mask(record);
+    const newest = await this.photos.fetchRuns(record);
     if (this.#stroke || this.writer.pending || record.id !== this.record?.id) return;
-    this.#take(record, map);
+    this.#take(record, newest);
   }
 
-  #take(record, map) {
-    for (const kept of [this.map.labels, this.map.before]) kept.set(map.labels);
+  #take(record, { version, runs }) {
+    fillRuns(runs, this.map.before);
+    this.map.labels.set(this.map.before);
     this.record = { ...this.record, ...record };
     this.strokes = record.strokes ?? this.strokes;
-    this.writer.seen({ id: record.id, version: map.version });
+    this.writer.seen({ id: record.id, version });
     this.stage.draw("mask", "stroke");
     this.onchange();
   }
@@ -229,7 +230,7 @@ export class Editor {
   async #answer(record, task) {
     const newest = await this.writer.add(record, task);
     if (!newest || this.record?.id !== newest.id || this.writer.pending) return newest;
-    this.#take({ ...newest, strokes: this.strokes }, await this.photos.mask(newest));
+    this.#take({ ...newest, strokes: this.strokes }, await this.photos.fetchRuns(newest));
     return newest;
   }
 
@@ -245,7 +246,8 @@ export class Editor {
   #sketch(context, pixel) {
     for (const stroke of this.strokes) {
       const index = this.classes.findIndex(({ id }) => id === stroke.class_id);
-      scribbleLine(context, stroke, stroke.side === "inside" ? `rgb(${this.stage.colour(index + 1).join(" ")} / .55)` : "rgb(255 255 255 / .45)");
+      // Thin, for what it did to the mask is to be seen.
+      scribbleLine(context, { ...stroke, radius: Math.min(stroke.radius, 1.5 * pixel) }, stroke.side === "inside" ? `rgb(${this.stage.colour(index + 1).join(" ")} / .9)` : "rgb(255 255 255 / .9)");
     }
     this.#stroke?.sketch?.(context, pixel);
     if (this.#pointer) cursor(context, pixel, this.#pointer, TOOLS[this.tool].sized ? this.size : 0);

@@ -6,7 +6,7 @@ import { byId, debounce } from "./dom.js";
 import { Editor } from "./editor.js";
 import { chosenLanguage, loadTexts, t } from "./i18n.js";
 import { listenToKeys } from "./keys.js";
-import { buildTools, note, showClasses, showEncoding, showFilters, showPhoto, showProject, showSaved, showTools } from "./panels.js";
+import { buildTools, note, showClasses, showEncoding, showFilters, showHint, showPhoto, showProject, showSaved, showTools } from "./panels.js";
 import { Pointers } from "./pointer.js";
 import { Queue } from "./queue.js";
 import { Stage } from "./stage.js";
@@ -44,6 +44,7 @@ function showAll() {
   showTools(editor);
   showPhoto(editor.record, project.classes);
   showSaved(writer);
+  showHint(project, editor);
   stage.root.classList.toggle("blank", !editor.map);
   byId("stage-empty").textContent = editor.map ? "" : t(project.classes.length ? "stage.empty" : "stage.first");
 }
@@ -88,6 +89,7 @@ function changeClass(own) {
   const path = `/classes/${encodeURIComponent(own?.id ?? "")}`;
   const taken = project.classes.map(({ key }) => key);
   editClass(own, {
+    colour: project.next_colour,
     taken,
     save: (said) => (own ? write("PATCH", path, { json: said }) : write("POST", "/classes", { json: said })),
     saved: async () => {

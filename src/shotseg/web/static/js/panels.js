@@ -111,6 +111,20 @@ export function showPhoto(record, classes) {
   byId("photo-info").title = record?.file ?? "";
 }
 
+/** What a newcomer does next: until a class has an example, and until a first prediction was decided on. */
+export function showHint({ classes, counts }, { record, classIndex }) {
+  const decided = ["accepted", "rejected"].some((state) => counts[state]);
+  const untaught = classes.length && !classes.some(({ examples }) => examples);
+  let hint = "";
+  if (!record || decided) hint = "";
+  else if (!classes.length) hint = t("hint.class");
+  else if (untaught) hint = t("hint.draw", { name: classes[classIndex].name });
+  else if (record.state === "predicted") hint = t("hint.review");
+  else if (counts.predicted) hint = t("hint.next");
+  byId("hint").textContent = hint;
+  byId("hint").hidden = !hint;
+}
+
 export function showSaved({ pending, away }) {
   const text = away ? t("saved.away") : pending ? t("saved.pending") : t("saved.all");
   const place = byId("saved");

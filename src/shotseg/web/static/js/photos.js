@@ -1,7 +1,7 @@
 // Fetches photos and their masks, and keeps the few that were just seen or come next.
 
 import { address, getRaw } from "./api.js";
-import { decodeLabels } from "./png.js";
+import { fillRuns, unpackRuns } from "./labels.js";
 
 const KEPT = 6;
 export const FIRST_SIDE = 2000;
@@ -31,21 +31,24 @@ export class Photos {
 
   /** The label map to draw into, the same `before` a stroke, and the version of the photo that they belong to. */
   async mask(record) {
-    const { labels, ...rest } = await this.#fetchMask(record);
-    this.#masks.delete(keyOf(record)); // it is the caller's now
-    return { ...rest, labels: labels.slice(), before: labels };
+    const { version, runs } = await this.fetchRuns(record);
+    this.#masks.delete(keyOf(record)); // it will be drawn on
+    const { width, height } = record;
+    const labels = fillRuns(runs, new Uint8Array(width * height));
+    return { version, width, height, labels, before: labels.slice() };
   }
 
-  #fetchMask(record) {
+  /** The mask as it comes, and the version of the photo that it belongs to. */
+  fetchRuns(record) {
     return this.#keep(this.#masks, keyOf(record), async () => {
-      const answer = await getRaw(`/photos/${encodeURIComponent(record.id)}/mask`);
+      const answer = await getRaw(`/photos/${encodeURIComponent(record.id)}/mask/runs`);
       const version = Number(answer.headers.get("ETag")?.replaceAll('"', "") ?? record.version);
-      return { version, ...(await decodeLabels(new Uint8Array(await answer.arrayBuffer()))) };
+      return { version, runs: await unpackRuns(await answer.arrayBuffer()) };
     });
   }
 
   prefetch(record) {
-    for (const wanted of [this.picture(record), this.#fetchMask(record)]) wanted.catch(() => {});
+    for (const wanted of [this.picture(record), this.fetchRuns(record)]) wanted.catch(() => {});
   }
 }
 

@@ -1,0 +1,110 @@
+"""A start of `shotseg serve`: the list is there before anything that loads slowly, and what is known is not looked at again."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("fastapi", reason="needs the extra web")
+pytest.importorskip("multipart", reason="needs the extra web")
+
+from page_client import API, client_of, ok, photos, until
+from page_project import photo, photos_folder, square
+from shotseg.web import engine, remembered
+from shotseg.web.project import Project
+
+START = """
+import os, sys, time
+from page_client import API, HOST, TestClient, make_app, ok
+from shotseg.cli.serve import Serve
+from shotseg.web.project import Project
+
+app = make_app(Project(sys.argv[1], sys.argv[2]), Serve()._segmenter, frozenset({HOST}))
+
+async def watched(scope, receive, send):
+    async def told(message):
+        if message["type"] == "http.response.body":
+            print([name for name in ("torch", "onnxruntime", "timm") if name in sys.modules], flush=True)
+        await send(message)
+    await app(scope, receive, told)
+
+with TestClient(watched, base_url=f"http://{HOST}") as page:
+    time.sleep(0.5)
+    print(ok(page.get(f"{API}/photos"))["total"], flush=True)
+    os._exit(0)  # the model need not load
+"""
+
+
+def test_the_list_is_served_before_torch_is_imported(tmp_path):
+    command = [sys.executable, "-c", START, str(tmp_path / "project"), str(photos_folder(tmp_path / "photos"))]
+    places = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
+    done = subprocess.run(command, env=environment, timeout=100, capture_output=True, text=True)
+    assert done.stdout == "[]\n3\n", done.stderr
+
+
+def test_the_model_is_loaded_once_the_list_was_answered_or_nobody_asks_for_it(tmp_path, segmenter, monkeypatch):
+    folder = photos_folder(tmp_path / "photos", 1)
+    with client_of(Project(tmp_path / "asked", folder), segmenter) as page:
+        time.sleep(0.2)
+        assert ok(page.get(f"{API}/project"))["encoding"]["loading"]
+        photos(page)
+        until(page, lambda: not ok(page.get(f"{API}/project"))["encoding"]["loading"])
+    monkeypatch.setattr(engine, "PATIENCE", 0.1)
+    with client_of(Project(tmp_path / "alone", folder), segmenter) as page:
+        until(page, lambda: not ok(page.get(f"{API}/project"))["encoding"]["loading"])
+
+
+def test_a_second_start_reads_the_headers_of_new_and_changed_photos_alone(tmp_path, monkeypatch):
+    folder, read = photos_folder(tmp_path / "photos"), []
+    original = remembered.upright_size
+    monkeypatch.setattr(remembered, "upright_size", lambda path: read.append(path.name) or original(path))
+    project = tmp_path / "project"
+    Project(project, folder).close()
+    assert sorted(read) == ["photo0.png", "photo1.png", "photo2.png"]
+    read.clear()
+    Project(project).close()
+    assert read == []
+    Image.fromarray(photo(7, (30, 50))).save(folder / "photo1.png")
+    (folder / "photo2.png").unlink()
+    Image.fromarray(photo(3)).save(folder / "photo3.png")
+    again = Project(project)
+    assert sorted(read) == ["photo1.png", "photo3.png"]
+    assert {each.file: each.size for each in again.said.photos.values()} == {
+        "photo0.png": (60, 80),
+        "photo1.png": (30, 50),
+        "photo3.png": (60, 80),
+    }
+    again.close()
+    for damaged in ("[1]", "no json", '{"a": 3}', '{"a": ["b", 1, 2, 3]}'):
+        (project / "encoded" / "sizes.json").write_text(damaged)
+        again = Project(project)
+        assert len(again.said.photos) == 3
+        again.close()
+
+
+def test_examples_and_results_that_a_kill_came_before_are_made_at_the_next_start(tmp_path):
+    folder = photos_folder(tmp_path / "photos")
+    project = Project(tmp_path / "project", folder)
+    project.add_class("red")
+    a, b, _ = sorted(project.said.photos.values(), key=lambda each: each.file)
+    project.correct(a.id, a.version, square(5, 6))
+    project.correct(b.id, b.version, square(5, 6))
+    project.publish()
+    time.sleep(0.02)  # a file system's clock
+    project.correct(a.id, a.version, square(30, 40))
+    project.clear(b.id, b.version)
+    project._ledger.close()  # killed: nothing of it was published
+    project = Project(tmp_path / "project")
+    project.restore()
+    labels = tmp_path / "project" / "results" / "labels"
+    assert (np.array(Image.open(labels / "photo0.png")) == square(30, 40)).all() and not (
+        labels / "photo1.png"
+    ).exists()
+    assert len(list((tmp_path / "project" / "examples" / "masks" / "red").iterdir())) == 1
+    project.close()
