@@ -1,9 +1,10 @@
-"""A folder of photos of 12 megapixels through two checkouts, side by side: photos a second and peak memory.
+"""A folder of photos of 12 megapixels through two checkouts, side by side: photos a second, CPU time and peak memory.
 
     python scripts/compare_folders.py --old ../before --new . --photos 40
 
-Each run is a process of its own; the checkouts take turns. Starting up does not count, nor learning the classes. The new checkout
-gets ``--flags`` beside (default: the setting that commit be00727 had, every class known to be there).
+Each run is a process of its own; the checkouts take turns. Starting up does not count, nor learning the classes. The new
+checkout gets ``--flags`` beside (default: the setting that commit be00727 had, every class known to be there), the old one
+``--old-flags``. On a busy machine CPU time alone says something; with ``taskset -c 0`` it is that of one thread.
 """
 
 import os
@@ -27,9 +28,10 @@ from importlib import import_module
 jobs = import_module("shotseg.runs" if find_spec("shotseg.runs") else "shotseg.folder")  # folder: until commit be00727
 work = jobs.segment_folder
 def timed(*words, **more):
-    start = time.perf_counter()
+    start, busy = time.perf_counter(), time.process_time()
     done = work(*words, **more)
     print("seconds", time.perf_counter() - start)
+    print("cpu", time.process_time() - busy)
     return done
 jobs.segment_folder = timed
 code = shotseg.cli.main(sys.argv[1:])
@@ -38,7 +40,9 @@ sys.exit(code)
 """
 
 
-def main(old: Path, new: Path, photos: int = 40, rounds: int = 3, flags: str = "--fast --known") -> None:
+def main(
+    old: Path, new: Path, photos: int = 40, rounds: int = 3, flags: str = "--fast --known", old_flags: str = ""
+) -> None:
     """old, new: checkouts.   photos: in the folder.   rounds: runs of each; medians are shown.   flags: for the new one."""
     examples, queries = demo_items()
     with tempfile.TemporaryDirectory() as place:
@@ -54,19 +58,22 @@ def main(old: Path, new: Path, photos: int = 40, rounds: int = 3, flags: str = "
                     target = support / kind / f"class{i}" / f"example{path.suffix}"
                     target.parent.mkdir(parents=True)
                     shutil.copy(path, target)
-            found: dict[str, list[tuple[float, float]]] = {"old": [], "new": []}
+            found: dict[str, list[dict[str, float]]] = {"old": [], "new": []}
             for _ in range(rounds):
-                for name, tree, more in (("old", old, []), ("new", new, flags.split())):
-                    seconds, peak = run(tree, support, folder, more)
-                    found[name].append((photos / seconds, peak))
-            speed = {name: median(each[0] for each in runs) for name, runs in found.items()}
-            peaks = {name: max(each[1] for each in runs) for name, runs in found.items()}
-            print(f"{classes} class(es): old {speed['old']:.2f} photos/s, {peaks['old']} MiB; ", end="")
-            print(f"new {speed['new']:.2f}, {peaks['new']} MiB; {speed['new'] / speed['old']:.1f} times", flush=True)
+                for name, tree, more in (("old", old, old_flags.split()), ("new", new, flags.split())):
+                    found[name].append(run(tree, support, folder, more))
+            speed = {name: photos / median(each["seconds"] for each in runs) for name, runs in found.items()}
+            for name, runs in found.items():
+                cpu = 1000 * median(each["cpu"] for each in runs) / photos
+                peak = max(each["peak"] for each in runs)
+                print(
+                    f"{classes} class(es), {name}: {speed[name]:.2f} photos/s, {cpu:.0f} ms of CPU each, {peak:.0f} MiB"
+                )
+            print(f"{classes} class(es): {speed['new'] / speed['old']:.2f} times as fast", flush=True)
 
 
-def run(tree: Path, support: Path, photos: Path, more: list[str]) -> tuple[float, int]:
-    """Seconds and peak memory in MiB of one run."""
+def run(tree: Path, support: Path, photos: Path, more: list[str]) -> dict[str, float]:
+    """Of one run "seconds", "cpu" (seconds) and "peak" (MiB)."""
     environment = {**os.environ, "PYTHONPATH": str(tree.resolve() / "src")}
     with tempfile.TemporaryDirectory() as out:
         words = ["segment", "--support", str(support), "--query", str(photos), "--out", out, *more]
@@ -74,8 +81,8 @@ def run(tree: Path, support: Path, photos: Path, more: list[str]) -> tuple[float
         done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=out)
     if done.returncode:
         raise SystemExit(done.stderr)
-    said = dict(line.split() for line in done.stdout.splitlines() if line.startswith(("seconds ", "peak ")))
-    return float(said["seconds"]), int(said["peak"])
+    said = (line.split() for line in done.stdout.splitlines() if line.startswith(("seconds ", "cpu ", "peak ")))
+    return {name: float(value) for name, value in said}
 
 
 if __name__ == "__main__":

@@ -99,6 +99,26 @@ def test_the_winner_drawn_in_bands_is_that_of_all_maps_drawn_whole(size, classes
         assert np.allclose(values_at(levels.numpy(), size, rows, columns), whole.flatten(1), atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [(480, 640), (37, 53), (10, 400), (400, 10), (1, 1)])
+def test_pixels_are_counted_and_one_class_is_taken_out_without_drawing_any(size):
+    levels = RNG.normal(size=(4, 12, 16)).astype(np.float32)
+    strips = best_strips(levels, size)
+    drawn = np.concatenate([band.copy() for band in strips.drawn(np.empty((BAND, size[1]), np.uint8))])
+    assert strips.size == size and np.array_equal(strips.counts(), np.bincount(drawn.ravel(), minlength=256))
+    room = np.empty((7, size[1]), np.uint8)  # a strip may be higher than the room that it is drawn in
+    for value in range(5):
+        mask = np.concatenate([band.copy() for band in strips.only(value).drawn(room)])
+        assert np.array_equal(mask, (drawn == value) * 255)
+
+
+def test_a_result_of_a_large_photo_holds_few_of_its_pixels():
+    photo = np.zeros((1500, 2000, 3), np.uint8)
+    photo[:, 1000:] = 200
+    result = Decided(Opened(photo, (3000, 4000), lambda: photo), ("a",), torch.zeros(2, 6, 8), {"a": 0.1})
+    assert result.picture.shape == (500, 667, 3) and result.size == (3000, 4000)
+    assert not result.picture[:, :333].any() and (result.picture[:, 334:] == 200).all()
+
+
 def test_files_written_band_by_band_hold_what_is_asked_for_later_and_classes_without_a_pixel_have_files_too(tmp_path):
     scores = torch.full((4, 12, 16), -9.0)
     scores[0], scores[1, 2:9, 3:12], scores[3, 8:, 10:] = 0, 9.0, 12.0

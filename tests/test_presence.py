@@ -62,6 +62,15 @@ def test_presence_is_the_same_at_every_threshold_and_a_class_below_it_has_no_pix
     assert (strict.scores[1:] < 0).all() and (strict.scores[0] == 0).all()
 
 
+def test_presence_that_nobody_asks_for_is_not_judged(monkeypatch):
+    supports, image, model = [shot("red"), shot("blue")], picture("red", 7)[0], matching()
+    known = decide(supports, image, None)
+    monkeypatch.setattr(presence, "_Judge", None)
+    with torch.no_grad():
+        found = presence.decide(model, model.encode(image), supports, image, threshold=None, judged=False)
+    assert found.present.tolist() == [1, 1] and torch.equal(found.scores, known.scores)
+
+
 def test_classes_known_to_be_there_have_the_evidence_of_the_model_itself():
     model, supports, image = matching(), [shot("red"), shot("blue")], picture("red", 7)[0]
     found = decide(supports, image, threshold=None)

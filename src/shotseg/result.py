@@ -7,7 +7,7 @@ import html
 import io
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -233,6 +233,7 @@ class Decided(Result):
         strokes: Mapping[str, Strokes] | None = None,
     ):
         self.__dict__.update(classes=classes, present=present)  # a Result is frozen
+        photo = replace(photo, small=_shown(photo.small))  # results are kept, and so is what they hold
         self.__dict__.update(_photo=photo, _scores=np.asarray(scores, np.float32), _strokes=dict(strokes or {}))
 
     @property
@@ -303,11 +304,9 @@ class Decided(Result):
         shares = dict(zip(self.classes, (odds / odds.sum(0))[1:]))
         return Result(image, self.classes, best(self._scores), shares, present=self.present)
 
-    @cached_property
-    def picture(self) -> np.ndarray:  # type: ignore[override]
-        small = self._photo.small
-        step = max(1, max(small.shape) // SHOWN)
-        return np.stack([small[::step, ::step, colour] for colour in range(3)], 2)
+    @property
+    def picture(self) -> np.ndarray:
+        return self._photo.small
 
     @cached_property
     def confidences(self) -> dict[str, float]:  # type: ignore[override]
@@ -337,6 +336,12 @@ class Made(Mapping[str, np.ndarray]):
 
     def __repr__(self) -> str:
         return f"<an array for each of {', '.join(self._names)}>"
+
+
+def _shown(image: np.ndarray) -> np.ndarray:
+    """Pixels of an image (H, W, 3), evenly spread, SHOWN or a little more of its longer side."""
+    step = max(image.shape) // SHOWN
+    return image if step < 2 else np.stack([image[::step, ::step, colour] for colour in range(3)], 2)
 
 
 def ahead(scores: np.ndarray) -> np.ndarray:

@@ -121,7 +121,8 @@ class OnnxRuntime:
         import onnxruntime
 
         self._runtime, self._model = onnxruntime, exported(encoder)
-        self._sessions: dict[int, Any] = {}
+        self._opened: Any = None
+        self._threads = 0
         self._opening = threading.Lock()
 
     def __call__(self, normalised: Tensor) -> Maps:
@@ -135,15 +136,16 @@ class OnnxRuntime:
 
     def _session(self, threads: int) -> Any:
         with self._opening:
-            if threads not in self._sessions:
+            if self._threads != threads:  # the one before goes: each has its own copy of the weights, 50 MB and more
+                self._opened, self._threads = None, 0
                 options = self._runtime.SessionOptions()
                 options.intra_op_num_threads, options.log_severity_level = threads, 3
                 # Threads that wait by spinning take the cores from those that read and write photos.
                 options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-                self._sessions[threads] = self._runtime.InferenceSession(
-                    self._model, options, providers=["CPUExecutionProvider"]
-                )
-            return self._sessions[threads]
+                on_cpu = ["CPUExecutionProvider"]
+                self._opened = self._runtime.InferenceSession(self._model, options, providers=on_cpu)
+                self._threads = threads
+            return self._opened
 
 
 FORMS: dict[str, Callable[[Encoder], Form]] = {"onnxruntime": OnnxRuntime, "torch": FoldedTorch}

@@ -36,7 +36,9 @@ from shotseg.runs.records import record_of
 
 In = TypeVar("In")
 
-READ_AHEAD = 1  # photos decoded before the model wants them, for each of its threads
+READ_AHEAD = (
+    1  # photos decoded beyond a batch, or one for each thread of the model: more wait in memory and gain nothing
+)
 KEPT = "support.safetensors"  # a segmenter on its way to another process
 SENT = 32  # photos that a process of a cluster gets at a time
 WRITE_BEHIND = 1  # results that may wait to be written, likewise
@@ -70,7 +72,7 @@ def run_with(twins: Sequence[Predictor], photos: Iterable[PhotoFile], place: Fol
             readers,
             lambda photo: read(photo, segmenter.sees, segmenter.windows),
             photos,
-            READ_AHEAD * len(twins) + batch,
+            max(len(twins), READ_AHEAD + batch),
         )
         steps = ahead(models, predict, _groups(opened, batch), len(twins))
         flat = (step for group in steps for step in group)
