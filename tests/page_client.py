@@ -8,8 +8,10 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from page_project import SIZE
+from shotseg.web import engine
 from shotseg.web.app import make_app
 
+engine.PATIENCE = 0.1  # no model waits for a browser here
 HOST = "127.0.0.1:8000"
 API = "/api/v1"
 

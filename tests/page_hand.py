@@ -42,6 +42,7 @@ def listening(address: str) -> None:
     """Wait until the server answers and its model is there."""
     for _ in range(600):
         try:
+            ask(address, "GET", "photos?limit=1")  # after which the model loads
             if not ask(address, "GET", "project")["encoding"]["loading"]:
                 return
         except urllib.error.URLError:

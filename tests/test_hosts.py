@@ -11,9 +11,9 @@ from shotseg import encoders
 from shotseg.data.samples import Episode, Support
 from shotseg.errors import UsageError
 from shotseg.models.bam import BAM
-from shotseg.models.base_learner import BaseLearner, base_labels
+from shotseg.models.base_learner import BaseLearner, base_labels, convolved_larger
 from shotseg.models.blocks.ensemble import Ensemble
-from shotseg.models.blocks.prior_guided import cross_entropy
+from shotseg.models.blocks.prior_guided import cross_entropy, resize
 from shotseg.models.hdmnet import HDMNet, distillation
 from shotseg.models.pfenet import PFENet
 from shotseg.models.pi_clip import PICLIP
@@ -184,6 +184,14 @@ def test_the_base_learner_trains_its_head_and_its_encoder_only_if_asked():
         assert learner.head.classify[2].weight.grad is not None
         assert (own.net.conv_stem.weight.grad is not None) == train_encoder
         assert not own.training
+
+
+@pytest.mark.parametrize("size", [(60, 60), (7, 5), (3, 2), (6, 6), (1, 1)])
+def test_averages_that_are_convolved_before_they_are_enlarged_are_those_after(size):
+    for bins in (1, 2, 3, 6):
+        x, weight = torch.randn(2, 4, bins, bins), torch.randn(5, 4, 3, 3)
+        after = torch.nn.functional.conv2d(resize(x, size), weight, padding=1)
+        golden.assert_close("convolved", convolved_larger(x, weight, size), after, atol=1e-4)
 
 
 def test_the_words_of_known_classes_compete_and_the_truth_is_not_read_unasked():

@@ -3,8 +3,6 @@
 import io
 import json
 import re
-import subprocess
-import sys
 import threading
 import zipfile
 from importlib.metadata import EntryPoint
@@ -21,6 +19,7 @@ from page_project import SIZE, photo, photos_folder, project_of, square
 from shotseg import plugins
 from shotseg.data import annotations
 from shotseg.web.app import make_app
+from shotseg.web.labels import Runs
 from shotseg.web.project import Project
 
 
@@ -130,12 +129,6 @@ def test_a_rectangle_is_put_on_the_mask_that_was_seen_and_on_no_other(page):
     assert (mask(page, item)[0] == found).all()
 
 
-def test_the_page_starts_without_what_is_slow_to_load():
-    slow = "torch", "timm", "transformers", "skimage", "matplotlib"
-    code = f"import sys, shotseg.web.app, uvicorn; sys.exit(', '.join(set({slow}) & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr.strip() == ""
-
-
 def test_the_page_is_there_before_its_model_and_what_is_drawn_meanwhile_stays(tmp_path, segmenter):
     there = threading.Event()
 
@@ -228,6 +221,45 @@ def test_a_class_that_only_strokes_speak_of_is_found_in_other_photos_and_an_exam
     until(page, lambda: examples(page) == 1)
     ok(page.patch(f"{API}/project", json={"examples_from_reviewed": False}))
     until(page, lambda: examples(page) == 0)
+
+
+def test_runs_say_the_same_as_the_mask(page):
+    for name in ("red", "blue"):
+        ok(page.post(f"{API}/classes", json={"name": name}))
+    labels = np.random.default_rng(0).integers(0, 3, SIZE).astype(np.uint8)
+    ok(put(page, photos(page)[0], labels))
+    until(page, lambda: all_predicted(page))
+    for _ in range(2):
+        for item in photos(page)[:3]:
+            answer = ok(page.get(f"{API}/photos/{item['id']}/mask/runs"))
+            shown, version = mask(page, item)
+            assert np.array_equal(Runs.unpacked(answer.content).labels(SIZE), shown)
+            assert answer.headers["etag"] == f'"{version}"'
+        page.delete(f"{API}/classes/c1")  # the second class is the first one now
+        until(page, lambda: still(page))
+    assert page.get(f"{API}/photos/no-such/mask/runs").status_code == 404
+
+
+def test_a_prediction_is_made_anew_only_where_what_it_rests_on_has_changed(page, segmenter, monkeypatch):
+    ok(page.post(f"{API}/classes", json={"name": "red"}))
+    ok(put(page, photos(page)[0], square(5, 6)))
+    until(page, lambda: all_predicted(page) and still(page))
+    decided, decide = [], segmenter.decide
+    monkeypatch.setattr(segmenter, "decide", lambda encoded, *how: decided.append(encoded) or decide(encoded, *how))
+    ok(page.patch(f"{API}/classes/c1", json={"colour": "#102030"}))
+    until(page, lambda: still(page))
+    assert len(decided) == 0
+    ok(draw(page, photos(page)[1]))  # a scribble on a photo teaches nothing about the others
+    until(page, lambda: still(page))
+    assert len(decided) == 1
+    ok(put(page, photos(page)[2], square(7, 8)))  # an example does
+    until(page, lambda: still(page))
+    assert len(decided) == 3
+
+
+def still(page):
+    encoding = ok(page.get(f"{API}/project"))["encoding"]
+    return encoding["done"] == encoding["total"] and not encoding["waiting"]
 
 
 def test_renaming_and_removing_a_class_reach_the_masks(page):

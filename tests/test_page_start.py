@@ -1,6 +1,8 @@
 """A start of `shotseg serve`: the list is there before anything that loads slowly, and what is known is not looked at again."""
 
+import asyncio
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +17,7 @@ pytest.importorskip("multipart", reason="needs the extra web")
 
 from page_client import API, client_of, ok, photos, until
 from page_project import photo, photos_folder, square
+from shotseg.cli.serve import Serve
 from shotseg.web import engine, remembered
 from shotseg.web.project import Project
 
@@ -22,14 +25,17 @@ START = """
 import os, sys, time
 from page_client import API, HOST, TestClient, make_app, ok
 from shotseg.cli.serve import Serve
+from shotseg.web import engine
 from shotseg.web.project import Project
 
+engine.PATIENCE = 60
 app = make_app(Project(sys.argv[1], sys.argv[2]), Serve()._segmenter, frozenset({HOST}))
 
 async def watched(scope, receive, send):
     async def told(message):
         if message["type"] == "http.response.body":
-            print([name for name in ("torch", "onnxruntime", "timm") if name in sys.modules], flush=True)
+            slow = {"torch", "onnxruntime", "timm", "transformers", "skimage", "matplotlib"}
+            print(sorted(slow & set(sys.modules)), flush=True)
         await send(message)
     await app(scope, receive, told)
 
@@ -48,8 +54,26 @@ def test_the_list_is_served_before_torch_is_imported(tmp_path):
     assert done.stdout == "[]\n3\n", done.stderr
 
 
+def test_no_part_of_an_answer_waits_for_the_other_sides_word_on_the_part_before_it():
+    listening, told = Serve(port=0)._listening(), []
+
+    async def answer(reader, writer):
+        told.append(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    async def talk():
+        async with await asyncio.start_server(answer, sock=listening):
+            reader, writer = await asyncio.open_connection(*listening.getsockname())
+            await reader.read()
+            writer.close()
+
+    asyncio.run(talk())
+    assert len(told) == 1 and told[0]
+
+
 def test_the_model_is_loaded_once_the_list_was_answered_or_nobody_asks_for_it(tmp_path, segmenter, monkeypatch):
     folder = photos_folder(tmp_path / "photos", 1)
+    monkeypatch.setattr(engine, "PATIENCE", 60)
     with client_of(Project(tmp_path / "asked", folder), segmenter) as page:
         time.sleep(0.2)
         assert ok(page.get(f"{API}/project"))["encoding"]["loading"]

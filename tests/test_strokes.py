@@ -1,4 +1,4 @@
-"""Strokes cost no more than they must: the head looks at the photo once, and tokens are compared level by level."""
+"""Strokes bind, and cost no more than they must: the head looks at the photo once, tokens are compared level by level."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,12 @@ import torch
 from torch.nn import functional as F
 
 from page_project import photo
+from shotseg.data.enlarging import values_at
+from shotseg.data.samples import IGNORE
 from shotseg.models import presence, strokes
 from shotseg.models.strokes import Strokes
+from shotseg.photo import Opened
+from shotseg.result import Decided, ahead
 
 SQUARES = [photo(seed) for seed in range(9)]
 
@@ -49,3 +53,23 @@ def test_tokens_compared_level_by_level_are_as_alike_as_whole_ones(flat):
     tokens = torch.cat(units, 1)[0].flatten(1).T
     tokens = F.normalize(tokens - tokens.mean(0), dim=1)
     torch.testing.assert_close(strokes._cosines(levels, grid, marked), tokens @ tokens[marked].T, atol=1e-3, rtol=0)
+
+
+def test_where_strokes_deny_a_class_the_next_best_one_takes_its_place():
+    random, size = np.random.default_rng(0), (40, 30)
+    scores = random.normal(0, 2, (4, 10, 8)).astype(np.float32)
+    marks = {name: random.choice([0, 1, IGNORE], size, p=[0.3, 0.02, 0.68]).astype(np.uint8) for name in "ac"}
+    marks["a"][marks["c"] == 1] = 0
+    seen = Opened(np.zeros((*size, 3), np.uint8), size, lambda: np.zeros((*size, 3), np.uint8))
+    given = (seen, tuple("abc"), scores, dict.fromkeys("abc", 1.0))
+    free = Decided(*given).labels
+    labels = Decided(*given, {name: Strokes(drawn) for name, drawn in marks.items()}).labels
+    rows, columns = np.indices(size).reshape(2, -1)
+    values = values_at(ahead(scores), size, rows, columns).reshape(4, *size)
+    for i, name in ((1, "a"), (3, "c")):
+        values[i][marks[name] == 0] = -np.inf
+    denied = np.any([(free == i) & (marks[name] == 0) for i, name in ((1, "a"), (3, "c"))], axis=0)
+    expected = np.where(denied, values.argmax(0), free)
+    for i, name in ((1, "a"), (3, "c")):
+        expected[marks[name] == 1] = i
+    assert denied.any() and np.array_equal(labels, expected)

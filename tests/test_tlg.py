@@ -1,7 +1,6 @@
 """TLG in use: photos and a class name, no mask; every switch; any encoder, any size, any number of shots."""
 
 import numpy as np
-import ot
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -40,6 +39,8 @@ def make(blocks, rows):
 
 @pytest.mark.parametrize(("shape", "scale", "iterations"), [((50, 50), 1, 50), ((8, 3), 1, 50), ((5, 7), 20, 1000)])
 def test_the_plan_is_that_of_pot_however_sharp_the_cost(shape, scale, iterations):
+    import ot  # it looks for every library of arrays, which takes seconds
+
     cost = torch.rand(2, *shape) * scale
     ours = sinkhorn(cost, reg=0.5, iterations=iterations)
     margins = [np.full(n, 1 / n) for n in shape]

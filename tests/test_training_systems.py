@@ -134,7 +134,7 @@ def test_each_system_trains_in_mixed_precision_and_validates_in_full(system, pho
     small = {"steps": 2, "epochs": 0.0, "batch": 2, "workers": 0, "base": "", "validation": {"every": 0, "episodes": 2}}
     recipe = recipes.load(f"{system}/tiny", precision="bf16", cache_features=False, model={"size": 64}, **small)
     novel = ("bee",) if system == "simformer" else ()
-    data = dataclasses.replace(recipe.data, held_out=0.3, fold="", test_classes=novel)
+    data = dataclasses.replace(recipe.data, held_out=0.3, fold="", test_classes=novel, supervision="mask")
     run(dataclasses.replace(recipe, data=data), photos, tmp_path / "run")
     (line, *_) = (json.loads(text) for text in (tmp_path / "run/metrics.jsonl").read_text().splitlines())
     assert np.isfinite(line["loss"])

@@ -32,7 +32,7 @@ from shotseg.errors import UsageError, first_line, note
 RUNTIMES = ("auto", "torch", "onnxruntime")
 TOLERANCE = 1e-4  # of a map's largest value; two orders above what is seen
 # (batch, height, width). What is fixed at the size of the tracing is wrong at another: whole strides, odd sides, another batch.
-TRACED, TRIALS = (2, 96, 160), ((1, 128, 96), (3, 127, 161))
+TRACED, TRIALS = (2, 64, 96), ((1, 96, 64), (3, 63, 97))
 KEPT = 2  # forms for the next encoder of equal weights in this process
 
 Maps = tuple[Tensor, ...]

@@ -99,7 +99,7 @@ class BAM(WithBase):
         meta = self.cls(y)  # (B, 2, h, w)
 
         # base learner and ensemble (sections 3.2 and 3.4)
-        out = self.answer(meta, taps, psi, class_id, images)
+        out = self.answer(meta, self.embedding(taps), psi, class_id, images)
         extra = {"prior": priors, "prototype": prototype, "weights": weights, "merged": merged}
         return Prediction(out.logits, out.extra | extra)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -73,8 +73,16 @@ class BaseHead(nn.Module):
         self.classify = nn.Sequential(nn.ReLU(), nn.Dropout2d(0.1), nn.Conv2d(width, classes + 1, 1))
 
     def embedding(self, last: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, width, h, w) before the ReLU: HDMNet's "feature 5"."""
-        return self.embed(self.ppm(last))
+        """(B, C, h, w) -> (B, width, h, w) before the ReLU: HDMNet's "feature 5".
+
+        The convolution of the map beside its averages, in half of the work: the averages are few numbers until they are enlarged.
+        """
+        conv: Any = self.embed[0]
+        own, *others = conv.weight.split([last.shape[1], *self.ppm.widths], 1)
+        found = F.conv2d(last, own, padding=1)
+        for part, pooled in zip(others, self.ppm(last)):
+            found = found + convolved_larger(pooled, part, last.shape[-2:])
+        return self.embed[1](found)
 
     def forward(self, last: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, classes + 1, h, w)."""
@@ -100,18 +108,24 @@ class WithBase(PriorGuided):
         if classes := len(ensemble.class_ids):
             self.base = (base or BaseHead(self.high_channels, classes)).requires_grad_(False)
 
+    def embedding(self, taps: Taps) -> Tensor | None:
+        """The base learner's (B, 512, h, w) of a query; None without one."""
+        return None if self.base is None else self.base.embedding(taps.high)
+
     def scene(self, low: Tensor, support: Support) -> tuple[Tensor, Tensor]:
         """psi (B, 1) of the query's low features (B, C2, h, w), and how much each shot counts (B, K)."""
         distances = scene_distance(gram(low), support["gram"])
         weights = self.ensemble.weights(distances)
         return (weights * distances).sum(1, keepdim=True), weights
 
-    def answer(self, meta: Tensor, taps: Taps, psi: Tensor, class_id: Tensor | None, images: Tensor) -> Prediction:
-        """meta (B, 2, h, w) -> logits at the size of the images; extra: ``meta``, ``psi``, and of a base learner ``base``
-        (B, N + 1, h', w') and ``base_map`` (B, 1, h, w)."""
+    def answer(
+        self, meta: Tensor, embedding: Tensor | None, psi: Tensor, class_id: Tensor | None, images: Tensor
+    ) -> Prediction:
+        """meta (B, 2, h, w), and of a base learner the embedding of the query -> logits at the size of the images; extra:
+        ``meta``, ``psi``, and of a base learner ``base`` (B, N + 1, h', w') and ``base_map`` (B, 1, h, w)."""
         extra, final = {"meta": meta, "psi": psi}, meta
         if self.base is not None:
-            extra["base"] = self.base(taps.high)
+            extra["base"] = self.base.classify(embedding)
             final, extra["base_map"] = self.ensemble(meta, extra["base"], psi, class_id)
         return Prediction(resize(final, images.shape[-2:]), extra)
 
@@ -133,20 +147,39 @@ class WithBase(PriorGuided):
 
 
 class PyramidPooling(nn.Module):
-    """(B, C, h, w) -> (B, 2C, h, w): the map beside its averages over 1, 2, 3 and 6 bins a side (PSPNet, section 3.2)."""
+    """(B, C, h, w) -> its averages over 1, 2, 3 and 6 bins a side, (B, C / 4, bins, bins) each (PSPNet, section 3.2)."""
 
     def __init__(self, channels: int, bins: Sequence[int] = (1, 2, 3, 6)):
         super().__init__()
         self.bins = tuple(bins)
         part = channels // len(self.bins)
-        widths = [part] * (len(self.bins) - 1) + [channels - part * (len(self.bins) - 1)]
+        self.widths = [part] * (len(self.bins) - 1) + [channels - part * (len(self.bins) - 1)]
         self.branches = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), BatchNorm(width), nn.ReLU()) for width in widths
+            nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), BatchNorm(width), nn.ReLU())
+            for width in self.widths
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        pooled = [branch(F.adaptive_avg_pool2d(x, bins)) for branch, bins in zip(self.branches, self.bins)]
-        return torch.cat([x, *(resize(p, x.shape[-2:]) for p in pooled)], 1)
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [branch(F.adaptive_avg_pool2d(x, bins)) for branch, bins in zip(self.branches, self.bins)]
+
+
+def convolved_larger(x: Tensor, weight: Tensor, size: Sequence[int]) -> Tensor:
+    """What a 3x3 convolution, zeros around, makes of a map (B, C, h, w) enlarged to ``size``: (B, C', *size).
+
+    Both are linear, and each position of the kernel sees the enlarged map shifted: so the kernel comes first, on few numbers.
+    """
+    seen = torch.einsum("oiyx,bihw->boyhxw", weight, x).flatten(4).flatten(2, 3)  # (B, C', 3 h, 3 w)
+    rows, columns = (_shifted(small, large, x) for small, large in zip(x.shape[-2:], size))
+    return rows @ seen @ columns.T
+
+
+def _shifted(small: int, large: int, like: Tensor) -> Tensor:
+    """(large, 3 small): what brings a row of ``small`` values to ``large``, seen one step before, at and after each place."""
+    cells = torch.eye(small, device=like.device, dtype=like.dtype)[None]
+    enlarged = F.pad(
+        F.interpolate(cells, large, mode="linear", align_corners=True)[0].T, (0, 0, 1, 1)
+    )  # (large + 2, small)
+    return torch.cat([enlarged[step : step + large] for step in range(3)], 1)
 
 
 def base_labels(mask: Tensor, class_ids: Sequence[int]) -> Tensor:

@@ -129,18 +129,17 @@ class Engine:
             photo = self.project.photo(id)
             if photo.drawn is not None:
                 return photo.version, Runs.of(self.project.drawn_mask(photo))
-            blank = photo.version, Runs.blank(photo.size)
             kept = self._masks.get(id)
             if kept is not None and kept[0] == photo.digest:
                 return photo.version, Runs.unpacked(kept[1])
             if self.loading:
-                return blank
+                return photo.version, Runs.blank(photo.size)
         self._asked(lambda: self._decide(photo))
         with self.project.lock:
             kept = self._masks.get(id)
             if kept is None and photo.error:
                 raise ShotsegError(photo.error)
-            return blank if kept is None else (photo.version, Runs.unpacked(kept[1]))
+            return photo.version, Runs.blank(photo.size) if kept is None else Runs.unpacked(kept[1])
 
     def accept(self, id: str, version: int) -> PagePhoto:
         """Accept the mask of that version. Raises Outdated where it is another by now."""

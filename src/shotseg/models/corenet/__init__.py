@@ -8,7 +8,7 @@ Symbols, with the section of that page; t are patch tokens of a frozen encoder, 
 
     m   the support's mask in [0, 1], given or made of photo and class name            :meth:`pseudo_masks`, 4
     p   prototype: the mean of t_s inside m                                            :meth:`global_tokens`, 5.2
-    g   global tokens of the support: its class token, p, the means of cells of its background :meth:`global_tokens`, 5.2
+    g   global tokens: the support's class token, p, the means of background cells     :meth:`global_tokens`, 5.2
     F   = CGT(<t_q, [g, t_s]>, log m), a vector for every query place                  :mod:`.kernel_fusion`, 5.3, 5.4
     A   attention: where in the query the class's name says that it is, in [0, 1]      :mod:`.class_guide`, 6.1 to 6.3
     F'  = F filtered by A                          (CGM)                               :mod:`.class_filter`, 6.4

@@ -96,23 +96,26 @@ class HDMNet(WithBase):
         # query tokens: features, mean prototype, priors
         x = self.down_query(taps.mid)  # (B, width, h, w)
         prototype = support["prototype"].mean(1)[..., None, None]
+        embedding = self.embedding(taps)
         if priors is None:
-            priors = self.own_priors(taps, support)
+            priors = self.own_priors(taps, support, embedding)
         priors = resize(priors, x.shape[-2:])
         x = self.query_merge(torch.cat([x, prototype.expand_as(x), priors * self.prior_scale], 1))  # (B, tokens, h, w)
 
         # hierarchical matching (sections 3.2 to 3.4)
         levels = [(support[f"tokens{i}"], support[f"inside{i}"]) for i in range(LEVELS)]
         decoded = self.transformer.decode(self.transformer.levels(x), levels, priors)
-        out = self.answer(decoded.logits, taps, psi, class_id, images)  # BAM's ensemble
+        out = self.answer(decoded.logits, embedding, psi, class_id, images)  # BAM's ensemble
         extra = {"prior": priors, "weights": weights, "tokens": x, "fused": decoded.fused}
         extra |= {f"correlation{i}": c for i, c in enumerate(decoded.correlations)}
         return Prediction(out.logits, out.extra | extra)
 
-    def own_priors(self, taps: Taps, support: Support) -> Tensor:
-        """(B, P, h', w') in [0, 1]: mean over the shots of the masked max-cosine, one channel an embedding."""
-        sources = [taps.high] if self.base is None else [self.base.embedding(taps.high), taps.high]
-        names = ["high"] if self.base is None else ["embedding", "high"]
+    def own_priors(self, taps: Taps, support: Support, embedding: Tensor | None = None) -> Tensor:
+        """(B, P, h', w') in [0, 1]: mean over the shots of the masked max-cosine, one channel an embedding; the base learner's
+        may be given."""
+        embedding = self.embedding(taps) if embedding is None else embedding
+        sources = [taps.high] if embedding is None else [embedding, taps.high]
+        names = ["high"] if embedding is None else ["embedding", "high"]
         maps = []
         for source, name in zip(sources, names):
             shots = support[name].shape[1]

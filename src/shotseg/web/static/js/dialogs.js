@@ -61,10 +61,14 @@ function confirmRemoval(own, remove) {
   open(t("classes.remove"), el("p", {}, t("classes.removeSure", { name: own.name })), actions(button(t("cancel"), close, "primary"), button(t("classes.remove"), sure, "reject")));
 }
 
-/** Resolves to "mine" or "theirs". */
+/** Resolves to "mine" or "theirs". Neither is at hand for a key that was meant for the page, and none closes it unanswered. */
 export function askConflict(record) {
   return new Promise((resolve) => {
     open(t("conflict.title"), el("p", {}, t("conflict.text", { file: record.file, state: t(`state.${record.state}`) })), actions(button(t("conflict.theirs"), () => dialog().close("theirs")), button(t("conflict.mine"), () => dialog().close("mine"), "primary")));
+    dialog().focus();
+    const stay = (event) => event.key === "Escape" && event.preventDefault();
+    dialog().addEventListener("keydown", stay);
+    dialog().addEventListener("close", () => dialog().removeEventListener("keydown", stay), { once: true });
     dialog().addEventListener("close", () => resolve(dialog().returnValue === "mine" ? "mine" : "theirs"), { once: true });
   });
 }

@@ -91,7 +91,7 @@ export class Queue {
     const sure = el("span", {}, item.confidence == null ? "" : percent(item.confidence));
     sure.title = t("queue.confidence");
     const text = el("span", {}, el("span", { class: "file", title: item.file }, item.file), el("span", { class: "facts" }, state, sure));
-    const picture = el("img", { src: thumbnail(item), alt: "", loading: "lazy", decoding: "async" });
+    const picture = el("img", { src: thumbnail(item), alt: "", loading: "lazy", decoding: "async", onerror: () => picture.classList.add("missing") });
     const chosen = item.id === this.current;
     const button = el("button", { type: "button", "data-id": item.id, "aria-current": chosen && "true", onclick: () => this.onpick(item) }, picture, text);
     return el("li", {}, button);
