@@ -22,6 +22,14 @@ FLAGS += ["--data.test-classes", "cross", "--validation.every", "0", "--validati
 FLAGS += ["--no-cache-features", "--save-every", "300", "--device", "cpu"]
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_as_a_person_has_it():
+    """A shell starts its background jobs with Ctrl-C ignored, those that run tests too."""
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, usual)
+
+
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     return squares(tmp_path_factory.mktemp("photos"))
