@@ -133,9 +133,9 @@ def test_pseudo_masks_from_keys_are_the_authors(path):
         golden.assert_close(name.replace("spt", "qry"), masks, known[name.replace("spt", "qry")], 0)
 
 
-@pytest.mark.parametrize("path", golden.files("corenet", "cst_e2e*.npz"))
-def test_cst_on_dino_gives_the_authors_answers_from_pixels(path):
-    known = golden.npz(path)
+@pytest.fixture(scope="module")
+def on_dino():
+    """CST on DINO ViT-S/8 with the authors' weights, and what it sees in a query and two supports of 400 pixels."""
     model = CST(encoders.load("dino-vits8", "random"), supervision="pixel").eval()
     reference.load(model, tiny_clip.by_recipe("cst_e2e", 4242, "manifest_e2e.json"))
     model.encoder.mean.zero_(), model.encoder.std.fill_(1)
@@ -145,7 +145,21 @@ def test_cst_on_dino_gives_the_authors_answers_from_pixels(path):
         coarse = np.kron(rng.standard_normal((1, 3, 10, 10)).astype(np.float32), np.ones((1, 1, 40, 40), np.float32))
         return torch.from_numpy(coarse + 0.2 * rng.standard_normal((1, 3, 400, 400)).astype(np.float32)).float()
 
-    query, support, second = (model.encode(image()) for _ in range(3))
+    return model, [model.encode(image()) for _ in range(3)]
+
+
+@pytest.mark.parametrize("path", golden.files("corenet", "cst_e2e*.npz"))
+def test_dino_vit_s8_gives_the_official_features_at_400_pixels(path, on_dino):
+    known, (_, (seen, *_)) = golden.npz(path), on_dino
+    classes = torch.stack([layer[0] for layer in seen.classes[:12]])
+    token_17 = torch.stack([layer[0, :, 0, 16] for layer in seen.maps[:12]])
+    golden.assert_close("class token", classes, known["feats_cls"], atol=1e-4)
+    golden.assert_close("token 17", token_17, known["feats_tok_17"], atol=1e-4)
+
+
+@pytest.mark.parametrize("path", golden.files("corenet", "cst_e2e*.npz"))
+def test_cst_on_dino_gives_the_authors_answers_from_pixels(path, on_dino):
+    known, (model, (query, support, second)) = golden.npz(path), on_dino
     mask = torch.zeros(1, 1, 400, 400, dtype=torch.long)
     mask[..., 80:280, 120:320] = 1
     pixels, size = torch.zeros(1, 1, 3, 400, 400), known["seg_mask"].shape[-2:]

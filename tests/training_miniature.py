@@ -10,7 +10,10 @@ from shotseg.training import recipe as recipes
 
 SIDE = 64
 FORMER = {"width": 32, "mask_width": 32, "queries": 4, "layers": 1, "ffn": 32}
-OPTIONS = {"maskformer": FORMER, "simformer": FORMER | {"simnet_width": 8}}
+OPTIONS: dict[str, dict[str, Any]] = {"maskformer": FORMER, "simformer": FORMER | {"simnet_width": 8}}
+OPTIONS |= {name: {"width": 8} for name in ("guided", "pfenet", "bam", "qgnet")} | {"hsnet": {"widths": [8, 8, 16]}}
+OPTIONS |= {"hdmnet": {"width": 16, "tokens": 16}, "cst": {"width": 64}, "corenet": {"width": 64}}
+OPTIONS["tlg"] = {"grid": 8, "widths": [8, 8, 16]}
 
 
 def squares(root: Path, each: int = 8) -> Path:
