@@ -184,7 +184,8 @@ def test_the_similarities_never_take_more_than_their_memory():
 
 def test_published_keys_make_the_round_trip():
     model = QGNet(encoder("resnet50-v2"), extractor=encoder("resnet50"), width=8)
-    state = {theirs: model.state_dict()[own].clone() for own, theirs in reference.published_names(model).items()}
+    named = model.state_dict()
+    state = {theirs: named[own].clone() for own, theirs in reference.published_names(model).items()}
     state["down_learn_unsuper.0.weight"].fill_(0.5)
     reference.load(model, {f"module.{name}": tensor for name, tensor in state.items()})
     assert (model.region.prior[0].weight == 0.5).all()

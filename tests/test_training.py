@@ -130,6 +130,7 @@ def test_a_mask_that_was_corrected_is_read_again(photos, tmp_path):
 
 def test_the_loss_falls(photos, tmp_path):
     flags = ("--steps", "30", "--model.options.width", "16", "--schedule.warmup", "0", "--optimiser.lr", "3e-3")
+    flags += ("--validation.every", "15", "--save-every", "15")
     train(settings(*flags), photos, tmp_path, device="cpu", say=lambda line: None)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if "loss" in line]
@@ -230,8 +231,8 @@ def test_a_checkpoint_loads_as_the_model_that_was_trained(photos, tmp_path, name
     flags = ["--steps", "2"] + ([] if name == "pfenet" else ["--base", str(base)])
     outcome = train(settings(*flags, name=f"{name}/tiny"), photos, tmp_path / "run", device="cpu", say=said.append)
     model = checkpoint.load_model(outcome.best)
-    tensors = checkpoint.read(outcome.best)[0]
-    assert all(torch.equal(model.state_dict()[n.removeprefix("model.")], t) for n, t in tensors.items())
+    tensors, own = checkpoint.read(outcome.best)[0], model.state_dict()
+    assert all(torch.equal(own[n.removeprefix("model.")], t) for n, t in tensors.items())
     photo = torch.rand(1, 3, 64, 96)
     support = model.encode_support(photo[:, None], torch.ones(1, 1, 64, 96, dtype=torch.long))
     assert model(model.encode(photo), support, photo).logits.shape[:2] == (1, 2)
