@@ -99,7 +99,10 @@ class Tiled(Decided):
 
     @cached_property
     def labels(self) -> np.ndarray:  # type: ignore[override]
-        return np.concatenate(list(large_labels.bands_of(self._packed)))
+        return np.concatenate(list(self.bands()))
+
+    def bands(self) -> Iterator[np.ndarray]:
+        return large_labels.bands_of(self._packed)
 
     @cached_property
     def areas(self) -> dict[str, float]:  # type: ignore[override]
@@ -123,18 +126,17 @@ class Tiled(Decided):
             large_labels.save(path, self.size, self._only(i), geo=self._geo)
             if self._geo is not None:
                 geo.save_geojson(path.with_suffix(".geojson"), path, class_name)
-        labels = large_labels.bands_of(self._packed)
-        large_labels.save(Path(folder, "labels", f"{name}.tif"), self.size, labels, PALETTE, self._geo)
+        large_labels.save(Path(folder, "labels", f"{name}.tif"), self.size, self.bands(), PALETTE, self._geo)
 
     def _only(self, value: int) -> Iterator[np.ndarray]:
         """The mask of one class, in bands."""
-        return ((band == value) * np.uint8(255) for band in large_labels.bands_of(self._packed))
+        return ((band == value) * np.uint8(255) for band in self.bands())
 
     def _mask_png(self, value: int) -> bytes:
         return files.banded_png(self.size, self._only(value))
 
     def _labels_png(self) -> bytes:
-        return files.banded_png(self.size, large_labels.bands_of(self._packed), PALETTE)
+        return files.banded_png(self.size, self.bands(), PALETTE)
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ import tyro
 
 from shotseg.cli.console import say
 from shotseg.errors import ShotsegError, UsageError
+from shotseg.heap import one_heap
 
 if TYPE_CHECKING:
     from shotseg.segmenter import Segmenter
@@ -102,7 +103,8 @@ class Serve:
             stop(signal, frame)
 
         server.handle_exit = leave  # type: ignore[assignment, method-assign]
-        server.run(sockets=[listening])
+        with one_heap():
+            server.run(sockets=[listening])
         if failed:
             raise failed[0]
         return 0
