@@ -60,8 +60,8 @@ class Segmenter(Learnt):
     checkpoint: a trained model, as ``shotseg train`` writes it; it says method and encoder itself.
     present: the probability of being in the photo from which a class takes part; None: every class is known to be there.
     weights: of the encoder: "default" (downloaded once where it must be) or the path of a local file.
-    runtime: what computes the encoder on a CPU: "torch", "onnxruntime" (extra: onnx), or "auto", the fastest that is installed;
-             see :mod:`shotseg.encoders.runtime`.
+    runtime: what computes the encoder on a CPU: "torch", "onnxruntime" (extra: onnx), "auto", the fastest of these that is
+             installed, or "onnxruntime-int8", twice as fast and not exact; see :mod:`shotseg.encoders.runtime`.
     tile:    side, in pixels, of the windows for larger images; "auto": twice the working size, above 100 megapixels; None: never
     options: keywords of the method (``size``: longer side, in pixels, at which it works; the one that a checkpoint takes).
     refine:  attribute; None, or what redraws each object found, see :mod:`shotseg.priors.sam2`. It is not saved.
