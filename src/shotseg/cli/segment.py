@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -195,6 +195,7 @@ class Segment:
             raise InputError(f"{self.support}: no example can be used, nothing was segmented; mend one of the above")
         lost: dict[str, list[str]] = {}
         with progress("segmenting", len(photos)) as advance:
+            segmenter.on_windows = partial(advance.part, "windows of a large image")
 
             def on_record(record: dict) -> None:
                 advance()

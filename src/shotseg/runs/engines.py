@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,7 @@ from shotseg import report
 from shotseg.data.pixels import decode, to_rgb
 from shotseg.data.samples import Sample
 from shotseg.data.windows import Windows
-from shotseg.device import one_thread_each
+from shotseg.device import cores, one_thread_each
 from shotseg.encoded import Encoded
 from shotseg.errors import InputError, UsageError
 from shotseg.heap import one_heap
@@ -83,8 +82,7 @@ def run_with(twins: Sequence[Predictor], photos: Iterable[PhotoFile], place: Fol
 
 def twins_of(segmenter: One, photos: int | None = None) -> list[One]:
     """As many over the same weights as cores, and photos, can keep busy; on another device it is one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    more = (cores if photos is None else min(cores, photos)) - 1 if segmenter.device.type == "cpu" else 0
+    more = (cores() if photos is None else min(cores(), photos)) - 1 if segmenter.device.type == "cpu" else 0
     return [segmenter, *(twin for _ in range(more) if (twin := segmenter.twin()) is not None)]
 
 
