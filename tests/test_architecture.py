@@ -12,6 +12,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "shotseg"
 ORDER = [
     "errors",
     "plugins",
+    "heap",
     "device",
     "data",
     "overlay",
