@@ -38,6 +38,7 @@ from shotseg.overlay import PALETTE
 from shotseg.photo import Opened
 from shotseg.result import SURE, Decided, ahead
 
+AT_ONCE = 4  # windows in work, on a CPU with as many cores
 AUTO = 2  # windows of so many times the working size, where nobody says another side
 SURVEYED = 2048**2  # pixels at working size that the survey sees, at most
 STRIDE = (
