@@ -31,6 +31,7 @@ CLASS = (
 )
 KNOWN = f"{', '.join(OF_CLASS)}, also in the plural or with name behind"
 NUMBER = ("classid", "labelid", "categoryid")
+LONGEST_NAME = 255  # bytes, of a folder
 BETWEEN = (";", "|")  # class names in one cell
 YES, NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no", "")
 
@@ -213,7 +214,11 @@ def _placed(image: str, photos: Photos) -> tuple[str, Path]:
 
 def check_name(name: str, where: object, error: type[ShotsegError] = InputError) -> None:
     """Raise ``error`` for a class name that cannot be a folder's name; ``where``: what gives the name, for the message."""
-    if not isinstance(name, str) or not name or name[0] == "." or any(mark in name for mark in '/\\:*?"<>|\0\n'):
+    if not isinstance(name, str):
+        raise error(f"{where}: class name {name!r} is of type {type(name).__name__}; give text")
+    if len(name.encode("utf-8", "replace")) > LONGEST_NAME:
+        raise error(f"{where}: class name {name[:40]!r}... is too long for a folder's name; shorten it")
+    if not name or name[0] == "." or any(mark in name for mark in '/\\:*?"<>|\0\n'):
         raise error(f"{where}: class name {name!r} cannot be a folder's name; use letters, digits and spaces")
     device = re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d|conin\$|conout\$) *(\..*)?", name, re.IGNORECASE)
     if device or name[-1] in ". " or name[0] == " " or not name.isprintable():

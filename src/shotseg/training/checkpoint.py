@@ -13,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from shotseg import encoders, models
+from shotseg.arguments import checked
 from shotseg.data.images import write_bytes
 from shotseg.errors import InputError, UsageError
 from shotseg.models.base_learner import BaseLearner
@@ -120,6 +121,7 @@ def names(path: str | Path) -> tuple[str, str]:
     return choice["name"], choice["encoder"]
 
 
+@checked
 def load_model(path: str | Path, device: str = "cpu", size: int | None = None) -> Any:
     """The trained few-shot model of a checkpoint, with its encoder, ready to use.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from shotseg import models
+from shotseg.arguments import checked
 from shotseg.errors import UsageError
 from shotseg.models.base_learner import BaseLearner
 from shotseg.training import checkpoint, loop, qgnet_training
@@ -20,10 +21,11 @@ from shotseg.training.few_shot import FewShot
 from shotseg.training.recipe import Recipe
 
 
+@checked
 def train(
     recipe: Recipe,
-    root: Path,
-    out: Path,
+    root: str | Path,
+    out: str | Path,
     resume: bool = False,
     device: str = "auto",
     say: Callable[[str], None] = print,
@@ -38,6 +40,7 @@ def train(
     until:  of QGNet: stop after the stage "extractor" or "priors"; the same call without it goes on from there.
     Raises UsageError for choices that do not fit together, InputError for a photo or checkpoint that cannot be used.
     """
+    root, out = Path(root), Path(out)
     if until and recipe.model.name != "qgnet":
         raise UsageError(f"until {until!r}: {recipe.model.name} has no such stage; leave it out")
     if recipe.model.name in models.SEMANTIC:

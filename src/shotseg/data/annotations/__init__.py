@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shotseg import plugins
+from shotseg.arguments import checked
 from shotseg.data.annotations import coco, cvat, label_studio, labelme, masks, names, voc, yolo
 from shotseg.data.annotations.drawn import Annotations
 from shotseg.data.annotations.labelled import Labelled, arranged, inside, note, some
@@ -68,6 +69,7 @@ def list_sources() -> list[str]:
     return list(dict.fromkeys([*READERS, *list_formats()]))
 
 
+@checked
 def write(
     format: str,
     out: str | Path,
@@ -109,6 +111,7 @@ def read(format: str, path: str | Path, images: str | Path | None = None) -> tup
     return found.classes, found.labelled()
 
 
+@checked
 def index(format: str, path: str | Path, images: str | Path | None = None, page: int = 1) -> Annotations:
     """The same, not drawn yet.   page: of photos in files of several, from 1."""
     reader = READERS[format] if format in READERS else _chosen(format).read
@@ -116,6 +119,7 @@ def index(format: str, path: str | Path, images: str | Path | None = None, page:
     return found if page == 1 else found._replace(photos=[replace(photo, page=page) for photo in found.photos])
 
 
+@checked
 def detect(path: str | Path) -> str:
     """The format of a folder or file, told by looking: "mask" where it is none of the others.
 
