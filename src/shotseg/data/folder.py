@@ -97,9 +97,11 @@ class FolderDataset:
             if mask is not None or not masks
         ]
         if not self.items:
-            raise UsageError(
-                f"{self.root}: no photo of any class is left; add photos or masks, or loosen the selection"
+            bare = masks and any(found.values())
+            none = (
+                "no photo of it has a mask; draw some" if bare else "no photo of any class is left; add photos or masks"
             )
+            raise UsageError(f"{self.root}: {none}, or loosen the selection")
 
     def __len__(self) -> int:
         return len(self.items)

@@ -115,7 +115,7 @@ def read(format: str, path: str | Path, images: str | Path | None = None) -> tup
 def index(format: str, path: str | Path, images: str | Path | None = None, page: int = 1) -> Annotations:
     """The same, not drawn yet.   page: of photos in files of several, from 1."""
     reader = READERS[format] if format in READERS else _chosen(format).read
-    found = reader(Path(path), None if images is None else Path(images))
+    found = reader(Path(path), None if images is None else Path(images)).each_once()
     return found if page == 1 else found._replace(photos=[replace(photo, page=page) for photo in found.photos])
 
 
@@ -139,6 +139,8 @@ def detect(path: str | Path) -> str:
         raise UsageError(f"{path}: annotations of {tool}, which are not read; export them as COCO, or give --from mask")
     if not fits and path.is_dir() and (empty := [file.name for file in _tables(path) if not file.stat().st_size]):
         note(f"{path}: left out, annotation files that are empty: {some(empty)}")
+    if not fits and (unknown := [file.name for file in _tables(path) if file.stat().st_size]):
+        note(f"{path}: left out, no annotations that are known: {some(unknown)}")
     if not fits and path.is_file():
         raise UsageError(f"{path}: no annotation file that is known; unpack it, or give one of {', '.join(READERS)}")
     return fits[0] if fits else _pair_or_folder(path)

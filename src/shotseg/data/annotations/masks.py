@@ -44,7 +44,7 @@ def holds_masks(path: Path) -> bool:
 
 def read(path: Path, images: Path | None = None) -> Annotations:
     """``path``: the folder that :func:`write` wrote, or any that :class:`FolderDataset` reads."""
-    if (path / "images").is_dir() and not (path / "classes.csv").is_file():
+    if not (path / "classes.csv").is_file():
         return _class_folders(path)
     table = path / "classes.csv"
     try:
