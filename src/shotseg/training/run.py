@@ -17,7 +17,7 @@ from shotseg.training import checkpoint, loop, qgnet_training
 from shotseg.training import recipe as recipes
 from shotseg.training.base_training import BaseTraining
 from shotseg.training.data import views
-from shotseg.training.few_shot import FewShot
+from shotseg.training.few_shot import FewShot, check_enough
 from shotseg.training.recipe import Recipe
 
 
@@ -61,6 +61,7 @@ def train(
         model = checkpoint.make_model(recipe, len(choice.train.classes))
         task: loop.Task = BaseTraining(recipe, choice, model, cache, _encoder_key(recipe, None))
     else:
+        check_enough(recipe, choice)  # before other networks are trained for it
         base, file = _base_learner(recipe, root, out, resume, device, say) if recipe.base else (None, None)
         if base is not None and base.head.classify[-1].out_channels != len(choice.train.classes) + 1:
             raise UsageError(f"{file}: its classes are not those of this training; give the base learner of this fold")
