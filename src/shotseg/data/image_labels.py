@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 from shotseg.data.images import IMAGE_TYPES, read_bytes
 from shotseg.data.listing import images_below
@@ -173,12 +174,12 @@ class Photos:
 
     def find(self, image: str) -> Path | None:
         """The file, which the table may name as on Windows, in other case, without its ending, or as on another machine."""
-        for name in dict.fromkeys((image, image.replace("\\", "/"))):
+        for name in dict.fromkeys((image, image.replace("\\", "/"), unquote(image))):
             for base in self.places:
                 if name and (base / name).is_file():
                     return base / name
         spelled = image.replace("\\", "/").casefold()
-        if re.match(r"([a-z]:)?/", spelled):  # a full path elsewhere: its end may be ours
+        if re.match(r"([a-z][a-z0-9+.-]*:)?/", spelled):  # an address, or a full path elsewhere: its end may be ours
             parts = PurePosixPath(spelled).parts
             spellings = ["/".join(parts[i:]) for i in range(1, len(parts))]
         else:

@@ -21,6 +21,7 @@ from shotseg.data.annotations.drawn import Annotations
 from shotseg.data.annotations.labelled import Labelled, arranged, inside, note, some
 from shotseg.data.annotations.place import placed
 from shotseg.data.annotations.sniff import unread_tool
+from shotseg.data.images import IMAGE_TYPES
 from shotseg.errors import UsageError
 
 __all__ = [
@@ -141,6 +142,8 @@ def detect(path: str | Path) -> str:
         note(f"{path}: left out, annotation files that are empty: {some(empty)}")
     if not fits and (unknown := [file.name for file in _tables(path) if file.stat().st_size]):
         note(f"{path}: left out, no annotations that are known: {some(unknown)}")
+    if not fits and path.suffix.lower() in IMAGE_TYPES and path.is_file():
+        raise UsageError(f"{path}: one image; give the folder of the examples, as images/<class>/ and masks/<class>/")
     if not fits and path.is_file():
         raise UsageError(f"{path}: no annotation file that is known; unpack it, or give one of {', '.join(READERS)}")
     return fits[0] if fits else _pair_or_folder(path)
