@@ -18,6 +18,13 @@ WRONG = [
     (["segment", "--support", "a", "--query", "b", "--out", "c", "--engine", "mpi"], "local"),
     (["segment", "--support", "a", "--query", "b", "--out", "c", "--shard", "5/3"], "i/n"),
     (["segment", "--support", "a", "--query", "/no such folder", "--out", "c"], "/no such folder"),
+    (["segment", "--support", "a", "--query", "", "--out", "c"], "--query is empty"),
+    (["segment", "--support", "a", "--query", "b", "--out="], "--out is empty"),
+    (["evaluate", "folder", "--root", ""], "--root is empty"),
+    (
+        ["segment", "--support", "a.safetensors", "--query", "b", "--out", "c", "--from", "coco"],
+        "--from changes nothing",
+    ),
     (["list"], "models"),
     (["list", "colours"], "encoders"),
     (["segment", "--checkpoint", "a", "--query", "b", "--out", "c", "--scales", "-5"], "--scales -5"),

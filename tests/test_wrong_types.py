@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import shotseg
 from shotseg.arguments import checked
@@ -118,6 +119,11 @@ def test_a_recipe_extends_one_that_lies_beside_it_and_never_itself(tmp_path):
         (tmp_path / "own.yaml").write_text(f"extends: {parent}\n")
         assert "extends" in one_line(recipe.load, tmp_path / "own.yaml")
     assert "no such recipe file" in one_line(recipe.load, "nosuch.yaml")
+
+
+def test_a_checkpoint_of_pytorch_is_called_so(tmp_path):
+    torch.save({"state_dict": {}}, tmp_path / "model.pth")
+    assert "a file of PyTorch" in one_line(shotseg.Segmenter, checkpoint=tmp_path / "model.pth")
 
 
 def test_a_usage_error_says_what_to_give():

@@ -8,6 +8,8 @@ import io
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +28,12 @@ def parse(verb: type[Verb], arguments: Sequence[str], program: str, default: Any
     flags = Counter(word.partition("=")[0].replace("_", "-") for word in arguments if word.startswith("--"))
     if twice := [flag for flag, times in flags.items() if times > 1]:
         raise UsageError(f"{twice[0]} is given twice, of which one would be lost; give it once; see {program} --help")
+    places = {f"--{f.name}".replace("_", "-") for f in fields(verb) if "Path" in str(f.type) or f.name == "query"}  # type: ignore[arg-type]
+    for flag, value in [*pairwise(arguments), *(word.split("=", 1) for word in arguments if "=" in word)]:
+        if flag in places and not value.strip():  # which would be the folder that the command is run in
+            raise UsageError(
+                f"{flag} is empty; give a path, or . for this folder (is a variable of the shell not set?)"
+            )
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
