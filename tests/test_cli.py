@@ -25,6 +25,13 @@ WRONG = [
         ["segment", "--support", "a.safetensors", "--query", "b", "--out", "c", "--from", "coco"],
         "--from changes nothing",
     ),
+    (["evaluate", "--compare", "a.json"], "--compare: more or fewer values"),
+    (
+        ["serve", "/proc/nosuch/project", "--port", "0", "--no-browser"],
+        "PROJECT /proc/nosuch/project: cannot be written",
+    ),
+    (["evaluate", "nosuch", "--out", "c.json"], "nosuch: no folder of that name"),
+    (["evaluate", "tests", "--out", "c.json", "--min-area", "2"], "--min-area 2.0: a part of the photo"),
     (["list"], "models"),
     (["list", "colours"], "encoders"),
     (["segment", "--checkpoint", "a", "--query", "b", "--out", "c", "--scales", "-5"], "--scales -5"),

@@ -64,3 +64,10 @@ def test_one_photo_is_no_folder_of_examples(tmp_path):
     written(tmp_path, ".", "masks")
     with pytest.raises(UsageError, match="one image; give the folder of the examples"):
         detect(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("option", [{"kind": "thing"}, {"min_area": 0.1}, {"subset": "train"}])
+def test_an_option_of_label_maps_is_refused_beside_class_folders(tmp_path, option):
+    written(tmp_path, "images/cat", "masks/cat")
+    with pytest.raises(UsageError, match="is of label maps"):
+        open_folder(tmp_path, **option)

@@ -77,6 +77,8 @@ def _one_line(box: str) -> str:
         margin = min(len(line) - len(line.lstrip()) for line in below)
         return "missing " + ", ".join(line.split()[0] for line in below if line[margin] != " ")
     text = " ".join(message.split("Got errors:")[0].split()).rstrip(".")
+    if unfit := re.match(r"Error parsing (--\S+): (no type matching|Could not find valid parse)", text):
+        return f"{unfit[1]}: more or fewer values than it takes, or of another kind"
     surplus = text.partition(": ")[2].split(", ") if text.startswith("Unrecognized") else []
     if surplus and Path(surplus[0]).exists():
         return f'{surplus[0]} is one value too many; put a pattern in quotes, as --query "photos/*.jpg"'

@@ -90,6 +90,9 @@ class FolderDataset:
         if (self.root / "classes.csv").is_file():
             found = _label_maps(self.root, subset or "", kind, min_area)
         else:
+            for option, given in (("kind", kind), ("min_area", min_area), ("subset", subset)):
+                if given:
+                    raise UsageError(f"{self.root}: {option} is of label maps, with classes.csv; leave it out")
             found = _class_folders(self.root, name)
         unknown = sorted(set(classes or ()) - set(found))
         if unknown:
