@@ -39,7 +39,7 @@ def forms(asked: Benchmark) -> dict[str, Callable[[Any], object]]:
     found["torch as it is"] = _load(asked.encoder)
     from shotseg.encoders import runtime
 
-    for name in ("torch", "onnxruntime"):
+    for name in ("torch", "onnxruntime", "onnxruntime-int8"):
         found[name] = _load(asked.encoder)
         runtime.use(found[name], name)  # type: ignore[arg-type]
         assert found[name].runtime == name  # type: ignore[attr-defined]

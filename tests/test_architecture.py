@@ -13,6 +13,7 @@ ORDER = [
     "errors",
     "arguments",
     "plugins",
+    "heap",
     "device",
     "data",
     "overlay",

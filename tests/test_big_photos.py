@@ -22,6 +22,7 @@ from shotseg.models.strokes import Strokes
 from shotseg.overlay import PALETTE
 from shotseg.photo import Opened, open_file, open_photo, read_photo
 from shotseg.result import Decided
+from shotseg.web.labels import Runs
 
 RNG = np.random.default_rng(0)
 
@@ -75,9 +76,14 @@ def test_an_array_and_a_png_of_the_same_pixels_are_reduced_alike(tmp_path):
 def test_labels_at_the_photos_size_are_those_of_its_log_odds_drawn_larger(size, classes):
     coarse = torch.randn(1, classes, 6, 8, generator=torch.Generator().manual_seed(classes))
     scores = torch.cat([torch.zeros(1, 24, 32), F.interpolate(coarse, (24, 32), mode="bicubic")[0]])
-    result = Decided(opened(size), tuple("abc"[:classes]), scores, dict.fromkeys("abc"[:classes], 1.0))
+    result, undrawn = (
+        Decided(opened(size), tuple("abc"[:classes]), scores, dict.fromkeys("abc"[:classes], 1.0)) for _ in range(2)
+    )
     expected = winners(F.interpolate(scores[None], size, mode="bilinear")[0]).numpy()
     assert (result.labels == expected).mean() > 0.985
+    assert np.array_equal(Runs.of(undrawn.bands()).labels(size), result.labels)
+    assert np.array_equal(Runs.of(result.bands()).labels(size), result.labels)
+    assert undrawn.areas == pytest.approx(result.areas)
     for i, name in enumerate(result.classes):
         assert np.array_equal(result.masks[name], result.labels == i + 1)
         assert result.areas[name] == pytest.approx((result.labels == i + 1).mean())

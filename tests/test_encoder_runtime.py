@@ -17,7 +17,7 @@ import shotseg
 from shotseg import encoders
 from shotseg.cli import main
 from shotseg.data.images import write_png
-from shotseg.encoders import Encoder, Features, runtime
+from shotseg.encoders import Encoder, Features, int8, runtime
 from shotseg.errors import UsageError
 
 SIZES = ((1, 32, 64), (3, 65, 33), (2, 64, 32), (1, 33, 47))
@@ -127,6 +127,57 @@ def test_a_vit_stays_with_torch_and_says_so_where_another_was_asked_for():
     assert lines_of(lambda: runtime.use(encoder)) == []
     (line,) = lines_of(lambda: runtime.use(encoder, "onnxruntime"))
     assert "no CNN" in line and encoder.fast is None
+
+
+@pytest.fixture
+def own_folder(tmp_path, monkeypatch):
+    """What is made in 8 bits is kept here, of photos small enough for a test."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    monkeypatch.setenv("SHOTSEG_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setattr(int8, "SIZE", 96)
+    int8.demo_photos.cache_clear()
+    yield tmp_path / "weights" / "int8"
+    int8.demo_photos.cache_clear()
+
+
+def test_in_8_bits_maps_are_nearly_those_of_torch_and_masks_of_kept_supports_nearly_the_same(own_folder, tmp_path):
+    (image, mask), (query, truth) = square(20, 30, 0), square(40, 70, 1)
+    exact = shotseg.Segmenter(encoder="efficientnet-lite0", size=96, device="cpu", runtime="torch")
+    exact.add("red", [image], [mask])
+    exact.save(tmp_path / "red.safetensors")
+    rough = shotseg.Segmenter.load(tmp_path / "red.safetensors", device="cpu", runtime="onnxruntime-int8")
+    encoder = rough.model.encoder
+    assert encoder.runtime == rough.runtime == "onnxruntime-int8"
+    photo = torch.from_numpy(query).permute(2, 0, 1)[None] / 255
+    for theirs, ours in zip(exact.model.encoder(photo).maps, encoder(photo).maps, strict=True):
+        assert theirs.shape == ours.shape and not torch.allclose(theirs, ours)
+        assert nn.functional.cosine_similarity(theirs, ours).mean() > 0.9
+    found, expected = rough.predict(query).masks["red"], exact.predict(query).masks["red"]
+    assert (found & expected).sum() > 0.9 * (found | expected).sum() > 0.8 * truth.sum()
+
+
+def test_what_was_made_in_8_bits_is_read_from_the_disk_and_made_again_where_it_is_damaged(own_folder, monkeypatch):
+    made, quantised = [], int8.quantised
+    monkeypatch.setattr(int8, "quantised", lambda *given: made.append(1) or quantised(*given))
+    torch.manual_seed(3)
+    encoder = own()
+    for times, damage in ((1, False), (1, False), (2, True), (2, False)):
+        if damage:
+            (file,) = own_folder.iterdir()
+            file.write_bytes(file.read_bytes()[:-1])
+        runtime._made.clear()
+        assert lines_of(lambda: runtime.use(encoder, "onnxruntime-int8")) == []
+        assert encoder.runtime == "onnxruntime-int8" and len(made) == times
+
+
+def test_a_network_whose_maps_8_bits_do_not_hold_is_computed_in_32_and_says_so(own_folder):
+    torch.manual_seed(3)
+    sizes = torch.tensor([1.0, 1e-4, 1e-4, 1e-4])[:, None, None]  # one map drowns the others, and is drowned at the end
+    encoder = own(lambda x: nn.functional.conv2d(x * sizes, torch.ones(4, 1, 1, 1), groups=4) / sizes)
+    (line,) = lines_of(lambda: runtime.use(encoder, "onnxruntime-int8"))
+    assert line == "encoder own: onnxruntime-int8 cannot be used (its maps are others than torch's), onnxruntime is"
+    assert encoder.runtime == "onnxruntime"
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -80,6 +80,19 @@ def test_small_objects_that_the_reduced_image_hides_are_found_in_windows(seg, tm
     np.testing.assert_array_equal(again.labels, found.labels)
 
 
+def test_windows_that_are_seen_at_once_give_what_they_give_in_turn_and_tell_how_far_they_are(seg, monkeypatch):
+    image, _ = scene(700, 900, [(100, 120), (500, 600)])
+    told, found = [], []
+    monkeypatch.setattr(seg, "on_windows", lambda done, total: told.append((done, total)))
+    for at_once in (1, 3):
+        monkeypatch.setattr("shotseg.segmenter.cores", lambda: at_once)  # noqa: B023
+        found.append(seg.predict(image))
+    assert np.array_equal(found[0].labels, found[1].labels) and found[0].present == found[1].present
+    once, again = told[: len(told) // 2], told[len(told) // 2 :]
+    assert once == again and len(once) > 2 and once[-1][0] == once[-1][1]
+    assert all(one < other for (one, _), (other, _) in pairwise(once))
+
+
 def test_what_is_not_larger_than_a_window_is_seen_as_before(seg):
     image, _ = scene(180, 190, [(40, 40)])
     labels = seg.predict(image).labels

@@ -10,6 +10,7 @@ import golden
 import shotseg
 from shotseg import encoders, models
 from shotseg.data.samples import Support
+from shotseg.encoders.features import PARTED, highest
 from shotseg.models.matching import Matching, coarsest_three
 from shotseg.models.ridge import classify, ridge, ridge_values
 
@@ -179,3 +180,16 @@ def test_conjugate_gradients_give_the_values_of_the_closed_form():
     for n in range(3):
         expected = classify(tokens, ridge(tokens, foreground[:, n], background[:, n], strength=3.0))
         assert (found[:, n] - expected).abs().max() < 1e-4 * (expected.max() - expected.min())
+
+
+@pytest.mark.parametrize("width", [5, 60, PARTED, PARTED + 1])
+def test_the_highest_values_of_a_row_are_those_that_sorting_finds(width):
+    rows = torch.randn(2, 7, width, generator=torch.Generator().manual_seed(width))
+    before = rows.clone()
+    expected = rows.sort(-1, descending=True).values[..., :5]
+    assert torch.equal(highest(rows, 5).sort(-1, descending=True).values, expected)
+    assert torch.equal(highest(rows.mT.contiguous().mT, 5).sort(-1, descending=True).values, expected)  # another layout
+    assert torch.equal(rows, before)
+    rows.requires_grad_()
+    highest(rows, 5).sum().backward()
+    assert (rows.grad.sum(-1) == 5).all()

@@ -298,6 +298,24 @@ def test_the_zoom_stays_on_the_next_photo_and_goes_to_the_object(address: str, o
     assert not same or page.locator("#zoom").inner_text() == near
 
 
+@pytest.mark.parametrize("size", [(360, 640), (640, 360)])
+def test_a_phone_shows_all_of_the_page_in_its_width_and_draws(address: str, opened: Callable, size: tuple) -> None:
+    page = opened(address)
+    page.set_viewport_size(dict(zip(("width", "height"), size)))
+    hand = cleared(page, address, "photo-3.jpg")
+    page.keyboard.press("r")
+    hand.stroke((5, 60), (19, 69))
+    expected = np.zeros_like(mask(address, "photo-3.jpg"))
+    expected[60:70, 5:20] = 1
+    assert np.array_equal(mask(address, "photo-3.jpg"), expected)
+    for button in page.locator("button:visible, select:visible, input:visible").all():
+        box = button.bounding_box()
+        assert box is not None
+        inside_list = button.evaluate("own => own.closest('#queue') !== null")  # a strip, which scrolls
+        assert inside_list or (box["x"] >= 0 and box["x"] + box["width"] <= size[0])
+    assert page.evaluate("document.documentElement.scrollWidth") == size[0]
+
+
 def test_axe_finds_nothing_serious_in_either_language(address: str, opened: Callable) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     page = opened(address)

@@ -18,6 +18,7 @@ from page_client import API, HOST, accept, all_predicted, client_of, draw, mask,
 from page_project import SIZE, photo, photos_folder, project_of, square
 from shotseg import plugins
 from shotseg.data import annotations
+from shotseg.web import model
 from shotseg.web.app import make_app
 from shotseg.web.labels import Runs
 from shotseg.web.project import Project
@@ -40,6 +41,20 @@ def test_a_stroke_answers_in_its_photo_and_the_others_follow_without_being_encod
     ok(put(page, photos(page)[1], square(12, 16, 25)))  # an example is learnt from what is kept of its photo
     until(page, lambda: photos(page)[3]["version"] > before)
     assert not encoded and ok(page.get(f"{API}/project"))["classes"][0]["examples"] == 1
+
+
+def test_photos_that_are_decided_at_once_have_the_masks_of_each_alone(tmp_path, segmenter, monkeypatch):
+    twins = []
+    monkeypatch.setattr(model, "twins_of", lambda one, most: twins.append(one) or [one, one.twin(), one.twin()])
+    with client_of(project_of(tmp_path, 9), segmenter) as page:
+        for name, top in (("red", 5), ("blue", 40)):
+            ok(page.post(f"{API}/classes", json={"name": name}))
+            item = photos(page)[len(twins) > 1]
+            ok(put(page, item, square(top, 6) * (1 + (name == "blue"))))
+            until(page, lambda: all_predicted(page) and not ok(page.get(f"{API}/project"))["encoding"]["waiting"])
+        assert len(twins) == 3  # once without a class, then for each example
+        for number, item in enumerate(photos(page)[2:], 2):
+            assert np.array_equal(mask(page, item)[0], segmenter.predict(photo(number)).labels)
 
 
 def test_the_list_is_filtered_by_confidence_before_it_is_cut_into_pages(page):

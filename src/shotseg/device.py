@@ -23,6 +23,11 @@ def pick_device(device: str | torch.device) -> torch.device:
         raise UsageError(f"device {str(device)!r} does not work here ({first_line(error)}); try --device cpu") from None
 
 
+def cores() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextmanager
 def one_thread_each() -> Iterator[None]:
     """Each operation on a CPU gets one thread; what runs in threads of its own, or on small photos, is faster for it.

@@ -70,6 +70,7 @@ class Predictor(ABC):
         from shotseg.device import pick_device
 
         self.device, self._lock = pick_device(device), threading.RLock()
+        self.on_windows: Callable[[int, int], None] = lambda done, total: None  # is told of images seen in windows
 
     @property
     @abstractmethod

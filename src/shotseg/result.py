@@ -75,6 +75,10 @@ class Result:
             counts += Image.fromarray(self.labels[top : top + COUNTED]).histogram()  # five times faster than bincount
         return counts
 
+    def bands(self) -> Iterator[np.ndarray]:
+        """The label map from top to bottom in bands (n, W) uint8, each of which may be written over by the next."""
+        yield self.labels
+
     @property
     def size(self) -> tuple[int, int]:
         """(H, W) of the photo."""
@@ -252,11 +256,17 @@ class Decided(Result):
     def labels(self) -> np.ndarray:  # type: ignore[override]
         """Whose log odds against the background, drawn at the photo's size, are the highest."""
         labels, done = np.empty(self.size, np.uint8), 0
-        for band in self._strips.drawn(np.empty((BAND, self.size[1]), np.uint8)):
+        for band in self._drawn():
             labels[done : done + len(band)] = band
             done += len(band)
         self._bind(labels.reshape(-1))
         return labels
+
+    def _drawn(self) -> Iterator[np.ndarray]:
+        return self._strips.drawn(np.empty((BAND, self.size[1]), np.uint8))
+
+    def bands(self) -> Iterator[np.ndarray]:
+        yield from super().bands() if self._is_whole else self._drawn()
 
     def _bind(self, flat: np.ndarray) -> None:
         """Change the label map, row after row, where strokes say otherwise: few pixels of many, so by their places."""
@@ -301,11 +311,9 @@ class Decided(Result):
 
     @cached_property
     def preview(self) -> Result:  # type: ignore[override]
-        height, width = self._scores.shape[1:]
-        image = np.array(Image.fromarray(self.picture).resize((width, height), Image.Resampling.BOX))
         odds = np.exp(self._scores - self._scores.max(0))
         shares = dict(zip(self.classes, (odds / odds.sum(0))[1:]))
-        return Result(image, self.classes, best(self._scores), shares, present=self.present)
+        return _Preview(self.picture, self.classes, best(self._scores), probabilities=shares, present=self.present)
 
     @property
     def picture(self) -> np.ndarray:
@@ -315,6 +323,19 @@ class Decided(Result):
     def confidences(self) -> dict[str, float]:  # type: ignore[override]
         """As of :class:`Result`, at the size of the decision."""
         return self.preview.confidences
+
+
+class _Preview(Result):
+    """What was decided, at the size at which it was. Few ask for the photo as small: it is made then."""
+
+    _photo: np.ndarray
+
+    def __init__(self, photo: np.ndarray, classes: tuple[str, ...], labels: np.ndarray, **found: Any):
+        self.__dict__.update(_photo=photo, classes=classes, labels=labels, **found)
+
+    @cached_property
+    def image(self) -> np.ndarray:  # type: ignore[override]
+        return np.array(Image.fromarray(self._photo).resize(self.size[::-1], Image.Resampling.BOX))
 
 
 class Made(Mapping[str, np.ndarray]):

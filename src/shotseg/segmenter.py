@@ -20,6 +20,7 @@ from shotseg.data import images as files
 from shotseg.data import transforms
 from shotseg.data.samples import Support
 from shotseg.data.windows import Windows, extent, open_windows
+from shotseg.device import cores
 from shotseg.encoded import Encoded
 from shotseg.encoders import runtime as runtimes
 from shotseg.encoders.weights import digest
@@ -62,8 +63,8 @@ class Segmenter(Learnt):
     checkpoint: a trained model, as ``shotseg train`` writes it; it says method and encoder itself.
     present: the probability of being in the photo from which a class takes part; None: every class is known to be there.
     weights: of the encoder: "default" (downloaded once where it must be) or the path of a local file.
-    runtime: what computes the encoder on a CPU: "torch", "onnxruntime" (extra: onnx), or "auto", the fastest that is installed;
-             see :mod:`shotseg.encoders.runtime`.
+    runtime: what computes the encoder on a CPU: "torch", "onnxruntime" (extra: onnx), "auto", the fastest of these that is
+             installed, or "onnxruntime-int8", twice as fast and not exact; see :mod:`shotseg.encoders.runtime`.
     tile:    side, in pixels, of the windows for larger images; "auto": twice the working size, above 100 megapixels; None: never
     options: keywords of the method (``size``: longer side, in pixels, at which it works; the one that a checkpoint takes).
     refine:  attribute; None, or what redraws each object found, see :mod:`shotseg.priors.sam2`. It is not saved.
@@ -93,9 +94,7 @@ class Segmenter(Learnt):
         if size is not None and not (isinstance(size, Integral) and int(size) >= 1):
             raise UsageError(f"size {size!r}: give the longer side in pixels, 1 or more")
         if present is not None and not 0 <= present <= 1:
-            raise UsageError(
-                f"present {present}: give a probability from 0 to 1, or None where every class is in the photo"
-            )
+            raise UsageError(f"present {present}: give a probability from 0 to 1, or None where every class is there")
         super().__init__(device)
         self.options = options
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
@@ -216,8 +215,10 @@ class Segmenter(Learnt):
         if self.refine is not None:
             note("images seen in windows are not redrawn; leave --refine out, or give --tile off where memory allows")
         side = self._side(windows.size) or max(windows.size)
-        how = (self._told((side, side)), self.present, self._untrained, side, self.device)
-        return Tiling(self.model, windows, self.classes, list(self._supports.values()), *how).result()
+        how = (self._told((side, side)), self.present, self._untrained, side, self.device, self.on_windows)
+        more = cores() - 1 if self.device.type == "cpu" else 0
+        models = [self.model, *(self._model_again() for _ in range(more))]
+        return Tiling(models, windows, self.classes, list(self._supports.values()), *how).result()
 
     def _side(self, size: tuple[int, int]) -> int | None:
         return side_of_windows(self.tile, size, self.model.size)
@@ -329,11 +330,14 @@ class Segmenter(Learnt):
     @in_turns
     def twin(self) -> Segmenter:
         twin = copy.copy(self)
-        shared = {id(tensor): tensor for tensor in (*self.model.parameters(), *self.model.buffers())}
-        twin.model, twin._lock = copy.deepcopy(self.model, shared), threading.RLock()
+        twin.model, twin._lock = self._model_again(), threading.RLock()
         twin._known, twin._added = dict(self._supports), {}
         twin._shown = {name: list(shots) for name, shots in self._shown.items()}
         return twin
+
+    def _model_again(self) -> Any:
+        """Another over the same weights, for a thread of its own."""
+        return copy.deepcopy(self.model, {id(x): x for x in (*self.model.parameters(), *self.model.buffers())})
 
     def _fit(
         self, image: np.ndarray, mask: np.ndarray | None = None, sides: tuple[int, int] | None = None

@@ -10,10 +10,13 @@ that no further window reaches become labels.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -22,10 +25,12 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from shotseg import predictor
 from shotseg.data import geo, large_labels, transforms
 from shotseg.data import images as files
 from shotseg.data.samples import Support
 from shotseg.data.windows import Windows
+from shotseg.device import one_thread_each
 from shotseg.encoders.features import Features
 from shotseg.errors import UsageError
 from shotseg.models import presence
@@ -40,6 +45,7 @@ STRIDE = (
 )
 EVEN = 127.5  # of log odds in bytes: between two, so that rounding favours neither side
 SHOWN = 640  # cells of the longer side of the preview, at most
+_one_at_a_time = threading.Lock()  # an image in windows takes all cores, and memory for its rows
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,10 @@ class Tiled(Decided):
 
     @cached_property
     def labels(self) -> np.ndarray:  # type: ignore[override]
-        return np.concatenate(list(large_labels.bands_of(self._packed)))
+        return np.concatenate(list(self.bands()))
+
+    def bands(self) -> Iterator[np.ndarray]:
+        return large_labels.bands_of(self._packed)
 
     @cached_property
     def areas(self) -> dict[str, float]:  # type: ignore[override]
@@ -123,18 +132,17 @@ class Tiled(Decided):
             large_labels.save(path, self.size, self._only(i), geo=self._geo)
             if self._geo is not None:
                 geo.save_geojson(path.with_suffix(".geojson"), path, class_name)
-        labels = large_labels.bands_of(self._packed)
-        large_labels.save(Path(folder, "labels", f"{name}.tif"), self.size, labels, PALETTE, self._geo)
+        large_labels.save(Path(folder, "labels", f"{name}.tif"), self.size, self.bands(), PALETTE, self._geo)
 
     def _only(self, value: int) -> Iterator[np.ndarray]:
         """The mask of one class, in bands."""
-        return ((band == value) * np.uint8(255) for band in large_labels.bands_of(self._packed))
+        return ((band == value) * np.uint8(255) for band in self.bands())
 
     def _mask_png(self, value: int) -> bytes:
         return files.banded_png(self.size, self._only(value))
 
     def _labels_png(self) -> bytes:
-        return files.banded_png(self.size, large_labels.bands_of(self._packed), PALETTE)
+        return files.banded_png(self.size, self.bands(), PALETTE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,11 +159,13 @@ class Found:
 class Tiling:
     """One image in windows, for a few-shot model.
 
+    models: one, and as many more over the same weights as windows are seen at once.
     supports, told: one for each class, as :func:`shotseg.models.presence.decide` takes them.
-    side: pixels of a window's side, about, as long as the working size of a photo.    device: of the model.
+    side: pixels of a window's side, about, as long as the working size of a photo.    device: of the models.
+    on_windows: is told of each image how many windows are done, and of how many.
     """
 
-    model: Any
+    models: Sequence[Any]
     windows: Windows
     classes: tuple[str, ...]
     supports: Sequence[Support]
@@ -164,6 +174,11 @@ class Tiling:
     untrained: bool
     side: int
     device: torch.device
+    on_windows: Callable[[int, int], None] = lambda done, total: None
+
+    @property
+    def model(self) -> Any:
+        return self.models[0]
 
     @property
     def many(self) -> int:
@@ -172,6 +187,10 @@ class Tiling:
 
     def result(self) -> Tiled:
         """Raises InputError where the file is damaged, wherever that is."""
+        with _one_at_a_time, one_thread_each(), torch.no_grad():
+            return self._result()
+
+    def _result(self) -> Tiled:
         small = self.windows.reduced(2 * self.model.size)
         grid = Grid.of(self.windows.size, self.side * self.many, self.model.size * self.many)
         present, survey = self._surveyed(grid, small)
@@ -239,25 +258,37 @@ class Tiling:
         supports, told = [self.supports[i] for i in there], [self.told[i] for i in there]
         total = torch.zeros(len(there) + 1, grid.across, columns[-1] + grid.across)
         weight = torch.zeros(total.shape[1:])
-        for y, after in zip(rows, [*rows[1:], rows[-1] + grid.across]):
-            strip = None  # before the next one is read: both would be large
-            if there:
-                strip = self.windows.read(slice(y * grid.cell, y * grid.cell + grid.side))
-            for x in columns:
-                span = slice(x, x + grid.across)
-                weight[:, span] += grid.weights
-                if not there:
-                    continue
+        idle: SimpleQueue[Any] = SimpleQueue()
+        for model in self.models:
+            idle.put(model)
+
+        @torch.no_grad()
+        def drawn(y: int, strip: np.ndarray, x: int) -> Tensor:
+            model = idle.get()
+            try:
                 image = self._seen(grid, y, x, strip)
                 found, _ = presence.evidence_of(
-                    self.model, self.model.encode(image), supports, image, told, self.untrained, survey
+                    model, model.encode(image), supports, image, told, self.untrained, survey
                 )
-                drawn = self.model.along_the_edges(found, image) * loudness[list(there), None, None]
-                drawn = F.interpolate(drawn[None].float().cpu(), grid.weights.shape, mode="bilinear")[0]
-                total[1:, :, span] += drawn * grid.weights
-            done = after - y
-            yield total[:, :done] / weight[:done]
-            total, weight = _moved(total, done), _moved(weight, done)
+                edged = model.along_the_edges(found, image) * loudness[list(there), None, None]
+                return F.interpolate(edged[None].float().cpu(), grid.weights.shape, mode="bilinear")[0] * grid.weights
+            finally:
+                idle.put(model)
+
+        with ThreadPoolExecutor(len(self.models)) as pool:
+            for row, (y, after) in enumerate(zip(rows, [*rows[1:], rows[-1] + grid.across]), 1):
+                for x in columns:
+                    weight[:, x : x + grid.across] += grid.weights
+                if there:
+                    strip = self.windows.read(slice(y * grid.cell, y * grid.cell + grid.side))
+                    seen = predictor.ahead(pool, partial(drawn, y, strip), columns, 2 * len(self.models))
+                    for x, part in zip(columns, seen, strict=True):
+                        total[1:, :, x : x + grid.across] += part
+                    del strip, seen  # before the next one is read: both would be large
+                done = after - y
+                yield total[:, :done] / weight[:done]
+                total, weight = _moved(total, done), _moved(weight, done)
+                self.on_windows(row * len(columns), len(rows) * len(columns))
 
 
 def _moved(x: Tensor, rows: int) -> Tensor:

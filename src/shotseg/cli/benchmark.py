@@ -42,7 +42,8 @@ class Benchmark:
     device: str = "auto"
     """cpu, cuda, mps, or "auto"."""
     runtime: Runtime = "auto"
-    """What computes the encoder on a CPU: onnxruntime (extra: onnx) where it is installed, else torch."""
+    """What computes the encoder on a CPU: onnxruntime (extra: onnx) where it is installed, else torch. onnxruntime-int8 is twice
+    as fast and not exact."""
     size: int | None = None
     """Longer side, in pixels, at which the method works."""
     repeats: int = 15

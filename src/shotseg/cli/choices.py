@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-Runtime = Literal["auto", "torch", "onnxruntime"]  # as shotseg.encoders.runtime has them; importing that takes seconds
+Runtime = Literal[
+    "auto", "torch", "onnxruntime", "onnxruntime-int8"
+]  # as shotseg.encoders.runtime has them; importing that takes seconds
 
 TRAINED = "masks of base classes to train on, then examples"
 

@@ -6,7 +6,6 @@ import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import count
 from typing import Any
 
 from shotseg.errors import LeftOutWarning
@@ -33,26 +32,44 @@ def left_out() -> Iterator[list[str]]:
         yield lines
 
 
+class Bar:
+    """Moved by one by a call; ``part`` tells how far the work on one of many is, in a second bar while that takes long."""
+
+    def __init__(self, bars: Any, title: str, total: int):
+        self._bars, self._whole = bars, bars.add_task(title, total=total)
+        self._part: Any = None
+
+    def __call__(self) -> None:
+        self._bars.advance(self._whole)
+
+    def part(self, title: str, done: int, total: int) -> None:
+        if self._part is None:
+            self._part = self._bars.add_task(title)
+        self._bars.update(self._part, description=title, completed=done, total=total, visible=done < total)
+
+
 @contextmanager
-def progress(title: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar on stderr, none where stderr is not a terminal; the value moves it by one."""
-    done = count(1)
-    with measured(title) as to:
-        to(0, total)
-        yield lambda: to(next(done), total)
+def progress(title: str, total: int) -> Iterator[Bar]:
+    """A bar on stderr, none where stderr is not a terminal."""
+    with _bars() as bars:
+        yield Bar(bars, title, total)
 
 
 @contextmanager
 def measured(title: str) -> Iterator[Callable[[int, int], None]]:
-    """The same bar for work whose length is told with its progress; the value takes (done, total)."""
+    """The same for work whose length is told with its progress; the value takes (done, total)."""
+    with _bars() as bars:
+        task = bars.add_task(title, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+def _bars() -> Any:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: Collection[str] = ()) -> None:

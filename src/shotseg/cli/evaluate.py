@@ -78,7 +78,8 @@ class Evaluate:
     device: str = "auto"
     """cpu, cuda, mps, or "auto"."""
     runtime: Runtime = "auto"
-    """What computes the encoder on a CPU: onnxruntime (extra: onnx) where it is installed, else torch."""
+    """What computes the encoder on a CPU: onnxruntime (extra: onnx) where it is installed, else torch. onnxruntime-int8 is twice
+    as fast and not exact."""
     workers: int = 0
     """Threads that read, encode and decide; 0 = one for each core. Never changes a count."""
     batch: int = 8

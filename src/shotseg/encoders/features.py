@@ -7,8 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+PARTED = 512  # values of a row; a longer one torch searches faster
 
 
 @contextmanager
@@ -23,6 +26,17 @@ def unit(maps: Tensor) -> Tensor:
     """(B, C, ...) with every pixel's channels of unit length; on a CPU in a quarter of the time of ``F.normalize``."""
     wide = torch.promote_types(maps.dtype, torch.float32)
     return maps * maps.square().sum(1, keepdim=True, dtype=wide).clamp(min=1e-24).rsqrt().to(maps)
+
+
+def highest(x: Tensor, count: int) -> Tensor:
+    """(..., count) highest values of each row of (..., M), M >= count, in any order.
+
+    torch's ``topk`` on a CPU takes four times as long for short rows as parting them by numpy.
+    """
+    traced = x.requires_grad or torch.jit.is_tracing() or torch.compiler.is_compiling()
+    if x.device.type == "cpu" and x.dtype == torch.float32 and x.shape[-1] <= PARTED and not traced:
+        return torch.from_numpy(np.partition(x.numpy(), -count, axis=-1)[..., -count:])
+    return x.topk(count, dim=-1, sorted=False).values
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,12 +25,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shotseg.device import one_thread_each
+from shotseg.encoders import int8
 from shotseg.encoders.features import Encoder
 from shotseg.encoders.weights import digest
 from shotseg.errors import UsageError, first_line, note
 
-RUNTIMES = ("auto", "torch", "onnxruntime")
+# What is asked for -> what is tried, one after the other.
+INSTEAD = {"auto": ("onnxruntime", "torch"), "torch": ("torch",), "onnxruntime": ("onnxruntime", "torch")}
+INSTEAD["onnxruntime-int8"] = ("onnxruntime-int8", "onnxruntime", "torch")
+RUNTIMES = tuple(INSTEAD)
 TOLERANCE = 1e-4  # of a map's largest value; two orders above what is seen
+ALIKE = 0.95  # mean cosine of a map in 8 bits with that of torch, of photos that it was not made with; seen are 0.99
 # (batch, height, width). What is fixed at the size of the tracing is wrong at another: whole strides, odd sides, another batch.
 TRACED, TRIALS = (2, 64, 96), ((1, 96, 64), (3, 63, 97))
 KEPT = 2  # forms for the next encoder of equal weights in this process
@@ -46,20 +51,22 @@ def use(encoder: Encoder, runtime: str = "auto") -> None:
 
     runtime: a name of ``RUNTIMES``. "auto" is ONNX Runtime where it is installed, else torch. Networks that are no CNN, other
              devices, and networks whose maps do not agree stay with torch as it is; where ONNX Runtime was asked for, a line
-             says why.
+             says why. "onnxruntime-int8" counts in 8 bits: its maps are nearly the same.
     The weights must not change afterwards. Raises UsageError for an unknown name.
     """
     if runtime not in RUNTIMES:
         raise UsageError(f"runtime {runtime!r}: choose one of {', '.join(RUNTIMES)}")
     encoder.fast, encoder.runtime = None, "torch"
     if not encoder.convolutional or encoder.mean.device.type != "cpu":
-        why = "it is no CNN" if not encoder.convolutional else f"it is on {encoder.mean.device}"
+        reasons = ["it is no CNN" if not encoder.convolutional else f"it is on {encoder.mean.device}"]
     else:
-        why = "" if runtime == "torch" else _took(encoder, "onnxruntime")
-        if encoder.fast is None:
-            _took(encoder, "torch")
-    if why and runtime == "onnxruntime":
-        note(f"encoder {encoder.name}: onnxruntime cannot be used ({why}), torch is")
+        reasons = []
+        for name in INSTEAD[runtime]:
+            reasons.append(_took(encoder, name))
+            if encoder.fast is not None:
+                break
+    if reasons[0] and runtime not in ("auto", "torch"):
+        note(f"encoder {encoder.name}: {runtime} cannot be used ({reasons[0]}), {encoder.runtime} is")
 
 
 def _took(encoder: Encoder, name: str) -> str:
@@ -68,7 +75,7 @@ def _took(encoder: Encoder, name: str) -> str:
     with _making, one_thread_each():
         try:
             if key not in _made:
-                _made[key] = _agreeing(FORMS[name](encoder), encoder)
+                _made[key] = FORMS[name](encoder)
         except ImportError as error:
             return f"{first_line(error)}; pip install 'shotseg[onnx]'"
         except Exception as error:  # whatever an exporter or a runtime raises for a network that it does not take
@@ -115,12 +122,15 @@ class FoldedTorch:
 
 
 class OnnxRuntime:
-    """The same by ONNX Runtime, with as many threads as torch has at the time of the call."""
+    """The same by ONNX Runtime, with as many threads as torch has at the time of the call.
 
-    def __init__(self, encoder: Encoder):
+    model: of :func:`exported`, or of such as was quantised.
+    """
+
+    def __init__(self, model: bytes):
         import onnxruntime
 
-        self._runtime, self._model = onnxruntime, exported(encoder)
+        self._runtime, self._model = onnxruntime, model
         self._opened: Any = None
         self._threads = 0
         self._opening = threading.Lock()
@@ -148,7 +158,26 @@ class OnnxRuntime:
             return self._opened
 
 
-FORMS: dict[str, Callable[[Encoder], Form]] = {"onnxruntime": OnnxRuntime, "torch": FoldedTorch}
+def _in_8_bits(encoder: Encoder) -> OnnxRuntime:
+    """Made with most of the demo's photos, and tried with the others. Raises ValueError where its maps are not the encoder's."""
+    photos = [(photo - encoder.mean) / encoder.std for photo in int8.demo_photos()]
+    seen, unseen = photos[::2] + photos[1::4], photos[3::4]
+    form = OnnxRuntime(
+        int8.kept(digest(encoder), lambda: int8.quantised(exported(encoder), [photo.numpy() for photo in seen]))
+    )
+    with torch.no_grad():
+        for photo in unseen:
+            for theirs, ours in zip(encoder.extract(photo).maps, form(photo), strict=True):
+                if theirs.shape != ours.shape or not F.cosine_similarity(theirs, ours).mean() >= ALIKE:
+                    raise ValueError("its maps are others than torch's")
+    return form
+
+
+FORMS: dict[str, Callable[[Encoder], Form]] = {
+    "onnxruntime": lambda encoder: _agreeing(OnnxRuntime(exported(encoder)), encoder),
+    "onnxruntime-int8": _in_8_bits,
+    "torch": lambda encoder: _agreeing(FoldedTorch(encoder), encoder),
+}
 
 
 def exported(encoder: Encoder) -> bytes:

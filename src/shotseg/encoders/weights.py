@@ -255,10 +255,14 @@ def resolve(row: Weights, weights: str) -> Path:
     return path
 
 
+def own_folder() -> Path:
+    """Where users put files of weights down."""
+    return Path(os.environ.get("SHOTSEG_WEIGHTS", Path.home() / ".cache/shotseg/weights"))
+
+
 def own_file(row: Weights) -> Path:
     """Where a file of the row that the user has put down lies, which comes before any download."""
-    folder = Path(os.environ.get("SHOTSEG_WEIGHTS", Path.home() / ".cache/shotseg/weights"))
-    return folder / f"{row.name.replace(':', '-').replace('/', '-')}{Path(row.file).suffix}"
+    return own_folder() / f"{row.name.replace(':', '-').replace('/', '-')}{Path(row.file).suffix}"
 
 
 def fetch(row: Weights) -> Path:

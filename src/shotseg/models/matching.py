@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from shotseg.data.samples import IGNORE, Prediction, Support
 from shotseg.device import sent
-from shotseg.encoders.features import Encoder, Features, unit
+from shotseg.encoders.features import Encoder, Features, highest, unit
 from shotseg.errors import UsageError
 from shotseg.models import in_context
 from shotseg.models.few_shot_model import FewShot
@@ -317,12 +317,7 @@ def _mean_of_best(cosine: Tensor) -> Tensor:
     """(B, N): mean of the highest values of each row of (B, N, M); 0 where M is 0."""
     if not cosine.shape[-1]:
         return cosine.new_zeros(cosine.shape[:-1])
-    count = min(BEST, cosine.shape[-1])
-    if (
-        16 * count < cosine.shape[-1] < 64 * count
-    ):  # between these, torch on a CPU searches a longer row in a third of the time
-        cosine = F.pad(cosine, (0, 64 * count - cosine.shape[-1]), value=-2.0)
-    return cosine.topk(count, dim=-1, sorted=False).values.mean(-1)
+    return highest(cosine, min(BEST, cosine.shape[-1])).mean(-1)
 
 
 def own_evidence(evidence: Tensor, tokens: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from shotseg.encoders.features import unit
+from shotseg.encoders.features import highest, unit
 
 
 def border_contrast(level: Tensor, best: int = 8) -> Tensor:
@@ -17,6 +17,4 @@ def border_contrast(level: Tensor, best: int = 8) -> Tensor:
     x = unit(level)
     border = [x[:, :, 0], x[:, :, -1], x[:, :, 1:-1, 0], x[:, :, 1:-1, -1]]
     cosine = x.flatten(2).mT @ torch.cat(border, 2)
-    return 1 - cosine.topk(min(best, cosine.shape[-1]), dim=-1, sorted=False).values.mean(-1).unflatten(
-        1, level.shape[-2:]
-    )
+    return 1 - highest(cosine, min(best, cosine.shape[-1])).mean(-1).unflatten(1, level.shape[-2:])

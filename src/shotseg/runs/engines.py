@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,9 +20,10 @@ from shotseg import report
 from shotseg.data.pixels import decode, to_rgb
 from shotseg.data.samples import Sample
 from shotseg.data.windows import Windows
-from shotseg.device import one_thread_each
+from shotseg.device import cores, one_thread_each
 from shotseg.encoded import Encoded
 from shotseg.errors import InputError, UsageError
+from shotseg.heap import one_heap
 from shotseg.photo import Opened, open_file
 from shotseg.predictor import Predictor, ahead
 from shotseg.result import Result
@@ -35,6 +35,7 @@ from shotseg.runs.photos import seen
 from shotseg.runs.records import record_of
 
 In = TypeVar("In")
+One = TypeVar("One", bound=Predictor)
 
 READ_AHEAD = (
     1  # photos decoded beyond a batch, or one for each thread of the model: more wait in memory and gain nothing
@@ -56,7 +57,7 @@ def run_with(twins: Sequence[Predictor], photos: Iterable[PhotoFile], place: Fol
     """The same with a thread for each of ``twins``, which are one segmenter."""
     segmenter = twins[0]
     pools = [ThreadPoolExecutor(n) for n in (len(twins) + 1, len(twins), len(twins) + 1)]
-    with pools[0] as readers, pools[1] as models, pools[2] as writers, one_thread_each():
+    with one_heap(), pools[0] as readers, pools[1] as models, pools[2] as writers, one_thread_each():
         idle: SimpleQueue[Predictor] = SimpleQueue()
         for twin in twins:
             idle.put(twin)
@@ -79,10 +80,9 @@ def run_with(twins: Sequence[Predictor], photos: Iterable[PhotoFile], place: Fol
         yield from ahead(writers, lambda step: write(place, step), flat, WRITE_BEHIND * len(twins))
 
 
-def twins_of(segmenter: Predictor, photos: int | None = None) -> list[Predictor]:
+def twins_of(segmenter: One, photos: int | None = None) -> list[One]:
     """As many over the same weights as cores, and photos, can keep busy; on another device it is one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    more = (cores if photos is None else min(cores, photos)) - 1 if segmenter.device.type == "cpu" else 0
+    more = (cores() if photos is None else min(cores(), photos)) - 1 if segmenter.device.type == "cpu" else 0
     return [segmenter, *(twin for _ in range(more) if (twin := segmenter.twin()) is not None)]
 
 

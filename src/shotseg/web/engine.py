@@ -1,4 +1,4 @@
-"""The model at work beside the page: one thread, which answers what is being looked at before all else."""
+"""The model at work beside the page: one thread answers what is being looked at before all else; several do all photos."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 import zlib
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,7 @@ class Engine:
         self._taught = 0  # grows with what is known of the classes
         self._done: set[str] = set()  # photos that are encoded, or cannot be
         self._basis: dict[str, tuple[int, int]] = {}  # id -> what its prediction rests on
+        self._pool = ThreadPoolExecutor(thread_name_prefix="shotseg-photos")
         self._thread = threading.Thread(target=self._work, daemon=True, name="shotseg-model")
 
     def start(self) -> None:
@@ -128,7 +129,7 @@ class Engine:
         with self.project.lock:
             photo = self.project.photo(id)
             if photo.drawn is not None:
-                return photo.version, Runs.of(self.project.drawn_mask(photo))
+                return photo.version, Runs.of([self.project.drawn_mask(photo)])
             kept = self._masks.get(id)
             if kept is not None and kept[0] == photo.digest:
                 return photo.version, Runs.unpacked(kept[1])
@@ -188,8 +189,10 @@ class Engine:
         if self._said != self._followed:
             return self._follow
         if self._waiting:
-            free = self._running or self.kept.has(self._waiting[-1])
-            return partial(self._in_turn, self._waiting.pop()) if free else None
+            turns = min(self._model.at_once if self._model else 1, len(self._waiting))
+            photos = [photo for photo in self._waiting[-turns:] if self._running or self.kept.has(photo)]
+            del self._waiting[len(self._waiting) - len(photos) :]
+            return partial(self._in_turn, photos) if photos else None
         if self._unsettled:
             self._unsettled = False
             return self._settle
@@ -197,6 +200,12 @@ class Engine:
 
     def _work(self) -> None:
         self._begun.wait(PATIENCE)
+        from shotseg.device import one_thread_each  # torch is slow to load
+
+        with one_thread_each(), self._pool:
+            self._loop()
+
+    def _loop(self) -> None:
         while True:
             with self._more:
                 while (work := self._next()) is None and not self._stopped:
@@ -216,9 +225,9 @@ class Engine:
             self.tell("encoding", self.encoding)
         return self._model
 
-    def _in_turn(self, photo: PagePhoto) -> None:
-        self._decide(photo)
-        self._mark(photo)
+    def _in_turn(self, photos: list[PagePhoto]) -> None:
+        for photo, _ in zip(photos, self._pool.map(self._decide, photos)):
+            self._mark(photo)
 
     def _settle(self) -> None:
         self.project.settle()
@@ -304,8 +313,7 @@ class Engine:
     def _note(self, photo: PagePhoto, found: Found | None) -> None:
         if found is None:
             return self.project.predicted(photo, None, None, {}, {})
-        runs = Runs.of(found.labels)
-        parts, packed = runs.shares(), runs.packed()
+        parts, packed = found.runs.shares(), found.runs.packed()
         areas = {own.number: float(parts[own.number]) for own in self.project.classes}
         digest = zlib.crc32(packed)
         self._masks[photo.id] = digest, packed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,13 +19,14 @@ IN_MEMORY = 8  # photos
 
 
 class Kept:
-    """folder: of the files; most: their bytes together, the oldest make room. One thread at a time."""
+    """folder: of the files; most: their bytes together, the oldest make room. Threads may share it, each at another photo."""
 
     def __init__(self, folder: Path, most: int = 8 * 2**30):
         self.folder, self.most = folder, most
         self._recent: OrderedDict[Path, Encoded] = OrderedDict()
         self._sizes: dict[Path, int] = {}
         self._full = False  # the disk took no more the last time
+        self._lock = threading.Lock()
         files = [(path.stat().st_mtime_ns, path) for path in folder.glob("*.safetensors")] if folder.is_dir() else []
         for _, path in sorted(files):
             self._sizes[path] = path.stat().st_size
@@ -50,19 +52,14 @@ class Kept:
         encoded = self._recent.get(path) or self._loaded(path)
         if encoded is None:
             encoded = segmenter.encode(photo.path)
-            self._save(encoded, path)
-        self._recent[path] = encoded
-        self._recent.move_to_end(path)
-        if len(self._recent) > IN_MEMORY:
-            self._recent.popitem(last=False)
+            if self._save(encoded, path):
+                return encoded  # it holds many pixels of the photo: the next time it is loaded without
+        with self._lock:
+            self._recent[path] = encoded
+            self._recent.move_to_end(path)
+            if len(self._recent) > IN_MEMORY:
+                self._recent.popitem(last=False)
         return encoded
-
-    def forget(self, photo: PagePhoto) -> None:
-        """Encode it again the next time."""
-        for path in [path for path in self._sizes if path.name.startswith(photo.id)]:
-            self._sizes.pop(path)
-            self._recent.pop(path, None)
-            path.unlink(missing_ok=True)
 
     def _loaded(self, path: Path) -> Encoded | None:
         if path not in self._sizes:
@@ -74,19 +71,22 @@ class Kept:
         except ShotsegError:
             return None
 
-    def _save(self, encoded: Encoded, path: Path) -> None:
-        """That it cannot be kept costs time, nothing else."""
+    def _save(self, encoded: Encoded, path: Path) -> bool:
+        """Whether it could be kept; that it could not costs time, nothing else."""
         try:
             encoded.save(path)
-            self._sizes.pop(path, None)
-            self._sizes[path] = path.stat().st_size
+            size = path.stat().st_size
         except (ShotsegError, OSError) as error:
             if not self._full:  # the next thousand would say the same
                 note(str(error))
             self._full = True
-            return
+            return False
         self._full = False
-        while sum(self._sizes.values()) > self.most and len(self._sizes) > 1:
-            oldest = next(iter(self._sizes))
-            self._sizes.pop(oldest)
-            oldest.unlink(missing_ok=True)
+        with self._lock:
+            self._sizes.pop(path, None)
+            self._sizes[path] = size
+            while sum(self._sizes.values()) > self.most and len(self._sizes) > 1:
+                oldest = next(iter(self._sizes))
+                self._sizes.pop(oldest)
+                oldest.unlink(missing_ok=True)
+        return True

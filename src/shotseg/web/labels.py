@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,9 +15,9 @@ from shotseg.overlay import PALETTE
 
 @dataclass
 class Found:
-    """labels: (H, W) uint8 class numbers.   present: the probability that a class is there, by its number."""
+    """runs: of class numbers.   present: the probability that a class is there, by its number."""
 
-    labels: np.ndarray
+    runs: Runs
     confidence: float = 0.5
     present: dict[int, float] = field(default_factory=dict)
 
@@ -33,10 +33,16 @@ class Runs:
     values: np.ndarray
 
     @classmethod
-    def of(cls, labels: np.ndarray) -> Runs:
-        flat = labels.ravel()
-        last = np.append(np.flatnonzero(flat[1:] != flat[:-1]), flat.size - 1)
-        return cls(np.diff(last, prepend=-1).astype(np.uint32), flat[last])
+    def of(cls, bands: Iterable[np.ndarray]) -> Runs:
+        """Of a label map whole, or in bands (n, W) uint8 from top to bottom, each of which may be written over by the next."""
+        lasts, values, done = [np.array([-1])], [], 0
+        for band in bands:
+            flat = band.ravel()
+            last = np.append(np.flatnonzero(flat[1:] != flat[:-1]), flat.size - 1)
+            lasts.append(last + done)
+            values.append(flat[last])
+            done += flat.size
+        return cls(np.diff(np.concatenate(lasts)).astype(np.uint32), np.concatenate(values))
 
     @classmethod
     def blank(cls, size: tuple[int, int]) -> Runs:

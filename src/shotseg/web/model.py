@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 import torch
@@ -11,22 +12,28 @@ import torch
 from shotseg.encoded import Encoded
 from shotseg.errors import ShotsegError
 from shotseg.models.strokes import Strokes, follow
+from shotseg.runs.engines import twins_of
 from shotseg.segmenter import Segmenter
 from shotseg.web.drawing import Stroke, marked
 from shotseg.web.examples import Shot
 from shotseg.web.kept import Kept
-from shotseg.web.labels import Found, numbered
+from shotseg.web.labels import Found, Runs, numbered
 from shotseg.web.said import PagePhoto
 
+AT_ONCE = 4  # photos, on a CPU with as many cores
 UNSEEN = -1.0  # log odds of a class of which nothing is known beside the strokes in this photo
 
 
 class Model:
-    """segmenter: knows no class yet.   kept: the encoded photos.   One thread at a time."""
+    """segmenter: knows no class yet.   kept: the encoded photos.
+
+    ``at_once`` threads may ask what is found; none may while one teaches.
+    """
 
     def __init__(self, segmenter: Segmenter, kept: Kept):
-        torch.set_grad_enabled(False)  # in this thread
         self.segmenter, self.kept = segmenter, kept
+        self._idle = SimpleQueue[Segmenter]()
+        self.at_once = self._twin()
         self._learnt: dict[str, list[Shot]] = {}  # class -> its shots, in the order in which they were added
         self._guessed: set[str] = set()  # classes that are learnt from what strokes gave
 
@@ -52,29 +59,54 @@ class Model:
                     say(str(error))
                     continue
                 self._learnt.setdefault(name, []).append(shot)
-        return self._known != before
+        if self._known == before:
+            return False
+        self._twin()
+        return True
 
     def found(self, photo: PagePhoto, numbers: Mapping[str, int], strokes: list[Stroke]) -> Found | None:
         """numbers: class name -> its number. None while nothing is known of any class. Raises ShotsegError."""
-        encoded = self.kept.encoded(photo, self.segmenter)
+        segmenter = self._idle.get()
+        try:
+            with torch.no_grad():
+                return self._found(segmenter, photo, numbers, strokes)
+        finally:
+            self._idle.put(segmenter)
+
+    def _found(
+        self, segmenter: Segmenter, photo: PagePhoto, numbers: Mapping[str, int], strokes: list[Stroke]
+    ) -> Found | None:
+        encoded = self.kept.encoded(photo, segmenter)
         names = {number: name for name, number in numbers.items()}
         drawn = {name: Strokes(labels) for name, labels in marked(strokes, names, photo.size).items()}
-        taught = [name for name in self.segmenter.classes if name not in self._guessed]
+        taught = [name for name in segmenter.classes if name not in self._guessed]
         known = {name: own for name, own in drawn.items() if name in taught}
         alone = {name: own for name, own in drawn.items() if name not in known and (own.labels == 1).any()}
-        if not self.segmenter.classes and not alone:
+        if not segmenter.classes and not alone:
             return None
-        found = Found(np.zeros(photo.size, np.uint8))
-        if self.segmenter.classes:
-            result = self.segmenter.decide(encoded, known)
+        found = Found(Runs.blank(photo.size))
+        if segmenter.classes:
+            result = segmenter.decide(encoded, known)
             found.confidence = result.confidence  # first: without the whole label map it is quick
-            found.labels = numbered(result.labels, [numbers.get(name, 0) for name in result.classes])
+            runs = Runs.of(result.bands())
+            found.runs = Runs(runs.lengths, numbered(runs.values, [numbers.get(name, 0) for name in result.classes]))
             found.present = {numbers[name]: float(p) for name, p in result.present.items() if name in numbers}
-        for name, own in alone.items():
-            level = _level(encoded, own)
-            found.labels[(level > 0) & ((found.labels == 0) | (own.labels == 1))] = numbers[name]
-            found.present[numbers[name]] = 1.0
+        if alone:
+            labels = found.runs.labels(photo.size)
+            for name, own in alone.items():
+                level = _level(encoded, own)
+                labels[(level > 0) & ((labels == 0) | (own.labels == 1))] = numbers[name]
+                found.present[numbers[name]] = 1.0
+            found.runs = Runs.of([labels])
         return found
+
+    def _twin(self) -> int:
+        """Each thread that asks has a segmenter of its own, which knows the classes of now; says how many there are."""
+        twins = twins_of(self.segmenter, AT_ONCE)
+        self._idle = SimpleQueue()
+        for twin in twins:
+            self._idle.put(twin)
+        return len(twins)
 
     @property
     def _known(self) -> dict[str, list[tuple[Path, int]]]:
