@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shotseg.data.annotations import detect
+from shotseg.data.annotations import detect, read
 from shotseg.data.annotations.opened import open_folder
-from shotseg.errors import UsageError
+from shotseg.errors import ShotsegError, UsageError
 
 MASK = np.zeros((8, 12), bool)
 MASK[2:6, 3:9] = True
@@ -71,3 +71,26 @@ def test_an_option_of_label_maps_is_refused_beside_class_folders(tmp_path, optio
     written(tmp_path, "images/cat", "masks/cat")
     with pytest.raises(UsageError, match="is of label maps"):
         open_folder(tmp_path, **option)
+
+
+@pytest.mark.parametrize(("format", "table"), [("pairs", "classes.txt"), ("mask", "classes.csv")])
+def test_label_maps_of_every_ending_are_converted_and_photos_without_one_are_named(tmp_path, format, table):
+    (tmp_path / table).write_text("cat\n" if format == "pairs" else "class_id,class\n0,background\n1,cat\n")
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    for name in ("a.png", "b.tif", "c_mask.bmp"):
+        Image.new("RGB", (12, 8)).save(tmp_path / "images" / f"{name[0]}.jpg")
+        Image.fromarray(MASK.astype(np.uint8)).save(tmp_path / "masks" / name)
+    Image.new("RGB", (12, 8)).save(tmp_path / "images/bare.jpg")
+    with pytest.warns(UserWarning, match=r"photos without a mask: bare\.jpg"):
+        results = list(read(format, tmp_path)[1])
+    assert [result.file for result in results] == ["a.jpg", "b.jpg", "c.jpg"]
+    assert all((result.labels == MASK).all() for result in results)
+
+
+def test_a_class_id_that_is_there_twice_is_refused(tmp_path):
+    written(tmp_path, "images", "masks")
+    (tmp_path / "classes.csv").write_text("class_id,class\n1,cat\n1,dog\n")
+    for call in (open_folder, lambda path: read("mask", path)):
+        with pytest.raises(ShotsegError, match="twice"):
+            call(tmp_path)

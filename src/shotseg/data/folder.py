@@ -236,6 +236,10 @@ def _label_maps(root: Path, subset: str, kind: str | None, min_area: float) -> L
     for row in csv_rows(root / "classes.csv"):
         if not (row.get("class_id") or "").isdecimal() or not row.get("class"):
             raise UsageError(f"{root / 'classes.csv'}: a row without class_id and class; give both")
+        if int(row["class_id"]) in names:
+            raise UsageError(
+                f"{root / 'classes.csv'}: class_id {row['class_id']} is there twice; give each class its own"
+            )
         is_class = int(row["class_id"]) not in (0, IGNORE) and row.get("kind") != "background"
         if is_class and kind in (None, row.get("kind")):
             names[int(row["class_id"])] = row["class"]
