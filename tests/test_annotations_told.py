@@ -9,6 +9,7 @@ import pytest
 
 from annotated import SQUARE, instances, labelme_file, photos
 from shotseg.data.annotations import detect, read
+from shotseg.data.annotations.opened import open_folder
 from shotseg.errors import ShotsegError
 
 CORNERS = [[10, 10], [30, 10], [30, 30], [10, 30]]
@@ -169,3 +170,9 @@ def test_two_classes_of_one_colour_are_refused(tmp_path):
     (tmp_path / "SegmentationClass").mkdir()
     (tmp_path / "labelmap.txt").write_text("background:0,0,0::\ncat:128,0,0::\ndog:128,0,0::\n")
     assert "'cat' and 'dog' have one colour" in said_of(tmp_path)[1]
+
+
+def test_annotations_without_their_photos_say_how_to_join_both(tmp_path):
+    path = instances(tmp_path, [{"segmentation": SQUARE}])
+    with pytest.raises(ShotsegError, match="shotseg convert .* --images PHOTOS --copy-images"):
+        open_folder(path)
