@@ -174,5 +174,5 @@ def test_two_classes_of_one_colour_are_refused(tmp_path):
 
 def test_annotations_without_their_photos_say_how_to_join_both(tmp_path):
     path = instances(tmp_path, [{"segmentation": SQUARE}])
-    with pytest.raises(ShotsegError, match="shotseg convert .* --images PHOTOS --copy-images"):
+    with pytest.raises(ShotsegError, match=r"shotseg convert .* --images PHOTOS --copy-images"):
         open_folder(path)
