@@ -11,6 +11,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "shotseg"
 ORDER = [
     "errors",
+    "arguments",
     "plugins",
     "heap",
     "device",

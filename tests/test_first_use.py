@@ -116,7 +116,7 @@ def test_a_support_file_that_holds_nothing_of_a_class_is_one_line(hair, tmp_path
 
 @pytest.mark.parametrize("name", [3, None, b"dog", ("dog",)])
 def test_a_class_name_that_is_no_text_is_one_line(hair, name):
-    with pytest.raises(UsageError, match="cannot be a folder's name"):
+    with pytest.raises(UsageError, match="give text"):
         hair.add(name)
 
 

@@ -261,7 +261,7 @@ def test_what_a_folder_of_examples_holds_and_is_left_out_is_named(tmp_path):
 
 
 def test_masks_without_images_and_photos_below_a_class_are_said(tmp_path):
-    written(tmp_path / "a", "img/x.jpg", "masks/x.png")
+    written(tmp_path / "a", "pictures/x.jpg", "masks/x.png")
     assert_refused(lambda: FolderDataset(tmp_path / "a"), "masks/", "images/")
     written(tmp_path / "b", "images/cat/x.jpg", "images/cat/deep/y.jpg")
     with pytest.warns(InputWarning, match=r"images/cat: left out, folders in the folder of a class: deep"):

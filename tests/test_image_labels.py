@@ -95,3 +95,10 @@ def test_windows_paths_name_photos_in_folders(tmp_path):
     (tmp_path / "labels.csv").write_text("..\\..\\secret.jpg,dog\ndogs/1.jpg,dog\n")
     found = image_labels.read(tmp_path / "labels.csv", tmp_path)
     assert list(found.photos) == ["dogs/1.jpg"] and "names no photo below" in found.failed[0][1]
+
+
+def test_a_photo_is_found_by_its_address_and_by_a_name_with_percent_signs(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "my cat.jpg")
+    for name in ("my%20cat.jpg", "https://x.org/cats/my cat.jpg", "s3://bucket/my cat.jpg"):
+        (tmp_path / "t.csv").write_text(f"image,label\n{name},cat\n")
+        assert list(image_labels.read(tmp_path / "t.csv", tmp_path).photos) == ["my cat.jpg"], name

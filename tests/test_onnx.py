@@ -200,8 +200,8 @@ def test_wrong_calls_are_one_line(both, folder, tmp_path):
     shotseg.data.images.write_png(empty, np.zeros((40, 30), np.uint8))
     for call, line in (
         (lambda: light.predict(image), "no class yet"),
-        (lambda: light.add("hair", image), "one mask for each photo"),
-        (lambda: light.add("hair", [image], [mask, mask]), "one mask for each photo"),
+        (lambda: light.add("hair", image), "one for each photo"),
+        (lambda: light.add("hair", [image], [mask, mask]), "one for each photo"),
         (lambda: light.add("hair", np.zeros((40, 30, 3), np.uint8), empty), "no foreground pixel"),
         (lambda: light.add("a/b", image, mask), "a/b"),
         (lambda: shotseg.OnnxSegmenter(folder, present=2), "probability"),

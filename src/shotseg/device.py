@@ -14,12 +14,12 @@ from shotseg.errors import UsageError, first_line
 
 def pick_device(device: str | torch.device) -> torch.device:
     """ "auto" is CUDA, else MPS, else CPU; anything else is taken by its word."""
-    if device == "auto":
+    if isinstance(device, str) and device == "auto":
         found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
         return torch.device(found)
     try:
         return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         raise UsageError(f"device {str(device)!r} does not work here ({first_line(error)}); try --device cpu") from None
 
 

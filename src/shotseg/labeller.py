@@ -12,6 +12,7 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
+from shotseg.arguments import checked
 from shotseg.data import images as files
 from shotseg.data.samples import Sample
 from shotseg.errors import InputError, UsageError
@@ -69,6 +70,7 @@ class Labeller(Predictor):
     >>> labeller.predict("a.jpg", ["dog"]).masks["dog"]  # doctest: +SKIP
     """
 
+    @checked
     def __init__(
         self,
         classes: Sequence[str],
@@ -94,6 +96,7 @@ class Labeller(Predictor):
         """Every class of the data set, in the order of their values in the label maps."""
         return self._classes
 
+    @checked
     def predict(self, photo: Photo, names: Sequence[str] | None = None) -> PseudoLabel:
         """The pseudo masks of one photo.
 
@@ -106,6 +109,7 @@ class Labeller(Predictor):
             names = [self.classes[i] for i in sorted(photo.tags)]
         if unknown := set(names) - set(self.classes):
             raise UsageError(f"no class {sorted(unknown)[0]!r}; there is {', '.join(self.classes)}")
+        names = list(dict.fromkeys(names))
         image = read_photo(photo)
         found = self.generator(image, names, self.mode)
         values = tuple(self.classes.index(name) + 1 for name in names)
@@ -126,11 +130,13 @@ class Labeller(Predictor):
         """The pseudo masks of Samples, by their ``tags``."""
         return [self.predict(photo) for photo in photos]
 
+    @checked
     def save(self, path: str | Path) -> None:
         """Keep how this Labeller was made (JSON), for ``Labeller.load`` on another machine."""
         files.write_bytes(path, json.dumps({"classes": self.classes, **self.settings}).encode())
 
     @classmethod
+    @checked
     def load(cls, path: str | Path, device: str | torch.device = "auto") -> Labeller:
         """The Labeller that ``save`` kept. Raises InputError for another file."""
         try:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from shotseg.arguments import checked
 from shotseg.data.samples import Support
 from shotseg.encoded import Examples
 from shotseg.errors import UsageError
@@ -55,6 +56,7 @@ class Learnt(Predictor):
         """What the method needs of a class: "masks" with its photos, "photos" and the name, or the "name" alone."""
         return self.model.needs
 
+    @checked
     @in_turns
     def examples(self, name: str) -> Examples:
         """What was learnt of a class: how many shots, a digest, and pictures where there are. Raises UsageError without it."""
@@ -63,6 +65,7 @@ class Learnt(Predictor):
         shots = 0 if self.needs == "name" else support.shots
         return Examples(name, shots, support.digest, tuple(self.thumbnails[name]))
 
+    @checked
     @in_turns
     def remove(self, name: str) -> None:
         """Forget a class; those after it move up. Raises UsageError where there is none of the name."""
@@ -70,6 +73,7 @@ class Learnt(Predictor):
         for held in (self._known, self._added, self._shown):
             held.pop(name, None)
 
+    @checked
     @in_turns
     def rename(self, old: str, new: str) -> None:
         """Give a class another name; its place and what was learnt of it stay. A model that reads names reads the new one.

@@ -157,11 +157,34 @@ def is_one(photos: Any) -> bool:
     return len(shape) == 2 or (len(shape) == 3 and (shape[2] <= 4 or shape[0] in (1, 3, 4)))
 
 
-def listed(photos: Any, what: str) -> Sequence[Any]:
-    """Several photos (or masks) as a sequence. Raises UsageError where nothing can be taken from it."""
+def each(photos: Any, what: str) -> Iterable[Any]:
+    """Several photos (or masks) one after the other. Raises UsageError where nothing can be taken from it."""
     if not isinstance(photos, Iterable):
         raise UsageError(f"{what}: of type {type(photos).__name__}; give one, or a list of them")
-    return photos if hasattr(photos, "__len__") else list(photos)  # type: ignore[return-value]
+    return photos
+
+
+def photos_with_masks(images: Any, masks: Any, name: str) -> tuple[Sequence[Any], Sequence[Any] | None]:
+    """The photos of a class and the mask of each, or None for all; one photo or one mask need not be in a list.
+
+    Raises UsageError where there is no photo, or another number of masks.
+    """
+    if is_one(images):
+        alone = isinstance(masks, list | tuple) and len(masks) == 1 and (masks[0] is None or is_one(masks[0]))
+        images, masks = [images], masks if masks is None or alone else [masks]
+    elif is_one(masks) and len(getattr(masks, "shape", (0, 0))) == 2:  # three dimensions may be a stack of masks
+        masks = [masks]
+    images, masks = _listed(images, "images"), None if masks is None else _listed(masks, "masks")
+    if not len(images):
+        raise UsageError(f"class {name!r} has no photo: give at least one")
+    if masks is not None and len(masks) != len(images):
+        raise UsageError(f"class {name!r}: {len(images)} photos but {len(masks)} masks; give one for each photo")
+    return images, masks
+
+
+def _listed(photos: Any, what: str) -> Sequence[Any]:
+    found = each(photos, what)
+    return found if hasattr(found, "__len__") else list(found)  # type: ignore[return-value]
 
 
 def are_many(photos: Any) -> bool:
@@ -174,7 +197,7 @@ def listed_photos(photos: Any) -> list[Photo]:
     """Several photos as a list. Raises UsageError for one."""
     if is_one(photos) and not hasattr(photos, "shape"):
         raise UsageError("one photo: give it to predict, or a list of photos to predict_batch")
-    return list(photos)
+    return list(each(photos, "photos"))
 
 
 def are_several(photo: Any) -> bool:
@@ -249,8 +272,10 @@ def check_classes(names: Collection[str], where: object, error: type[ShotsegErro
     if not 1 <= len(names) <= MOST_CLASSES:
         raise error(f"{where}: {len(names)} classes, but a label map holds 1 to {MOST_CLASSES}; take them in parts")
     filed: dict[str, str] = {}
-    for name in names:
+    for i, name in enumerate(names):
         image_labels.check_name(name, where, error)
+        if name in list(names)[:i]:
+            raise error(f"{where}: class {name!r} is there twice; name each once")
         other = filed.setdefault(filed_as(name), name)
         if other != name:
             first, second = sorted((name, other))

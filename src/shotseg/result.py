@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from shotseg.arguments import checked
 from shotseg.data import images as files
 from shotseg.data.enlarging import BAND, Strips, best, best_strips, larger, values_at
 from shotseg.evaluation import confidence
@@ -184,6 +185,7 @@ class Result:
 
         return objects.found(self.labels, {name: float(self.confidences[name]) for name in self.classes}, apart)
 
+    @checked
     def save(self, folder: str | Path, name: str = "photo") -> None:
         """Write ``masks/<class>/<name>.png`` (0/255) and ``labels/<name>.png`` (palette) under ``folder``."""
         for i, class_name in enumerate(self.classes, 1):
@@ -196,6 +198,7 @@ class Result:
     def _labels_png(self) -> bytes:
         return files.flat_png(self.labels, PALETTE)
 
+    @checked
     def save_soft(self, folder: str | Path, name: str) -> None:
         """Write ``soft/<class>/<name>.png`` under ``folder``: each class's probability times 255."""
         for class_name, probability in self.probabilities.items():

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from shotseg import encoders, models, support_file
+from shotseg.arguments import checked
 from shotseg.data import images as files
 from shotseg.data import transforms
 from shotseg.data.samples import Support
@@ -33,10 +34,11 @@ from shotseg.photo import (
     Photo,
     are_several,
     check_classes,
+    each,
     is_one,
-    listed,
     listed_photos,
     open_photo,
+    photos_with_masks,
     read_shot,
     title,
     warn_if_large,
@@ -46,7 +48,7 @@ from shotseg.predictor import in_turns, streams
 from shotseg.priors import pseudo_masks
 from shotseg.priors.sam2 import Sam2
 from shotseg.result import Decided, Result
-from shotseg.tiled import Tiling, checked_tile, side_of_windows
+from shotseg.tiled import AT_ONCE, Tiling, checked_tile, side_of_windows
 from shotseg.training import checkpoint as trained
 
 THUMBNAIL = 320  # longer side of the picture of an example, at most
@@ -75,13 +77,14 @@ class Segmenter(Learnt):
     >>> seg.predict("herd.jpg").masks["zebra"]  # doctest: +SKIP
     """
 
+    @checked
     def __init__(
         self,
         method: str = "matching",
         encoder: str = "auto",
         device: str | torch.device = "auto",
         checkpoint: str | Path | None = None,
-        weights: str = "default",
+        weights: str | Path = "default",
         present: float | None = 0.5,
         runtime: str = "auto",
         tile: int | str | None = "auto",
@@ -90,6 +93,8 @@ class Segmenter(Learnt):
         size = options.get("size")
         if size is not None and not (isinstance(size, Integral) and int(size) >= 1):
             raise UsageError(f"size {size!r}: give the longer side in pixels, 1 or more")
+        if present is not None and not 0 <= present <= 1:
+            raise UsageError(f"present {present}: give a probability from 0 to 1, or None where every class is there")
         super().__init__(device)
         self.options = options
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
@@ -114,10 +119,6 @@ class Segmenter(Learnt):
         self.model.to(self.device).eval()
         runtimes.use(self.model.encoder, runtime)
         self.runtime = runtime
-        if present is not None and not 0 <= present <= 1:
-            raise UsageError(
-                f"present {present}: give a probability from 0 to 1, or None where every class is in the photo"
-            )
         self.present, self.tile = present, checked_tile(tile, self.model.size)
         self.refine: Sam2 | None = None
 
@@ -127,6 +128,7 @@ class Segmenter(Learnt):
         shots = ", ".join(f"{name} ({count})" if count else name for name, count in counts.items())
         return f"<Segmenter {self.method} on {self.encoder}, {self.device}: {shots or 'no class yet'}>"
 
+    @checked
     @in_turns
     @torch.no_grad()
     def add(self, name: str, images: Sequence[Photo | Encoded] = (), masks: Sequence[Any] | None = None) -> None:
@@ -143,13 +145,9 @@ class Segmenter(Learnt):
             self._known[name] = self.model.encode_support(None, None, class_names=(name,))
             self._shown.setdefault(name, [])
             return
-        if isinstance(images, Encoded) or is_one(images):
+        if isinstance(images, Encoded):
             images, masks = [images], None if masks is None else [masks]
-        images, masks = listed(images, "images"), None if masks is None else listed(masks, "masks")
-        if not len(images):
-            raise UsageError(f"class {name!r} has no photo: give at least one")
-        if masks is not None and len(masks) != len(images):
-            raise UsageError(f"class {name!r}: {len(images)} photos but {len(masks)} masks; give one for each photo")
+        images, masks = photos_with_masks(images, masks, name)
         shots = [
             self._support_of(name, photo, mask)
             for photo, mask in zip(images, [None] * len(images) if masks is None else masks)
@@ -218,7 +216,7 @@ class Segmenter(Learnt):
             note("images seen in windows are not redrawn; leave --refine out, or give --tile off where memory allows")
         side = self._side(windows.size) or max(windows.size)
         how = (self._told((side, side)), self.present, self._untrained, side, self.device, self.on_windows)
-        more = cores() - 1 if self.device.type == "cpu" else 0
+        more = min(cores(), AT_ONCE) - 1 if self.device.type == "cpu" else 0
         models = [self.model, *(self._model_again() for _ in range(more))]
         return Tiling(models, windows, self.classes, list(self._supports.values()), *how).result()
 
@@ -241,7 +239,7 @@ class Segmenter(Learnt):
         if is_one(frames) and not hasattr(frames, "shape"):
             raise UsageError("one frame: give track the frames in their order; of a video: shotseg segment --track")
         memory = Memory()
-        for frame in frames:
+        for frame in each(frames, "frames"):
             yield self.follow(self.encode(frame), memory)
 
     @in_turns
@@ -348,6 +346,7 @@ class Segmenter(Learnt):
         x, y = transforms.to_size(image, model.geometry, model.size, model.encoder.patch, mask, sides)
         return x.to(self.device), None if y is None else y.to(self.device)
 
+    @checked
     @in_turns
     def save(self, path: str | Path) -> None:
         """Keep the encoded classes (safetensors): ``Segmenter.load`` needs no photo."""
@@ -361,10 +360,11 @@ class Segmenter(Learnt):
         support_file.write(path, about, self._supports)
 
     @classmethod
+    @checked
     def load(
         cls,
         path: str | Path,
-        encoder: str | None = None,
+        encoder: str | Path | None = None,
         device: str | torch.device = "auto",
         checkpoint: str | Path | None = None,
         runtime: str | None = None,

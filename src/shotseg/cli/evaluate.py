@@ -95,8 +95,7 @@ class Evaluate:
     def run(self) -> int:
         if self.compare:
             return self._compare(*self.compare)
-        own_path = self.dataset not in ("", "folder") and Path(self.dataset).exists()
-        if not self.dataset or self.out is None or (self.root is None and not own_path):
+        if not self.dataset or self.out is None or (self.root is None and self.dataset == "folder"):
             raise UsageError(
                 "give a data set, --root and --out, as: shotseg evaluate folder --root photos --out x.json"
             )

@@ -8,6 +8,8 @@ import io
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +28,12 @@ def parse(verb: type[Verb], arguments: Sequence[str], program: str, default: Any
     flags = Counter(word.partition("=")[0].replace("_", "-") for word in arguments if word.startswith("--"))
     if twice := [flag for flag, times in flags.items() if times > 1]:
         raise UsageError(f"{twice[0]} is given twice, of which one would be lost; give it once; see {program} --help")
+    places = {f"--{f.name}".replace("_", "-") for f in fields(verb) if "Path" in str(f.type) or f.name == "query"}  # type: ignore[arg-type]
+    for flag, value in [*pairwise(arguments), *(word.split("=", 1) for word in arguments if "=" in word)]:
+        if flag in places and not value.strip():  # which would be the folder that the command is run in
+            raise UsageError(
+                f"{flag} is empty; give a path, or . for this folder (is a variable of the shell not set?)"
+            )
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -69,6 +77,8 @@ def _one_line(box: str) -> str:
         margin = min(len(line) - len(line.lstrip()) for line in below)
         return "missing " + ", ".join(line.split()[0] for line in below if line[margin] != " ")
     text = " ".join(message.split("Got errors:")[0].split()).rstrip(".")
+    if unfit := re.match(r"Error parsing (--\S+): (no type matching|Could not find valid parse)", text):
+        return f"{unfit[1]}: more or fewer values than it takes, or of another kind"
     surplus = text.partition(": ")[2].split(", ") if text.startswith("Unrecognized") else []
     if surplus and Path(surplus[0]).exists():
         return f'{surplus[0]} is one value too many; put a pattern in quotes, as --query "photos/*.jpg"'

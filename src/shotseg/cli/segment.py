@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -127,6 +127,8 @@ class Segment:
         saved = self.support is not None and self.support.suffix == ".safetensors"
         if saved and (self.size is not None or self.method != Segment.method or self.insid3):
             raise UsageError(f"{self.support}: says method and size itself; leave --method, --size and --insid3 out")
+        if saved:
+            replace(self.reading, bands="", page=1).refuse("a support file")
         if self.insid3 and (self.method != "matching" or self.checkpoint is not None):
             raise UsageError("--insid3 is of --method matching; leave one out")
 

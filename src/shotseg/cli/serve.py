@@ -72,8 +72,11 @@ class Serve:
             from shotseg.web.app import make_app
         except ImportError as error:
             raise UsageError(f"the page needs {error.name}; pip install 'shotseg[web]'") from None
+        from shotseg.data.writable import check_out
         from shotseg.web.project import Project
 
+        if not self.project.exists():
+            check_out(self.project, folder=True, flag="PROJECT")
         listening = self._listening()
         port = listening.getsockname()[1]
         project = Project(self.project, self.photos)

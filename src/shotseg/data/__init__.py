@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shotseg.arguments import checked
 from shotseg.data.sets import PLANS
 from shotseg.errors import UsageError
 
@@ -22,6 +23,7 @@ def manifest_folder(name: str, root: str | Path) -> Path:
     return Path(root) if (Path(root) / "manifest.json").is_file() else Path(root) / "shotseg" / name
 
 
+@checked
 def load(name: str, root: str | Path, **view: Any) -> "ManifestDataset | FolderDataset | AnnotatedDataset":
     """A prepared data set as (photo, class) items; ``"folder"`` reads a folder or annotation file as it is.
 

@@ -1,7 +1,8 @@
-"""PNG files that Pillow refuses or narrows: damaged side data, and colours of 16 bits."""
+"""PNG files that Pillow refuses or narrows: damaged side data, and colours of 16 bits. What files are that are no images."""
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 
@@ -10,6 +11,23 @@ from PIL import ImageFile
 
 PNG = b"\x89PNG\r\n\x1a\n"
 NEEDED = frozenset({b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT"})  # transparency, rotation, the frames of an animation
+# How files begin that are taken for images, what they are, and the mend.
+STRANGERS = (
+    (rb"version https://git-lfs", "a pointer of Git LFS, not the picture; run git lfs pull"),
+    (rb".{128}DICM", "a DICOM file; save it as PNG or TIFF, or give its pixels as an array"),
+    (rb"%PDF", "a PDF; save its page as PNG"),
+    (rb"\s*(<\?xml.{0,999})?<svg", "a drawing, SVG; save it as PNG"),
+    (rb"\s*<(!doctype )?html", "a web page, saved in place of the picture; download the picture itself"),
+    (rb"PK\x03\x04", "a ZIP archive; unpack it"),
+    (rb"\x1f\x8b", "compressed by gzip; unpack it"),
+    (rb"\x89HDF", "an HDF5 file; save its pixels as TIFF or .npy"),
+    (rb"8BPS", "a file of Photoshop; save it as PNG"),
+    (rb"v/1\x01", "an EXR file; save it as TIFF"),
+    (
+        rb".{4}ftyp(?!hei|hev|mif|msf|avi)|\x1a\x45\xdf\xa3",
+        "a video, or a photo of a kind that is not read; save it as JPEG",
+    ),
+)
 LOW_BYTES = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
 
 
@@ -26,6 +44,11 @@ def pixels_only(data: bytes) -> bytes:
             kept.append(data[at:end])
         at = end
     return b"".join([*kept, data[at:]])
+
+
+def stranger(data: bytes) -> str:
+    """What a file is that no reader of images knows, with the mend; "" where its beginning does not tell."""
+    return next((what for how, what in STRANGERS if re.match(how, data[:2000], re.DOTALL | re.IGNORECASE)), "")
 
 
 def deep_colours(image: ImageFile.ImageFile, again: ImageFile.ImageFile) -> np.ndarray | None:

@@ -19,12 +19,17 @@ from pathlib import Path
 
 import numpy as np
 
-from shotseg.data.images import read_bytes, read_image, read_mask, read_pair
+from shotseg.data.images import MASK_TYPES, read_bytes, read_image, read_mask, read_pair
 from shotseg.data.listing import files_in, find_images, has_photos, photos_and_masks, some, subfolders
 from shotseg.data.samples import IGNORE, Sample
 from shotseg.errors import UsageError, note
 
 __all__ = ["FolderDataset", "Item", "find_images"]
+
+
+# What people call the folders of photos and of masks, in small letters.
+PHOTO_FOLDERS = ("images", "image", "imgs", "img", "photos", "photo")
+MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "segmentations", "segmentation", "gt", "groundtruth")
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,9 @@ class FolderDataset:
         if (self.root / "classes.csv").is_file():
             found = _label_maps(self.root, subset or "", kind, min_area)
         else:
+            for option, given in (("kind", kind), ("min_area", min_area), ("subset", subset)):
+                if given:
+                    raise UsageError(f"{self.root}: {option} is of label maps, with classes.csv; leave it out")
             found = _class_folders(self.root, name)
         unknown = sorted(set(classes or ()) - set(found))
         if unknown:
@@ -97,9 +105,11 @@ class FolderDataset:
             if mask is not None or not masks
         ]
         if not self.items:
-            raise UsageError(
-                f"{self.root}: no photo of any class is left; add photos or masks, or loosen the selection"
+            bare = masks and any(found.values())
+            none = (
+                "no photo of it has a mask; draw some" if bare else "no photo of any class is left; add photos or masks"
             )
+            raise UsageError(f"{self.root}: {none}, or loosen the selection")
 
     def __len__(self) -> int:
         return len(self.items)
@@ -142,13 +152,22 @@ Listing = dict[str, list[tuple[str, Path, Path | None, int | None]]]  # class ->
 
 def _class_folders(root: Path, name: str | None) -> Listing:
     found: Listing = {}
+    empty: list[Path] = []
     for class_name, (photos, masks) in _layout(root, name).items():
         pairs = photos_and_masks(photos, masks)
-        if deeper := [label for label, folder in subfolders(photos).items() if folder != masks and has_photos(folder)]:
+        deeper = [label for label, folder in subfolders(photos).items() if folder != masks and has_photos(folder)]
+        if deeper and not pairs and photos.name.casefold() in PHOTO_FOLDERS:
+            raise UsageError(f"{photos}: holds class folders ({some(deeper)}); give {photos.parent}")
+        if deeper:
             note(f"{photos}: left out, folders in the folder of a class: {some(deeper)}")
         if not pairs:
-            raise UsageError(f"{photos}: no image in it; add photos of the class or remove the folder")
+            empty.append(photos)
+            continue
         found[class_name] = [(f"{class_name}/{stem}", photo, mask, None) for stem, photo, mask in pairs]
+    if empty and not found:
+        raise UsageError(f"{empty[0]}: no image in it; add photos of the class or remove the folder")
+    if empty:
+        note(f"{root}: left out, class folders without a photo: {some([folder.name for folder in empty])}")
     return found
 
 
@@ -158,7 +177,7 @@ def _layout(root: Path, name: str | None) -> dict[str, tuple[Path, Path | None]]
     images/<class>/ and masks/<class>/; images/ and masks/ of one class; <class>/images/ and <class>/masks/; photos of one
     class in the folder itself; a folder of photos for each class.   name: of the one class, default the folder's own name.
     """
-    images, masks, below = root / "images", root / "masks", subfolders(root)
+    (images, masks), below = _parts(root), subfolders(root)
     if classes := subfolders(images):
         drawn = subfolders(masks)
         if strays := sorted(set(drawn) - set(classes)):
@@ -172,8 +191,8 @@ def _layout(root: Path, name: str | None) -> dict[str, tuple[Path, Path | None]]
         found = {_own_name(root): (images, masks if masks.is_dir() else None)}
     elif images.is_dir():
         raise UsageError(f"{images}: no class folder and no photo; put the photos of each class into images/<class>/")
-    elif nested := {label: folder for label, folder in below.items() if (folder / "images").is_dir()}:
-        found = {label: (folder / "images", _if_there(folder / "masks")) for label, folder in nested.items()}
+    elif nested := {label: parts for label, folder in below.items() if (parts := _parts(folder))[0].is_dir()}:
+        found = {label: (photos, _if_there(drawn)) for label, (photos, drawn) in nested.items()}
     elif has_photos(root):
         found = {_own_name(root): (root, _if_there(masks))}
     elif masks.is_dir():
@@ -187,6 +206,19 @@ def _layout(root: Path, name: str | None) -> dict[str, tuple[Path, Path | None]]
     if name is not None and len(found) > 1:
         raise UsageError(f"{root}: has {len(found)} classes, named by their folders; leave --name {name} out")
     return found if name is None else {name: next(iter(found.values()))}
+
+
+def _parts(folder: Path) -> tuple[Path, Path]:
+    """The folders of photos and of masks in a folder, as they are called there; where it has not both, images and masks."""
+    own = {path.name.casefold(): path for path in subfolders(folder).values()}
+    images = next((own[name] for name in PHOTO_FOLDERS if name in own), folder / "images")
+    masks = next((own[name] for name in MASK_FOLDERS if name in own and _holds_images(own[name])), folder / "masks")
+    alone = images.name.casefold() == "images"
+    return (images, masks) if alone or masks.is_dir() else (folder / "images", folder / "masks")
+
+
+def _holds_images(folder: Path) -> bool:
+    return any(file.suffix.lower() in MASK_TYPES for file in folder.rglob("*"))
 
 
 def _if_there(folder: Path) -> Path | None:
@@ -204,6 +236,10 @@ def _label_maps(root: Path, subset: str, kind: str | None, min_area: float) -> L
     for row in csv_rows(root / "classes.csv"):
         if not (row.get("class_id") or "").isdecimal() or not row.get("class"):
             raise UsageError(f"{root / 'classes.csv'}: a row without class_id and class; give both")
+        if int(row["class_id"]) in names:
+            raise UsageError(
+                f"{root / 'classes.csv'}: class_id {row['class_id']} is there twice; give each class its own"
+            )
         is_class = int(row["class_id"]) not in (0, IGNORE) and row.get("kind") != "background"
         if is_class and kind in (None, row.get("kind")):
             names[int(row["class_id"])] = row["class"]

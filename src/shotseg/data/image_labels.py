@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 from shotseg.data.images import IMAGE_TYPES, read_bytes
 from shotseg.data.listing import images_below
@@ -31,6 +32,7 @@ CLASS = (
 )
 KNOWN = f"{', '.join(OF_CLASS)}, also in the plural or with name behind"
 NUMBER = ("classid", "labelid", "categoryid")
+LONGEST_NAME = 255  # bytes, of a folder
 BETWEEN = (";", "|")  # class names in one cell
 YES, NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no", "")
 
@@ -172,12 +174,12 @@ class Photos:
 
     def find(self, image: str) -> Path | None:
         """The file, which the table may name as on Windows, in other case, without its ending, or as on another machine."""
-        for name in dict.fromkeys((image, image.replace("\\", "/"))):
+        for name in dict.fromkeys((image, image.replace("\\", "/"), unquote(image))):
             for base in self.places:
                 if name and (base / name).is_file():
                     return base / name
         spelled = image.replace("\\", "/").casefold()
-        if re.match(r"([a-z]:)?/", spelled):  # a full path elsewhere: its end may be ours
+        if re.match(r"([a-z][a-z0-9+.-]*:)?/", spelled):  # an address, or a full path elsewhere: its end may be ours
             parts = PurePosixPath(spelled).parts
             spellings = ["/".join(parts[i:]) for i in range(1, len(parts))]
         else:
@@ -213,7 +215,11 @@ def _placed(image: str, photos: Photos) -> tuple[str, Path]:
 
 def check_name(name: str, where: object, error: type[ShotsegError] = InputError) -> None:
     """Raise ``error`` for a class name that cannot be a folder's name; ``where``: what gives the name, for the message."""
-    if not isinstance(name, str) or not name or name[0] == "." or any(mark in name for mark in '/\\:*?"<>|\0\n'):
+    if not isinstance(name, str):
+        raise error(f"{where}: class name {name!r} is of type {type(name).__name__}; give text")
+    if len(name.encode("utf-8", "replace")) > LONGEST_NAME:
+        raise error(f"{where}: class name {name[:40]!r}... is too long for a folder's name; shorten it")
+    if not name or name[0] == "." or any(mark in name for mark in '/\\:*?"<>|\0\n'):
         raise error(f"{where}: class name {name!r} cannot be a folder's name; use letters, digits and spaces")
     device = re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d|conin\$|conout\$) *(\..*)?", name, re.IGNORECASE)
     if device or name[-1] in ". " or name[0] == " " or not name.isprintable():

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from shotseg.arguments import checked
 from shotseg.data.containers import PNG
 from shotseg.data.enlarging import BAND, Strips
 from shotseg.data.masks import binary, class_ids
@@ -30,11 +31,12 @@ IMAGE_TYPES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".jp2", ".j2k", ".jpx"}
     | {".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".avif", ".heic", ".heif"}
 )
-MASK_TYPES = IMAGE_TYPES | {".npy"}
+MASK_TYPES = IMAGE_TYPES | {".npy", ".npz"}
 Bands = Callable[[np.ndarray], Iterator[np.ndarray]]
 TEMPORARY = ".shotseg-"  # how a half-written file's name starts, should the process be killed before it can remove it
 
 
+@checked
 def read_image(path: str | Path, bands: Sequence[int] | None = None, page: int = 1) -> np.ndarray:
     """A photo as (H, W, 3) uint8 RGB, turned upright by its EXIF rotation, whatever its ending says it is.
 
@@ -45,6 +47,7 @@ def read_image(path: str | Path, bands: Sequence[int] | None = None, page: int =
     return to_rgb(decode(read_bytes(path), path, bands, page))
 
 
+@checked
 def read_mask(path: str | Path, like: tuple[int, int] | None = None, labels: bool = False) -> np.ndarray:
     """A mask as (H, W) uint8. Of one class: 1 = the class, 0 = background, 255 = ignore, by the rule of
     :mod:`shotseg.data.masks`. With ``labels=True`` a label map: class ids as stored (palette: the indices), 255 = ignore.
@@ -201,6 +204,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     Raises InputError (one line) where the folder cannot be written or the disk is full; nothing half-written stays.
     """
     path = Path(path)
+    if not path.name:
+        raise InputError(f"{str(path)!r}: a folder, not a file; give the name of a file to write")
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,12 +12,14 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from shotseg.data import tiff
-from shotseg.data.containers import deep_colours, pixels_only
-from shotseg.errors import InputError
+from shotseg.data.containers import deep_colours, pixels_only, stranger
+from shotseg.errors import InputError, note
 
 MAX_PIXELS = 1_000_000_000  # 3 GB as RGB
 LOSSY = frozenset({"JPEG", "MPO", "WEBP", "AVIF", "HEIF"})
 HEIC = frozenset({b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"})
+FIRST = "files with several pages or frames: the first is read; --page chooses another of photos"
+NUMPY = (b"\x93NUMPY", b"PK\x03\x04")  # .npy and .npz
 SIDEWAYS = (5, 6, 7, 8)  # EXIF rotations that swap width and height
 WHITES = (1, 255, 1023, 4095, 16383, 65535)  # where 8, 10, 12, 14 and 16 bits end, and fractions
 
@@ -55,8 +57,8 @@ def decode(
     Raises InputError (one line) for what is truncated, not an image, above ``MAX_PIXELS``, or has no such band or page.
     """
     try:
-        if data.startswith(b"\x93NUMPY"):
-            return chosen(from_array(np.load(io.BytesIO(data), allow_pickle=False), name), bands, name)
+        if data.startswith(NUMPY):
+            return chosen(from_array(_loaded(data, name), name), bands, name)
         if data[:4] in tiff.SIGNATURES:
             return _of_tiff(data, name, bands, page)
         data = pixels_only(data)
@@ -71,9 +73,22 @@ def decode(
     except InputError:
         raise
     except Exception as error:  # a broken file can make a decoder fail in any way; to the user it is one thing
+        if what := stranger(data):
+            raise InputError(f"{name}: {what}") from error
         known = isinstance(error, UnidentifiedImageError)
         reason = "not an image" if known else " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{name}: cannot be read as an image ({reason}); save it again or leave it out") from error
+
+
+def _loaded(data: bytes, name: object) -> np.ndarray:
+    """The array of a .npy file, or of a .npz file that holds one. Raises InputError for another, and for pickled ones."""
+    found = np.load(io.BytesIO(data), allow_pickle=False)
+    if isinstance(found, np.ndarray):
+        return found
+    arrays = [key for key in found.files if isinstance(found[key], np.ndarray)]
+    if len(arrays) != 1:
+        raise InputError(f"{name}: {len(arrays) or 'no'} arrays in it ({', '.join(arrays)[:99]}); save the one alone")
+    return found[arrays[0]]
 
 
 def _drafted(image: ImageFile.ImageFile, least: int) -> Pixels:
@@ -110,6 +125,8 @@ def from_array(array: Any, name: object) -> Pixels:
     Raises InputError for another shape, an empty array, or what are no real numbers.
     """
     values = np.asarray(array)
+    if np.ma.is_masked(array):  # as rasters are read that have no data in places
+        values = np.where(np.ma.getmaskarray(array), np.nan, values)
     if values.ndim == 3 and values.shape[2] > 4 >= values.shape[0]:
         values = np.moveaxis(values, 0, 2)
     shaped = values.ndim == 2 or (values.ndim == 3 and values.shape[2] <= 4)
@@ -217,6 +234,8 @@ def _of_tiff(data: bytes, name: object, bands: Sequence[int] | None, page: int) 
     with tiff.opened(data) as file:
         found = tiff.page_of(file, page, name)
         _check_size((found.imagewidth, found.imagelength), name)
+        if bands is None and page == 1 and len(file.pages) > 1 and file.pages[1].shape == found.shape:
+            note(FIRST)
         nodata, turn = tiff.nodata(found), tiff.tag(found, "Orientation", 1)
         if bands is None and tiff.is_plain(found):
             try:
@@ -269,6 +288,8 @@ def _turn_to(image: Image.Image, page: int, name: object) -> None:
         raise InputError(f"{name}: no page {page}, it has {getattr(image, 'n_frames', 1)}; choose another with --page")
     if page > 1:
         image.seek(page - 1)
+    elif getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # which holds the same picture small
+        note(FIRST)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -30,7 +30,12 @@ def page_of(file: Any, page: int, name: object) -> Any:
     """A page of the file, from 1. Raises InputError where there is none."""
     if not 1 <= page <= len(file.pages):
         raise InputError(f"{name}: no page {page}, it has {len(file.pages)}; choose another with --page")
-    return file.pages[page - 1]
+    found = file.pages[page - 1]
+    if page == 1 and found.is_reduced:
+        raise InputError(
+            f"{name}: begins with a preview, as raw photos of cameras do; develop it and save it as JPEG or TIFF"
+        )
+    return found
 
 
 def upright_size(data: BinaryIO, page: int, name: object) -> tuple[int, int]:

@@ -6,7 +6,10 @@ A name is one of :func:`list_encoders`, ``timm:<model>`` for any timm CNN or ViT
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from shotseg import plugins
+from shotseg.arguments import checked
 from shotseg.device import one_thread_each
 from shotseg.encoders.features import Encoder, Features
 from shotseg.encoders.weights import TABLE, Weights, list_weights, open_clip_row, timm_row
@@ -26,8 +29,9 @@ def list_encoders() -> list[str]:
     return list(dict.fromkeys([*TABLE, *plugins.added("encoders")]))
 
 
+@checked
 @one_thread_each()  # the networks are tried on small photos
-def load(name: str = "efficientnet-lite0", weights: str = "default", device: str = "cpu") -> Encoder:
+def load(name: str = "efficientnet-lite0", weights: str | Path = "default", device: str = "cpu") -> Encoder:
     """The frozen encoder ``name`` on ``device``.
 
     weights: "default" (downloaded once by the owning library), "random", or the path of a local file.
@@ -35,7 +39,7 @@ def load(name: str = "efficientnet-lite0", weights: str = "default", device: str
     Raises :class:`UsageError` for an unknown name or weights that cannot be downloaded, :class:`InputError` for a
     weights file that is missing, damaged, or of another network.
     """
-    row = row_of(name)
+    row, weights = row_of(name), str(weights)
     if row is None and name.startswith("transformers:"):
         from shotseg.encoders import hf
 

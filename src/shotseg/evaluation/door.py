@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from shotseg import models
+from shotseg.arguments import checked
 from shotseg.data.reading import AS_SEEN, Reading
 from shotseg.data.writable import check_out
 from shotseg.errors import UsageError, note
@@ -24,6 +25,7 @@ from shotseg.evaluation.protocols import Protocol, preset
 from shotseg.evaluation.several import Several, second
 
 
+@checked
 def evaluate(
     dataset: Any,
     method: Any = "matching",
@@ -52,7 +54,7 @@ def evaluate(
     fusion: str | None = None,
     ignore_band: str | None = None,
     rule: str | None = None,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     runtime: str = "auto",
     workers: int = 0,
     batch: int = 8,
@@ -110,7 +112,7 @@ def evaluate(
     from shotseg.evaluation import semantic_run  # it takes long to import
 
     where = (checkpoint, asked.name, asked.root)
-    return kept(semantic_run.measure(*where, device, size, asked.on_progress), "", asked.out)
+    return kept(semantic_run.measure(*where, str(device), size, asked.on_progress), "", asked.out)
 
 
 def _few_shot(asked: SimpleNamespace) -> tuple[dict[str, Any], str]:

@@ -32,6 +32,8 @@ def check(asked: Asked, given: Iterable[str]) -> None:
         raise UsageError(f"--workers {asked['workers']}: must be 0 or more")
     if not 0 <= asked["present"] <= 1:
         raise UsageError(f"--present {asked['present']}: must be from 0 to 1")
+    if not 0 <= asked["min_area"] <= 1:
+        raise UsageError(f"--min-area {asked['min_area']}: a part of the photo, from 0 to 1")
     given = list(given)
     if asked["effort"]:
         return refuse(given, set(given) - EFFORT, "--effort")

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from shotseg.arguments import checked
 from shotseg.data.images import write_bytes
 from shotseg.errors import InputError, UsageError
 from shotseg.evaluation import effort, n_way, result_page, results, semantic_scores, several_scores
@@ -38,6 +39,7 @@ class EvaluationResult:
     name: str = ""
 
     @classmethod
+    @checked
     def load(cls, path: str | Path) -> EvaluationResult:
         """The result of a file that :meth:`save` or ``shotseg evaluate`` wrote. Raises InputError where it is none."""
         try:
@@ -103,10 +105,12 @@ class EvaluationResult:
                 )
         return results.compare(self.content, other.content, self.name or "this", other.name or "the other")
 
+    @checked
     def save(self, path: str | Path) -> None:
         """Write the result file (JSON)."""
         write_bytes(Path(path), json.dumps(self.content, ensure_ascii=False).encode())
 
+    @checked
     def report(self, path: str | Path) -> None:
         """Write one HTML page that opens from disk: table, notes, a bar a class, pictures of the best and the worst, protocol."""
         write_bytes(Path(path), (self.page or result_page.page(self.content, self.summary)).encode())

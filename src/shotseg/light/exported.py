@@ -11,11 +11,23 @@ from typing import Any, cast
 import numpy as np
 
 from shotseg import support_file
+from shotseg.arguments import checked
 from shotseg.data import sizes
 from shotseg.errors import InputError, UsageError
 from shotseg.light.classes import Class, joined, stacked
 from shotseg.light.sessions import Exported
-from shotseg.photo import Opened, Photo, are_several, check_classes, is_one, open_photo, read_shot, title, warn_if_large
+from shotseg.photo import (
+    Opened,
+    Photo,
+    are_several,
+    check_classes,
+    listed_photos,
+    open_photo,
+    photos_with_masks,
+    read_shot,
+    title,
+    warn_if_large,
+)
 from shotseg.predictor import Predictor, in_turns
 from shotseg.result import Decided, Result
 
@@ -53,6 +65,7 @@ class OnnxSegmenter(Predictor):
 
     device: Any
 
+    @checked
     def __init__(
         self,
         folder: str | Path,
@@ -84,6 +97,7 @@ class OnnxSegmenter(Predictor):
         known = ", ".join(self.classes) or "no class yet"
         return f"<OnnxSegmenter {self.method} on {self.encoder}, {self.exported.folder}: {known}>"
 
+    @checked
     @in_turns
     def add_file(self, path: str | Path) -> None:
         """The classes of a file that ``save`` of this or of a Segmenter wrote. Raises UsageError where another method, encoder or
@@ -100,6 +114,7 @@ class OnnxSegmenter(Predictor):
         self._classes |= {name: cast(Class, support.tensors) for name, support in supports.items()}
         self._stacked = None
 
+    @checked
     @in_turns
     def add(self, name: str, images: Sequence[Photo] = (), masks: Sequence[Any] | None = None) -> None:
         """Learn a class from photos and their masks; a second call adds shots to the class.
@@ -113,16 +128,15 @@ class OnnxSegmenter(Predictor):
             raise UsageError(
                 f"{self.method} learns with torch alone; add classes there, and give their file to add_file"
             )
-        if is_one(images):
-            images, masks = [images], None if masks is None else [masks]
-        if not len(images) or masks is None or len(masks) != len(images):
-            given = "no mask" if masks is None else f"{len(masks)} masks"
-            raise UsageError(f"class {name!r}: {len(images)} photos and {given}; give one mask for each photo")
+        images, masks = photos_with_masks(images, masks, name)
+        if masks is None:
+            raise UsageError(f"class {name!r}: no masks; give one for each photo, names alone take torch")
         shots = [self._learnt(name, photo, mask) for photo, mask in zip(images, masks)]
         before = [self._classes[name]] if name in self._classes else []
         self._classes[name] = joined([*before, *shots], self.exported.about["middle"])
         self._stacked = None
 
+    @checked
     @in_turns
     def remove(self, name: str) -> None:
         """Forget a class; those after it move up. Raises UsageError where there is none of the name."""
@@ -139,13 +153,12 @@ class OnnxSegmenter(Predictor):
 
     def predict_batch(self, photos: Iterable[Photo]) -> list[Result]:
         """Segment several photos; those of the same working size go through the encoder together."""
-        if is_one(photos) and not hasattr(photos, "shape"):
-            raise UsageError("one photo: give it to predict, or a list of photos to predict_batch")
+        given = listed_photos(photos)
         if not self._classes:
             raise UsageError(
                 "the OnnxSegmenter knows no class yet: call add(name, images, masks) or add_file(path) first"
             )
-        opened = [open_photo(photo, self.sees) for photo in photos]
+        opened = [open_photo(photo, self.sees) for photo in given]
         warn_if_large(opened, self.size, self.method, "an export with --size")
         inputs = [self._fitted(photo.small, photo.size) for photo in opened]
         results: dict[int, Result] = {}
@@ -186,6 +199,7 @@ class OnnxSegmenter(Predictor):
             size = sizes.fitted_size((sides[0], sides[1]), self.size, about["multiple"])
         return sizes.resized(image, size).transpose(2, 0, 1)[None].astype(np.float32) / 255
 
+    @checked
     @in_turns
     def save(self, path: str | Path) -> None:
         """Keep the encoded classes (safetensors), for :meth:`add_file` and for ``Segmenter.load``."""
@@ -200,6 +214,7 @@ class OnnxSegmenter(Predictor):
         support_file.write(path, about | {"export": str(self.exported.folder.absolute())}, supports)
 
     @classmethod
+    @checked
     def load(cls, path: str | Path, *, device: Any = "auto") -> OnnxSegmenter:
         """What :meth:`save` kept, on the export that it was made with. Raises InputError for another file."""
         about, _ = support_file.read(path, "np")

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from shotseg import plugins
+from shotseg.arguments import check, checked
 from shotseg.encoders.features import Encoder
 from shotseg.errors import UsageError
 
@@ -49,6 +50,7 @@ def kind(name: str) -> Any:
     raise UsageError(f"unknown method {name!r}; choose one of {', '.join(list_models())}")
 
 
+@checked
 def encoder_for(name: str) -> str:
     """The encoder that "auto" stands for: the one that needs no download, unless the model is made of another."""
     return _ENCODER.get(name, "efficientnet-lite0")
@@ -60,6 +62,7 @@ def load(name: str, encoder: Encoder, **options: Any) -> Any:
     Raises UsageError for an unknown name or option.
     """
     cls = kind(name)
+    check(cls, encoder, **options)
     try:
         return cls(encoder, **options)
     except TypeError as error:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from shotseg import encoders, plugins
+from shotseg.arguments import check, checked
 from shotseg.errors import UsageError
 from shotseg.priors import generators, words
 from shotseg.priors.cut import REFINE, Cut
@@ -48,6 +49,7 @@ def list_generators() -> list[str]:
     return list(GENERATORS | plugins.added("generators"))
 
 
+@checked
 def load(name: str = "imagenet-text", device: torch.device | str = "cpu", **options: Any) -> Generator:
     """The generator ``name``, one of :func:`list_generators`; ``options``: fields of :class:`Options`.
 
@@ -57,8 +59,10 @@ def load(name: str = "imagenet-text", device: torch.device | str = "cpu", **opti
     if name not in (names := list_generators()):
         raise UsageError(f"unknown generator {name!r}; choose one of {', '.join(names)}")
     _check_fields("a generator", options, Options)
+    check(Options, **options)
     chosen = Options(**options)
     _check_fields("the cut", chosen.cut, Cut)
+    check(Cut, **chosen.cut)
     if (refine := chosen.cut.get("refine", "none")) not in (*REFINE, "none"):
         raise UsageError(f"cut: refine {refine!r}; choose one of {', '.join(REFINE)}, none")
     make = GENERATORS[name] if name in GENERATORS else plugins.load("generators", name)

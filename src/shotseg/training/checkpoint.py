@@ -13,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from shotseg import encoders, models
+from shotseg.arguments import checked
 from shotseg.data.images import write_bytes
 from shotseg.errors import InputError, UsageError
 from shotseg.models.base_learner import BaseLearner
@@ -41,7 +42,18 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except KeyError:
         raise InputError(f"{path}: no checkpoint of shotseg; give a file that `shotseg train` wrote") from None
     except (OSError, SafetensorError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as a checkpoint ({error}); give best.safetensors of a run") from error
+        reason = "a file of PyTorch, which may hold code" if _is_of_torch(path) else error
+        raise InputError(
+            f"{path}: cannot be read as a checkpoint ({reason}); give best.safetensors of a run"
+        ) from error
+
+
+def _is_of_torch(path: str | Path) -> bool:
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(4).startswith((b"PK\x03\x04", b"\x80\x02"))
+    except OSError:
+        return False
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
@@ -120,6 +132,7 @@ def names(path: str | Path) -> tuple[str, str]:
     return choice["name"], choice["encoder"]
 
 
+@checked
 def load_model(path: str | Path, device: str = "cpu", size: int | None = None) -> Any:
     """The trained few-shot model of a checkpoint, with its encoder, ready to use.
 

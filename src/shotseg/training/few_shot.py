@@ -17,7 +17,7 @@ from shotseg.data.samples import IGNORE, Episode
 from shotseg.encoders.features import Features
 from shotseg.errors import UsageError
 from shotseg.training import sampling
-from shotseg.training.data import FeatureCache, Part, Reader, Views, augmented, generator
+from shotseg.training.data import FeatureCache, Part, Reader, Views, augmented, generator, share_of
 from shotseg.training.recipe import Recipe
 
 SHOWN = 4  # validation episodes that are drawn, the same every time
@@ -43,6 +43,28 @@ class Batch:
         return {"query": self.query, "support": self.support} | ({"present": self.present} if self.present else {})
 
 
+def check_enough(recipe: Recipe, views: Views) -> None:
+    """Raise UsageError where no class has photos enough for an episode, to train on or to validate on."""
+    needed = recipe.shots + 1
+    has = f"no class has the {needed} photos that an episode of {recipe.shots} shots needs"
+    if not views.train.classes_with(needed):
+        raise UsageError(f"to train on, {has}; add photos, or lower shots or data.held_out")
+    if not views.validation.classes_with(needed):
+        mend = "of the test classes" if recipe.validation.on_test_fold else f"or hold out more{_more(views, needed)}"
+        count = len(views.validation.listed)
+        raise UsageError(f"{count} photos are held out for validation, of which {has}; add photos, {mend}")
+
+
+def _more(views: Views, needed: int) -> str:
+    """The flag that holds out so many photos of a class and leaves as many to train on; "" where no class has them."""
+    enough = []
+    for class_id, of in views.train.of_class.items():
+        every = [*of, *views.validation.of_class.get(class_id, ())]
+        shares = sorted({share_of(views.train.items[i].content) for i in every})
+        enough += [share for share in shares[needed - 1 : -needed] if share < 0.89][:1]
+    return f", as --data.held-out {min(enough) + 0.01:.2f}" if enough else ""
+
+
 class FewShot(Reader):
     """Training of a few-shot model on episodes of the classes that have masks.
 
@@ -64,11 +86,7 @@ class FewShot(Reader):
             for name, part in self.parts.items()
             if cache is not None
         }
-        for name, part in self.parts.items():
-            if not part.classes_with(recipe.shots + 1):
-                raise UsageError(
-                    f"{name}: no class has {recipe.shots + 1} photos; add photos, or change data.held_out or shots"
-                )
+        check_enough(recipe, views)
         self.draws = {
             "train": sampling.draws(recipe.data.draw, views.train, recipe.shots, recipe.seed, recipe.batch),
             "validation": sampling.draws("class", views.validation, recipe.shots, recipe.validation.seed, recipe.batch),

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import types
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 import yaml
 
+from shotseg.arguments import checked
 from shotseg.data.reading import AS_SEEN, Reading
 from shotseg.errors import UsageError, note
+from shotseg.training.recipe_values import built
 
 Value = bool | int | float | str | tuple[int | float | str, ...]
 
@@ -252,6 +253,8 @@ class Recipe:
             )
         if (self.steps > 0) == (self.epochs > 0):
             raise UsageError(f"recipe fields steps={self.steps}, epochs={self.epochs}: give one of them")
+        if self.optimiser.lr <= 0:
+            raise UsageError(f"recipe field optimiser.lr={self.optimiser.lr}: must be above 0")
         if not 0 <= self.ema < 1 or not 0 <= self.data.held_out < 1:
             raise UsageError("recipe fields ema and data.held_out: from 0 to below 1")
 
@@ -274,17 +277,18 @@ def list_recipes() -> list[str]:
     )
 
 
-def load(name: str, **changes: Any) -> Recipe:
+@checked
+def load(name: str | Path, **changes: Any) -> Recipe:
     """A recipe by name, or from a YAML file of your own; ``changes``: fields of sections, as nested dicts.
 
     Raises UsageError for an unknown name, and for an unknown field or a value of the wrong kind, naming it.
     """
-    return build(_merged(_read(name), changes), name)
+    return build(_merged(_read(str(name)), changes), str(name))
 
 
 def build(content: Mapping[str, Any], where: str = "recipe") -> Recipe:
     """A recipe from nested dicts, as :func:`plain` gives."""
-    return _build(Recipe, content, where, "")
+    return built(Recipe, content, where)
 
 
 def plain(recipe: Recipe) -> dict[str, Any]:
@@ -301,12 +305,19 @@ def decisive(recipe: Recipe) -> dict[str, Any]:
     return {name: value for name, value in plain(recipe).items() if name not in free}
 
 
-def _read(name: str) -> dict[str, Any]:
+def _read(name: str, under: tuple[str, ...] = ()) -> dict[str, Any]:
+    """under: the files that extend it, the outermost first; a file is looked for beside the one that names it."""
+    if under and (beside := Path(under[-1]).parent / name).is_file():
+        name = str(beside)
+    if name in under:
+        raise UsageError(f"{under[-1]}: extends {name!r}, which extends it; take one of them out")
     path: Any = Path(name)
     if name in RENAMED:
         note(f"recipe {name} is now called {RENAMED[name]}, after the model that it trains; the old name goes soon")
         name = RENAMED[name]
     if not (path.suffix in (".yaml", ".yml") and path.is_file()):
+        if path.suffix in (".yaml", ".yml"):
+            raise UsageError(f"{name}: no such recipe file; check the path")
         known = list_recipes()
         if name not in known:
             near = get_close_matches(name, [*known, *RENAMED], 1)
@@ -322,7 +333,9 @@ def _read(name: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UsageError(f"{name}: a recipe is a list of `field: value`; correct the file")
     parent = content.pop("extends", None)
-    return _merged(_read(parent), content) if parent else content
+    if not isinstance(parent, str | None):
+        raise UsageError(f"{name}: extends {parent!r}; give the name of one recipe, or a .yaml file")
+    return _merged(_read(parent, (*under, name)), content) if parent else content
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -331,41 +344,3 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
         both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
         out[key] = _merged(out[key], value) if both else value
     return out
-
-
-def _build(cls: type, content: Any, where: str, prefix: str) -> Any:
-    if not isinstance(content, Mapping):
-        raise UsageError(f"{where}: field {prefix.rstrip('.')!r} has fields of its own; give `field: value` below it")
-    kinds = get_type_hints(cls)
-    known = [f.name for f in fields(cls)]
-    for name in content:
-        if name not in known:
-            near = get_close_matches(str(name), known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-            raise UsageError(f"{where}: unknown field {prefix + str(name)!r}; {hint}")
-    return cls(**{name: _value(kinds[name], value, where, prefix + name) for name, value in content.items()})
-
-
-def _value(kind: Any, value: Any, where: str, name: str) -> Any:
-    """``value`` as the type of its field; YAML and JSON have lists for tuples and whole numbers for floats."""
-    origin, of = get_origin(kind), get_args(kind)
-    if is_dataclass(kind):
-        return _build(kind, value, where, name + ".")  # type: ignore[arg-type]
-    if origin is Literal and value in of:
-        return value
-    if origin in (Union, types.UnionType):
-        lists = [option for option in of if get_origin(option) is tuple]
-        if lists and isinstance(value, list | tuple):
-            return _value(lists[0], value, where, name)
-        if isinstance(value, tuple(option for option in of if option not in lists)):
-            return value
-    if origin is dict and isinstance(value, Mapping):
-        return {str(key): _value(of[1], v, where, f"{name}.{key}") for key, v in value.items()}
-    if origin is tuple and isinstance(value, list | tuple) and (Ellipsis in of or len(of) == len(value)):
-        return tuple(_value(of[0], v, where, name) for v in value)
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if kind in (int, str, bool) and type(value) is kind:
-        return value
-    wanted = " or ".join(map(str, of)) if origin is Literal else getattr(kind, "__name__", str(kind))
-    raise UsageError(f"{where}: field {name!r} is {value!r}; give {wanted}")

@@ -10,20 +10,22 @@ from pathlib import Path
 import torch
 
 from shotseg import models
+from shotseg.arguments import checked
 from shotseg.errors import UsageError
 from shotseg.models.base_learner import BaseLearner
 from shotseg.training import checkpoint, loop, qgnet_training
 from shotseg.training import recipe as recipes
 from shotseg.training.base_training import BaseTraining
 from shotseg.training.data import views
-from shotseg.training.few_shot import FewShot
+from shotseg.training.few_shot import FewShot, check_enough
 from shotseg.training.recipe import Recipe
 
 
+@checked
 def train(
     recipe: Recipe,
-    root: Path,
-    out: Path,
+    root: str | Path,
+    out: str | Path,
     resume: bool = False,
     device: str = "auto",
     say: Callable[[str], None] = print,
@@ -38,6 +40,7 @@ def train(
     until:  of QGNet: stop after the stage "extractor" or "priors"; the same call without it goes on from there.
     Raises UsageError for choices that do not fit together, InputError for a photo or checkpoint that cannot be used.
     """
+    root, out = Path(root), Path(out)
     if until and recipe.model.name != "qgnet":
         raise UsageError(f"until {until!r}: {recipe.model.name} has no such stage; leave it out")
     if recipe.model.name in models.SEMANTIC:
@@ -58,6 +61,7 @@ def train(
         model = checkpoint.make_model(recipe, len(choice.train.classes))
         task: loop.Task = BaseTraining(recipe, choice, model, cache, _encoder_key(recipe, None))
     else:
+        check_enough(recipe, choice)  # before other networks are trained for it
         base, file = _base_learner(recipe, root, out, resume, device, say) if recipe.base else (None, None)
         if base is not None and base.head.classify[-1].out_channels != len(choice.train.classes) + 1:
             raise UsageError(f"{file}: its classes are not those of this training; give the base learner of this fold")

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shotseg import plugins
+from shotseg.arguments import checked
 from shotseg.data.annotations import coco, cvat, label_studio, labelme, masks, names, voc, yolo
 from shotseg.data.annotations.drawn import Annotations
 from shotseg.data.annotations.labelled import Labelled, arranged, inside, note, some
 from shotseg.data.annotations.place import placed
 from shotseg.data.annotations.sniff import unread_tool
+from shotseg.data.images import IMAGE_TYPES
 from shotseg.errors import UsageError
 
 __all__ = [
@@ -68,6 +70,7 @@ def list_sources() -> list[str]:
     return list(dict.fromkeys([*READERS, *list_formats()]))
 
 
+@checked
 def write(
     format: str,
     out: str | Path,
@@ -109,13 +112,15 @@ def read(format: str, path: str | Path, images: str | Path | None = None) -> tup
     return found.classes, found.labelled()
 
 
+@checked
 def index(format: str, path: str | Path, images: str | Path | None = None, page: int = 1) -> Annotations:
     """The same, not drawn yet.   page: of photos in files of several, from 1."""
     reader = READERS[format] if format in READERS else _chosen(format).read
-    found = reader(Path(path), None if images is None else Path(images))
+    found = reader(Path(path), None if images is None else Path(images)).each_once()
     return found if page == 1 else found._replace(photos=[replace(photo, page=page) for photo in found.photos])
 
 
+@checked
 def detect(path: str | Path) -> str:
     """The format of a folder or file, told by looking: "mask" where it is none of the others.
 
@@ -135,6 +140,10 @@ def detect(path: str | Path) -> str:
         raise UsageError(f"{path}: annotations of {tool}, which are not read; export them as COCO, or give --from mask")
     if not fits and path.is_dir() and (empty := [file.name for file in _tables(path) if not file.stat().st_size]):
         note(f"{path}: left out, annotation files that are empty: {some(empty)}")
+    if not fits and (unknown := [file.name for file in _tables(path) if file.stat().st_size]):
+        note(f"{path}: left out, no annotations that are known: {some(unknown)}")
+    if not fits and path.suffix.lower() in IMAGE_TYPES and path.is_file():
+        raise UsageError(f"{path}: one image; give the folder of the examples, as images/<class>/ and masks/<class>/")
     if not fits and path.is_file():
         raise UsageError(f"{path}: no annotation file that is known; unpack it, or give one of {', '.join(READERS)}")
     return fits[0] if fits else _pair_or_folder(path)

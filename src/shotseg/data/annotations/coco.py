@@ -103,7 +103,11 @@ def _checked(path: Path) -> tuple[Path, dict[Any, str], list[dict], list[dict]]:
     """The file, its category ids with their names in the order of the ids, its annotations and its photos."""
     content = read_json(path)
     try:
-        ordered = sorted(content["categories"], key=lambda category: (isinstance(category["id"], str), category["id"]))
+        listed = _objects(content, "categories", path)
+        if nameless := [c.get("id") for c in listed if not str(c.get("name") or "").strip()]:
+            note(f"{path}: categories without a name left out (ids {some(nameless)}); name them")
+        named = [c for c in listed if c.get("id") not in nameless]
+        ordered = sorted(named, key=lambda category: (isinstance(category["id"], str), category["id"]))
         categories = {category["id"]: str(category["name"]) for category in ordered}
         if len(categories) < len({(category["id"], str(category["name"])) for category in ordered}):
             raise ValueError("two categories of one id")
@@ -144,12 +148,15 @@ def _photos(
     found = []
     for row in rows:
         try:
-            named = inside(row.get("file_name") or row.get("coco_url"), path)
+            if not (said := row.get("file_name") or row.get("coco_url")):
+                raise ValueError("no file_name")
+            named = inside(said, path)
             if times[row.get("id")] > 1:
                 raise ValueError(f"another photo has its id, {row.get('id')}")
             frame = size(row.get("height"), row.get("width"))
         except (InputError, *BROKEN) as error:
-            note(str(error) if isinstance(error, InputError) else f"{path}: photo {row.get('file_name')!r} ({error})")
+            what = f"{path}: photo {row.get('file_name') or row.get('id')!r} ({error}), left out"
+            note(str(error) if isinstance(error, InputError) else what)
             continue
         photo = finder.find(named)
         if photo is None and frame is None:
@@ -159,10 +166,6 @@ def _photos(
         id = row.get("id")
         number = id if numbered_photos else None
         found.append(Annotated(file, path, frame, shapes[id], photo, lost[id], number=number))
-    for file, times_there in Counter(photo.file for photo in found).items():
-        if times_there > 1:  # which objects are whose cannot be told
-            note(f"{path}: {times_there} photos are named {file}; they are left out, name each apart")
-            found = [photo for photo in found if photo.file != file]
     if not found:
         raise InputError(f"{path}: no photo in it that can be used; export it again")
     return found
@@ -211,8 +214,10 @@ def _spelled(ids: Iterable[Any]) -> dict[Any, Any]:
 def draw(segmentation: Any, height: int, width: int) -> np.ndarray:
     """(h, w) bool of a ``segmentation``; of run lengths, at the size that they say. Raises as ``BROKEN`` says."""
     if isinstance(segmentation, dict):
-        own = size(*segmentation["size"]) if "size" in segmentation else None
-        return decode(segmentation, *(own or (height, width)))
+        own = (size(*segmentation["size"]) if "size" in segmentation else None) or (height, width)
+        return decode({**segmentation, "size": own}, *own)
+    if isinstance(segmentation[0], dict):
+        return np.any([draw(each, height, width) for each in segmentation], axis=0)
     points = len(segmentation) > 2 and all(np.size(point) == 2 for point in segmentation)
     rings = [segmentation] if points or np.ndim(segmentation[0]) == 0 else segmentation
     # Beside an outline with an area, one of no, one or two points draws nothing.

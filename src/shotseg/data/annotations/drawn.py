@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import numpy as np
 from PIL import Image
@@ -78,12 +79,12 @@ class Annotated:
         """Its label map and objects. Raises InputError where nothing that it holds can be drawn."""
         if self.map is not None:
             return Labelled(self.file, self._fitted(self.map()), photo=self.photo)
-        objects = tuple(cropped(label, mask) for label, mask in self._drawn(self.shapes) if mask.any())
+        objects = tuple(cropped(label, mask) for label, mask in self._drawn(self.shapes))
         labels = label_map(self._target(), objects, classes)
         return Labelled(self.file, labels, parts=objects, photo=self.photo, number=self.number)
 
     def _drawn(self, shapes: Sequence[Shape]) -> Iterator[tuple[int, np.ndarray]]:
-        drawn = 0
+        drawn = empty = 0
         height, width = self.size or self._target()
         for shape in shapes:
             try:
@@ -91,8 +92,13 @@ class Annotated:
             except BROKEN as error:
                 note(f"{self._where}: an object left out ({_reason(error)}); draw it again")
                 continue
+            if not mask.any():
+                empty += 1
+                continue
             drawn += 1
             yield shape.label, self._fitted(mask)
+        if empty:
+            note(f"{self._where}: {empty} objects that cover no pixel of it are left out; look at their coordinates")
         if not drawn and (shapes or self.lost):
             raise InputError(
                 f"{self._where}: none of its {len(shapes) + self.lost} objects has a mask; draw them again"
@@ -138,6 +144,16 @@ class Annotations(NamedTuple):
     left_out: int = 0
     ids: tuple[int, ...] | None = None
 
+    def each_once(self) -> Annotations:
+        """Without photos of one name, since which objects are whose cannot be told. InputError where none is left."""
+        times = Counter(photo.file for photo in self.photos)
+        for file in (file for file, count in times.items() if count > 1):
+            note(f"{self.photos[0].source}: {times[file]} photos are named {file}; they are left out, name each apart")
+        photos = [photo for photo in self.photos if times[photo.file] == 1]
+        if self.photos and not photos:
+            raise InputError(f"{self.photos[0].source}: no photo in it that can be used; export it again")
+        return self._replace(photos=photos, left_out=self.left_out + len(self.photos) - len(photos))
+
     def labelled(self) -> Iterator[Labelled]:
         """The photos one at a time; one that cannot be drawn is named and left out. InputError where none can be."""
         done, last = 0, None
@@ -164,7 +180,8 @@ class Photos:
     def find(self, file: str) -> Path | None:
         """The photo of that name; without an ending, of that name with any ending. None where there is none, or several."""
         direct = (base / file for base in self.bases)
-        return next((path for path in direct if path.is_file()), None) or self._search(PurePosixPath(file))
+        found = next((path for path in direct if path.is_file()), None) or self._search(PurePosixPath(file))
+        return self.find(unquote(file)) if found is None and "%" in file and unquote(file) != file else found
 
     def stem(self, stem: str) -> Path | None:
         """The photo below one of the bases that has this name without its ending."""
@@ -204,9 +221,10 @@ def polygon(values: Any, height: int, width: int, fill: Callable = coco_masks.po
 
 def size(height: Any, width: Any) -> tuple[int, int] | None:
     """Height and width as a file says them; None where it does not. Raises ValueError for what can be none."""
-    if height is None or width is None or not math.isfinite(float(height) + float(width)):
+    try:
+        found = round(float(height)), round(float(width))
+    except (TypeError, ValueError, OverflowError):  # no numbers, or none that are finite
         return None
-    found = round(float(height)), round(float(width))
     if min(found) < 1:
         return None
     if found[0] * found[1] > MAX_PIXELS:

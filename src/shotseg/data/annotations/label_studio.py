@@ -87,18 +87,28 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     found = ([path] if path.is_file() else files(path)) or [path / "tasks.json"]
     folder = path if path.is_dir() else path.parent
     tasks: list[tuple[Path, str, list[dict]]] = []
+    bare = several = 0
     broken: list[InputError] = []
     for file in found:
         content = read_json(file)
         for number, task in enumerate(content if isinstance(content, list) else [content], start=1):
             try:
-                tasks.append((file, _address(task), _latest(task)))
+                address, given = _address(task), _given(task)
+                if given:
+                    tasks.append((file, address, _regions(given[-1])))
+                bare, several = bare + (not given), several + (len(given) > 1)
             except BROKEN as error:
                 broken.append(malformed(file, error, f"an export of Label Studio, task {number}"))
-    if broken and not tasks:
-        raise broken[0]
+    if not tasks and (broken or bare):
+        raise next(iter(broken), None) or InputError(f"{path}: nobody has annotated its {bare} tasks; annotate some")
     for reason in broken:
         note(str(reason))
+    for count, what in (
+        (bare, "left out, nobody has annotated them"),
+        (several, "have several annotations, the last counts"),
+    ):
+        if count:
+            note(f"{path}: {count} tasks {what}")
     classes = _configured(folder / "config.xml", {name for _, _, of in tasks for r in of for name in _names(r)})
     finder = Photos(images or folder, *(() if images else (folder / "images",)))
     photos = []
@@ -114,7 +124,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
             f"{path}: {unknown} tasks without a region, whose photos are not found, left out; put them beside the file"
         )
     return Annotations(
-        classes, [photo for photo in photos if photo is not None], len(broken) + len(tasks) - len(photos)
+        classes, [photo for photo in photos if photo is not None], bare + len(broken) + len(tasks) - len(photos)
     )
 
 
@@ -170,15 +180,18 @@ def _region(part: Part, shape: tuple[int, ...], name: str) -> dict:
     }
 
 
-def _latest(task: dict) -> list[dict]:
-    """The regions of a task's last annotation that was not cancelled, or of its last prediction."""
+def _given(task: dict) -> list[dict]:
+    """A task's annotations that were not cancelled, or its predictions, each with its regions as ``result``."""
     if "data" not in task:  # JSON-MIN: the regions' values by the name of their tag
         rows = (row for value in task.values() if isinstance(value, list) for row in value if isinstance(row, dict))
-        return [{**row, "value": row} for row in rows]
+        return [{"result": [{**row, "value": row} for row in rows]}]
     drawn = task.get("annotations") or task.get("completions") or []
     predicted = [p for p in task.get("predictions") or [] if isinstance(p, dict)]  # a full export holds their ids alone
-    given = [a for a in drawn if not a.get("was_cancelled")] or predicted
-    return [region for region in given[-1]["result"] if "value" in region] if given else []
+    return [a for a in drawn if not a.get("was_cancelled")] or predicted
+
+
+def _regions(annotation: dict) -> list[dict]:
+    return [region for region in annotation["result"] if "value" in region]
 
 
 def _names(region: dict) -> list[str]:

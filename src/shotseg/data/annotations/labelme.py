@@ -24,7 +24,7 @@ from shotseg.data.images import read_bytes, write_bytes
 from shotseg.errors import InputError
 
 VERSION = "5.5.0"  # masks are known from 5.3 on
-AREAS = ("polygon", "rectangle", "oriented_rectangle", "circle", "mask")
+AREAS = ("polygon", "rectangle", "oriented_rectangle", "rotation", "circle", "mask")  # rotation: of X-AnyLabeling
 LABELS = "labels.txt"  # the classes in their order, for `labelme --labels`
 NO_CLASS = ("__ignore__", "_background_")  # what LabelMe keeps for itself among them
 
@@ -138,8 +138,12 @@ def draw(shape: dict, height: int, width: int) -> np.ndarray:
         window = mask[max(top, 0) : top + given.shape[0], max(left, 0) : left + given.shape[1]]
         window[:] = given[max(-top, 0) :, max(-left, 0) :][: window.shape[0], : window.shape[1]]
         return mask
-    if kind in ("polygon", "oriented_rectangle"):
+    if kind in ("polygon", "oriented_rectangle", "rotation"):
         return polygon(points, height, width, _filled)
+    if kind == "rectangle" and len(points) == 4:  # its corners, as X-AnyLabeling has them
+        points = np.stack([points.min(0), points.max(0)])
+    if len(points) != 2:
+        raise ValueError(f"a {kind} of {len(points)} points")
     (x, y), (other_x, other_y) = points.tolist()
     if kind == "circle":
         radius = math.hypot(x - other_x, y - other_y)

@@ -12,13 +12,15 @@ from pathlib import Path
 import numpy as np
 
 from shotseg.data.annotations.drawn import Annotated, Annotations, Photos, Shape, check_map
-from shotseg.data.annotations.labelled import Labelled, malformed
+from shotseg.data.annotations.labelled import Labelled, malformed, note, some
 from shotseg.data.annotations.voc import palette
 from shotseg.data.folder import FolderDataset, Item
-from shotseg.data.images import IMAGE_TYPES, one_class, read_bytes, read_mask, write_bytes, write_png
+from shotseg.data.images import IMAGE_TYPES, MASK_TYPES, one_class, read_bytes, read_mask, write_bytes, write_png
+from shotseg.data.listing import images_below, only_images
 from shotseg.data.samples import IGNORE
 from shotseg.errors import InputError
 
+ENDINGS = ("", "_mask", "-mask")  # of a mask's name behind that of its photo
 NAMES = ("classes.txt", "labels.txt")  # one class a line, where a pair of folders has it
 
 
@@ -44,20 +46,20 @@ def holds_masks(path: Path) -> bool:
 
 def read(path: Path, images: Path | None = None) -> Annotations:
     """``path``: the folder that :func:`write` wrote, or any that :class:`FolderDataset` reads."""
-    if (path / "images").is_dir() and not (path / "classes.csv").is_file():
+    if not (path / "classes.csv").is_file():
         return _class_folders(path)
     table = path / "classes.csv"
     try:
-        rows = csv.DictReader(io.StringIO(read_bytes(table).decode("utf-8-sig")))
+        rows = list(csv.DictReader(io.StringIO(read_bytes(table).decode("utf-8-sig"))))
+        if len({int(row["class_id"]) for row in rows}) < len(rows):
+            raise ValueError("a class_id twice")
         names = {int(row["class_id"]): row["class"] for row in rows if int(row["class_id"]) not in (0, IGNORE)}
         label_of = np.zeros(256, np.uint8)
         label_of[list(names)] = np.arange(1, len(names) + 1)
     except (ValueError, KeyError, TypeError, IndexError, csv.Error) as error:
         raise malformed(table, error, "a table with class_id and class") from error
     label_of[IGNORE] = IGNORE
-    return Annotations(
-        list(names.values()), _label_maps(path, images, label_of, partial(read_mask, labels=True), ("",))
-    )
+    return Annotations(list(names.values()), _label_maps(path, images, label_of, partial(read_mask, labels=True)))
 
 
 def read_pairs(path: Path, images: Path | None = None) -> Annotations:
@@ -76,13 +78,13 @@ def read_pairs(path: Path, images: Path | None = None) -> Annotations:
             names = {value + 1: name for value, name in names.items()}
         names.pop(0, None)
     else:
-        found = sorted({int(value) for mask in masks.rglob("*.png") for value in np.unique(_pair_values(mask))})
+        found = sorted({int(value) for mask in _drawn(masks) for value in np.unique(_pair_values(mask))})
         names = {value: str(value) for value in found if value not in (0, IGNORE)}
     if not names or max(names) > 254:
         raise InputError(f"{masks}: no class in it, or more than 254; name them in {path / NAMES[0]}, one a line")
     label_of = np.full(256, IGNORE, np.uint8)
     label_of[[0, *names]] = np.arange(len(names) + 1)
-    return Annotations(list(names.values()), _label_maps(path, images, label_of, _pair_values, ("", "_mask", "-mask")))
+    return Annotations(list(names.values()), _label_maps(path, images, label_of, _pair_values))
 
 
 def _label_maps(
@@ -90,18 +92,24 @@ def _label_maps(
     images: Path | None,
     label_of: np.ndarray,
     values: Callable[[Path], np.ndarray],
-    endings: Sequence[str],
 ) -> list[Annotated]:
     folder = root / "masks"
     finder = Photos(root, images or root / "images")
     photos = []
-    for path in sorted(folder.rglob("*.png")):
+    for path in _drawn(folder):
         stem = path.relative_to(folder).with_suffix("").as_posix()
-        stems = [stem.removesuffix(ending) for ending in endings if stem.endswith(ending)]
+        stems = [stem.removesuffix(ending) for ending in ENDINGS if stem.endswith(ending)]
         named = next(((name, found) for name in stems if (found := finder.stem(name))), None)
         file, photo = (f"{named[0]}{named[1].suffix}", named[1]) if named else (f"{stem}.png", None)
         photos.append(Annotated(file, path, photo=photo, map=partial(_mapped, path, label_of, values)))
+    used = {photo.photo for photo in photos}
+    if bare := [photo.name for photo in images_below(images or root / "images") if photo not in used]:
+        note(f"{root}: left out, photos without a mask: {some(bare)}")
     return photos
+
+
+def _drawn(folder: Path) -> list[Path]:
+    return sorted(only_images(folder, folder.rglob("*"), MASK_TYPES))
 
 
 def _mapped(path: Path, label_of: np.ndarray, values: Callable[[Path], np.ndarray]) -> np.ndarray:

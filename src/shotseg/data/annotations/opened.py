@@ -70,9 +70,9 @@ class AnnotatedDataset:
                 self._photos.append((photo, label))
         if not self.items:
             what = f"no object that can be used in its {len(photos)} photos; draw some with a class"
-            raise UsageError(
-                f"{path}: {what if photos else 'none of its photos is found; put them beside the annotations'}"
-            )
+            lost = "none of its photos is found; put them beside the annotations, or join both by: shotseg convert"
+            join = f"{path} --images PHOTOS --copy-images --to coco --out JOINED"
+            raise UsageError(f"{path}: {what}" if photos else f"{path}: {lost} {join}")
 
     def __len__(self) -> int:
         return len(self.items)

@@ -9,7 +9,20 @@ from itertools import islice
 from pathlib import Path
 
 HEAD = 1 << 20
-OTHERS = {"Supervisely": "geometryType", "VIA": "shape_attributes", "Labelbox": "data_row"}  # tool -> a word of its own
+OTHERS = {  # tool -> a word of its own
+    "Supervisely": "geometryType",
+    "VIA": "shape_attributes",
+    "Labelbox": "data_row",
+    "Datumaro": "dm_format_version",
+    "COCO panoptic": "segments_info",
+    "COCO results": "category_id",
+    "CreateML": "coordinates",
+    "Cityscapes": "imgHeight",
+    "V7 Darwin": "paths",
+    "SA-1B": "stability_score",
+}
+PLACES = ("*.json", "*.ndjson", "ann/*.json", "*/ann/*.json", "annotations/*.json")
+PANOPTIC = '"segments_info"'
 COCO = {"images", "annotations", "categories", "licenses"}
 
 
@@ -24,12 +37,8 @@ def json_kind(path: Path) -> str:
 
 def unread_tool(path: Path) -> str:
     """The tool that a file, or the first files of a folder, are from, where it is one whose files are not read; else ""."""
-    files = (
-        [path]
-        if path.is_file()
-        else [f for p in ("*.json", "ann/*.json", "*/ann/*.json") for f in islice(path.glob(p), 5)]
-    )
-    heads = [_head(file) for file in files if file.suffix.lower() == ".json" and file.is_file()]
+    files = [path] if path.is_file() else [file for p in PLACES for file in islice(path.glob(p), 5)]
+    heads = [_head(file) for file in files if file.suffix.lower() in (".json", ".ndjson") and file.is_file()]
     return next((tool for tool, word in OTHERS.items() for head in heads if f'"{word}"' in head), "")
 
 
@@ -52,6 +61,8 @@ def _kind(path: Path, changed: int, length: int) -> str:
     else:
         first = content[0] if listed and content else content
         keys = set(first) if isinstance(first, dict) else set()
+    if PANOPTIC in head or (listed and '"coordinates"' in head and '"data"' not in head):
+        return ""
     if listed:
         known = keys & {"data", "annotations", "predictions", "completions"} or '"original_width"' in head
         return "labelstudio" if known else ""

@@ -87,6 +87,9 @@ def _colours(path: Path) -> Colours:
         except (IndexError, ValueError):
             raise InputError(f"{path}: {row[:60]!r} is not name:r,g,b::; export it again") from None
         found.append((name, red << 16 | green << 8 | blue))
+    for i, (name, colour) in enumerate(found):
+        if other := next((known for known, same in found[:i] if same == colour), None):
+            raise InputError(f"{path}: {other!r} and {name!r} have one colour; give each its own")
     if not found:
         raise InputError(f"{path}: not name:r,g,b:: on each line; export it again")
     return tuple(found)

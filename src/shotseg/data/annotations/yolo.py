@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 import yaml
 
-from shotseg.data.annotations.drawn import BROKEN, Annotated, Annotations, Shape, polygon
-from shotseg.data.annotations.labelled import Labelled, malformed, note
+from shotseg.data.annotations.drawn import BROKEN, Annotated, Annotations, Shape, numbered, polygon
+from shotseg.data.annotations.labelled import Labelled, malformed, note, some
 from shotseg.data.annotations.outlines import outline
 from shotseg.data.folder import find_images
 from shotseg.data.images import read_bytes, write_bytes
 from shotseg.errors import InputError
 
 NAMES = "classes.txt"  # of exports without a data.yaml
+BESIDE = (NAMES, "train.txt", "val.txt", "test.txt", "notes.txt", "labels.txt")  # texts that are no labels
 SPLITS = ("train", "val", "test")
 
 
@@ -63,7 +64,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         else:
             if not table.is_file():
                 raise InputError(f"{table}: no such file, which names the classes of {root / 'labels'}; put it there")
-            content = yaml.safe_load(read_bytes(table))
+            content = _plain(table)
         listed = content["names"]  # a list, or numbers to names
         names = {int(i): str(name) for i, name in (listed.items() if isinstance(listed, dict) else enumerate(listed))}
         names = dict(sorted(names.items()))
@@ -71,7 +72,8 @@ def read(path: Path, images: Path | None = None) -> Annotations:
             raise ValueError("no names")
     except (yaml.YAMLError, UnicodeDecodeError, *BROKEN) as error:
         raise malformed(table, error, "a data.yaml with names from 0 on") from error
-    label_of = {number: label for label, number in enumerate(names, start=1)}
+    classes = numbered(names.values())
+    label_of = {number: classes.index(name) + 1 for number, name in names.items()}
     folders = [images] if images else list(dict.fromkeys(_image_folders(root, content)))
     photos, seen = [], set()
     for folder in folders:
@@ -79,9 +81,10 @@ def read(path: Path, images: Path | None = None) -> Annotations:
             if photo not in seen:
                 seen.add(photo)
                 photos.append(_photo(photo, folder, root, label_of))
+    _name_strays(photos)
     if not photos:
         raise InputError(f"{root}: no photo beside labels/; put the photos into {root / 'images'}")
-    return Annotations(list(names.values()), photos)
+    return Annotations(classes, photos)
 
 
 def _image_folders(root: Path, content: dict) -> Iterator[Path]:
@@ -116,7 +119,7 @@ def _photo(photo: Path, folder: Path, root: Path, label_of: dict[int, int]) -> A
     shapes, lost = [], 0
     if not table.is_file():
         table = root / "labels" / f"{photo.stem}.txt"
-    for line in table.read_text(errors="replace").splitlines() if table.is_file() else ():
+    for line in _lines(table) if table.is_file() else ():
         if line.strip():
             try:
                 shapes.append(_shape(line, label_of))
@@ -127,8 +130,10 @@ def _photo(photo: Path, folder: Path, root: Path, label_of: dict[int, int]) -> A
 
 
 def _shape(line: str, label_of: dict[int, int]) -> Shape:
-    label, *values = line.split()
+    label, *values = line.replace(",", " ").split()
     number = float(label)
+    if len(values) > 6 and len(values) % 2 and 0 < float(values[-1]) < 1:
+        values.pop()  # a confidence, as predictions have it
     if len(values) == 4:
         raise ValueError("a box")
     if len(values) < 6 or len(values) % 2 or number not in label_of:
@@ -143,8 +148,27 @@ def _draw(points: np.ndarray, height: int, width: int) -> np.ndarray:
     return polygon(points * (width, height), height, width)
 
 
+def _name_strays(photos: Sequence[Annotated]) -> None:
+    """Say which files of labels are of no photo."""
+    used = {photo.source for photo in photos}
+    for folder in sorted({source.parent for source in used}):
+        if strays := [p.name for p in sorted(folder.glob("*.txt")) if p not in used and p.name not in BESIDE]:
+            note(f"{folder}: left out, labels of no photo: {some(strays)}")
+
+
+def _lines(path: Path) -> list[str]:
+    data = path.read_bytes()
+    text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", "replace")
+    return text.splitlines()
+
+
+def _plain(path: Path) -> Any:
+    """YAML without types, so that a class may be called no, on or 1."""
+    return yaml.load(read_bytes(path), yaml.BaseLoader)
+
+
 def _yaml(path: Path) -> Any:
     try:
-        return yaml.safe_load(read_bytes(path))
+        return _plain(path)
     except (InputError, yaml.YAMLError, UnicodeDecodeError, ValueError):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ def run_lengths(segmentation: dict[str, Any], height: int, width: int) -> np.nda
     counts = segmentation.get("counts")
     try:
         runs = np.asarray(expand(counts) if isinstance(counts, str | bytes) else counts, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, SyntaxError):
         raise ValueError("run lengths that are no numbers") from None
     size = segmentation.get("size", [height, width])
     if size not in ([height, width], (height, width)):
@@ -101,6 +102,8 @@ def expand(text: str | bytes) -> list[int]:
 
     Five bits a character, lowest first; from the fourth run on the difference to the run two before.
     """
+    if isinstance(text, str) and text.startswith("b'"):  # bytes that were written by Python's str()
+        text = ast.literal_eval(text)
     runs: list[int] = []
     value = shift = 0
     for character in text.encode() if isinstance(text, str) else text:

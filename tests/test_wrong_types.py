@@ -1,0 +1,135 @@
+"""Values of the wrong type at the doors of Python and in recipes: one line each, and what can be meant is taken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import shotseg
+from shotseg.arguments import checked
+from shotseg.data.images import read_image, read_mask
+from shotseg.errors import UsageError
+from shotseg.photo import photos_with_masks
+from shotseg.training import recipe
+
+ODD = (["x"], {"a": 1}, 3.5, b"x", object(), np.array([1, 2]))
+PHOTO = np.full((8, 12, 3), 90, np.uint8)
+MASK = np.eye(8, 12, dtype=bool)
+
+
+@pytest.fixture(scope="module")
+def segmenter():
+    made = shotseg.Segmenter(size=64)
+    made.add("cat", np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8), np.eye(64, dtype=bool))
+    return made
+
+
+def one_line(call, *given, **named) -> str:
+    with pytest.raises(shotseg.errors.ShotsegError) as raised:
+        call(*given, **named)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "option", ["method", "encoder", "device", "checkpoint", "weights", "present", "runtime", "tile", "size"]
+)
+def test_every_option_of_a_segmenter_of_a_wrong_type_is_one_line(option):
+    for value in ODD:
+        assert option in one_line(shotseg.Segmenter, **{option: value}), value
+
+
+def test_wrong_types_at_the_methods_of_a_segmenter_are_one_line(segmenter):
+    for value in ODD:
+        for call in (segmenter.remove, segmenter.examples, segmenter.save, shotseg.load):
+            one_line(call, value)
+        one_line(segmenter.rename, value, "dog")
+        one_line(segmenter.add, value, PHOTO, MASK)
+    for value in (None, 3, object()):
+        assert "photos" in one_line(segmenter.predict_batch, value)
+        assert "frames" in one_line(lambda frames: list(segmenter.track(frames)), value)
+    assert "name of a file" in one_line(segmenter.save, "")
+    assert "too long" in one_line(segmenter.rename, "cat", "x" * 300)
+
+
+def test_wrong_types_at_the_other_doors_are_one_line(tmp_path):
+    for call in (shotseg.EvaluationResult.load, shotseg.OnnxSegmenter, shotseg.Labeller.load, read_image, read_mask):
+        for value in (["x"], 3.5, object()):
+            one_line(call, value)
+    for option in ("protocol", "encoder", "fold", "classes", "shot", "root", "out", "kind", "seeds"):
+        assert option in one_line(shotseg.evaluate, tmp_path, **{option: object()})
+    assert "bands" in one_line(read_image, "a.tif", bands="4,3,2")
+    assert "a list of texts" in one_line(shotseg.Labeller, "cat")
+    assert "twice" in one_line(shotseg.Labeller, ["cat", "cat"])
+    for options in ({"cut": 3}, {"cut": {"high": "a"}}, {"words": 3}, {"generator": ["x"]}):
+        one_line(shotseg.Labeller, ["cat"], **options)
+
+
+def test_the_options_of_a_method_are_held_against_its_class():
+    assert one_line(shotseg.Segmenter, contrast="yes") == "contrast 'yes': of type str; give True or False"
+    assert "no" in one_line(shotseg.Segmenter, nosuch=1)
+
+
+def test_numbers_of_numpy_and_paths_are_what_they_stand_for():
+    @checked
+    def call(place: str | Path, count: int = 1, share: float | None = None, sure: bool = False):
+        return place, count, share, sure
+
+    assert call(Path("a"), np.int64(3), np.float32(0.5), np.True_) == (Path("a"), 3, 0.5, True)
+    assert call("a", share=None)[2] is None
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        call("a", nosuch=1)
+
+
+def test_one_photo_and_one_mask_need_no_list():
+    given = [("a.jpg", ["a.png"]), (["a.jpg"], "a.png"), ("a.jpg", "a.png"), (PHOTO, [MASK]), ([PHOTO], MASK)]
+    for images, masks in given:
+        photos, drawn = photos_with_masks(images, masks, "cat")
+        assert len(photos) == len(drawn) == 1
+        assert isinstance(drawn[0], str) or drawn[0].shape == MASK.shape
+    assert len(photos_with_masks([PHOTO, PHOTO], np.stack([MASK, MASK]), "cat")[1]) == 2
+    assert "2 photos but 1 masks" in one_line(photos_with_masks, ["a.jpg", "b.jpg"], "a.png", "cat")
+
+
+def recipe_of(tmp_path, text: str, name: str = "own.yaml") -> recipe.Recipe:
+    (tmp_path / name).write_text(f"extends: guided/tiny\n{text}\n")
+    return recipe.load(tmp_path / name)
+
+
+def test_a_recipe_takes_what_yaml_makes_of_plain_words(tmp_path):
+    assert recipe_of(tmp_path, "optimiser: {lr: 1e-3}").optimiser.lr == 0.001
+    data = recipe_of(tmp_path, "data: {fold: 0, test_classes: [1, cat]}").data
+    assert (data.fold, data.test_classes) == ("0", ("1", "cat"))
+    assert "as [a, b]" in one_line(recipe_of, tmp_path, "data: {test_classes: cat}")
+    assert "in quotes" in one_line(recipe_of, tmp_path, "data: {test_classes: [no, yes]}")
+    for rate in ("-1", ".nan", "0", "fast"):
+        assert "optimiser.lr" in one_line(recipe_of, tmp_path, f"optimiser: {{lr: {rate}}}")
+
+
+def test_a_recipe_extends_one_that_lies_beside_it_and_never_itself(tmp_path):
+    recipe_of(tmp_path, "seed: 9", "base.yaml")
+    (tmp_path / "own.yaml").write_text("extends: base.yaml\nsteps: 5\n")
+    assert (recipe.load(tmp_path / "own.yaml").seed, recipe.load(str(tmp_path / "own.yaml")).steps) == (9, 5)
+    (tmp_path / "base.yaml").write_text("extends: own.yaml\n")
+    assert "extends" in one_line(recipe.load, tmp_path / "own.yaml")
+    for parent in ("[x]", "{a: 1}", "3", "true"):
+        (tmp_path / "own.yaml").write_text(f"extends: {parent}\n")
+        assert "extends" in one_line(recipe.load, tmp_path / "own.yaml")
+    assert "no such recipe file" in one_line(recipe.load, "nosuch.yaml")
+
+
+def test_a_checkpoint_of_pytorch_is_called_so(tmp_path):
+    torch.save({"state_dict": {}}, tmp_path / "model.pth")
+    assert "a file of PyTorch" in one_line(shotseg.Segmenter, checkpoint=tmp_path / "model.pth")
+
+
+def test_a_usage_error_says_what_to_give():
+    @checked
+    def call(name: str):
+        return name
+
+    with pytest.raises(UsageError, match=r"^name \['x'\]: of type list; give text$"):
+        call(["x"])
