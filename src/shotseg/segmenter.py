@@ -48,7 +48,7 @@ from shotseg.predictor import in_turns, streams
 from shotseg.priors import pseudo_masks
 from shotseg.priors.sam2 import Sam2
 from shotseg.result import Decided, Result
-from shotseg.tiled import Tiling, checked_tile, side_of_windows
+from shotseg.tiled import AT_ONCE, Tiling, checked_tile, side_of_windows
 from shotseg.training import checkpoint as trained
 
 THUMBNAIL = 320  # longer side of the picture of an example, at most
@@ -216,7 +216,7 @@ class Segmenter(Learnt):
             note("images seen in windows are not redrawn; leave --refine out, or give --tile off where memory allows")
         side = self._side(windows.size) or max(windows.size)
         how = (self._told((side, side)), self.present, self._untrained, side, self.device, self.on_windows)
-        more = cores() - 1 if self.device.type == "cpu" else 0
+        more = min(cores(), AT_ONCE) - 1 if self.device.type == "cpu" else 0
         models = [self.model, *(self._model_again() for _ in range(more))]
         return Tiling(models, windows, self.classes, list(self._supports.values()), *how).result()
 

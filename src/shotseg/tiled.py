@@ -38,6 +38,7 @@ from shotseg.overlay import PALETTE
 from shotseg.photo import Opened
 from shotseg.result import SURE, Decided, ahead
 
+AT_ONCE = 4  # windows in work, on a CPU with as many cores
 AUTO = 2  # windows of so many times the working size, where nobody says another side
 SURVEYED = 2048**2  # pixels at working size that the survey sees, at most
 STRIDE = (
@@ -46,6 +47,7 @@ STRIDE = (
 EVEN = 127.5  # of log odds in bytes: between two, so that rounding favours neither side
 SHOWN = 640  # cells of the longer side of the preview, at most
 _one_at_a_time = threading.Lock()  # an image in windows takes all cores, and memory for its rows
+_encoding = threading.Lock()  # maps of a window within the encoder take 300 MB: others decide meanwhile
 
 
 @dataclass(frozen=True)
@@ -267,9 +269,9 @@ class Tiling:
             model = idle.get()
             try:
                 image = self._seen(grid, y, x, strip)
-                found, _ = presence.evidence_of(
-                    model, model.encode(image), supports, image, told, self.untrained, survey
-                )
+                with _encoding:
+                    features = model.encode(image)
+                found, _ = presence.evidence_of(model, features, supports, image, told, self.untrained, survey)
                 edged = model.along_the_edges(found, image) * loudness[list(there), None, None]
                 return F.interpolate(edged[None].float().cpu(), grid.weights.shape, mode="bilinear")[0] * grid.weights
             finally:
