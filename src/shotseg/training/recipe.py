@@ -253,8 +253,8 @@ class Recipe:
             )
         if (self.steps > 0) == (self.epochs > 0):
             raise UsageError(f"recipe fields steps={self.steps}, epochs={self.epochs}: give one of them")
-        if self.optimiser.lr <= 0:
-            raise UsageError(f"recipe field optimiser.lr={self.optimiser.lr}: must be above 0")
+        if self.optimiser.lr < 0:
+            raise UsageError(f"recipe field optimiser.lr={self.optimiser.lr}: must be 0 or more")
         if not 0 <= self.ema < 1 or not 0 <= self.data.held_out < 1:
             raise UsageError("recipe fields ema and data.held_out: from 0 to below 1")
 
