@@ -5,6 +5,9 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,18 +40,27 @@ BOUND: dict[str, Any] = {
 ENDLESS = "/api/v1/events"
 
 
-@pytest.fixture
-def schema(tmp_path, segmenter) -> Iterator[Any]:
+@contextmanager
+def serving(folder: Path, segmenter: Any) -> Iterator[str]:
+    """The address of the page of a project of three photos and one class."""
+    for name in segmenter.classes:
+        segmenter.remove(name)
     listening = socket.create_server(("127.0.0.1", 0))
     address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    app = make_app(project_of(tmp_path, 3), lambda: segmenter, None)
+    app = make_app(project_of(folder, 3), lambda: segmenter, None)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     running = threading.Thread(target=server.run, args=([listening],))
     running.start()
     httpx.post(f"{address}/api/v1/classes", json={"name": "red"}).raise_for_status()
-    yield schemathesis.openapi.from_url(f"{address}/api/v1/openapi.json").exclude(path=ENDLESS)
+    yield address
     server.should_exit = True
     running.join()
+
+
+@pytest.fixture
+def schema(tmp_path: Path, segmenter: Any) -> Iterator[Any]:
+    with serving(tmp_path / "first", segmenter) as address:
+        yield schemathesis.openapi.from_url(f"{address}/api/v1/openapi.json").exclude(path=ENDLESS)
 
 
 def test_every_operation_answers_as_described(schema: Any) -> None:
@@ -66,8 +78,24 @@ def test_every_operation_answers_as_described(schema: Any) -> None:
     assert asked > 15
 
 
-def test_operations_in_sequence_answer_as_described(schema: Any) -> None:
+def test_operations_in_sequence_answer_as_described(schema: Any, tmp_path: Path, segmenter: Any) -> None:
+    places = (tmp_path / f"sequence {number}" for number in count())
+
     class Sequence(schema.as_state_machine()):
+        """Each sequence has a server of its own: what one finds depends on no other."""
+
+        def setup(self) -> None:
+            super().setup()
+            self.server = serving(next(places), segmenter)
+            self.address = self.server.__enter__()
+
+        def teardown(self) -> None:
+            self.server.__exit__(None, None, None)
+            super().teardown()
+
+        def get_call_kwargs(self, case: Any) -> dict[str, Any]:
+            return {**super().get_call_kwargs(case), "base_url": self.address}
+
         def validate_response(self, response: Any, case: Any, **more: Any) -> None:
             case.validate_response(response, checks=CHECKS)
 
