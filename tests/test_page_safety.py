@@ -108,7 +108,7 @@ def test_a_model_without_memory_is_one_line_and_the_stroke_stays(page, segmenter
         raise RuntimeError("CUDA out of memory. Tried to allocate 20 GiB\nand so on")
 
     with monkeypatch.context() as patched:
-        patched.setattr(segmenter, "decide", none_left)
+        patched.setattr(type(segmenter), "decide", none_left)
         answer = ok(draw(page, photos(page)[0]))
         assert "ran out of memory" in answer["error"] and len(answer["strokes"]) == 1
     again = ok(draw(page, ok(page.get(f"{API}/photos/{answer['id']}"))))

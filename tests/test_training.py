@@ -130,7 +130,6 @@ def test_a_mask_that_was_corrected_is_read_again(photos, tmp_path):
 
 def test_the_loss_falls(photos, tmp_path):
     flags = ("--steps", "30", "--model.options.width", "16", "--schedule.warmup", "0", "--optimiser.lr", "3e-3")
-    flags += ("--validation.every", "15", "--save-every", "15")
     train(settings(*flags), photos, tmp_path, device="cpu", say=lambda line: None)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if "loss" in line]

@@ -54,7 +54,7 @@ class PICLIP(Hosted):
         layout: Literal["compact", "released"] = "compact",
         layers: Sequence[int] | None = None,
         text_context: Context = "target",
-        known: Sequence[str] = (),
+        known: str | Sequence[str] = (),
         text_prior: TextPrior = VTP,
         vvp_norm: Literal["minmax", "none"] = "minmax",
         vvp_background: Literal["exclude", "zero"] = "exclude",
