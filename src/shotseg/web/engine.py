@@ -6,8 +6,7 @@ import threading
 import zlib
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -189,10 +188,7 @@ class Engine:
         if self._said != self._followed:
             return self._follow
         if self._waiting:
-            turns = min(self._model.at_once if self._model else 1, len(self._waiting))
-            photos = [photo for photo in self._waiting[-turns:] if self._running or self.kept.has(photo)]
-            del self._waiting[len(self._waiting) - len(photos) :]
-            return partial(self._in_turn, photos) if photos else None
+            return self._in_turn if self._running or self.kept.has(self._waiting[-1]) else None
         if self._unsettled:
             self._unsettled = False
             return self._settle
@@ -225,9 +221,27 @@ class Engine:
             self.tell("encoding", self.encoding)
         return self._model
 
-    def _in_turn(self, photos: list[PagePhoto]) -> None:
-        for photo, _ in zip(photos, self._pool.map(self._decide, photos)):
+    def _in_turn(self) -> None:
+        """Decide the waiting photos, several at once, until there is something else to do."""
+        most, busy = self._model.at_once if self._model else 1, set[Future[None]]()
+        while (photo := self._next_photo()) is not None:
+            busy.add(self._pool.submit(self._one, photo))
+            if len(busy) >= most:
+                busy = wait(busy, return_when=FIRST_COMPLETED).not_done
+        wait(busy)  # nothing is learnt beside them
+
+    def _next_photo(self) -> PagePhoto | None:
+        with self._more:
+            if self._asks or self._stopped or self._said != self._followed or not self._waiting:
+                return None
+            return self._waiting.pop() if self._running or self.kept.has(self._waiting[-1]) else None
+
+    def _one(self, photo: PagePhoto) -> None:
+        try:
+            self._decide(photo)
             self._mark(photo)
+        except Exception as error:  # the page says it, and the next photo is done
+            self.tell("note", {"text": _line(error)})
 
     def _settle(self) -> None:
         self.project.settle()
