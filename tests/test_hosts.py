@@ -94,6 +94,15 @@ def test_shots_encoded_one_by_one_and_joined_are_the_shots_together(name):
         golden.assert_close("joined", joined.logits, model(query, together, episode.query).logits, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", [name for name in MAKE if not name.startswith("pi-clip")])  # CLIP's prior counts shots
+def test_the_same_shot_five_times_says_what_it_says_once(name):
+    torch.manual_seed(0)
+    model, once = MAKE[name](encoder()), task(1, 1)
+    support, masks = once.support.repeat(1, 5, 1, 1, 1), once.support_mask.repeat(1, 5, 1, 1)
+    five = Episode(once.query, support, once.class_id, None, masks, once.class_name)
+    golden.assert_close("logits", answer(model, five), answer(model, once), atol=1e-4)
+
+
 @every_model
 def test_training_reaches_every_head_parameter_and_no_frozen_one(name):
     model, episode = (

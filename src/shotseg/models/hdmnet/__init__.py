@@ -104,7 +104,8 @@ class HDMNet(WithBase):
 
         # hierarchical matching (sections 3.2 to 3.4)
         levels = [(support[f"tokens{i}"], support[f"inside{i}"]) for i in range(LEVELS)]
-        decoded = self.transformer.decode(self.transformer.levels(x), levels, priors)
+        share = self.ensemble.shots / weights.shape[1]  # as many shots as it was trained with count in all
+        decoded = self.transformer.decode(self.transformer.levels(x), levels, priors, share)
         out = self.answer(decoded.logits, embedding, psi, class_id, images)  # BAM's ensemble
         extra = {"prior": priors, "weights": weights, "tokens": x, "fused": decoded.fused}
         extra |= {f"correlation{i}": c for i, c in enumerate(decoded.correlations)}

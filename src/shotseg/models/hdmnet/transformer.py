@@ -43,10 +43,13 @@ class MixTransformer(nn.Module):
             maps.append(x)
         return maps
 
-    def decode(self, query: Sequence[Tensor], support: Sequence[tuple[Tensor, Tensor]], priors: Tensor) -> Decoded:
-        """query: levels (B, C, h_i, w_i). support: levels of tokens (B, K, C, h_i, w_i) and inside (B, K, h_i, w_i) in {0, 1}."""
+    def decode(
+        self, query: Sequence[Tensor], support: Sequence[tuple[Tensor, Tensor]], priors: Tensor, share: float = 1.0
+    ) -> Decoded:
+        """query: levels (B, C, h_i, w_i). support: levels of tokens (B, K, C, h_i, w_i) and inside (B, K, h_i, w_i) in {0, 1}.
+        share: what a pixel of the support counts in a match, which is a sum over all of them."""
         levels = [(tokens.flatten(3).transpose(2, 3).flatten(1, 2), inside.flatten(1)) for tokens, inside in support]
-        matched = [block(q, *own) for block, q, own in zip(self.match, query, foreground_first(levels))]
+        matched = [block(q, *own, share) for block, q, own in zip(self.match, query, foreground_first(levels))]
         joined = [
             fuse(torch.cat([match, resize(priors, match.shape[-2:])], 1))
             for fuse, (match, _) in zip(self.fuse, matched)
@@ -120,14 +123,14 @@ class MatchBlock(nn.Module):
         self.attention = Projections(channels, heads)
         self.ffn = MixFFN(channels)
 
-    def forward(self, query: Tensor, support: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, query: Tensor, support: Tensor, inside: Tensor, share: float = 1.0) -> tuple[Tensor, Tensor]:
         """query (B, C, h, w), support (B, M, C), inside (B, M) in {0, 1} -> the match (B, C, h, w) and the correlation
         (B, h, w)."""
         size, x = query.shape[-2:], _tokens(query)
         q, k, v = self.attention(self.norm1(x), self.norm1(support))
         q, k = F.normalize(q, dim=-1) / self.temperature, F.normalize(k, dim=-1)
         column = inside[:, None, :, None]  # (B, 1, M, 1)
-        x = x + self.attention.join((q @ k.mT).softmax(-2) @ (v * column))
+        x = x + self.attention.join((q @ k.mT).softmax(-2) @ (v * (column * share)))
         x = x + self.ffn(self.norm2(x), size)
         centre = (k * column).sum(-2, keepdim=True) / (column.sum(-2, keepdim=True) + 1e-9)  # (B, heads, 1, C / heads)
         correlation = (q * centre).sum(-1).mean(1)  # (B, N), the mean score
