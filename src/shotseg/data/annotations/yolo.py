@@ -164,7 +164,11 @@ def _lines(path: Path) -> list[str]:
 
 def _plain(path: Path) -> Any:
     """YAML without types, so that a class may be called no, on or 1."""
-    return yaml.load(read_bytes(path), yaml.BaseLoader)
+    loader = yaml.BaseLoader(read_bytes(path))  # makes text, lists and mappings of text, and no other object
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def _yaml(path: Path) -> Any:
