@@ -92,6 +92,15 @@ def weights(run: Results, row: str, fold: str) -> Path:
     return run.out / "runs" / f"{slug(row)}-{fold}"
 
 
+def result_file(run: Results, task: Task) -> Path:
+    return run.out / "measured" / task.file
+
+
+def is_trained(run: Results, row: str, fold: str) -> bool:
+    """Whether the row's network for a fold is there."""
+    return (weights(run, row, fold) / "cost.json").is_file()
+
+
 def train(run: Results, plan: Mapping[str, Any], row: str, fold: str) -> None:
     """Train the network of a row for a fold, if it learns; ``cost.json`` says what that took."""
     from shotseg.training import checkpoint
@@ -99,8 +108,6 @@ def train(run: Results, plan: Mapping[str, Any], row: str, fold: str) -> None:
     from shotseg.training.run import train as fit
 
     how, folder = learners(plan)[row], weights(run, row, fold)
-    if (folder / "cost.json").is_file():
-        return
     changes = merged(plan["changes"], {"data": {"fold": fold}, "seed": SEED}, how.get("changes", {}))
     changes = filled(changes, out=str(run.out), fold=fold)
     if run.steps:
@@ -121,15 +128,13 @@ def measure(run: Results, plan: Mapping[str, Any], task: Task) -> None:
     """Measure one task; ``.cost.json`` beside the result says what that took."""
     import shotseg
 
-    out = run.out / "measured" / task.file
-    if out.is_file():
-        return
+    out = result_file(run, task)
     how, row = plan["sets"][task.place], plan["rows"][task.row]
     asked = dict(plan["measures"][task.measure])
     if run.episodes and "episodes" in asked:
         asked["episodes"] = run.episodes
-    learnt = {"checkpoint": weights(run, task.row, trained_on(task)) / "best.safetensors"}
-    made = learnt if "recipe" in row else {"encoder": plan["encoder"]}
+    trained = {"checkpoint": weights(run, task.row, trained_on(task)) / "best.safetensors"}
+    made = trained if "recipe" in row else {"encoder": plan["encoder"]}
     chosen = {name: how[name] for name in ("classes", "kind", "min_area") if name in how}
     began = time.process_time()
     shotseg.evaluate(
@@ -182,7 +187,7 @@ def one_thread() -> None:
 
 def page(run: Results, plan: Mapping[str, Any]) -> str:
     """The page of all that has been measured; a cell without a result says so."""
-    found = {t: load(run.out / "measured" / t.file) for t in tasks(plan, run)}
+    found = {t: load(result_file(run, t)) for t in tasks(plan, run)}
     lines = [
         "# Every method on the same episodes",
         "",
@@ -308,11 +313,11 @@ def costs(run: Results, plan: Mapping[str, Any]) -> Iterator[str]:
     place, how = next(iter(plan["sets"])), next(iter(plan["measures"]))
     for row, about in plan["rows"].items():
         task = Task(row, place, plan["sets"][place]["folds"][0], how)
-        spent = run.out / "measured" / Path(task.file).with_suffix(".cost.json")
+        spent = result_file(run, task).with_suffix(".cost.json")
         taught = weights(run, row, trained_on(task)) / "cost.json"
         if not spent.is_file():
             continue
-        one, counted = json.loads(spent.read_text()), load(run.out / "measured" / task.file)
+        one, counted = json.loads(spent.read_text()), load(result_file(run, task))
         episodes = len(counted.counts["per_episode"]["seed"])
         learning = "0 | | |"
         if "recipe" in about:
@@ -338,9 +343,10 @@ def main(run: Results) -> None:
             rows = {task.row for task in own}
             learning = [name for name in learners(plan) if name in plan["shared"] or name in rows]
             for first in (True, False):  # what is shared comes before those that share it
-                names = [name for name in learning if (name in plan["shared"]) == first]
+                names = [n for n in learning if (n in plan["shared"]) == first and not is_trained(run, n, fold)]
                 run_all(run, [partial(train, run, plan, name, fold) for name in names], f"fold {fold}: trained")
-            ready = [t for t in own if t.row not in learning or (weights(run, t.row, fold) / "cost.json").is_file()]
+            able = [t for t in own if t.row not in learning or is_trained(run, t.row, fold)]
+            ready = [t for t in able if not result_file(run, t).is_file()]
             run_all(run, [partial(measure, run, plan, task) for task in ready], f"fold {fold}: measured")
     run.page.write_text(page(run, plan))
     print(run.page)
