@@ -12,7 +12,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from shotseg import report
-from shotseg.data.enlarging import BAND, best_strips, values_at
+from shotseg.data.enlarging import BAND, best_strips, runs_of, values_at
 from shotseg.data.images import read_image, read_mask, write_png
 from shotseg.data.transforms import fit
 from shotseg.encoded import Encoded
@@ -22,7 +22,6 @@ from shotseg.models.strokes import Strokes
 from shotseg.overlay import PALETTE
 from shotseg.photo import Opened, open_file, open_photo, read_photo
 from shotseg.result import Decided
-from shotseg.web.labels import Runs
 
 RNG = np.random.default_rng(0)
 
@@ -81,8 +80,8 @@ def test_labels_at_the_photos_size_are_those_of_its_log_odds_drawn_larger(size, 
     )
     expected = winners(F.interpolate(scores[None], size, mode="bilinear")[0]).numpy()
     assert (result.labels == expected).mean() > 0.985
-    assert np.array_equal(Runs.of(undrawn.bands()).labels(size), result.labels)
-    assert np.array_equal(Runs.of(result.bands()).labels(size), result.labels)
+    assert np.array_equal(np.repeat(*undrawn.runs()[::-1]).reshape(size), result.labels)
+    assert np.array_equal(np.repeat(*result.runs()[::-1]).reshape(size), result.labels)
     assert undrawn.areas == pytest.approx(result.areas)
     for i, name in enumerate(result.classes):
         assert np.array_equal(result.masks[name], result.labels == i + 1)
@@ -111,6 +110,7 @@ def test_pixels_are_counted_and_one_class_is_taken_out_without_drawing_any(size)
     strips = best_strips(levels, size)
     drawn = np.concatenate([band.copy() for band in strips.drawn(np.empty((BAND, size[1]), np.uint8))])
     assert strips.size == size and np.array_equal(strips.counts(), np.bincount(drawn.ravel(), minlength=256))
+    assert all(map(np.array_equal, strips.runs(), runs_of(drawn)))
     room = np.empty((7, size[1]), np.uint8)  # a strip may be higher than the room that it is drawn in
     for value in range(5):
         mask = np.concatenate([band.copy() for band in strips.only(value).drawn(room)])

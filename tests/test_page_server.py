@@ -18,6 +18,7 @@ from page_client import API, HOST, accept, all_predicted, client_of, draw, mask,
 from page_project import SIZE, photo, photos_folder, project_of, square
 from shotseg import plugins
 from shotseg.data import annotations
+from shotseg.models import presence
 from shotseg.web import model
 from shotseg.web.app import make_app
 from shotseg.web.labels import Runs
@@ -270,6 +271,19 @@ def test_a_prediction_is_made_anew_only_where_what_it_rests_on_has_changed(page,
     ok(put(page, photos(page)[2], square(7, 8)))  # an example does
     until(page, lambda: still(page))
     assert len(decided) == 3
+
+
+def test_deciding_again_asks_only_the_classes_that_changed(page, monkeypatch):
+    for name in ("red", "sky"):
+        ok(page.post(f"{API}/classes", json={"name": name}))
+    first, second, *rest = photos(page)
+    ok(put(page, first, square(5, 6)))
+    until(page, lambda: all_predicted(page) and still(page))
+    asked, evidence_of = [], presence.evidence_of
+    monkeypatch.setattr(presence, "evidence_of", lambda *args: asked.append(len(args[2])) or evidence_of(*args))
+    ok(put(page, second, 2 * square(30, 30)))
+    until(page, lambda: still(page))
+    assert asked == [1] * len(rest)
 
 
 def still(page):

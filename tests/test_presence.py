@@ -1,6 +1,7 @@
 """Several classes at once, some of them absent: who is there, and whose is a pixel."""
 
 import functools
+import pickle
 from types import SimpleNamespace
 
 import pytest
@@ -69,6 +70,39 @@ def test_presence_that_nobody_asks_for_is_not_judged(monkeypatch):
     with torch.no_grad():
         found = presence.decide(model, model.encode(image), supports, image, threshold=None, judged=False)
     assert found.present.tolist() == [1, 1] and torch.equal(found.scores, known.scores)
+
+
+def test_a_class_is_asked_again_only_when_its_support_or_what_it_is_told_changes(monkeypatch):
+    red, blue, image = shot("red"), shot("blue"), picture("red", 7)[0]
+    asked, evidence_of = [], presence.evidence_of
+    monkeypatch.setattr(presence, "evidence_of", lambda *args: asked.append(len(args[2])) or evidence_of(*args))
+    answers, model = presence.Answers(), matching()
+    query = model.encode(image)
+
+    def again(supports, told=None):
+        asked.clear()
+        with torch.no_grad():
+            found = presence.decide(model, query, supports, image, told, answers=answers)
+            new = presence.decide(model, query, supports, image, told)
+        golden.assert_close("scores", found.scores, new.scores, atol=1e-3)
+        golden.assert_close("presence", found.present, new.present, atol=1e-4)
+        return list(asked)
+
+    assert again([red, blue]) == [2, 2]
+    assert again([blue, red]) == [2]  # in another order: only the one that knows nothing asks
+    assert again([red, shot("blue", 5)]) == [1, 2]
+    assert again([red, blue], [{}, {"class_name": ["navy"]}]) == [1, 2]
+
+
+def test_answers_live_as_long_as_their_supports_and_stay_in_their_process():
+    model, image, answers = matching(), picture("red", 7)[0], presence.Answers()
+    red, blue = shot("red"), shot("blue")
+    with torch.no_grad():
+        presence.decide(model, model.encode(image), [red, blue], image, answers=answers)
+    assert len(answers) == 2 and answers.bytes == 2 * answers[red].evidence.nbytes > 0
+    assert len(pickle.loads(pickle.dumps(answers))) == 0
+    del blue
+    assert list(answers) == [red]
 
 
 def test_classes_known_to_be_there_have_the_evidence_of_the_model_itself():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from shotseg.data import images as files
 from shotseg.encoders.features import Features
 from shotseg.errors import InputError, UsageError, first_line
+from shotseg.models.presence import Answers
 from shotseg.photo import Opened, Photo, open_photo, title
 
 FORMAT = "shotseg-encoded-1"
@@ -28,12 +29,14 @@ class Encoded:
 
     photo: as it was opened.   resized: (3, h, w) float in [0, 1], as it was encoded.   features: of it, batch 1.
     by: the method, encoder and trained model that the features are of.
+    answers: what each class says of the photo, as far as it was asked: deciding again asks those that changed.
     """
 
     photo: Opened
     resized: Tensor
     features: Features
     by: str
+    answers: Answers = field(default_factory=Answers, repr=False)
 
     def save(self, path: str | Path) -> None:
         """Keep it as safetensors: features in half precision, the working input, and the photo's size, not its pixels."""
@@ -76,7 +79,7 @@ class Encoded:
 
     def to(self, device: torch.device | str) -> Encoded:
         """The same with every tensor on ``device``."""
-        return Encoded(self.photo, self.resized.to(device), self.features.to(device), self.by)
+        return replace(self, resized=self.resized.to(device), features=self.features.to(device))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

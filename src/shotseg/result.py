@@ -17,7 +17,7 @@ from PIL import Image
 
 from shotseg.arguments import checked
 from shotseg.data import images as files
-from shotseg.data.enlarging import BAND, Strips, best, best_strips, larger, values_at
+from shotseg.data.enlarging import BAND, Strips, best, best_strips, larger, runs_of, values_at
 from shotseg.evaluation import confidence
 from shotseg.overlay import PALETTE, draw
 from shotseg.photo import Opened
@@ -75,9 +75,9 @@ class Result:
             counts += Image.fromarray(self.labels[top : top + COUNTED]).histogram()  # five times faster than bincount
         return counts
 
-    def bands(self) -> Iterator[np.ndarray]:
-        """The label map from top to bottom in bands (n, W) uint8, each of which may be written over by the next."""
-        yield self.labels
+    def runs(self) -> tuple[np.ndarray, np.ndarray]:
+        """The label map row after row, how many pixels in turn have one value: lengths (R,) int64, and values (R,) uint8."""
+        return runs_of(self.labels)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -256,17 +256,14 @@ class Decided(Result):
     def labels(self) -> np.ndarray:  # type: ignore[override]
         """Whose log odds against the background, drawn at the photo's size, are the highest."""
         labels, done = np.empty(self.size, np.uint8), 0
-        for band in self._drawn():
+        for band in self._strips.drawn(np.empty((BAND, self.size[1]), np.uint8)):
             labels[done : done + len(band)] = band
             done += len(band)
         self._bind(labels.reshape(-1))
         return labels
 
-    def _drawn(self) -> Iterator[np.ndarray]:
-        return self._strips.drawn(np.empty((BAND, self.size[1]), np.uint8))
-
-    def bands(self) -> Iterator[np.ndarray]:
-        yield from super().bands() if self._is_whole else self._drawn()
+    def runs(self) -> tuple[np.ndarray, np.ndarray]:
+        return super().runs() if self._is_whole else self._strips.runs()
 
     def _bind(self, flat: np.ndarray) -> None:
         """Change the label map, row after row, where strokes say otherwise: few pixels of many, so by their places."""

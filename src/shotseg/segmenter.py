@@ -307,7 +307,7 @@ class Segmenter(Learnt):
         supports, marked = list(self._supports.values()), {name: self.classes.index(name) for name in told_apart}
         earlier = [] if memory is None else [memory[name] for name in self.classes]
         how = (asked, self.present, self._untrained, earlier, marked.values(), self.present is not None)
-        found = presence.decide(self.model, encoded.features, supports, image, *how)
+        found = presence.decide(self.model, encoded.features, supports, image, *how, encoded.answers)
         scores = found.scores.float()
         present = dict(zip(self.classes, found.present.tolist()))
         if marked:

@@ -109,6 +109,10 @@ class Tiled(Decided):
     def labels(self) -> np.ndarray:  # type: ignore[override]
         return np.concatenate(list(self.bands()))
 
+    @property
+    def _is_whole(self) -> bool:
+        return True  # strips would be of the preview
+
     def bands(self) -> Iterator[np.ndarray]:
         return large_labels.bands_of(self._packed)
 

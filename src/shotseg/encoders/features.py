@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-PARTED = 512  # values of a row; a longer one torch searches faster
+PARTED = 2048  # values of a row; a longer one torch searches faster
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from safetensors.torch import load_file
@@ -41,6 +42,29 @@ ABSENT = -20.0  # log odds of every pixel of a class that takes no part
 REGION, PHOTO = "region_", "photo_"  # how the descriptors of an example begin in its support
 
 Descriptors = dict[str, Tensor]  # name of the space -> (N, D)
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a support says of one photo: log odds (h, w), and the presence () where the model has a head for it.
+
+    told: what the model was told beside the photo.
+    """
+
+    told: Mapping[str, Any]
+    evidence: Tensor
+    presence: Tensor | None
+
+
+class Answers(WeakKeyDictionary[Support, Answer]):
+    """Of one photo, by support, as long as that is in use; another process begins anew."""
+
+    def __reduce__(self) -> tuple[type[Answers], tuple[()]]:
+        return Answers, ()
+
+    @property
+    def bytes(self) -> int:
+        return sum(answer.evidence.nbytes for answer in self.values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +105,7 @@ def decide(
     earlier: Sequence[Sequence[Support]] = (),
     known: Collection[int] = (),
     judged: bool = True,
+    answers: Answers | None = None,
 ) -> Decision:
     """All classes against one photo.
 
@@ -92,6 +117,7 @@ def decide(
              the class is, as much as its supports do, and never whether it is there.
     judged: False where presence is of no interest, as of classes known to be there: it is then 1.
     known: classes that a person marked in the photo: they take part, with their evidence as it is, whatever their presence.
+    answers: of this photo until now; a support that is among them is not asked again, and a new one is put there.
     A model with a presence head of its own (``extra["presence"]``) is believed; one without photos of its classes has its surest
     pixel as presence.
     """
@@ -102,7 +128,11 @@ def decide(
     if threshold is not None and judge is not None and len(chosen) > CANDIDATES and model.at_once:
         chosen = sorted({*judge.coarse().topk(CANDIDATES).indices.tolist(), *known})
     of_chosen = [supports[i] for i in chosen]
-    evidence, own_presence = evidence_of(model, query, of_chosen, image, [told[i] for i in chosen], untrained)
+    asked = [told[i] for i in chosen]
+    if answers is None or untrained:  # which depends on what all say
+        evidence, own_presence = evidence_of(model, query, of_chosen, image, asked, untrained)
+    else:
+        evidence, own_presence = _answered(model, query, of_chosen, image, asked, answers)
     if not judged:
         present = evidence.new_ones(len(supports))
     elif own_presence is not None:
@@ -161,6 +191,22 @@ def evidence_of(
         return torch.logit(torch.cat([x.extra["pseudo_mask"] for x in answers]).float(), eps=1e-3), None
     evidence = torch.cat([x.logits[:, 1] - x.logits[:, 0] for x in answers]).float()
     return evidence, torch.stack(presences) if len(presences) == len(answers) else None
+
+
+def _answered(
+    model: Any, query: Features, supports: Sequence[Support], image: Tensor, told: Sequence[Any], answers: Answers
+) -> tuple[Tensor, Tensor | None]:
+    """As :func:`evidence_of`, of which only those are asked whose answer is not known."""
+    new = [i for i, support in enumerate(supports) if support not in answers or answers[support].told != told[i]]
+    if new:
+        asked = [supports[i] for i in new], image, [told[i] for i in new]
+        evidence, presences = evidence_of(model, query, *asked, False)
+        for row, i in enumerate(new):
+            presence = None if presences is None else presences[row]
+            answers[supports[i]] = Answer(told[i], evidence[row].clone(), presence)
+    found = [answers[support] for support in supports]
+    said = [answer.presence for answer in found if answer.presence is not None]
+    return torch.stack([answer.evidence for answer in found]), torch.stack(said) if len(said) == len(found) else None
 
 
 class _Judge:

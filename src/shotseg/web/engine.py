@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import zlib
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from cachetools import LRUCache
 
 from shotseg.errors import InputError, ShotsegError, UsageError, first_line, is_out_of_memory
 from shotseg.web.examples import Shot, shots
@@ -45,7 +46,7 @@ class Engine:
     ):
         self.project, self.kept, self.tell = project, kept, tell
         self._load, self._model = load, None  # type: tuple[Callable[[], Segmenter], Model | None]
-        self._masks: OrderedDict[str, tuple[int, bytes]] = OrderedDict()  # id -> digest, and runs of class numbers
+        self._masks: LRUCache[str, tuple[int, bytes]] = LRUCache(MASKS, lambda kept: len(kept[1]))  # id -> digest, runs
         self._asks: deque[Callable[[], None]] = deque()  # a person waits for them
         self._waiting: list[PagePhoto] = []  # to be decided, the next at the end
         self._more, self._stopped, self._running = threading.Condition(), False, True
@@ -128,7 +129,7 @@ class Engine:
         with self.project.lock:
             photo = self.project.photo(id)
             if photo.drawn is not None:
-                return photo.version, Runs.of([self.project.drawn_mask(photo)])
+                return photo.version, Runs.of(self.project.drawn_mask(photo))
             kept = self._masks.get(id)
             if kept is not None and kept[0] == photo.digest:
                 return photo.version, Runs.unpacked(kept[1])
@@ -223,12 +224,13 @@ class Engine:
 
     def _in_turn(self) -> None:
         """Decide the waiting photos, several at once, until there is something else to do."""
-        most, busy = self._model.at_once if self._model else 1, set[Future[None]]()
+        if self._model is None:
+            return self._one(self._waiting.pop())
+        wait([self._pool.submit(self._some) for _ in range(self._model.at_once)])  # nothing is learnt beside them
+
+    def _some(self) -> None:
         while (photo := self._next_photo()) is not None:
-            busy.add(self._pool.submit(self._one, photo))
-            if len(busy) >= most:
-                busy = wait(busy, return_when=FIRST_COMPLETED).not_done
-        wait(busy)  # nothing is learnt beside them
+            self._one(photo)
 
     def _next_photo(self) -> PagePhoto | None:
         with self._more:
@@ -331,9 +333,6 @@ class Engine:
         areas = {own.number: float(parts[own.number]) for own in self.project.classes}
         digest = zlib.crc32(packed)
         self._masks[photo.id] = digest, packed
-        self._masks.move_to_end(photo.id)
-        while sum(len(packed) for _, packed in self._masks.values()) > MASKS:
-            self._masks.popitem(last=False)
         self.project.predicted(photo, digest, found.confidence, found.present, areas)
 
 

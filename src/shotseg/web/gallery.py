@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from cachetools import LRUCache
 from PIL import Image
 
 from shotseg.data.images import write_bytes
@@ -28,15 +28,14 @@ class Gallery:
 
     def __init__(self, kept: Callable[[PagePhoto], Path]):
         self._kept, self._lock = kept, threading.Lock()
-        self._recent: OrderedDict[tuple[Path, int], bytes] = OrderedDict()
+        self._recent: LRUCache[tuple[Path, int], bytes] = LRUCache(IN_MEMORY, len)
 
     def picture(self, photo: PagePhoto, side: int = SHOWN) -> bytes:
         """JPEG whose longer side is at most ``side``. Raises InputError where the photo cannot be read."""
         key = self._kept(photo).with_suffix(""), side
         with self._lock:
-            if key in self._recent:
-                self._recent.move_to_end(key)
-                return self._recent[key]
+            if (recent := self._recent.get(key)) is not None:
+                return recent
         file = key[0].with_suffix(".jpg")
         if side == THUMBNAIL and file.is_file():
             data = file.read_bytes()
@@ -48,8 +47,6 @@ class Gallery:
                     write_bytes(file, data)
         with self._lock:
             self._recent[key] = data
-            while sum(map(len, self._recent.values())) > IN_MEMORY:
-                self._recent.popitem(last=False)
         return data
 
     def thumbnail(self, photo: PagePhoto) -> bytes:

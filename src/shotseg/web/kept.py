@@ -5,17 +5,23 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from cachetools import LRUCache
 
 from shotseg.errors import InputError, ShotsegError, note
 from shotseg.web.said import PagePhoto
 
 if TYPE_CHECKING:  # slow to load
     from shotseg.encoded import Encoded
+    from shotseg.models.presence import Answers
     from shotseg.segmenter import Segmenter
 
 IN_MEMORY = 8  # photos
+ANSWERS = 64 * 2**20  # bytes of what classes said of photos
 
 
 class Kept:
@@ -24,6 +30,7 @@ class Kept:
     def __init__(self, folder: Path, most: int = 8 * 2**30):
         self.folder, self.most = folder, most
         self._recent: OrderedDict[Path, Encoded] = OrderedDict()
+        self._answers: LRUCache[Path, Answers] = LRUCache(ANSWERS, lambda answers: answers.bytes)
         self._sizes: dict[Path, int] = {}
         self._full = False  # the disk took no more the last time
         self._lock = threading.Lock()
@@ -67,9 +74,17 @@ class Kept:
         from shotseg.encoded import Encoded
 
         try:
-            return Encoded.load(path)
+            encoded = Encoded.load(path)
         except ShotsegError:
             return None
+        with self._lock:
+            answers = self._answers.get(path)
+        return encoded if answers is None else replace(encoded, answers=answers)
+
+    def answered(self, photo: PagePhoto, answers: Answers) -> None:
+        """Keep what the classes said of a photo: the next time only those are asked that changed. The oldest make room."""
+        with self._lock, suppress(ValueError):  # too many for the room alone: they are asked again
+            self._answers[self.path(photo)] = answers
 
     def _save(self, encoded: Encoded, path: Path) -> bool:
         """Whether it could be kept; that it could not costs time, nothing else."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from shotseg.data.enlarging import runs_of
 from shotseg.data.images import flat_png
 from shotseg.overlay import PALETTE
 
@@ -33,16 +34,12 @@ class Runs:
     values: np.ndarray
 
     @classmethod
-    def of(cls, bands: Iterable[np.ndarray]) -> Runs:
-        """Of a label map whole, or in bands (n, W) uint8 from top to bottom, each of which may be written over by the next."""
-        lasts, values, done = [np.array([-1])], [], 0
-        for band in bands:
-            flat = band.ravel()
-            last = np.append(np.flatnonzero(flat[1:] != flat[:-1]), flat.size - 1)
-            lasts.append(last + done)
-            values.append(flat[last])
-            done += flat.size
-        return cls(np.diff(np.concatenate(lasts)).astype(np.uint32), np.concatenate(values))
+    def of(cls, labels: np.ndarray) -> Runs:
+        return cls.made(*runs_of(labels))
+
+    @classmethod
+    def made(cls, lengths: np.ndarray, values: np.ndarray) -> Runs:
+        return cls(lengths.astype(np.uint32), values)
 
     @classmethod
     def blank(cls, size: tuple[int, int]) -> Runs:

@@ -87,9 +87,10 @@ class Model:
         found = Found(Runs.blank(photo.size))
         if segmenter.classes:
             result = segmenter.decide(encoded, known)
+            self.kept.answered(photo, encoded.answers)
             found.confidence = result.confidence  # first: without the whole label map it is quick
-            runs = Runs.of(result.bands())
-            found.runs = Runs(runs.lengths, numbered(runs.values, [numbers.get(name, 0) for name in result.classes]))
+            lengths, values = result.runs()
+            found.runs = Runs.made(lengths, numbered(values, [numbers.get(name, 0) for name in result.classes]))
             found.present = {numbers[name]: float(p) for name, p in result.present.items() if name in numbers}
         if alone:
             labels = found.runs.labels(photo.size)
@@ -97,7 +98,7 @@ class Model:
                 level = _level(encoded, own)
                 labels[(level > 0) & ((labels == 0) | (own.labels == 1))] = numbers[name]
                 found.present[numbers[name]] = 1.0
-            found.runs = Runs.of([labels])
+            found.runs = Runs.of(labels)
         return found
 
     def _twin(self) -> int:

@@ -261,7 +261,7 @@ class Project:
         path = self.folder / "drawn" / file
         write_png(path, numbers, PALETTE)
         on_disk(path)
-        parts = Runs.of([numbers]).shares()
+        parts = Runs.of(numbers).shares()
         areas = {number: float(parts[number]) for number in self.said.classes}
         try:
             self._say_of(photo, {"do": "mask", "mask": file, "state": state, "areas": areas, **more})
@@ -324,7 +324,7 @@ class Project:
         for photo in self.said.photos.values():
             if photo.drawn is not None and not photo.areas:
                 try:
-                    parts = Runs.of([self.drawn_mask(photo)]).shares()
+                    parts = Runs.of(self.drawn_mask(photo)).shares()
                 except ShotsegError as error:
                     photo.error = str(error)
                     continue

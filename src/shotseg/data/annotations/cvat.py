@@ -17,6 +17,7 @@ import numpy as np
 from shotseg.data.annotations.drawn import BROKEN, Annotated, Annotations, Photos, Shape, numbered, polygon, size
 from shotseg.data.annotations.labelled import Labelled, Part, inside, note, usable
 from shotseg.data.annotations.streams import whole
+from shotseg.data.enlarging import runs_of
 from shotseg.errors import InputError
 
 FILE = "annotations.xml"
@@ -154,9 +155,8 @@ def _decoded(shape: dict[str, str], height: int, width: int) -> np.ndarray:
 
 def _mask(part: Part, name: str) -> str:
     height, width = part.mask.shape
-    flat = part.mask.ravel()
-    ends = np.r_[np.flatnonzero(flat[1:] != flat[:-1]) + 1, flat.size]
-    runs = ([0] if flat[0] else []) + np.diff(ends, prepend=0).tolist()
+    lengths, values = runs_of(part.mask)
+    runs = ([0] if values[0] else []) + lengths.tolist()
     return (
         f'<mask label={quoteattr(name)} source="semi-auto" occluded="0" rle="{", ".join(map(str, runs))}" '
         f'left="{part.left}" top="{part.top}" width="{width}" height="{height}" z_order="0"></mask>\n'

@@ -33,6 +33,7 @@ from shotseg.data.annotations.drawn import (
 from shotseg.data.annotations.labelled import Labelled, Part, inside, malformed, note, read_json, whole_classes
 from shotseg.data.annotations.sniff import json_kind
 from shotseg.data.annotations.streams import JsonItems, whole
+from shotseg.data.enlarging import runs_of
 from shotseg.data.images import IMAGE_TYPES, write_bytes
 from shotseg.errors import InputError
 
@@ -235,11 +236,10 @@ def encode(mask: np.ndarray) -> list[int]:
     A bit stream: 32 bits the number of values, 5 bits the word size - 1, four times 4 bits the length sizes - 1; then
     for each run a 1, two bits the size class, the length - 1 in so many bits, and the value (thi.ng/rle-pack).
     """
-    flat = mask.ravel()
-    ends = np.r_[np.flatnonzero(flat[1:] != flat[:-1]) + 1, flat.size]
-    bits = [f"{4 * flat.size:032b}{WORD - 1:05b}", *(f"{size - 1:04b}" for size in LENGTHS)]
-    for length, end in zip((4 * np.diff(ends, prepend=0)).tolist(), ends.tolist()):
-        value = "1" * WORD if flat[end - 1] else "0" * WORD
+    lengths, values = runs_of(mask)
+    bits = [f"{4 * mask.size:032b}{WORD - 1:05b}", *(f"{size - 1:04b}" for size in LENGTHS)]
+    for length, inside in zip((4 * lengths).tolist(), values.tolist()):
+        value = ("1" if inside else "0") * WORD
         while length:
             run = min(length, 1 << LENGTHS[-1])
             kind = next(i for i, size in enumerate(LENGTHS) if run <= 1 << size)
