@@ -238,8 +238,8 @@ def encode(mask: np.ndarray) -> list[int]:
     """
     lengths, values = runs_of(mask)
     bits = [f"{4 * mask.size:032b}{WORD - 1:05b}", *(f"{size - 1:04b}" for size in LENGTHS)]
-    for length, inside in zip((4 * lengths).tolist(), values.tolist()):
-        value = ("1" if inside else "0") * WORD
+    for length, on in zip((4 * lengths).tolist(), values.tolist()):
+        value = ("1" if on else "0") * WORD
         while length:
             run = min(length, 1 << LENGTHS[-1])
             kind = next(i for i, size in enumerate(LENGTHS) if run <= 1 << size)
