@@ -93,6 +93,24 @@ def test_windows_that_are_seen_at_once_give_what_they_give_in_turn_and_tell_how_
     assert all(one < other for (one, _), (other, _) in pairwise(once))
 
 
+@pytest.mark.parametrize(
+    "across, reads", [(64, [(0, 128), (128, 192), (192, 256), (300, 384), (384, 448), (448, 500)]), (500, [(0, 500)])]
+)
+def test_parts_of_the_same_rows_are_read_once_and_let_go(monkeypatch, across, reads):
+    image = NOISE.repeat(2, axis=1)[:, :500]
+    windows = in_memory(image)
+    windows._stored.across = across
+    read, read_part = [], windows.read
+    monkeypatch.setattr(
+        windows, "read", lambda rows, columns: read.append((columns.start, columns.stop)) or read_part(rows, columns)
+    )
+    starts = [0, 90, 120, 300, 310, 420]
+    parts = list(windows.from_left(slice(7, 50), starts, 80))
+    assert read == reads
+    assert all(np.array_equal(part, image[7:50, at : at + 80]) for part, at in zip(parts, starts, strict=True))
+    assert max(part.base.shape[1] for part in parts) <= max(across + 2 * 80, 500 * (across == 500))
+
+
 def test_what_is_not_larger_than_a_window_is_seen_as_before(seg):
     image, _ = scene(180, 190, [(40, 40)])
     labels = seg.predict(image).labels

@@ -231,7 +231,7 @@ class Tiling:
         """A part of the size of a photo, and its features, which know what is around it as those of a window will."""
         part = grid.across // self.many
         start = [min(max(0, at - (grid.across - part) // 2), grid.starts(axis)[-1]) for axis, at in enumerate((y, x))]
-        image = self._seen(grid, start[0], start[1])
+        image = self._seen(grid, next(self._read(grid, start[0], [start[1]])))
         inside = [4 * (at - first) for at, first in zip((y, x), start)]
 
         def cut(level: Tensor, stride: int) -> Tensor:
@@ -244,11 +244,13 @@ class Tiling:
             return image, seen
         return cut(image, 1), Features(tuple(map(cut, seen.maps, seen.strides)), seen.strides)
 
-    def _seen(self, grid: Grid, y: int, x: int, strip: np.ndarray | None = None) -> Tensor:
-        """(1, 3, h, w): a window at working size; strip: the rows of the image that it lies in, if they are at hand."""
-        top, left = y * grid.cell, x * grid.cell
-        columns = slice(left, left + grid.side)
-        image = self.windows.read(slice(top, top + grid.side), columns) if strip is None else strip[:, columns]
+    def _read(self, grid: Grid, y: int, columns: Sequence[int]) -> Iterator[np.ndarray]:
+        """(h, w, 3) uint8 each: the windows that begin at a row of cells and at columns of them."""
+        rows = slice(y * grid.cell, y * grid.cell + grid.side)
+        return self.windows.from_left(rows, [x * grid.cell for x in columns], grid.side)
+
+    def _seen(self, grid: Grid, image: np.ndarray) -> Tensor:
+        """(1, 3, h, w): a window at working size."""
         missing = [(0, grid.side - length) for length in image.shape[:2]]
         if any(after for _, after in missing):
             image = np.pad(image, (*missing, (0, 0)), mode="symmetric")
@@ -269,10 +271,10 @@ class Tiling:
             idle.put(model)
 
         @torch.no_grad()
-        def drawn(y: int, strip: np.ndarray, x: int) -> Tensor:
+        def drawn(window: np.ndarray) -> Tensor:
             model = idle.get()
             try:
-                image = self._seen(grid, y, x, strip)
+                image = self._seen(grid, window)
                 with _encoding:
                     features = model.encode(image)
                 found, _ = presence.evidence_of(model, features, supports, image, told, self.untrained, survey)
@@ -286,11 +288,9 @@ class Tiling:
                 for x in columns:
                     weight[:, x : x + grid.across] += grid.weights
                 if there:
-                    strip = self.windows.read(slice(y * grid.cell, y * grid.cell + grid.side))
-                    seen = predictor.ahead(pool, partial(drawn, y, strip), columns, 2 * len(self.models))
+                    seen = predictor.ahead(pool, drawn, self._read(grid, y, columns), 2 * len(self.models))
                     for x, part in zip(columns, seen, strict=True):
                         total[1:, :, x : x + grid.across] += part
-                    del strip, seen  # before the next one is read: both would be large
                 done = after - y
                 yield total[:, :done] / weight[:done]
                 total, weight = _moved(total, done), _moved(weight, done)

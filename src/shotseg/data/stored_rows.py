@@ -34,7 +34,7 @@ class Held:
 
     def __init__(self, image: np.ndarray):
         self.image, self.size = image, (image.shape[0], image.shape[1])
-        self.step = self.size[0]
+        self.step, self.across = self.size
 
     def values(self, rows: slice, columns: slice) -> np.ndarray:
         return self.image[rows, columns]
@@ -58,7 +58,8 @@ class TiffRows:
         self._file, self._pages, self._name, self._bands, self._levels = file, pages, name, bands, levels
         first = pages[0]
         self.size = (first.imagelength, first.imagewidth)
-        self.step = _step(_segment(first)[0], first.imagewidth * _bytes(first))
+        high, self.across = _segment(first)
+        self.step = _step(high, first.imagewidth * _bytes(first))
         self.plain = first.bitspersample == 8 and first.samplesperpixel in (1, 3) and first.sampleformat == 1
         tags = {code: first.tags[code] for code in GEO_TAGS if code in first.tags}
         self.geo = {code: (tag.dtype, tag.count, tag.value) for code, tag in tags.items()} or None
@@ -222,7 +223,8 @@ class RasterRows:
             raise InputError(f"{path}: no band {max(self._read)}, it has {raster.count}; choose others with --bands")
         self._palette = raster.colormap(1) if kinds == ["palette"] and bands is None else None
         wide = sum(np.dtype(raster.dtypes[band - 1]).itemsize for band in self._read) * raster.width
-        self.step = _step(min(raster.block_shapes[0][0], 1024), wide)
+        high, self.across = raster.block_shapes[0]
+        self.step = _step(min(high, 1024), wide)
 
     def values(self, rows: slice, columns: slice) -> np.ndarray:
         import rasterio

@@ -31,6 +31,7 @@ class Stored(Protocol):
 
     size: tuple[int, int]
     step: int
+    across: int
     plain: bool
     geo: Any
 
@@ -61,6 +62,20 @@ class Windows:
         with self._turns, self._one_line():
             self._look()
             return self._read(self._stored, rows, columns)
+
+    def from_left(self, rows: slice, starts: Sequence[int], side: int) -> Iterator[np.ndarray]:
+        """(h, w, 3) uint8 RGB each: parts of ``side`` columns that begin at ascending ``starts``. What was read is kept as long as
+        the next part needs it."""
+        kept, left, right = np.empty((0, 0, 3), np.uint8), 0, 0
+        for first in starts:
+            last = min(first + side, self.size[1])
+            if last > right:
+                begin = max(first, right)
+                end = min(-(-last // self._stored.across) * self._stored.across, self.size[1])
+                new = self.read(rows, slice(begin, end))
+                kept = np.concatenate([kept[:, first - left :], new], 1) if first < right else new
+                left, right = first, end
+            yield kept[:, first - left : last - left]
 
     def reduced(self, least: int) -> np.ndarray:
         """(h, w, 3) uint8 RGB of the whole, each pixel the mean of those that it stands for, ``least`` pixels of the longer side
