@@ -64,8 +64,8 @@ class Windows:
             return self._read(self._stored, rows, columns)
 
     def from_left(self, rows: slice, starts: Sequence[int], side: int) -> Iterator[np.ndarray]:
-        """(h, w, 3) uint8 RGB each: parts of ``side`` columns that begin at ascending ``starts``. What was read is kept as long as
-        the next part needs it."""
+        """(h, w, 3) uint8 RGB each: parts of ``side`` columns that begin at ascending ``starts``. What was read is kept as long
+        as the next part needs it."""
         kept, left, right = np.empty((0, 0, 3), np.uint8), 0, 0
         for first in starts:
             last = min(first + side, self.size[1])
