@@ -10,6 +10,7 @@ from importlib.metadata import EntryPoint
 import httpx
 import numpy as np
 import pytest
+import torch
 from fastapi.testclient import TestClient
 from PIL import Image
 
@@ -19,8 +20,9 @@ from page_project import SIZE, photo, photos_folder, project_of, square
 from shotseg import plugins
 from shotseg.data import annotations
 from shotseg.models import presence
-from shotseg.web import model
+from shotseg.web import kept, model
 from shotseg.web.app import make_app
+from shotseg.web.engine import FEWER, MOST_SHOTS, newest
 from shotseg.web.labels import Runs
 from shotseg.web.project import Project
 
@@ -284,6 +286,32 @@ def test_deciding_again_asks_only_the_classes_that_changed(page, monkeypatch):
     ok(put(page, second, 2 * square(30, 30)))
     until(page, lambda: still(page))
     assert asked == [1] * len(rest)
+
+
+def test_the_oldest_examples_are_left_out_several_at_once():
+    found = [newest(list(range(count))) for count in range(40)]
+    assert all(shots[-1:] == [count - 1][: len(shots)] for count, shots in enumerate(found))
+    assert [len(shots) for shots in found[:21]] == list(range(21)) and max(map(len, found)) == MOST_SHOTS
+    starts = [shots[0] for shots in found[1:]]
+    assert len(set(starts)) == 1 + -(-(39 - MOST_SHOTS) // FEWER)  # how often all photos are compared with all anew
+
+
+def test_what_classes_said_is_kept_as_far_as_there_is_room(tmp_path, monkeypatch):
+    project = project_of(tmp_path)
+    first, second, _ = project.said.photos.values()
+    monkeypatch.setattr(kept, "ANSWERS", 150)
+    own, few, many = kept.Kept(tmp_path), answer_of(100), answer_of(200)
+    for answers in (few, many, few, few):  # what is too large takes no room
+        own.answered(first, answers)
+    own.answered(second, few)
+    assert [path.name[: len(first.id)] for path in own._answers] == [first.id] and own._room == 50
+    own.answered(first, {})
+    own.answered(second, few)
+    assert own._answers[own.path(second)] == (100, few) and own._room == 50
+
+
+def answer_of(size):
+    return {object(): presence.Answer((), {}, torch.zeros(size, dtype=torch.uint8), None, {})}
 
 
 def still(page):

@@ -1,7 +1,6 @@
 """Several classes at once, some of them absent: who is there, and whose is a pixel."""
 
 import functools
-import pickle
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +10,7 @@ import golden
 from shotseg import encoders, models
 from shotseg.data.samples import Prediction, Support
 from shotseg.encoders.features import Features
-from shotseg.models import presence
+from shotseg.models import nearest, presence
 from shotseg.models.few_shot_model import FewShot
 from shotseg.models.ridge import ridge
 from shotseg.priors.guided_filter import guided_filter
@@ -76,7 +75,7 @@ def test_a_class_is_asked_again_only_when_its_support_or_what_it_is_told_changes
     red, blue, image = shot("red"), shot("blue"), picture("red", 7)[0]
     asked, evidence_of = [], presence.evidence_of
     monkeypatch.setattr(presence, "evidence_of", lambda *args: asked.append(len(args[2])) or evidence_of(*args))
-    answers, model = presence.Answers(), matching()
+    answers, model = {}, matching()
     query = model.encode(image)
 
     def again(supports, told=None):
@@ -94,15 +93,66 @@ def test_a_class_is_asked_again_only_when_its_support_or_what_it_is_told_changes
     assert again([red, blue], [{}, {"class_name": ["navy"]}]) == [1, 2]
 
 
-def test_answers_live_as_long_as_their_supports_and_stay_in_their_process():
-    model, image, answers = matching(), picture("red", 7)[0], presence.Answers()
+def test_answers_of_classes_that_are_gone_are_let_go():
+    model, image, answers = matching(), picture("red", 7)[0], {}
     red, blue = shot("red"), shot("blue")
     with torch.no_grad():
         presence.decide(model, model.encode(image), [red, blue], image, answers=answers)
-    assert len(answers) == 2 and answers.bytes == 2 * answers[red].evidence.nbytes > 0
-    assert len(pickle.loads(pickle.dumps(answers))) == 0
-    del blue
-    assert list(answers) == [red]
+        both = presence.bytes_of(answers)
+        presence.decide(model, model.encode(image), [red], image, answers=answers)
+    assert list(answers) == [red.marks[0]] and 0 < presence.bytes_of(answers) < both
+
+
+@torch.no_grad()
+def test_a_further_shot_is_compared_alone_and_says_what_all_shots_say(monkeypatch):
+    model, image = matching(), picture("red", 7, box=(10, 60, 60, 110))[0]
+    query, answers, shots, compared = model.encode(image), {}, [shot("red", seed) for seed in range(4)], []
+    highest = nearest.highest
+    monkeypatch.setattr(nearest, "highest", lambda x, count: compared.append(x.shape[-1]) or highest(x, count))
+    for count in (1, 3, 4):
+        merged = model.merge(shots[:count])
+        compared.clear()
+        found = presence.decide(model, query, [merged], image, answers=answers)
+        mine = max(compared)
+        compared.clear()
+        new = presence.decide(model, query, [merged], image)
+        golden.assert_close("scores", found.scores, new.scores, atol=1e-4)
+        assert (mine < max(compared)) == (count > 1)
+    kept = presence.bytes_of(answers)
+    tokens = query.maps[1].shape[-2:].numel() + query.maps[2].shape[-2:].numel()
+    assert kept == 4 * (2 * nearest.BEST * tokens + query.maps[1].shape[-2:].numel())
+    assert kept == sum(x.untyped_storage().nbytes() for x in tensors_of(answers))  # and no view keeps more
+
+
+def tensors_of(answers):
+    for answer in answers.values():
+        yield answer.evidence
+        yield from (x for known in answer.left.values() for x in known.best)
+
+
+@torch.no_grad()
+def test_a_shot_that_changes_what_is_pure_enough_is_no_addition():
+    model, image = matching(), picture("red", 7)[0]
+    image_of, mask = picture("red", 3)
+    faint = torch.zeros_like(mask)
+    faint[:, 60:62, 60:62] = 1  # an object of less than half a token
+    small = presence.encode_shot(model, image_of, faint, model.encode(image_of), ("red",))
+    query, answers = model.encode(image), {}
+    for shots in ([small], [small, shot("red")], [small, shot("red"), shot("red", 2)]):
+        merged = model.merge(shots)
+        found = presence.decide(model, query, [merged], image, answers=answers)
+        golden.assert_close("scores", found.scores, presence.decide(model, query, [merged], image).scores, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_class_of_several_shots_from_a_file_takes_one_more():
+    model, image, answers = matching(), picture("red", 7)[0], {}
+    stored, query = Support(model.merge([shot("red"), shot("red", 1)]).tensors), model.encode(image)
+    for shots in ([stored], [stored, shot("red", 2)]):
+        merged = model.merge(shots)
+        found = presence.decide(model, query, [merged], image, answers=answers)
+        golden.assert_close("scores", found.scores, presence.decide(model, query, [merged], image).scores, atol=1e-4)
+    assert answers[stored.marks[0]].left["all"].shots == 3
 
 
 def test_classes_known_to_be_there_have_the_evidence_of_the_model_itself():

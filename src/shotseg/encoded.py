@@ -36,7 +36,7 @@ class Encoded:
     resized: Tensor
     features: Features
     by: str
-    answers: Answers = field(default_factory=Answers, repr=False)
+    answers: Answers = field(default_factory=dict, repr=False)
 
     def save(self, path: str | Path) -> None:
         """Keep it as safetensors: features in half precision, the working input, and the photo's size, not its pixels."""

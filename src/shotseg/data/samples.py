@@ -70,9 +70,12 @@ class Support:
     """What a model keeps of a class after seeing its K support images: tensors only, each (B, K, ...).
 
     Shots of different sizes are padded with zeros, so a model keeps a weight tensor beside its tokens (0 = padding).
+
+    marks: one for each support that was joined; two of the same marks hold the same.
     """
 
     tensors: dict[str, Tensor]
+    marks: tuple[object, ...] = field(default_factory=lambda: (object(),), repr=False)
     _made: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __getitem__(self, name: str) -> Tensor:
@@ -100,7 +103,7 @@ class Support:
         return found.hexdigest()
 
     def to(self, device: torch.device | str) -> Support:
-        return Support({k: v.to(device) for k, v in self.tensors.items()})
+        return Support({k: v.to(device) for k, v in self.tensors.items()}, self.marks)
 
     @staticmethod
     def join(supports: list[Support]) -> Support:
@@ -116,7 +119,7 @@ class Support:
             parts = [s[name] for s in supports]
             largest = [max(sizes) for sizes in zip(*(p.shape for p in parts))]
             joined[name] = torch.cat([pad(p, largest) for p in parts], dim=1)
-        return Support(joined)
+        return Support(joined, tuple(mark for support in supports for mark in support.marks))
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from shotseg.data.samples import Support
 from shotseg.encoders.features import Features
-from shotseg.models import matching, presence
+from shotseg.models import matching, nearest, presence
 from shotseg.models.matching import Matching
 from shotseg.priors.guided_filter import STRIDE, filtered
 
@@ -156,12 +156,12 @@ def weights_of(model: Matching, mine: dict[str, Tensor]) -> tuple[dict[str, Tens
 
 
 def contrast(query: Tensor, mine: dict[str, Tensor], name: str, channels: slice = slice(None)) -> Tensor:
-    """:func:`matching.contrast`: (B, M, T) of (B, T, C) tokens against those of M classes."""
+    """:func:`nearest.contrast`: (B, M, T) of (B, T, C) tokens against those of M classes."""
     tokens = F.pad(
-        mine[name].flatten(2, 3)[..., channels], (0, 0, 0, matching.BEST)
+        mine[name].flatten(2, 3)[..., channels], (0, 0, 0, nearest.BEST)
     )  # (B, M, S, C): there are always so many
     cosine = query[:, None] @ tokens.mT
-    shares = (F.pad(mine[f"{name}_{side}"].flatten(2), (0, matching.BEST)) for side in ("foreground", "background"))
+    shares = (F.pad(mine[f"{name}_{side}"].flatten(2), (0, nearest.BEST)) for side in ("foreground", "background"))
     foreground, background = (best(cosine, share) for share in shares)
     return foreground - background
 
@@ -169,8 +169,8 @@ def contrast(query: Tensor, mine: dict[str, Tensor], name: str, channels: slice 
 def best(cosine: Tensor, share: Tensor) -> Tensor:
     """(B, M, T): mean of the best of those of (B, M, T, S) cosines whose share (B, M, S) is large enough."""
     usable = share >= share.amax(2, keepdim=True).clamp(1e-6, 0.5)
-    values = torch.where(usable[:, :, None], cosine, NOWHERE).topk(matching.BEST, dim=-1, sorted=False).values
-    there = usable.to(cosine).sum(2).clamp(1, matching.BEST)[..., None]
+    values = torch.where(usable[:, :, None], cosine, NOWHERE).topk(nearest.BEST, dim=-1, sorted=False).values
+    there = usable.to(cosine).sum(2).clamp(1, nearest.BEST)[..., None]
     return torch.where(values > NOWHERE, values, 0).sum(-1) / there
 
 

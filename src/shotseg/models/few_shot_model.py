@@ -85,10 +85,13 @@ class FewShot(Model):
         """Several supports of one class as one with all their shots."""
         return Support.join(supports)
 
-    def evidence(self, query: Features, supports: Sequence[Support], survey: Any = None) -> Tensor:
+    def evidence(
+        self, query: Features, supports: Sequence[Support], survey: Any = None, before: Sequence[Any] = ()
+    ) -> Tensor:
         """(M, h, w) log odds of M classes in one photo, as it is; only of a model that finds them ``at_once``.
 
         survey: of :meth:`survey`, where the photo is a window of a larger image.
+        before: for each class a dict in which the model finds what it left there when fewer shots of the class were known.
         """
         raise NotImplementedError
 

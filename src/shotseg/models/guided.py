@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from shotseg.data.samples import IGNORE, Prediction, Support
 from shotseg.encoders.features import Encoder, Features
-from shotseg.models import matching, ridge
+from shotseg.models import matching, nearest, ridge
 from shotseg.models.blocks.prior_guided import Hosted
 from shotseg.models.hdmnet import HDMNet
 from shotseg.models.matching import Matching
@@ -126,8 +126,8 @@ class Guided(Hosted):
         tokens = matching.hypercolumn(query).flatten(2).mT
         middle = tokens[..., self.matching.middle]
         deep = F.normalize(deep_map, dim=1).flatten(2).mT
-        like = [cosine.unflatten(1, grid) for cosine in matching.best(middle, support, "all", self.matching.middle)]
-        like_deep = [cosine.unflatten(1, coarse) for cosine in matching.best(deep, support, "deep")]
+        like = [cosine.unflatten(1, grid) for cosine in nearest.best(middle, support, "all", self.matching.middle)]
+        like_deep = [cosine.unflatten(1, coarse) for cosine in nearest.best(deep, support, "deep")]
         linear = ridge.classify(tokens, support["ridge_all"][:, 0]).unflatten(1, grid)
         linear_middle = ridge.classify(middle, support["ridge_middle"][:, 0]).unflatten(1, grid)
         border, border_deep = border_contrast(middle_map), border_contrast(deep_map)

@@ -22,16 +22,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from shotseg.data.samples import IGNORE, Prediction, Support
-from shotseg.device import sent
-from shotseg.encoders.features import Encoder, Features, highest, unit
+from shotseg.encoders.features import Encoder, Features, unit
 from shotseg.errors import UsageError
 from shotseg.models import in_context
 from shotseg.models.few_shot_model import FewShot
+from shotseg.models.nearest import Found, contrast
 from shotseg.models.ridge import classify, ridge, ridge_values
 from shotseg.priors.guided_filter import along_edges
 from shotseg.priors.objectness import border_contrast
 
-BEST = 5  # cosines that a contrast averages
 BORDERS = {"border_middle": 1, "border_deep": 2}  # the map that each border cue reads
 OWN_RIDGE, OWN_SLOPE, OWN_LEVEL = 3.0, 6.0, 0.3  # of the classifier of a photo's own tokens
 Spans = dict[str, tuple[Tensor, Tensor]]  # name of a cue -> its lowest and highest value
@@ -134,7 +133,7 @@ class Matching(FewShot):
         x, fg, bg = (support[k].flatten(1, 2) for k in ("all", "all_foreground", "all_background"))
         middle = x[..., self.middle]
         fitted = {"ridge_all": ridge(x, fg, bg), "ridge_middle": ridge(middle, fg, bg)}  # (B, C + 1) each
-        return Support({**support.tensors, **{k: v[:, None] for k, v in fitted.items()}})
+        return Support({**support.tensors, **{k: v[:, None] for k, v in fitted.items()}}, support.marks)
 
     def serving(self, support: Support, batch: int) -> Support:
         """One support for all stays one: the products with its tokens are then made together."""
@@ -163,14 +162,22 @@ class Matching(FewShot):
         evidence = self.along_the_edges(found, images)
         return Prediction(torch.stack([-evidence / 2, evidence / 2], 1))
 
-    def evidence(self, query: Features, supports: Sequence[Support], survey: Survey | None = None) -> Tensor:
+    def evidence(
+        self,
+        query: Features,
+        supports: Sequence[Support],
+        survey: Survey | None = None,
+        before: Sequence[Found | None] = (),
+    ) -> Tensor:
         """(N, h, w): log odds of each class in one photo, before :meth:`along_the_edges`; what all classes share is made once.
 
         survey: of the image that the photo is a window of; without it the photo is judged by itself.
+        before: of each class the best cosines to shots of it that the photo was compared with; brought up to date.
         """
         if survey is None:
             look = self._look(query)
-            found = torch.stack([self._evidence(look, support) for support in supports], 1)
+            known = before or [None] * len(supports)
+            found = torch.stack([self._evidence(look, *each) for each in zip(supports, known)], 1)
             return self._self_supported(found, look)[0]
         look = self._look(query, survey.cues)
         pairs = zip(supports, survey.spans)
@@ -210,9 +217,9 @@ class Matching(FewShot):
         }
         return Look(tokens, deep, borders, query.maps[1].shape[-2:], query.maps[2].shape[-2:])
 
-    def _evidence(self, look: Look, support: Support) -> Tensor:
+    def _evidence(self, look: Look, support: Support, before: Found | None = None) -> Tensor:
         """(B, h, w) log odds of a class on the middle grid, by its support alone."""
-        return self._in_context(self._weighed(self._cues(look, support, self.cues), support), look, support)
+        return self._in_context(self._weighed(self._cues(look, support, self.cues, before), support), look, support)
 
     def _in_context(self, evidence: Tensor, look: Look, support: Support) -> Tensor:
         """(B, h, w) log odds after the ideas of INSID3 that are switched on."""
@@ -224,12 +231,14 @@ class Matching(FewShot):
             evidence = in_context.by_group(evidence, look.deep.mT.unflatten(2, look.coarse))
         return evidence
 
-    def _cues(self, look: Look, support: Support, used: Iterable[str]) -> dict[str, Tensor]:
+    def _cues(
+        self, look: Look, support: Support, used: Iterable[str], before: Found | None = None
+    ) -> dict[str, Tensor]:
         """(B, h, w) each: cues on the middle grid, in whatever range they have."""
         middle = look.tokens[..., self.middle]
         made = {
-            "contrast_middle": lambda: contrast(middle, support, "all", self.middle).unflatten(1, look.grid),
-            "contrast_deep": lambda: contrast(look.deep, support, "deep").unflatten(1, look.coarse),
+            "contrast_middle": lambda: contrast(middle, support, "all", self.middle, before).unflatten(1, look.grid),
+            "contrast_deep": lambda: contrast(look.deep, support, "deep", before=before).unflatten(1, look.coarse),
             "ridge_all": lambda: classify(look.tokens, support["ridge_all"][:, 0]).unflatten(1, look.grid),
             "ridge_middle": lambda: classify(middle, support["ridge_middle"][:, 0]).unflatten(1, look.grid),
         }
@@ -284,40 +293,6 @@ def hypercolumn(features: Features) -> Tensor:
     """(B, C, h, w): the three levels, each of unit length, on the middle level's grid."""
     grid = features.maps[1].shape[-2:]
     return torch.cat([unit(resize(level, grid)) for level in features.maps], 1)
-
-
-def contrast(query: Tensor, support: Support, name: str, channels: slice = slice(None)) -> Tensor:
-    """(B, N): mean of the best cosines of each query token (B, N, C) to foreground minus to background tokens."""
-    foreground, background = best(query, support, name, channels)
-    return foreground - background
-
-
-def best(query: Tensor, support: Support, name: str, channels: slice = slice(None)) -> tuple[Tensor, Tensor]:
-    """(B, N) each: mean of the best cosines of each query token (B, N, C) to foreground and to background tokens."""
-    usable = support.once(f"{name} {channels.start} {channels.stop}", lambda: _usable(support, name, channels))
-    rows = [query] if len(usable) == 1 else query.expand(len(usable), -1, -1).split(1)
-    sides = [(mine @ tokens.mT).tensor_split([count], dim=2) for mine, (tokens, count) in zip(rows, usable)]
-    foreground, background = (torch.cat([_mean_of_best(cosine) for cosine in side]) for side in zip(*sides))
-    return foreground, background
-
-
-def _usable(support: Support, name: str, channels: slice) -> list[tuple[Tensor, int]]:
-    """For each row of a support its tokens (M, C) that are foreground enough, those that are background enough, and how many
-    are of the foreground."""
-    tokens = support[name].flatten(1, 2)[..., channels]  # (B, K M, C)
-    share = torch.stack([support[f"{name}_{side}"].flatten(1) for side in ("foreground", "background")], 1)
-    usable = (share >= share.amax(2, keepdim=True).clamp(1e-6, 0.5)).cpu()  # at least the purest token
-    return [
-        (mine[sent(torch.cat([side.nonzero()[:, 0] for side in sides]), tokens.device)], int(sides[0].sum()))
-        for mine, sides in zip(tokens, usable)
-    ]
-
-
-def _mean_of_best(cosine: Tensor) -> Tensor:
-    """(B, N): mean of the highest values of each row of (B, N, M); 0 where M is 0."""
-    if not cosine.shape[-1]:
-        return cosine.new_zeros(cosine.shape[:-1])
-    return highest(cosine, min(BEST, cosine.shape[-1])).mean(-1)
 
 
 def own_evidence(evidence: Tensor, tokens: Tensor) -> Tensor:

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from safetensors.torch import load_file
@@ -31,6 +30,7 @@ from torch.nn import functional as F
 from shotseg.data.samples import Support
 from shotseg.encoders.features import Encoder, Features, unit
 from shotseg.models.matching import coarsest_three
+from shotseg.models.nearest import Found
 
 # Log odds of presence: OWN * similarity - RIVAL * max(best similarity of another class, FLOOR) + EVEN. A logistic regression on
 # classes of pascal_coseg15, clothing_ccp and coco_panoptic100 with 1 to 5 shots, alone and 5 or 15 at once, rounded.
@@ -48,23 +48,17 @@ Descriptors = dict[str, Tensor]  # name of the space -> (N, D)
 class Answer:
     """What a support says of one photo: log odds (h, w), and the presence () where the model has a head for it.
 
-    told: what the model was told beside the photo.
+    marks: of the support.   told: what the model was told beside the photo.   left: what the model finds again with more shots.
     """
 
+    marks: tuple[object, ...]
     told: Mapping[str, Any]
     evidence: Tensor
     presence: Tensor | None
+    left: Found
 
 
-class Answers(WeakKeyDictionary[Support, Answer]):
-    """Of one photo, by support, as long as that is in use; another process begins anew."""
-
-    def __reduce__(self) -> tuple[type[Answers], tuple[()]]:
-        return Answers, ()
-
-    @property
-    def bytes(self) -> int:
-        return sum(answer.evidence.nbytes for answer in self.values())
+Answers = dict[object, Answer]  # of one photo, by the first mark of a class
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +126,8 @@ def decide(
     if answers is None or untrained:  # which depends on what all say
         evidence, own_presence = evidence_of(model, query, of_chosen, image, asked, untrained)
     else:
+        for gone in answers.keys() - {support.marks[0] for support in supports}:
+            del answers[gone]
         evidence, own_presence = _answered(model, query, of_chosen, image, asked, answers)
     if not judged:
         present = evidence.new_ones(len(supports))
@@ -178,13 +174,14 @@ def evidence_of(
     told: Sequence[Mapping[str, Any]],
     untrained: bool,
     survey: Any = None,
+    before: Sequence[Any] = (),
 ) -> tuple[Tensor, Tensor | None]:
     """(M, h, w) log odds of each class, and (M,) the presence that the model itself says, if it says any.
 
-    survey: of the image that the photo is a window of, as ``model.survey`` gives it.
+    survey: of the image that the photo is a window of, as ``model.survey`` gives it.   before: as for ``model.evidence``.
     """
     if model.at_once:
-        return model.evidence(query, supports, survey), None
+        return model.evidence(query, supports, survey, before), None
     answers = [model(query, support, image, **asked) for support, asked in zip(supports, told)]
     presences = [x.extra["presence"][0].float().softmax(0)[1] for x in answers if "presence" in x.extra]
     if untrained and all("pseudo_mask" in x.extra for x in answers):
@@ -197,16 +194,24 @@ def _answered(
     model: Any, query: Features, supports: Sequence[Support], image: Tensor, told: Sequence[Any], answers: Answers
 ) -> tuple[Tensor, Tensor | None]:
     """As :func:`evidence_of`, of which only those are asked whose answer is not known."""
-    new = [i for i, support in enumerate(supports) if support not in answers or answers[support].told != told[i]]
+    known = [answers.get(support.marks[0]) for support in supports]
+    new = [i for i, (a, s, t) in enumerate(zip(known, supports, told)) if not a or (a.marks, a.told) != (s.marks, t)]
     if new:
+        left = [{} if (answer := known[i]) is None else answer.left for i in new]
         asked = [supports[i] for i in new], image, [told[i] for i in new]
-        evidence, presences = evidence_of(model, query, *asked, False)
+        evidence, presences = evidence_of(model, query, *asked, False, None, left)
         for row, i in enumerate(new):
-            presence = None if presences is None else presences[row]
-            answers[supports[i]] = Answer(told[i], evidence[row].clone(), presence)
-    found = [answers[support] for support in supports]
+            presence, marks = None if presences is None else presences[row], supports[i].marks
+            known[i] = answers[marks[0]] = Answer(marks, told[i], evidence[row].clone(), presence, left[row])
+    found = [answer for answer in known if answer]
     said = [answer.presence for answer in found if answer.presence is not None]
     return torch.stack([answer.evidence for answer in found]), torch.stack(said) if len(said) == len(found) else None
+
+
+def bytes_of(answers: Answers) -> int:
+    """Of the tensors that they hold."""
+    best = (x for answer in answers.values() for nearest in answer.left.values() for x in nearest.best)
+    return sum(x.nbytes for x in (*best, *(answer.evidence for answer in answers.values())))
 
 
 class _Judge:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # slow to load
     from shotseg.segmenter import Segmenter
     from shotseg.web.model import Model
 
-MOST_SHOTS = 20  # of a class that are learnt, the newest
+MOST_SHOTS, FEWER = 20, 5  # of a class that are learnt, the newest; the oldest are left out by so many
 MOST_GUESSES = 3  # photos with strokes that a class without examples is learnt from
 MASKS = 128 * 2**20  # bytes of masks in memory
 PATIENCE = 5.0  # seconds that the model waits for a page to show the list, which it would slow down
@@ -281,7 +281,7 @@ class Engine:
     def _learn(self) -> None:
         """Make the segmenter know the project's examples."""
         with self.project.lock:
-            wanted = {name: found[-MOST_SHOTS:] for name, found in shots(self.project).items()}
+            wanted = {name: newest(found) for name, found in shots(self.project).items()}
             guesses = {own.name: self._guesses(own.number) for own in self.project.classes if own.name not in wanted}
         guessed = {name: found for name, found in guesses.items() if found}
         model, say = self._loaded(), lambda text: self.tell("note", {"text": text})
@@ -334,6 +334,11 @@ class Engine:
         digest = zlib.crc32(packed)
         self._masks[photo.id] = digest, packed
         self.project.predicted(photo, digest, found.confidence, found.present, areas)
+
+
+def newest(found: list[Shot]) -> list[Shot]:
+    """The shots that are learnt. What the others look like is found anew where the first is another: so that is seldom."""
+    return found[-(-max(0, len(found) - MOST_SHOTS) // FEWER) * FEWER :]
 
 
 def _line(error: BaseException) -> str:

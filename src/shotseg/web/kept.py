@@ -5,12 +5,9 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from cachetools import LRUCache
 
 from shotseg.errors import InputError, ShotsegError, note
 from shotseg.web.said import PagePhoto
@@ -21,7 +18,7 @@ if TYPE_CHECKING:  # slow to load
     from shotseg.segmenter import Segmenter
 
 IN_MEMORY = 8  # photos
-ANSWERS = 64 * 2**20  # bytes of what classes said of photos
+ANSWERS = 96 * 2**20  # bytes of what classes said of photos: of 1,000 photos and two classes, or more
 
 
 class Kept:
@@ -30,7 +27,8 @@ class Kept:
     def __init__(self, folder: Path, most: int = 8 * 2**30):
         self.folder, self.most = folder, most
         self._recent: OrderedDict[Path, Encoded] = OrderedDict()
-        self._answers: LRUCache[Path, Answers] = LRUCache(ANSWERS, lambda answers: answers.bytes)
+        self._answers: dict[Path, tuple[int, Answers]] = {}  # and their bytes
+        self._room = ANSWERS
         self._sizes: dict[Path, int] = {}
         self._full = False  # the disk took no more the last time
         self._lock = threading.Lock()
@@ -78,13 +76,19 @@ class Kept:
         except ShotsegError:
             return None
         with self._lock:
-            answers = self._answers.get(path)
-        return encoded if answers is None else replace(encoded, answers=answers)
+            known = self._answers.get(path)
+        return encoded if known is None else replace(encoded, answers=known[1])
 
     def answered(self, photo: PagePhoto, answers: Answers) -> None:
-        """Keep what the classes said of a photo: the next time only those are asked that changed. The oldest make room."""
-        with self._lock, suppress(ValueError):  # too many for the room alone: they are asked again
-            self._answers[self.path(photo)] = answers
+        """Keep what the classes said of a photo, if there is room: the next time only those are asked that changed."""
+        from shotseg.models.presence import bytes_of
+
+        path, size = self.path(photo), bytes_of(answers)
+        with self._lock:
+            self._room += self._answers.pop(path, (0, {}))[0]
+            if size <= self._room:
+                self._answers[path] = size, answers
+                self._room -= size
 
     def _save(self, encoded: Encoded, path: Path) -> bool:
         """Whether it could be kept; that it could not costs time, nothing else."""
