@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 ARENA_MAX = -8  # M_ARENA_MAX of glibc's mallopt
+ELSEWHERE = AttributeError, TypeError, OSError  # another allocator, another system
 
 
 @contextmanager
@@ -23,6 +24,12 @@ def one_heap() -> Iterator[None]:
         _heaps(0)  # as many as glibc likes
 
 
+def give_back() -> None:
+    """Free memory goes back to the system, where the allocator is glibc's: else it keeps what lies between what is used."""
+    with suppress(*ELSEWHERE):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def _heaps(most: int) -> None:
-    with suppress(AttributeError, TypeError, OSError):  # another allocator, another system
+    with suppress(*ELSEWHERE):
         ctypes.CDLL(None).mallopt(ARENA_MAX, most)

@@ -221,8 +221,10 @@ class Tiling:
         # The windows of a survey lie below each other as one tall photo.
         maps = tuple(torch.cat(level, 2) for level in zip(*(f.maps for f in features)))
         tall = Features(maps, features[0].strides)
+        image = torch.cat(looks, 2)
+        del looks, features  # which are as large
         # Nothing is above infinity: presence alone is asked, and no region drawn.
-        seen = ask(tall, image=torch.cat(looks, 2), threshold=math.inf)
+        seen = ask(tall, image=image, threshold=math.inf)
         present = torch.maximum(found.present, seen.present)
         there = presence.taking_part(present, self.threshold)
         return present, self.model.survey(tall, [self.supports[i] for i in there]) if there else None
@@ -288,7 +290,7 @@ class Tiling:
                 for x in columns:
                     weight[:, x : x + grid.across] += grid.weights
                 if there:
-                    seen = predictor.ahead(pool, drawn, self._read(grid, y, columns), 2 * len(self.models))
+                    seen = predictor.ahead(pool, drawn, self._read(grid, y, columns), len(self.models) + 1)
                     for x, part in zip(columns, seen, strict=True):
                         total[1:, :, x : x + grid.across] += part
                 done = after - y

@@ -12,6 +12,7 @@ from shotseg.device import sent
 from shotseg.encoders.features import highest
 
 BEST = 5  # cosines that are averaged
+AT_ONCE = 4096  # tokens of photos that are compared together: cosines to all of a class are many
 PURE = 0.5  # of a token's pixels that are of a side, at least
 
 
@@ -53,8 +54,7 @@ def best(
     start = 0 if known is None else known.shots
     usable = support.once(f"{name} {channels} from {start}", lambda: _usable(support, name, channels, least, start))
     rows = [query] if len(usable) == 1 else query.expand(len(usable), -1, -1).split(1)
-    sides = [(mine @ tokens.mT).tensor_split([count], dim=2) for mine, (tokens, count) in zip(rows, usable)]
-    found = [tuple(map(_highest, pair)) for pair in sides]
+    found = [_compared(mine, *tokens) for mine, tokens in zip(rows, usable)]
     if known is not None:
         found = [tuple(_highest(torch.cat(pair, 2)) for pair in zip(known.best, found[0]))]
     if before is not None:
@@ -84,6 +84,12 @@ def _usable(support: Support, name: str, channels: slice, least: Tensor, start: 
         (mine[sent(torch.cat([side.nonzero()[:, 0] for side in sides]), tokens.device)], int(sides[0].sum()))
         for mine, sides in zip(tokens, usable)
     ]
+
+
+def _compared(query: Tensor, tokens: Tensor, count: int) -> tuple[Tensor, ...]:
+    """(B, N, BEST or fewer) each: the best cosines of (B, N, C) to the first ``count`` of (M, C) tokens, and to the others."""
+    parts = [(part @ tokens.mT).tensor_split([count], dim=2) for part in query.split(AT_ONCE, dim=1)]
+    return tuple(torch.cat([_highest(cosines) for cosines in side], 1) for side in zip(*parts))
 
 
 def _highest(cosines: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import numpy as np
 from cachetools import LRUCache
 
 from shotseg.errors import InputError, ShotsegError, UsageError, first_line, is_out_of_memory
+from shotseg.heap import give_back
 from shotseg.web.examples import Shot, shots
 from shotseg.web.kept import Kept
 from shotseg.web.labels import Found, Runs
@@ -247,6 +248,7 @@ class Engine:
 
     def _settle(self) -> None:
         self.project.settle()
+        give_back()
         self.tell("encoding", self.encoding)
 
     def _mark(self, photo: PagePhoto) -> None:
