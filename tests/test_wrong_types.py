@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,31 @@ def test_numbers_of_numpy_and_paths_are_what_they_stand_for():
     assert call("a", share=None)[2] is None
     with pytest.raises(TypeError, match="unexpected keyword"):
         call("a", nosuch=1)
+
+
+def test_what_a_segmenter_was_told_in_numbers_of_numpy_is_saved(tmp_path):
+    made = shotseg.Segmenter(size=np.int64(64), present=np.float32(0.5), tile=np.int32(200))
+    made.add(np.str_("cat"), PHOTO, MASK)
+    made.save(tmp_path / "a.safetensors")
+    found = shotseg.load(tmp_path / "a.safetensors")
+    assert (found.options, found.present, found.tile, found.classes) == ({"size": 64}, 0.5, 200, ("cat",))
+
+
+def test_lists_of_numpy_and_torch_are_lists():
+    @checked
+    def call(names: Sequence[str] = (), numbers: Sequence[int] = (), photo: object = None):
+        return list(names), list(numbers), photo
+
+    told = call(np.array(["a", "b"]), torch.arange(2)), call([np.str_("a"), "b"], (np.int64(0), 1))
+    assert all(found[:2] == (["a", "b"], [0, 1]) for found in told)
+    assert {type(each) for found in told for part in found[:2] for each in part} == {str, int}
+    for photo in (PHOTO, MASK, [PHOTO, PHOTO], np.frombuffer(b"file", np.uint8), memoryview(b"file"), [[1, 2], [3, 4]]):
+        assert call(photo=photo)[2] is photo
+
+
+def test_true_is_no_number():
+    for options in ({"present": True}, {"size": True}, {"tile": False}):
+        assert "of type bool" in one_line(shotseg.Segmenter, **options)
 
 
 def test_one_photo_and_one_mask_need_no_list():

@@ -205,6 +205,13 @@ class Segmenter(Learnt):
         small = iter(self.encode_batch([photo for i, photo in enumerate(given) if i not in large]))
         return [self._in_windows(large[i]) if i in large else self.decide(next(small)) for i in range(len(given))]
 
+    def _read(self, photo: Photo) -> Photo | InputError:
+        try:
+            windows = windows_of(photo, self._side)
+        except InputError as error:
+            return error
+        return super()._read(photo) if windows is None else windows
+
     def windows(self, path: str, bands: Sequence[int] | None = None, page: int = 1) -> Windows | None:
         size = None if self.tile is None else extent(path, page)
         return None if size is None or self._side(size) is None else open_windows(path, bands, page)
@@ -329,7 +336,8 @@ class Segmenter(Learnt):
 
     @in_turns
     def twin(self) -> Segmenter:
-        twin = copy.copy(self)
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
         twin.model, twin._lock = self._model_again(), threading.RLock()
         twin._known, twin._added = dict(self._supports), {}
         twin._shown = {name: list(shots) for name, shots in self._shown.items()}
