@@ -260,7 +260,9 @@ def test_the_paired_bootstrap_sees_a_small_gain_on_every_episode():
     found = reduce.paired_bootstrap(ours, theirs, np.array([0]))
     assert found["difference"] == pytest.approx(0.01)
     assert 0.009 < found["low"] <= found["high"] < 0.011
-    assert found["p"] == 0
+    assert (
+        found["p"] == 2 / 2001
+    )  # none of 2,000 resamples lies on the other side: no reason to say that none ever would
     same = reduce.paired_bootstrap(theirs, theirs, np.array([0]))
     assert same["p"] == 1
 
