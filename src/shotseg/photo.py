@@ -90,7 +90,7 @@ def windows_of(photo: Photo, wanted: Callable[[tuple[int, int]], Any]) -> Window
     return in_memory(read_photo(photo)) if size is not None and wanted(size) else None
 
 
-def _size(photo: Photo) -> tuple[int, int] | None:
+def _size(photo: Any) -> tuple[int, int] | None:
     if isinstance(photo, Image.Image):
         return photo.height, photo.width
     if isinstance(photo, bytes | bytearray | memoryview):

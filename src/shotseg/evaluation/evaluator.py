@@ -192,7 +192,7 @@ class Evaluator:
 
 
 def _checked(image: np.ndarray, mask: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Photo and mask of a data set as they are promised. Raises InputError where they are not: their counts would mean nothing."""
+    """Photo and mask of a data set as they are promised. Raises InputError for others: their counts would mean nothing."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise InputError(f"{name}: a photo {image.shape} of {image.dtype}; the data set gives (H, W, 3) uint8")
     if mask.shape != image.shape[:2] or not (mask == 1).any():
