@@ -172,9 +172,12 @@ class Predictor(ABC):
     def _read(self, photo: Photo) -> Photo | InputError:
         """A photo as it is read before its turn, or why it cannot be."""
         try:
-            return photo if self.sees is None else open_photo(photo, self.sees)
+            return self._opened(photo)
         except InputError as error:
             return error
+
+    def _opened(self, photo: Photo) -> Photo:
+        return photo if self.sees is None else open_photo(photo, self.sees)
 
     @abstractmethod
     def save(self, path: str | Path) -> None:

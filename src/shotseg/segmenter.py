@@ -25,7 +25,7 @@ from shotseg.encoded import Encoded
 from shotseg.encoders import runtime as runtimes
 from shotseg.encoders.weights import digest
 from shotseg.errors import InputError, NoMaskWarning, UsageError, note
-from shotseg.learnt import Learnt
+from shotseg.learnt import Learnt, made_small
 from shotseg.light.exported import OnnxSegmenter
 from shotseg.models import presence
 from shotseg.models.memory import Memory
@@ -50,8 +50,6 @@ from shotseg.priors.sam2 import Sam2
 from shotseg.result import Decided, Result
 from shotseg.tiled import AT_ONCE, Tiling, checked_tile, side_of_windows
 from shotseg.training import checkpoint as trained
-
-THUMBNAIL = 320  # longer side of the picture of an example, at most
 
 
 class Segmenter(Learnt):
@@ -179,9 +177,7 @@ class Segmenter(Learnt):
             resized, features = encoded.resized, encoded.features
         masks = None if target is None else target[None]
         support = presence.encode_shot(self.model, resized[None], masks, features, (name,))
-        shown = np.zeros(image.shape[:2], np.uint8) if known is None else known
-        step = max(1, -(-max(shown.shape) // THUMBNAIL))
-        return support, (image[::step, ::step].copy(), shown[::step, ::step].copy())
+        return support, made_small(image, known)
 
     def _check_encoded(self, encoded: Encoded) -> None:
         if encoded.by != self._by:
@@ -205,12 +201,8 @@ class Segmenter(Learnt):
         small = iter(self.encode_batch([photo for i, photo in enumerate(given) if i not in large]))
         return [self._in_windows(large[i]) if i in large else self.decide(next(small)) for i in range(len(given))]
 
-    def _read(self, photo: Photo) -> Photo | InputError:
-        try:
-            windows = windows_of(photo, self._side)
-        except InputError as error:
-            return error
-        return super()._read(photo) if windows is None else windows
+    def _opened(self, photo: Photo) -> Photo:
+        return windows_of(photo, self._side) or super()._opened(photo)
 
     def windows(self, path: str, bands: Sequence[int] | None = None, page: int = 1) -> Windows | None:
         size = None if self.tile is None else extent(path, page)
