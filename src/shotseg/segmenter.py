@@ -106,10 +106,10 @@ class Segmenter(Learnt):
             self._untrained = models.warn_untrained(self.method, self.model)
         else:
             self._untrained = False
-            self.method, self.encoder = trained.names(self.checkpoint)
+            self.method, self.encoder = trained.names(self.checkpoint, method, encoder)
             if wrong := options.keys() - {"size"}:
                 raise UsageError(f"{checkpoint}: {wrong.pop()!r} was fixed in training; only size can be chosen")
-            self.model = trained.load_model(self.checkpoint, str(self.device), **options)
+            self.model = trained.load_model(self.checkpoint, str(self.device), weights=weights, **options)
         if "present" in self.model.asks:
             raise UsageError(
                 "text_context 'oracle' reads the true classes of a photo, which only `evaluate` knows; choose 'target' or 'known'"

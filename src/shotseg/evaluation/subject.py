@@ -112,7 +112,7 @@ def names(method: Any, encoder: str, checkpoint: str | Path | None) -> tuple[str
     if checkpoint is not None:
         from shotseg.training import checkpoint as trained  # it takes long to import
 
-        return trained.names(checkpoint)
+        return trained.names(checkpoint, method, encoder)
     if not isinstance(method, str):
         if not hasattr(method, "encode_support"):
             its = "; give its model, as segmenter.model" if hasattr(method, "model") else ""
