@@ -1,6 +1,7 @@
 """``shotseg.evaluate``: the same numbers as the command line's, by every way into it, and a result that can be kept."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -140,6 +141,32 @@ def test_an_interrupted_run_goes_on_by_the_same_call(photos, tmp_path):
     resumed = shotseg.evaluate(photos, **QUICK, batch=1, out=out, resume=True)
     assert resumed.counts == shotseg.evaluate(photos, **QUICK).counts
     assert not list(tmp_path.glob("*.partial.jsonl"))
+
+
+@pytest.mark.parametrize("kind", ["images", "masks"])
+@pytest.mark.parametrize("options", [QUICK, {"way": 2, "queries": 2, "size": 64, "device": "cpu"}], ids=["one", "two"])
+def test_an_interrupted_run_does_not_go_on_with_a_photo_or_mask_that_was_changed(photos, tmp_path, kind, options):
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    root, out = shutil.copytree(photos, tmp_path / "photos"), tmp_path / "a.json"
+    with pytest.raises(KeyboardInterrupt):
+        shotseg.evaluate(root, **options, batch=1, out=out, on_progress=stop)
+    changed = root / kind / "red" / "2.png"
+    changed.write_bytes((root / kind / "red" / "1.png").read_bytes())
+    with pytest.raises(UsageError, match="photos or masks that were changed since"):
+        shotseg.evaluate(root, **options, out=out, resume=True)
+
+
+def test_results_of_other_masks_under_the_same_names_are_not_compared(photos, tmp_path):
+    root = shutil.copytree(photos, tmp_path / "photos")
+    ours = shotseg.evaluate(root, **QUICK)
+    for mask in (root / "masks").rglob("*.png"):
+        write_png(mask, np.pad(np.full((10, 64), 255, np.uint8), ((38, 0), (0, 0))))
+    theirs = shotseg.evaluate(root, **QUICK)
+    assert theirs.protocol["lists"] == ours.protocol["lists"]
+    with pytest.raises(UsageError, match="masks were changed between the two"):
+        ours.compare(theirs)
 
 
 @pytest.mark.parametrize(

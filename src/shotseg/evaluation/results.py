@@ -244,7 +244,7 @@ def compare(a: dict[str, Any], b: dict[str, Any], first: str, second: str) -> di
     """Paired bootstrap of two results on the same episodes: mIoU of the first minus the second, in percent points.
 
     a, b: their contents.       first, second: what they are called.
-    Raises UsageError where the episodes or the rules for classes that never occur are not the same.
+    Raises UsageError where the episodes, their masks or the rules for classes that never occur are not the same.
     """
     names = ("seed", "episode", "class", "query", "support")
     if any(a["counts"]["per_episode"][name] != b["counts"]["per_episode"][name] for name in names):
@@ -252,6 +252,9 @@ def compare(a: dict[str, Any], b: dict[str, Any], first: str, second: str) -> di
         raise UsageError(
             f"{first} and {second} were not measured on the same episodes ({other}: not the same); measure both alike"
         )
+    counted = [[x["protocol"][name] for name in ("score_at", "ignore_band")] for x in (a, b)]
+    if counted[0] == counted[1] == ["original", counted[0][1]] and _targets(a) != _targets(b):
+        raise UsageError(f"{first} and {second}: masks were changed between the two; measure both anew")
     absent, theirs = a["protocol"]["absent"], b["protocol"]["absent"]
     if absent != theirs:
         rules = f"classes that never occur count by the rule {absent!r} in the one and {theirs!r} in the other"
@@ -267,6 +270,11 @@ def compare(a: dict[str, Any], b: dict[str, Any], first: str, second: str) -> di
         "per_class": {name: None if x is None or y is None else x - y for name, x, y in both},
         "episodes": len(a["counts"]["per_episode"]["seed"]),
     }
+
+
+def _targets(content: dict[str, Any]) -> list[list[int]]:
+    """Pixels of truth, background and class, of each episode."""
+    return content["counts"]["per_episode"]["target"]
 
 
 def _differing(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
