@@ -10,11 +10,13 @@ import pytest
 import torch
 
 import shotseg
+from shotseg import models, runs
 from shotseg.arguments import checked
 from shotseg.data.images import read_image, read_mask
 from shotseg.errors import UsageError
 from shotseg.photo import photos_with_masks
 from shotseg.training import recipe
+from shotseg.training.run import train
 
 ODD = (["x"], {"a": 1}, 3.5, b"x", object(), np.array([1, 2]))
 PHOTO = np.full((8, 12, 3), 90, np.uint8)
@@ -159,3 +161,18 @@ def test_a_usage_error_says_what_to_give():
 
     with pytest.raises(UsageError, match=r"^name \['x'\]: of type list; give text$"):
         call(["x"])
+
+
+def test_what_the_other_doors_take_is_said_where_they_are_given_something_else(segmenter, tmp_path):
+    said = one_line(models.load, "matching", "efficientnet-lite0")
+    assert said == "encoder: of type str; give shotseg.encoders.load('efficientnet-lite0')"
+    assert "what shotseg.encoders.load gives" in one_line(models.load, "hsnet", None)
+    assert "find_photos" in one_line(runs.segment_folder, segmenter, ["a.jpg"], tmp_path / "out")
+    assert "give a name, a file" in one_line(train, {"steps": 3}, tmp_path, tmp_path / "run")
+
+
+def test_a_training_takes_its_recipe_by_name(tmp_path):
+    nowhere = tmp_path / "nowhere"
+    for given in ("guided/tiny", recipe.load("guided/tiny")):
+        assert "nowhere: no such file or folder" in one_line(train, given, nowhere, tmp_path / "run")
+    assert "nosuch" in one_line(train, "nosuch/recipe", tmp_path, tmp_path / "run")
