@@ -176,3 +176,10 @@ def test_a_training_takes_its_recipe_by_name(tmp_path):
     for given in ("guided/tiny", recipe.load("guided/tiny")):
         assert "nowhere: no such file or folder" in one_line(train, given, nowhere, tmp_path / "run")
     assert "nosuch" in one_line(train, "nosuch/recipe", tmp_path, tmp_path / "run")
+
+
+def test_several_photos_are_not_labelled_by_the_names_of_one():
+    labeller = shotseg.Labeller(["cat"], device="cpu")
+    for photos in (["a.jpg", "b.jpg"], iter(["a.jpg"]), np.stack([PHOTO, PHOTO])):
+        assert "one by one, each with its names" in one_line(labeller.predict, photos, ["cat"])
+    assert labeller.predict(PHOTO.tolist(), ["cat"]).labels.shape == PHOTO.shape[:2]
