@@ -1,7 +1,9 @@
 """``shotseg.evaluate``: the same numbers as the command line's, by every way into it, and a result that can be kept."""
 
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from shotseg import encoders, models
 from shotseg.data.annotations.opened import open_folder
 from shotseg.data.images import write_png
 from shotseg.encoders import runtime
-from shotseg.errors import InputError, UsageError
+from shotseg.errors import InputError, ShotsegError, UsageError
 from shotseg.evaluation import effort
 from shotseg.evaluation.evaluator import Evaluator
 from shotseg.evaluation.pool import Pool
@@ -141,6 +143,32 @@ def test_an_interrupted_run_goes_on_by_the_same_call(photos, tmp_path):
     assert not list(tmp_path.glob("*.partial.jsonl"))
 
 
+@pytest.mark.parametrize("kind", ["images", "masks"])
+@pytest.mark.parametrize("options", [QUICK, {"way": 2, "queries": 2, "size": 64, "device": "cpu"}], ids=["one", "two"])
+def test_an_interrupted_run_does_not_go_on_with_a_photo_or_mask_that_was_changed(photos, tmp_path, kind, options):
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    root, out = shutil.copytree(photos, tmp_path / "photos"), tmp_path / "a.json"
+    with pytest.raises(KeyboardInterrupt):
+        shotseg.evaluate(root, **options, batch=1, out=out, on_progress=stop)
+    changed = root / kind / "red" / "2.png"
+    changed.write_bytes((root / kind / "red" / "1.png").read_bytes())
+    with pytest.raises(UsageError, match="photos or masks that were changed since"):
+        shotseg.evaluate(root, **options, out=out, resume=True)
+
+
+def test_results_of_other_masks_under_the_same_names_are_not_compared(photos, tmp_path):
+    root = shutil.copytree(photos, tmp_path / "photos")
+    ours = shotseg.evaluate(root, **QUICK)
+    for mask in (root / "masks").rglob("*.png"):
+        write_png(mask, np.pad(np.full((10, 64), 255, np.uint8), ((38, 0), (0, 0))))
+    theirs = shotseg.evaluate(root, **QUICK)
+    assert theirs.protocol["lists"] == ours.protocol["lists"]
+    with pytest.raises(UsageError, match="masks were changed between the two"):
+        ours.compare(theirs)
+
+
 @pytest.mark.parametrize(
     ("dataset", "options", "said"),
     [
@@ -256,3 +284,82 @@ def test_the_presence_that_effort_asks_for_stands_in_the_result(photos, tmp_path
     content = of_command_line(photos, tmp_path / "x.json", *flags)
     assert content["present"] == 1
     assert content["runs"]["alone"]["first_iou"] == 0  # nothing is so sure that it is drawn before the first stroke
+
+
+class OwnData:
+    """A data set as somebody else writes one. image, mask: what becomes of each."""
+
+    classes = ("a", "b")
+
+    def __init__(self, image=lambda x: x, mask=lambda x: x, left_out=()):
+        self.image, self.mask = image, mask
+        names = [(c, f"{name}{i}") for c, name in enumerate(self.classes) for i in range(3)]
+        self.items = [
+            SimpleNamespace(id=x, content=x, class_id=c, class_name=self.classes[c], mask_path=x) for c, x in names
+        ]
+        for item in self.items:
+            for name in left_out:
+                delattr(item, name)
+
+    def sample(self, index):
+        image = np.random.default_rng(index).integers(0, 255, (40, 50, 3)).astype(np.uint8)
+        mask = np.zeros((40, 50), np.uint8)
+        mask[8:30, 10:30] = 1
+        return SimpleNamespace(image=self.image(image), mask=self.mask(mask))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"mask": lambda x: 255 * x}, "no pixel is 1; the data set gives 1 = the class"),
+        ({"mask": lambda x: x[:20]}, "its mask: .20, 50. for a photo .40, 50."),
+        ({"image": lambda x: x / 255}, "a photo .40, 50, 3. of float64; the data set gives"),
+        ({"image": lambda x: x[..., 0]}, "a photo .40, 50. of uint8"),
+        ({"left_out": ["mask_path"]}, "its items have no mask_path"),
+        ({"left_out": ["content", "id"]}, "its items have no id"),
+    ],
+)
+def test_a_data_set_that_gives_something_else_is_one_line_and_no_number(options, said):
+    with pytest.raises(ShotsegError, match=said):
+        shotseg.evaluate(OwnData(**options), **QUICK)
+
+
+def test_truth_values_and_wide_numbers_are_masks_of_an_open_data_set():
+    known = shotseg.evaluate(OwnData(), **QUICK)
+    for kind in (bool, np.int64):
+        assert shotseg.evaluate(OwnData(mask=lambda x, kind=kind: x.astype(kind)), **QUICK).counts == known.counts
+
+
+@pytest.mark.parametrize("dataset", [None, [1, 2], SimpleNamespace(items=[], classes=[])])
+def test_what_is_no_data_set_is_one_line(dataset):
+    with pytest.raises(UsageError, match=r"dataset: of type \w+, without (items|sample); give a folder"):
+        shotseg.evaluate(dataset, **QUICK)
+
+
+def test_what_is_no_method_is_one_line(photos):
+    for method in (None, object(), 3):
+        with pytest.raises(UsageError, match=r"neither a name nor a few-shot model$"):
+            shotseg.evaluate(photos, method, **QUICK)
+    segmenter = shotseg.Segmenter(size=64, device="cpu")
+    with pytest.raises(UsageError, match=r"give its model, as segmenter\.model$"):
+        shotseg.evaluate(photos, segmenter, **QUICK)
+    assert shotseg.evaluate(photos, segmenter.model, **QUICK).scores["miou"] > 0
+
+
+def test_numbers_of_numpy_give_the_very_same_result(photos):
+    ours = shotseg.evaluate(photos, classes=["blue", "red"], **QUICK)
+    numpy = QUICK | {"episodes": np.int64(4), "seeds": np.arange(2), "size": np.int32(64)}
+    theirs = shotseg.evaluate(photos, classes=np.array(["blue", "red"]), **numpy)
+    assert measured(theirs.content) == measured(ours.content) and ours.compare(theirs)["difference"] == 0
+
+
+def test_a_damaged_result_is_one_line_and_so_is_what_is_compared_with_none(photos, tmp_path):
+    ours = shotseg.evaluate(photos, **QUICK)
+    for name in ("protocol", "counts", "controls", "miou"):
+        content = {key: value for key, value in ours.content.items() if key != name}
+        (tmp_path / "x.json").write_text(json.dumps(content))
+        with pytest.raises(InputError, match=r"x\.json: a damaged result"):
+            shotseg.EvaluationResult.load(tmp_path / "x.json")
+    for other in (None, "x.json", {}):
+        with pytest.raises(UsageError, match="compare: of type"):
+            ours.compare(other)

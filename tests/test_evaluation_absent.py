@@ -13,7 +13,7 @@ from shotseg.evaluation.episode_rules import draw_episodes
 from shotseg.evaluation.outcome import EvaluationResult
 from shotseg.evaluation.pool import Pool
 from shotseg.evaluation.protocols import preset
-from shotseg.evaluation.results import lines, result, unmet
+from shotseg.evaluation.results import lines, of_control, result, unmet
 from shotseg.evaluation.semantic_scores import _taken
 from test_evaluation_numbers import Listed
 
@@ -140,3 +140,19 @@ def test_resampled_sums_of_a_semantic_model_are_those_of_products_of_integers():
     for taken, own in zip(_taken(found, weights), weights, strict=True):
         assert (taken.union == own @ union).all() and (taken.intersection == own @ (union // 2)).all()
         assert taken.ignored.tolist() == [own @ found.ignored]
+
+
+def test_a_control_has_an_interval_of_the_kind_that_the_method_has(tmp_path):
+    for seeds, kind in (((0,), "episodes"), ((0, 1, 2), "seeds")):
+        content = stored(tmp_path / "x.json", seeds=seeds)
+        control = of_control(content, "centre")
+        for found in (content, content["controls"]["centre"], control):
+            assert found["ci95"] == found["intervals"][kind]
+        assert content["controls"]["centre"]["intervals"] == control["intervals"]
+
+
+def test_an_interval_over_seeds_holds_nothing_that_a_score_cannot_be():
+    assert reduce.seed_interval([0.2, 0.9]) == (0, 1)
+    assert reduce.seed_interval([20, 90], most=100) == (0, 100)
+    low, high = reduce.seed_interval([50, 52, 54], most=100)
+    assert (low, high) == pytest.approx((52 - 4.9682, 52 + 4.9682), abs=1e-3)

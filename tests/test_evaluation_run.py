@@ -289,7 +289,9 @@ def stand_in(monkeypatch):
 
 SCORES = {"miou": float, "fb_iou": float, "episode_iou": float, "exact_ratio": float, "pixel_accuracy": float}
 COUNTED = {"intersection": [[int]], "union": [[int]]}
+INTERVALS = {"seeds": [float], "episodes": [float]}
 CONTROL = {"miou": float, "fb_iou": float, "episode_iou": float, "pixel_accuracy": float, "ci95": [float]}
+CONTROL |= {"intervals": INTERVALS}
 SCHEMA = {
     **SCORES,
     "format": str,
@@ -302,7 +304,7 @@ SCHEMA = {
     "data": {"root": str, "kind": None, "min_area": float},
     "classes": [str],
     "ci95": [float],
-    "intervals": {"seeds": [float], "episodes": [float]},
+    "intervals": INTERVALS,
     "per_class": {"*": float},
     "per_seed": {"*": SCORES},
     "controls": dict.fromkeys(("all_foreground", "centre", "saliency"), CONTROL),

@@ -1,5 +1,6 @@
 """The first calls in Python: what is made up is said, several photos find their call, names fit every system's folders."""
 
+import importlib
 import io
 import warnings
 from pathlib import Path
@@ -18,6 +19,16 @@ from shotseg.errors import InputError, InputWarning, NoMaskWarning, UsageError
 from shotseg.photo import check_classes, read_photo
 
 PHOTO, MASK = DATA / "images/hair/example.jpg", DATA / "masks/hair/example.png"
+
+
+def test_a_module_of_the_package_is_there_whatever_was_used_before(monkeypatch):
+    for name in ("errors", "models", "encoders", "data", "runs", "reference"):
+        found = importlib.import_module(f"shotseg.{name}")
+        monkeypatch.delattr(shotseg, name)  # as after `import shotseg` alone
+        assert getattr(shotseg, name) is found
+    for name in ("nosuch", "_private", "__path", "evaluation.door"):
+        with pytest.raises(AttributeError, match="module 'shotseg' has no attribute"):
+            getattr(shotseg, name)
 
 
 @pytest.fixture

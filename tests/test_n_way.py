@@ -81,6 +81,52 @@ def test_a_perfect_model_scores_100_with_any_number_of_ways(photos, ways):
     assert scores == {"miou": 100.0, "exact_ratio": 100.0}
 
 
+def test_several_classes_are_scored_by_the_rules_of_one():
+    for name, value in n_way.FIXED.items():
+        assert value == getattr(preset("cst"), name), name
+    assert n_way.FIXED == {"rule": "cst", "score_at": "original", "align_corners": True} | {
+        "ignore_band": "background",
+        "fusion": "mean",
+        "absent": "zero",
+    }
+
+
+def test_the_band_of_255_is_background_for_several_classes_too(photos):
+    own, whole = evaluator(photos), Evaluator.label
+    (episode,) = n_way.draw(own.pool, 3, episodes=1)
+    inside = whole(own, episode.query, own.pool.items[episode.query].class_id) == 1
+
+    def banded(i, class_id):
+        label = whole(own, i, class_id).copy()
+        label[10:20][inside[10:20]] = 255  # ten of the sixteen rows of the object
+        return label
+
+    own.label = banded
+    found = n_way.evaluate(own, [episode])["miou"]
+    assert found == pytest.approx(
+        100 * 6 / 16 / 3
+    )  # the model finds all sixteen; two classes never occur, and count as zero
+
+
+@pytest.mark.parametrize("sure, found", [(0.9, True), (0.6, False)])
+def test_the_probabilities_of_the_shots_are_averaged_each_shot_asked_alone(photos, monkeypatch, sure, found):
+    """One shot sees the object with a probability ``sure``, the other with 0.2."""
+    own, asked = evaluator(photos), iter([sure, 0.2])
+
+    def answer(self, query, support, images):
+        assert support["colour"].shape[1] == 1
+        p = torch.tensor(next(asked))
+        shown = torch.full((1, 32, 32), float(p.logit()))
+        return Prediction(torch.stack([0 * shown, shown], 1), {"presence": torch.stack([0 * p, p.logit()])[None]})
+
+    monkeypatch.setattr(ByColour, "__call__", answer)
+    episode = next(
+        e for e in n_way.draw(own.pool, 1, shots=2, episodes=9) if own.pool.items[e.query].class_id in e.classes
+    )
+    scores = n_way.evaluate(own, [episode])
+    assert (scores["miou"] > 0, scores["exact_ratio"] == 100) == (found, found)
+
+
 def test_the_exact_ratio_takes_the_models_word(photos):
     own = evaluator(photos, episodes=12)
     own._model.__class__ = type("Denies", (ByColour,), {"__call__": denies})

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 import shotseg
 from shotseg.cli import main
 from shotseg.cli.export import Export
+from shotseg.data.images import read_mask
 from shotseg.errors import InputError, InputWarning, UsageError
 
 pytest.importorskip("onnx")
@@ -123,6 +125,22 @@ def test_classes_come_and_go(both, folder):
     assert light.predict(image).classes == ("b",)
     with pytest.raises(UsageError, match="no class 'a'"):
         light.remove("a")
+
+
+def test_a_source_of_photos_streams_as_with_torch(both):
+    photos = sorted((DEMO / "images").rglob("*.jpg"))[:2]
+    for found, photo in zip(both[1].predict(iter(photos)), photos, strict=True):
+        assert np.array_equal(found.labels, both[1].predict(photo).labels)
+
+
+def test_of_detections_those_of_the_class_are_learnt(folder):
+    light, (image, mask) = shotseg.OnnxSegmenter(folder, present=None), EXAMPLES["hair"][0]
+    box = {"bounding_box": [0, 0, 1, 1], "mask_path": None, "to_dict": dict}
+    own = SimpleNamespace(label="hair", mask=read_mask(mask) == 1, **box)
+    other = SimpleNamespace(label="dress", mask=np.ones((2, 2), bool), **box)
+    light.add("hair", image, SimpleNamespace(detections=[own, other]))
+    light.add("all", image, mask)
+    assert all(np.array_equal(light._classes["hair"][key], x) for key, x in light._classes["all"].items())
 
 
 def test_torch_is_never_loaded(folder, tmp_path):

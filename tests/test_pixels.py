@@ -334,6 +334,8 @@ def test_arrays_tensors_and_lists_of_every_shape_are_the_photo():
             np.testing.assert_array_equal(found, COLOUR, err_msg=name)
             torch.from_numpy(found)
         assert_near(read_photo((torch.as_tensor(COLOUR) / 255).bfloat16()), COLOUR, 1)
+        clear = Image.fromarray(np.dstack([GREY, np.full_like(GREY, 255)]), "LA")
+        np.testing.assert_array_equal(read_photo(clear.convert("La")), read_photo(clear))
         for photo in (GREY, GREY[..., None], GREY[None], GREY / 255, torch.as_tensor(GREY)[None]):
             np.testing.assert_array_equal(read_photo(photo), RGB_OF_GREY)
 
@@ -356,6 +358,9 @@ def test_arrays_tensors_and_lists_of_every_shape_are_the_photo():
         (Path("ftp://example.org/a.jpg"), r"^ftp://example\.org/a\.jpg: an address"),
         ("data:image/png;base64," + "A" * 9999, r"data:image/png;base64,A{1,200}: an address.*decode it"),
         (io.StringIO("x"), "opened as text"),
+        (torch.ones(4, 4).to_sparse(), "no array of numbers.*to_dense"),
+        (torch.zeros(3, 4, 4, device="meta"), "no array of numbers"),
+        (torch.ones(4, 4, dtype=torch.complex64).conj(), "no array of numbers"),
     ],
 )
 def test_what_is_no_photo_is_one_line(photo, says):

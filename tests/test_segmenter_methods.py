@@ -70,6 +70,36 @@ def test_a_trained_model_is_used_by_its_file_alone(trained):
     assert shotseg.Segmenter(checkpoint=trained, device="cpu", size=96).model.size == 96
 
 
+def test_another_method_or_encoder_than_the_checkpoints_is_refused_not_passed_over(trained, folder, capsys):
+    for options in ({"method": "tlg"}, {"encoder": "resnet50"}):
+        ((what, asked),) = options.items()
+        for call in (
+            lambda **more: shotseg.Segmenter(checkpoint=trained, device="cpu", **more),
+            lambda **more: shotseg.evaluate(folder / "examples", checkpoint=trained, device="cpu", **more),
+        ):
+            with pytest.raises(
+                UsageError, match=f"best.safetensors: of {what} '.*', not '{asked}'; leave the {what} out"
+            ):
+                call(**options)
+        flags = ["--query", str(folder / "photos"), "--out", str(folder / "out"), f"--{what}", asked]
+        assert cli.main(["segment", "--support", str(folder / "examples"), "--checkpoint", str(trained), *flags]) == 2
+        assert f"of {what} " in capsys.readouterr().err and not (folder / "out" / "masks").exists()
+    own = shotseg.Segmenter("pfenet", "efficientnet-lite0", "cpu", trained)
+    assert (own.method, own.encoder) == ("pfenet", "efficientnet-lite0")
+
+
+def test_the_encoder_of_a_checkpoint_is_read_from_the_file_that_is_given(trained, tmp_path, monkeypatch):
+    asked, load, own = [], encoders.load, tmp_path / "own.pth"
+    monkeypatch.setattr(encoders, "load", lambda name, weights="default", *a: asked.append(weights) or load(name, *a))
+    segmenter = shotseg.Segmenter(checkpoint=trained, device="cpu", weights=own)
+    segmenter.add("thing", [PHOTO], [MASK])
+    segmenter.save(tmp_path / "thing.safetensors")
+    own.write_bytes(b"weights")
+    same(shotseg.Segmenter.load(tmp_path / "thing.safetensors", own, "cpu"), segmenter)
+    same(shotseg.load(tmp_path / "thing.safetensors", "cpu"), segmenter)
+    assert asked == [str(own), str(own), "default"]
+
+
 def test_saved_classes_know_their_checkpoint(trained, tmp_path):
     segmenter = shotseg.Segmenter(checkpoint=trained, device="cpu")
     segmenter.add("thing", [PHOTO], [MASK])

@@ -1,17 +1,21 @@
 """Streams of photos, one Segmenter in several threads, and what a class was learnt from."""
 
+import copy
 import itertools
+import pickle
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import shotseg
 from shotseg.cli.demo import DATA, demo_items
-from shotseg.data.images import read_image, read_mask
+from shotseg.data.images import read_image, read_mask, write_png
 from shotseg.errors import InputError, UsageError
+from shotseg.models.strokes import Strokes
 from shotseg.predictor import ahead
 
 PHOTO, MASK = DATA / "images/hair/example.jpg", DATA / "masks/hair/example.png"
@@ -76,7 +80,7 @@ def test_every_source_that_is_no_list_streams(seg):
     assert len(list(seg.predict_stream([PHOTO, rows[0]]))) == len(seg.predict_batch(iter([PHOTO, rows[0]]))) == 2
 
 
-@pytest.mark.parametrize("options", [{"look_ahead": 0}, {"look_ahead": "4"}, {"errors": "ignore"}])
+@pytest.mark.parametrize("options", [{"look_ahead": 0}, {"look_ahead": "4"}, {"look_ahead": 1.5}, {"errors": "ignore"}])
 def test_a_stream_that_cannot_be_is_refused_at_once(seg, options):
     with pytest.raises(UsageError, match='1 or more, and "raise" or "keep"'):
         seg.predict_stream([PHOTO], **options)
@@ -159,3 +163,39 @@ def test_examples_say_what_a_class_was_learnt_from_and_what_of_it_is_kept(tmp_pa
     assert (more.shots, len(more.thumbnails)) == (3, 1) and more.digest != first.digest
     with pytest.raises(UsageError, match="no class 'hair'; there is mane"):
         kept.examples("hair")
+
+
+def test_a_photo_of_a_stream_is_seen_in_the_windows_in_which_it_is_seen_alone(tmp_path):
+    seg = shotseg.Segmenter(size=96, device="cpu", tile=96, present=None)
+    seg.add("hair", [PHOTO], [MASK])
+    image = np.array(Image.fromarray(read_image(PHOTO)).resize((130, 150)))
+    write_png(tmp_path / "a.png", image)
+    content = (tmp_path / "a.png").read_bytes()
+    known = seg.predict(tmp_path / "a.png").labels
+    assert (known != labels_of_the_whole(seg, image)).any()
+    with (tmp_path / "a.png").open("rb") as file:
+        photos = [tmp_path / "a.png", image, image.tolist(), Image.fromarray(image), content, file, {"image": content}]
+        for result in [*seg.predict_stream(photos), *map(seg.predict, photos), *seg.predict_batch(photos)]:
+            np.testing.assert_array_equal(result.labels, known)
+
+
+def labels_of_the_whole(seg, image):
+    """The label map of a photo that is not seen in windows."""
+    return seg.decide(seg.encode(image)).labels
+
+
+def test_what_is_told_of_one_photo_is_refused_beside_a_source_of_photos(seg):
+    strokes = {"hair": Strokes.none(read_image(PHOTO).shape[:2])}
+    for call in (lambda: seg.predict(iter([PHOTO]), strokes=strokes), lambda: seg.predict(iter([PHOTO]), strokes)):
+        with pytest.raises(UsageError, match="predict each photo by itself"):
+            call()
+    assert len(list(seg.predict(iter([PHOTO]), strokes=None))) == 1
+
+
+def test_a_copy_has_classes_of_its_own_and_a_pickle_is_refused_in_one_line(seg):
+    for made in (copy.deepcopy(seg), copy.copy(seg)):
+        np.testing.assert_array_equal(made.predict(PHOTO).labels, seg.predict(PHOTO).labels)
+        made.remove("hair")
+        assert "hair" in seg.classes and "hair" not in made.classes
+    with pytest.raises(UsageError, match="save it, and load the file in each process"):
+        pickle.dumps(seg)

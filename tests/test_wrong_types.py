@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,13 @@ import pytest
 import torch
 
 import shotseg
+from shotseg import models, runs
 from shotseg.arguments import checked
 from shotseg.data.images import read_image, read_mask
 from shotseg.errors import UsageError
 from shotseg.photo import photos_with_masks
 from shotseg.training import recipe
+from shotseg.training.run import train
 
 ODD = (["x"], {"a": 1}, 3.5, b"x", object(), np.array([1, 2]))
 PHOTO = np.full((8, 12, 3), 90, np.uint8)
@@ -84,6 +87,31 @@ def test_numbers_of_numpy_and_paths_are_what_they_stand_for():
         call("a", nosuch=1)
 
 
+def test_what_a_segmenter_was_told_in_numbers_of_numpy_is_saved(tmp_path):
+    made = shotseg.Segmenter(size=np.int64(64), present=np.float32(0.5), tile=np.int32(200))
+    made.add(np.str_("cat"), PHOTO, MASK)
+    made.save(tmp_path / "a.safetensors")
+    found = shotseg.load(tmp_path / "a.safetensors")
+    assert (found.options, found.present, found.tile, found.classes) == ({"size": 64}, 0.5, 200, ("cat",))
+
+
+def test_lists_of_numpy_and_torch_are_lists():
+    @checked
+    def call(names: Sequence[str] = (), numbers: Sequence[int] = (), photo: object = None):
+        return list(names), list(numbers), photo
+
+    told = call(np.array(["a", "b"]), torch.arange(2)), call([np.str_("a"), "b"], (np.int64(0), 1))
+    assert all(found[:2] == (["a", "b"], [0, 1]) for found in told)
+    assert {type(each) for found in told for part in found[:2] for each in part} == {str, int}
+    for photo in (PHOTO, MASK, [PHOTO, PHOTO], np.frombuffer(b"file", np.uint8), memoryview(b"file"), [[1, 2], [3, 4]]):
+        assert call(photo=photo)[2] is photo
+
+
+def test_true_is_no_number():
+    for options in ({"present": True}, {"size": True}, {"tile": False}):
+        assert "of type bool" in one_line(shotseg.Segmenter, **options)
+
+
 def test_one_photo_and_one_mask_need_no_list():
     given = [("a.jpg", ["a.png"]), (["a.jpg"], "a.png"), ("a.jpg", "a.png"), (PHOTO, [MASK]), ([PHOTO], MASK)]
     for images, masks in given:
@@ -133,3 +161,25 @@ def test_a_usage_error_says_what_to_give():
 
     with pytest.raises(UsageError, match=r"^name \['x'\]: of type list; give text$"):
         call(["x"])
+
+
+def test_what_the_other_doors_take_is_said_where_they_are_given_something_else(segmenter, tmp_path):
+    said = one_line(models.load, "matching", "efficientnet-lite0")
+    assert said == "encoder: of type str; give shotseg.encoders.load('efficientnet-lite0')"
+    assert "what shotseg.encoders.load gives" in one_line(models.load, "hsnet", None)
+    assert "find_photos" in one_line(runs.segment_folder, segmenter, ["a.jpg"], tmp_path / "out")
+    assert "give a name, a file" in one_line(train, {"steps": 3}, tmp_path, tmp_path / "run")
+
+
+def test_a_training_takes_its_recipe_by_name(tmp_path):
+    nowhere = tmp_path / "nowhere"
+    for given in ("guided/tiny", recipe.load("guided/tiny")):
+        assert "nowhere: no such file or folder" in one_line(train, given, nowhere, tmp_path / "run")
+    assert "nosuch" in one_line(train, "nosuch/recipe", tmp_path, tmp_path / "run")
+
+
+def test_several_photos_are_not_labelled_by_the_names_of_one():
+    labeller = shotseg.Labeller(["cat"], device="cpu")
+    for photos in (["a.jpg", "b.jpg"], iter(["a.jpg"]), np.stack([PHOTO, PHOTO])):
+        assert "one by one, each with its names" in one_line(labeller.predict, photos, ["cat"])
+    assert labeller.predict(PHOTO.tolist(), ["cat"]).labels.shape == PHOTO.shape[:2]

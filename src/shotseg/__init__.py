@@ -54,7 +54,9 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
-        raise AttributeError(f"module 'shotseg' has no attribute {name!r}")
+        if name.startswith("_") or "." in name or find_spec(f"shotseg.{name}") is None:
+            raise AttributeError(f"module 'shotseg' has no attribute {name!r}")
+        return import_module(f"shotseg.{name}")  # as shotseg.errors, whatever was used before
     home = _HOME[name]
     if name == "Segmenter" and find_spec("torch") is None:
         home = "shotseg.light.without_torch"

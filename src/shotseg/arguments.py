@@ -1,6 +1,7 @@
 """What a call is given, held against what it says that it takes: a value of another kind is one line, before any work.
 
-Only annotations that are made of the words below are looked at; whatever else a call takes it checks itself.
+Only annotations that are made of the words below are looked at; whatever else a call takes it checks itself. Numbers and lists
+of NumPy and torch arrive as Python's own, so that all that is made of them can be written as JSON.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ def _is_list(value: Any) -> bool:
 KINDS: dict[str, Kind] = {  # by the word of an annotation
     "str": ("text", lambda value: isinstance(value, str)),
     "Path": ("a path", lambda value: isinstance(value, os.PathLike)),
-    "int": ("a whole number", lambda value: isinstance(value, Integral)),
-    "float": ("a number", lambda value: isinstance(value, Real)),
+    "int": ("a whole number", lambda value: isinstance(value, Integral) and not isinstance(value, bool)),
+    "float": ("a number", lambda value: isinstance(value, Real) and not isinstance(value, bool)),
     "bool": ("True or False", lambda value: type(value).__name__ in ("bool", "bool_")),
     "None": ("None", lambda value: value is None),
     "Sequence[str]": ("a list of texts", _all(str)),
@@ -45,10 +46,26 @@ def checked(call: Call) -> Call:
 
     @functools.wraps(call)
     def held(*given: Any, **named: Any) -> Any:
+        given, named = tuple(map(plain, given)), {name: plain(value) for name, value in named.items()}
         check(call, *given, **named)
         return call(*given, **named)
 
     return cast(Call, held)
+
+
+def plain(value: Any) -> Any:
+    """A number, text or truth value of NumPy, and a list of them, as Python's own; anything else as it is.
+
+    A list of whole numbers may also be an array or tensor (N,). Other arrays are photos and masks, and stay.
+    """
+    if type(value) in (list, tuple):
+        return type(value)(map(plain, value)) if any(_is_foreign(each) for each in value) else value
+    return value.tolist() if _is_foreign(value) else value
+
+
+def _is_foreign(value: Any) -> bool:
+    sides, kind = getattr(value, "ndim", None), getattr(getattr(value, "dtype", None), "kind", "i")
+    return hasattr(value, "dtype") and (sides == 0 or (sides == 1 and kind in "iU")) and hasattr(value, "tolist")
 
 
 def check(call: Callable[..., Any], *given: Any, **named: Any) -> None:

@@ -17,7 +17,7 @@ from shotseg.data import images as files
 from shotseg.data.samples import Sample
 from shotseg.errors import InputError, UsageError
 from shotseg.overlay import PALETTE
-from shotseg.photo import Photo, check_classes, read_photo, title
+from shotseg.photo import Photo, are_many, are_several, check_classes, read_photo, title
 from shotseg.predictor import Predictor
 from shotseg.priors import label_files, pseudo_masks
 from shotseg.priors.cut import Labels
@@ -103,6 +103,8 @@ class Labeller(Predictor):
         names: what it shows; None: the ``tags`` of a Sample, which are positions in :attr:`classes`.
         Raises UsageError for a name that is not among the classes, and where nothing says what the photo shows.
         """
+        if are_several(photo) or are_many(photo):
+            raise UsageError("several photos at once: give them to predict one by one, each with its names")
         if names is None:
             if not isinstance(photo, Sample):
                 raise UsageError(f"{title(photo)}: nothing says what it shows; give names, or a Sample with tags")

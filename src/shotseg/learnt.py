@@ -15,6 +15,15 @@ from shotseg.overlay import draw
 from shotseg.photo import check_classes
 from shotseg.predictor import Predictor, in_turns
 
+THUMBNAIL = 320  # longer side of the picture of an example, at most
+
+
+def made_small(image: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """A shot (H, W, 3) uint8 and its mask (H, W) uint8, nothing without one, as small as its picture."""
+    shown = np.zeros(image.shape[:2], np.uint8) if mask is None else mask
+    step = max(1, -(-max(shown.shape) // THUMBNAIL))
+    return image[::step, ::step].copy(), shown[::step, ::step].copy()
+
 
 class Learnt(Predictor):
     """A predictor whose classes come and go. ``model``: merges the shots of a class, and says what it ``needs`` of one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -76,9 +77,9 @@ def _reduced(image: np.ndarray, least: int) -> np.ndarray:
 
 
 def windows_of(photo: Photo, wanted: Callable[[tuple[int, int]], Any]) -> Windows | None:
-    """A photo as windows, where ``wanted`` says so of its (H, W); None for another, and where no header says the size."""
-    if isinstance(photo, Sample):
-        photo = photo.image
+    """A photo as windows, where ``wanted`` says so of its (H, W); None for another, and where nothing says the size before all of
+    it is read: of an address, and of an open file that cannot go back. Raises as :func:`read_photo`."""
+    photo = _taken(photo)
     if isinstance(photo, Windows):
         return photo
     if isinstance(photo, str | os.PathLike):
@@ -89,10 +90,25 @@ def windows_of(photo: Photo, wanted: Callable[[tuple[int, int]], Any]) -> Window
     return in_memory(read_photo(photo)) if size is not None and wanted(size) else None
 
 
-def _size(photo: Photo) -> tuple[int, int] | None:
+def _size(photo: Any) -> tuple[int, int] | None:
     if isinstance(photo, Image.Image):
         return photo.height, photo.width
-    shape: Sequence[int] = getattr(photo, "shape", ())
+    if isinstance(photo, bytes | bytearray | memoryview):
+        return extent(io.BytesIO(photo))
+    if hasattr(photo, "read"):
+        try:
+            photo.seek(0)
+        except (
+            OSError,
+            ValueError,
+            AttributeError,
+        ):  # it cannot go back, or is closed: what is wrong is said when it is read
+            return None
+        return extent(photo)
+    try:
+        shape: Sequence[int] = np.shape(photo) if isinstance(photo, list | tuple) else getattr(photo, "shape", ())
+    except ValueError:  # rows of different lengths
+        return None
     if len(shape) not in (2, 3):
         return None
     return (shape[0], shape[1]) if len(shape) == 2 or shape[2] <= 4 else (shape[1], shape[2])
@@ -243,8 +259,7 @@ def _pixels(source: Any, name: object) -> Pixels:
     if isinstance(source, bytes | bytearray | memoryview):
         return decode(bytes(source), name)
     if hasattr(source, "detach"):
-        source = source.detach().cpu()
-        source = (source.float() if source.is_floating_point() else source).numpy()  # NumPy has no bfloat16
+        source = _of_tensor(source, name)
     if not isinstance(source, list | tuple) and not hasattr(source, "__array__"):
         raise InputError(
             f"{name}: of type {type(source).__name__}; give a path, bytes, an open file, a PIL image, an array or a row"
@@ -253,6 +268,15 @@ def _pixels(source: Any, name: object) -> Pixels:
         return from_array(source, name)
     except ValueError as error:  # rows of different lengths
         raise InputError(f"{name}: no rectangle of numbers ({first_line(error)}); give (H, W) or (H, W, 3)") from None
+
+
+def _of_tensor(tensor: Any, name: object) -> np.ndarray:
+    tensor = tensor.detach()
+    try:
+        return (tensor.float() if tensor.is_floating_point() else tensor).cpu().numpy()  # NumPy has no bfloat16
+    except (RuntimeError, TypeError) as error:  # sparse, quantised, without data
+        reason = f"a tensor that is no array of numbers ({first_line(error)})"
+        raise InputError(f"{name}: {reason}; give a dense one, as tensor.to_dense()") from None
 
 
 def _undecoded_tiff(image: Image.Image) -> bytes | None:

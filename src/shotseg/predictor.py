@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
@@ -40,11 +41,19 @@ def in_turns(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def streams(predict: Method) -> Method:
-    """A ``predict`` that takes a generator, a data set or another source of photos too: see :meth:`Predictor.predict_stream`."""
+    """A ``predict`` that takes a generator, a data set or another source of photos too: see :meth:`Predictor.predict_stream`.
+
+    What else it is told is of one photo: beside a source of photos it is a UsageError.
+    """
 
     @functools.wraps(predict)
     def either(self: Predictor, photo: Any, *args: Any, **options: Any) -> Any:
-        return self.predict_stream(photo) if are_many(photo) else predict(self, photo, *args, **options)
+        if not are_many(photo):
+            return predict(self, photo, *args, **options)
+        if any(value is not None for value in (*args, *options.values())):
+            told = ", ".join(options) or "what else is told"
+            raise UsageError(f"{told}: of one photo, but this is a source of photos; predict each photo by itself")
+        return self.predict_stream(photo)
 
     return either  # type: ignore[return-value]
 
@@ -96,6 +105,20 @@ class Predictor(ABC):
         modules; None where there is no such thing."""
         return None
 
+    def __deepcopy__(self, memo: dict) -> Self:
+        """A :meth:`twin`, whose classes come and go without those of this one. Raises UsageError where there is none."""
+        if (twin := self.twin()) is None:
+            raise UsageError(f"a {type(self).__name__} is not copied: make another, or save it and load the file")
+        return twin
+
+    __copy__ = functools.partialmethod(__deepcopy__, {})  # a shallow copy would share what the lock guards
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Raises UsageError: what goes to another process goes as the file of :meth:`save`."""
+        raise UsageError(
+            f"a {type(self).__name__} is not pickled: save it, and load the file in each process; a thread takes a twin()"
+        )
+
     def predict(self, photo: Photo) -> Result:
         """Segment one photo. Raises InputError for one that cannot be read."""
         return self.predict_batch([photo])[0]
@@ -129,9 +152,9 @@ class Predictor(ABC):
             raise UsageError(
                 f"photos: of type {type(photos).__name__}; give a source of photos, as a list or generator"
             )
-        if not isinstance(look_ahead, int) or look_ahead < 1 or errors not in ("raise", "keep"):
+        if not isinstance(look_ahead, Integral) or look_ahead < 1 or errors not in ("raise", "keep"):
             raise UsageError(f'look_ahead {look_ahead}, errors {errors!r}: give 1 or more, and "raise" or "keep"')
-        return self._streamed(photos, look_ahead, errors == "keep")
+        return self._streamed(photos, int(look_ahead), errors == "keep")
 
     def _streamed(self, photos: Iterable[Photo], look_ahead: int, keep: bool) -> Iterator[Result | InputError]:
         with ThreadPoolExecutor(min(look_ahead, READERS)) as pool:
@@ -149,9 +172,12 @@ class Predictor(ABC):
     def _read(self, photo: Photo) -> Photo | InputError:
         """A photo as it is read before its turn, or why it cannot be."""
         try:
-            return photo if self.sees is None else open_photo(photo, self.sees)
+            return self._opened(photo)
         except InputError as error:
             return error
+
+    def _opened(self, photo: Photo) -> Photo:
+        return photo if self.sees is None else open_photo(photo, self.sees)
 
     @abstractmethod
     def save(self, path: str | Path) -> None:

@@ -25,7 +25,7 @@ from shotseg.encoded import Encoded
 from shotseg.encoders import runtime as runtimes
 from shotseg.encoders.weights import digest
 from shotseg.errors import InputError, NoMaskWarning, UsageError, note
-from shotseg.learnt import Learnt
+from shotseg.learnt import Learnt, made_small
 from shotseg.light.exported import OnnxSegmenter
 from shotseg.models import presence
 from shotseg.models.memory import Memory
@@ -50,8 +50,6 @@ from shotseg.priors.sam2 import Sam2
 from shotseg.result import Decided, Result
 from shotseg.tiled import AT_ONCE, Tiling, checked_tile, side_of_windows
 from shotseg.training import checkpoint as trained
-
-THUMBNAIL = 320  # longer side of the picture of an example, at most
 
 
 class Segmenter(Learnt):
@@ -108,10 +106,10 @@ class Segmenter(Learnt):
             self._untrained = models.warn_untrained(self.method, self.model)
         else:
             self._untrained = False
-            self.method, self.encoder = trained.names(self.checkpoint)
+            self.method, self.encoder = trained.names(self.checkpoint, method, encoder)
             if wrong := options.keys() - {"size"}:
                 raise UsageError(f"{checkpoint}: {wrong.pop()!r} was fixed in training; only size can be chosen")
-            self.model = trained.load_model(self.checkpoint, str(self.device), **options)
+            self.model = trained.load_model(self.checkpoint, str(self.device), weights=weights, **options)
         if "present" in self.model.asks:
             raise UsageError(
                 "text_context 'oracle' reads the true classes of a photo, which only `evaluate` knows; choose 'target' or 'known'"
@@ -179,9 +177,7 @@ class Segmenter(Learnt):
             resized, features = encoded.resized, encoded.features
         masks = None if target is None else target[None]
         support = presence.encode_shot(self.model, resized[None], masks, features, (name,))
-        shown = np.zeros(image.shape[:2], np.uint8) if known is None else known
-        step = max(1, -(-max(shown.shape) // THUMBNAIL))
-        return support, (image[::step, ::step].copy(), shown[::step, ::step].copy())
+        return support, made_small(image, known)
 
     def _check_encoded(self, encoded: Encoded) -> None:
         if encoded.by != self._by:
@@ -204,6 +200,9 @@ class Segmenter(Learnt):
         large = {i: found for i, photo in enumerate(given) if (found := windows_of(photo, self._side)) is not None}
         small = iter(self.encode_batch([photo for i, photo in enumerate(given) if i not in large]))
         return [self._in_windows(large[i]) if i in large else self.decide(next(small)) for i in range(len(given))]
+
+    def _opened(self, photo: Photo) -> Photo:
+        return windows_of(photo, self._side) or super()._opened(photo)
 
     def windows(self, path: str, bands: Sequence[int] | None = None, page: int = 1) -> Windows | None:
         size = None if self.tile is None else extent(path, page)
@@ -329,7 +328,8 @@ class Segmenter(Learnt):
 
     @in_turns
     def twin(self) -> Segmenter:
-        twin = copy.copy(self)
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
         twin.model, twin._lock = self._model_again(), threading.RLock()
         twin._known, twin._added = dict(self._supports), {}
         twin._shown = {name: list(shots) for name, shots in self._shown.items()}

@@ -106,8 +106,11 @@ def from_image(image: Image.Image) -> Pixels:
     turn, lossy = _orientation(image), image.format in LOSSY
     alpha = None
     if image.has_transparency_data and not image.mode.startswith("I"):
+        image = (
+            image.convert("LA") if image.mode == "La" else image
+        )  # of grey that alpha was multiplied with Pillow makes no other
         alpha = _turned(np.array(image.convert("RGBA").getchannel("A")), turn)
-        image = image if image.mode == "P" else image.convert("LA" if image.mode in ("L", "LA", "La", "1") else "RGBA")
+        image = image if image.mode == "P" else image.convert("LA" if image.mode in ("L", "LA", "1") else "RGBA")
     palette = None
     if image.mode == "P":
         palette = np.array(image.getpalette("RGB") or [0, 0, 0], np.uint8).reshape(-1, 3)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from PIL import Image
@@ -137,13 +137,13 @@ def in_memory(image: np.ndarray, name: object = "photo") -> Windows:
     return Windows(Held(image), partial(np.asarray, image), name)
 
 
-def extent(path: str | Path, page: int = 1) -> tuple[int, int] | None:
-    """(height, width) that a file's header says; None where it says none that is understood."""
+def extent(source: str | Path | BinaryIO, page: int = 1) -> tuple[int, int] | None:
+    """(height, width) that a file's header says, of a path or a file that is open; None where it says none that is understood."""
     try:
-        with Path(path).open("rb") as file:
+        with Path(source).open("rb") if isinstance(source, str | Path) else nullcontext(source) as file:
             is_tiff = file.read(4) in tiff.SIGNATURES
             file.seek(0)
-            return tiff.upright_size(file, page, path) if is_tiff else header(file, path)[0]
+            return tiff.upright_size(file, page, source) if is_tiff else header(file, source)[0]
     except Exception:  # what is wrong is said when it is read
         return None
 

@@ -200,15 +200,16 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def seed_interval(values: list[float]) -> tuple[float, float] | None:
-    """95 % interval of the mean over seeds (Student's t); None with fewer than two seeds."""
+def seed_interval(values: list[float], most: float = 1.0) -> tuple[float, float] | None:
+    """95 % interval of the mean over seeds (Student's t), within what a score can be, 0 to ``most``; None with fewer than two
+    seeds."""
     if len(values) < 2:
         return None
     from scipy.stats import t
 
     mean, error = float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values)))
     reach = float(t.ppf(0.975, len(values) - 1)) * error
-    return mean - reach, mean + reach
+    return max(0.0, mean - reach), min(most, mean + reach)
 
 
 def paired_bootstrap(
@@ -222,11 +223,11 @@ def paired_bootstrap(
     """:func:`score` of ``ours`` minus ``theirs`` over the same episodes in the same order, both resampled together.
 
     ``difference`` with its 95 % interval ``low``..``high`` (in [0, 1]) and ``p``, two-sided: twice the part of the
-    resamples on the other side of zero.
+    resamples on the other side of zero, the result itself counted as one of them, so that it is never 0.
     """
     first, second = (_resampled(x, class_ids, absent, times, runs) for x in (ours, theirs))
     drawn = first - second
     low, high = np.percentile(drawn, (2.5, 97.5))
-    other_side = min((drawn <= 0).mean(), (drawn >= 0).mean())
+    other_side = (1 + min((drawn <= 0).sum(), (drawn >= 0).sum())) / (1 + times)
     difference = score(ours, class_ids, absent, runs) - score(theirs, class_ids, absent, runs)
     return {"difference": difference, "low": float(low), "high": float(high), "p": float(min(1.0, 2 * other_side))}

@@ -66,7 +66,8 @@ def evaluate(
     """Measure a few-shot method, beside controls that know nothing of the class: examples and photos in, masks counted.
 
     dataset:    a folder or annotation file of your own; the name of a prepared data set, with ``root``; or one that is open
-                (``items``, ``classes``, ``sample(i)`` with photo (H, W, 3) uint8 and mask (H, W) uint8 in {0, 1, 255}).
+                (``classes``; ``items``, each with id, content, class_id, class_name and mask_path as those of
+                :class:`shotseg.data.folder.Item`; ``sample(i)`` with image (H, W, 3) uint8 and mask (H, W) in {0, 1, 255}).
     method:     a name (``shotseg.list_models``), or a few-shot model that is ready.      encoder: of a method by name.
     checkpoint: a trained model; its recipe says method and encoder. A semantic model is scored on what its training held out.
     fold, folds, classes, kind, min_area, reading: which classes and masks of the data set, see shotseg evaluate --help.

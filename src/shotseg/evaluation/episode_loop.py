@@ -130,7 +130,8 @@ def _resume(partial: Path, fingerprint: str, resume: bool) -> dict[int, Row]:
             raise UsageError(f"{path}: counts of an interrupted run; go on with --resume, or remove it")
         head, *lines = path.read_text(encoding="utf-8").split("\n")[:-1] or [""]  # a torn last line is done again
         if head and head != json.dumps({"fingerprint": fingerprint}):
-            raise UsageError(f"{path}: counts of another run; remove it, or choose another --out")
+            what = "counts of another run, or of photos or masks that were changed since"
+            raise UsageError(f"{path}: {what}; remove it, or choose another --out")
         done.update((row["i"], row["row"]) for row in map(json.loads, lines))
     return done
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -55,10 +55,20 @@ def supports_of(
 
 def _hsnet(pool: Pool, shots: int, seed: int, episodes: int) -> list[EpisodeIndex]:
     """HSNet and TLG on PASCAL: queries walk the list of (photo, class) pairs; one numpy stream draws the supports."""
+    return _walked(pool, pool.walk, shots, seed, episodes)
+
+
+def _hsnet_fss(pool: Pool, shots: int, seed: int, episodes: int) -> list[EpisodeIndex]:
+    """HSNet on FSS-1000 (its ``data/fss.py``): supports are drawn by number, but queries walk the names as text: 1, 10, 2, 3."""
+    walk = sorted(pool.listed, key=lambda i: (pool.items[i].class_id, pool.items[i].id))
+    return _walked(pool, walk, shots, seed, episodes)
+
+
+def _walked(pool: Pool, walk: Sequence[int], shots: int, seed: int, episodes: int) -> list[EpisodeIndex]:
     stream = np.random.RandomState(seed)
     picks = []
     for i in range(episodes):
-        query = pool.walk[i % len(pool.walk)]
+        query = walk[i % len(walk)]
         class_id = pool.items[query].class_id
         picks.append(EpisodeIndex(query, supports_of(pool, stream, query, class_id, shots), class_id))
     return picks
@@ -67,9 +77,19 @@ def _hsnet(pool: Pool, shots: int, seed: int, episodes: int) -> list[EpisodeInde
 def _hsnet_coco(pool: Pool, shots: int, seed: int, episodes: int) -> list[EpisodeIndex]:
     """HSNet and TLG on COCO: class, query and supports all drawn from one numpy stream."""
     stream = np.random.RandomState(seed)
+    return _of_classes(pool, (_one(stream, len(pool.classes)) for _ in range(episodes)), stream, shots)
+
+
+def _hsnet_lvis(pool: Pool, shots: int, seed: int, episodes: int) -> list[EpisodeIndex]:
+    """LVIS-92i (Matcher's ``matcher/data/lvis.py``): the classes are taken in turn, query and supports from one numpy stream."""
+    classes = (i % len(pool.classes) for i in range(episodes))
+    return _of_classes(pool, classes, np.random.RandomState(seed), shots)
+
+
+def _of_classes(pool: Pool, classes: Iterable[int], stream: np.random.RandomState, shots: int) -> list[EpisodeIndex]:
+    """An episode of each of ``classes``, which may draw from the stream too."""
     picks = []
-    for _ in range(episodes):
-        class_id = _one(stream, len(pool.classes))
+    for class_id in classes:
         query = pool.lists[class_id][_one(stream, len(pool.lists[class_id]))]
         picks.append(EpisodeIndex(query, supports_of(pool, stream, query, class_id, shots), class_id))
     return picks
@@ -123,6 +143,8 @@ RULES: dict[str, Callable[[Pool, int, int, int], list[EpisodeIndex]]] = {
     "shotseg": _shotseg,
     "hsnet": _hsnet,
     "hsnet-coco": _hsnet_coco,
+    "hsnet-fss": _hsnet_fss,
+    "hsnet-lvis": _hsnet_lvis,
     "pfenet": _pfenet,
     "cst": _cst,
     "cst-coco": partial(_cst, by_class=True),

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from shotseg.data.episodes import EpisodeIndex
 from shotseg.data.samples import IGNORE, Support
 from shotseg.encoders.features import Features
+from shotseg.errors import InputError
 from shotseg.evaluation import canvas, controls
 from shotseg.evaluation.cache import Cache
 from shotseg.evaluation.counts import count
@@ -164,7 +165,7 @@ class Evaluator:
 
         def read() -> tuple[np.ndarray, np.ndarray]:
             sample = self.dataset.sample(self.pool.positions[i])
-            return sample.image, sample.mask
+            return _checked(sample.image, np.asarray(sample.mask), self.pool.items[i].id)
 
         return self.cache.get(("sample", i), read)
 
@@ -188,6 +189,16 @@ class Evaluator:
         }
         margins = (0, shape[1] - inside[1], 0, shape[0] - inside[0])
         return {name: F.pad(mask, margins) for name, mask in drawn.items()}
+
+
+def _checked(image: np.ndarray, mask: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Photo and mask of a data set as they are promised. Raises InputError for others: their counts would mean nothing."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise InputError(f"{name}: a photo {image.shape} of {image.dtype}; the data set gives (H, W, 3) uint8")
+    if mask.shape != image.shape[:2] or not (mask == 1).any():
+        what = "no pixel is 1" if mask.shape == image.shape[:2] else f"{mask.shape} for a photo {image.shape[:2]}"
+        raise InputError(f"{name}: its mask: {what}; the data set gives 1 = the class, 0 = background, 255 = ignored")
+    return image, mask.astype(np.uint8, copy=False)
 
 
 def _cropped(features: Features, height: float, width: float) -> Features:

@@ -22,18 +22,15 @@ from shotseg.evaluation.counts import Counts, count
 from shotseg.evaluation.episode_rules import cst_query, supports_of
 from shotseg.evaluation.evaluator import Evaluator
 from shotseg.evaluation.pool import Pool
+from shotseg.evaluation.protocols import preset
 from shotseg.evaluation.results import environment
 from shotseg.evaluation.summary import Summary
 
 FORMAT = "shotseg-ways-1"
-# what a protocol does not choose here
+# what a protocol does not choose here: all of it is as CST's release evaluates, for one class and for several
 FIXED: dict[str, Any] = {
-    "rule": "cst",
-    "score_at": "original",
-    "align_corners": True,
-    "ignore_band": "exclude",
-    "fusion": "model",
-    "absent": "skip",
+    name: getattr(preset("cst"), name)
+    for name in ("rule", "score_at", "align_corners", "ignore_band", "fusion", "absent")
 }
 
 
@@ -97,8 +94,11 @@ def summary(content: dict[str, Any]) -> Summary:
 
 
 def evaluate(evaluator: Evaluator, episodes: Sequence[Ways]) -> dict[str, float]:
-    """``miou`` and ``exact_ratio`` in percent. A class is there where the model's presence says so (on average over the
-    shots; without one, where a pixel is its); a pixel is that of its likeliest class from a probability of 1/2 on."""
+    """``miou`` and ``exact_ratio`` in percent. Each shot is asked alone, and the probabilities of the shots are averaged.
+
+    A class is there where the model's presence says so (without one, where a pixel is its); a pixel is that of its likeliest
+    class from a probability of 1/2 on. The band of 255 is background, and a class that never occurs counts as zero.
+    """
     pool, rows, said = evaluator.pool, [], []
     for episode in episodes:
         query = evaluator.photo(episode.query)
@@ -106,18 +106,14 @@ def evaluate(evaluator: Evaluator, episodes: Sequence[Ways]) -> dict[str, float]
         for way, (class_id, own) in enumerate(zip(episode.classes, episode.supports), 1):
             label = torch.from_numpy(evaluator.label(episode.query, class_id).astype(np.int64))
             truth = torch.zeros_like(label) if truth is None else truth
-            truth = torch.where(label == 1, way, torch.where((label == 255) & (truth == 0), 255, truth))
+            truth = torch.where(label == 1, way, truth)
+            told = evaluator.told(EpisodeIndex(episode.query, own, class_id))
             with torch.no_grad():
-                support = evaluator.model.merge([evaluator.support(i) for i in own])
-                told = evaluator.told(EpisodeIndex(episode.query, own, class_id))
-                found = evaluator.model(query.features, support, query.image, **told)
-            height, width = label.shape
-            logits = found.logits[0]
-            if evaluator.geometry == "pad":
-                logits = without_padding(logits, (height, width), evaluator.size, align_corners=True)
-            soft.append(transforms.resize_logits(logits, (height, width), align_corners=True).softmax(0)[1].cpu())
-            says = found.extra.get("presence")
-            present.append(None if says is None else int(says[0, 1] > says[0, 0]))
+                shots = [evaluator.support(i) for i in own]
+                found = [evaluator.model(query.features, shot, query.image, **told) for shot in shots]
+            soft.append(torch.stack([_soft(evaluator, x.logits[0], label.shape) for x in found]).mean(0))
+            says = [x.extra["presence"][0].softmax(0)[1] for x in found if "presence" in x.extra]
+            present.append(int(torch.stack(says).mean() > 0.5) if says else None)
         assert truth is not None
         rows.append(_counted(torch.stack(soft), truth))
         said.append(present)
@@ -126,7 +122,16 @@ def evaluate(evaluator: Evaluator, episodes: Sequence[Ways]) -> dict[str, float]
     classes = np.array([episode.classes for episode in episodes])
     counted = Counts(classes, intersection, union, target, ignored, known)
     ids = np.arange(len(pool.classes))
-    return {"miou": 100 * float(reduce.miou(counted, ids)), "exact_ratio": 100 * reduce.exact_ratio(counted)}
+    miou = float(reduce.miou(counted, ids, FIXED["absent"]))
+    return {"miou": 100 * miou, "exact_ratio": 100 * reduce.exact_ratio(counted)}
+
+
+def _soft(evaluator: Evaluator, logits: Tensor, size: tuple[int, ...]) -> Tensor:
+    """(H, W) probability of the class at the photo's own ``size``."""
+    height, width = size
+    if evaluator.geometry == "pad":
+        logits = without_padding(logits, (height, width), evaluator.size, align_corners=True)
+    return transforms.resize_logits(logits, (height, width), align_corners=True).softmax(0)[1].cpu()
 
 
 def _counted(soft: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -48,7 +48,12 @@ class EvaluationResult:
             raise InputError(f"{path}: cannot be read as a result ({error}); give a file that evaluate wrote") from None
         if not isinstance(content, dict) or content.get("format") not in SUMMARIES:
             raise InputError(f"{path}: no result of this version; give a file that evaluate wrote")
-        return cls(content, name=str(path))
+        result = cls(content, name=str(path))
+        try:
+            assert result.summary and repr(result)  # what every reader asks of it
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise InputError(f"{path}: a damaged result, without {error}; measure again") from None
+        return result
 
     @cached_property
     def summary(self) -> Summary:
@@ -99,6 +104,10 @@ class EvaluationResult:
         result is not of one class at a time.
         """
         for result in (self, other):
+            if not isinstance(result, EvaluationResult):
+                raise UsageError(
+                    f"compare: of type {type(result).__name__}; give a result, of evaluate or EvaluationResult.load"
+                )
             if result.content["format"] != results.FORMAT:
                 raise UsageError(
                     f"{result.name or result!r}: only results of one class at a time are compared in pairs"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 from shotseg.errors import UsageError
@@ -33,7 +35,7 @@ class Pool:
     """
 
     def __init__(self, dataset: Any, classes: Sequence[str], shots: int, min_pixels: int = 0, areas: Any = None):
-        self.classes = list(classes)
+        self.dataset, self.classes = dataset, list(classes)
         number = {name: i for i, name in enumerate(self.classes)}
         self.positions = [
             i for i, item in enumerate(dataset.items) if item.class_name in number and item.mask_path is not None
@@ -62,6 +64,15 @@ class Pool:
             labels.setdefault(item.content, []).append(i)
         return [labels[content] for content in dict.fromkeys(self.items[i].content for i in self.walk)]
 
+    def state(self) -> str:
+        """sha256 of the size and time of each file that the items are read from: others where a photo or a mask was changed."""
+        digest, seen = hashlib.sha256(), dict[str, str]()
+        for i in self.positions:
+            item = self.dataset.items[i]
+            for path in (getattr(item, "image_path", None), item.mask_path):
+                digest.update(f"{item.id} {seen.setdefault(str(path), _state_of(path))}\n".encode())
+        return digest.hexdigest()
+
     def same_photo(self, a: int, b: int) -> bool:
         return self.items[a].content == self.items[b].content
 
@@ -71,6 +82,14 @@ class Pool:
             return query
         own = (i for i, x in enumerate(self.items) if x.content == self.items[query].content and x.class_id == class_id)
         return next(own, None)
+
+
+def _state_of(path: Any) -> str:
+    try:
+        stat = Path(path).stat()
+    except (OSError, TypeError, ValueError):  # no file of its own
+        return str(path)
+    return f"{stat.st_size} {stat.st_mtime_ns}"
 
 
 def with_enough_photos(dataset: Any, names: Sequence[str], shots: int) -> list[str]:

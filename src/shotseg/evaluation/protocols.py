@@ -70,6 +70,16 @@ class Protocol:
             raise UsageError(
                 f"episodes {self.episodes}, seeds {self.seeds}: a protocol needs at least one episode and one seed"
             )
+        most = (
+            2**128 - 1 if self.rule == "shotseg" else 2**32 - self.episodes
+        )  # of numpy's streams; CST adds the episode's number
+        for seed in self.seeds:
+            if not 0 <= seed <= most:
+                raise UsageError(f"--seeds {seed}: with rule {self.rule!r} a seed is from 0 to {most}")
+            if self.seeds.count(seed) > 1:
+                raise UsageError(
+                    f"--seeds {seed}: given twice, and the same seed draws the same episodes; name each once"
+                )
 
     def override(self, **values: Any) -> Protocol:
         """The same with other values (None = as it was); the changed names are kept in ``overridden``."""
@@ -109,8 +119,8 @@ PRESETS = {
 # what the same release does otherwise on another data set
 ELSEWHERE: dict[tuple[str, str], dict[str, Any]] = {
     ("hsnet", "coco20i"): {"rule": "hsnet-coco"},
-    ("hsnet", "fss1000"): {"episodes": 2400},  # every photo of the test classes once
-    ("hsnet", "lvis92i"): {"rule": "hsnet-coco", "episodes": 2300},
+    ("hsnet", "fss1000"): {"rule": "hsnet-fss", "episodes": 2400},  # every photo of the test classes once
+    ("hsnet", "lvis92i"): {"rule": "hsnet-lvis", "episodes": 2300},  # each of 92 classes 25 times
     ("tlg", "coco20i"): {"rule": "hsnet-coco", "episodes": 5000},
     ("cst", "coco20i"): {"rule": "cst-coco"},
     ("pfenet", "coco20i"): {"episodes": 20000, "size": 641},

@@ -82,7 +82,7 @@ def _scored(content: dict[str, Any], seeds: list[int]) -> dict[str, Any]:
     return {
         **content,
         **_mean_of(list(per_seed.values())),
-        "ci95": intervals["seeds"] or intervals["episodes"],
+        "ci95": _shown(intervals),
         "intervals": intervals,
         "per_class": {n: _mean([s["per_class"][n] for s in per_seed.values()]) for n in content["classes"]},
         "per_seed": {seed: {k: v for k, v in s.items() if k != "per_class"} for seed, s in per_seed.items()},
@@ -121,7 +121,8 @@ def _scores(counts: Counts, content: dict[str, Any]) -> dict[str, Any]:
 def _control_scores(content: dict[str, Any], control: str, seeds: list[int]) -> dict[str, Any]:
     per_seed = [_scores(_counts(content, seed, control), content) for seed in seeds]
     scores = {k: v for k, v in _mean_of(per_seed).items() if k != "exact_ratio"}
-    return {**scores, "ci95": _of_episodes(content, control)}
+    intervals = _intervals(content, [s["miou"] for s in per_seed], control)
+    return {**scores, "ci95": _shown(intervals), "intervals": intervals}
 
 
 def _mean_of(per_seed: list[dict[str, Any]]) -> dict[str, float]:
@@ -133,9 +134,16 @@ def _mean(values: list[float | None]) -> float | None:
     return float(np.mean(numbers)) if numbers else None
 
 
-def _intervals(content: dict[str, Any], of_seeds: list[float]) -> dict[str, list[float] | None]:
-    seeds = reduce.seed_interval(of_seeds)
-    return {"seeds": None if seeds is None else list(seeds), "episodes": _of_episodes(content)}
+def _intervals(
+    content: dict[str, Any], of_seeds: list[float], control: str | None = None
+) -> dict[str, list[float] | None]:
+    seeds = reduce.seed_interval(of_seeds, most=100)
+    return {"seeds": None if seeds is None else list(seeds), "episodes": _of_episodes(content, control)}
+
+
+def _shown(intervals: dict[str, list[float] | None]) -> list[float] | None:
+    """The one that stands in the table: the same kind for the method and for its controls."""
+    return intervals["seeds"] or intervals["episodes"]
 
 
 def _of_episodes(content: dict[str, Any], control: str | None = None) -> list[float]:
@@ -236,7 +244,7 @@ def compare(a: dict[str, Any], b: dict[str, Any], first: str, second: str) -> di
     """Paired bootstrap of two results on the same episodes: mIoU of the first minus the second, in percent points.
 
     a, b: their contents.       first, second: what they are called.
-    Raises UsageError where the episodes or the rules for classes that never occur are not the same.
+    Raises UsageError where the episodes, their masks or the rules for classes that never occur are not the same.
     """
     names = ("seed", "episode", "class", "query", "support")
     if any(a["counts"]["per_episode"][name] != b["counts"]["per_episode"][name] for name in names):
@@ -244,6 +252,9 @@ def compare(a: dict[str, Any], b: dict[str, Any], first: str, second: str) -> di
         raise UsageError(
             f"{first} and {second} were not measured on the same episodes ({other}: not the same); measure both alike"
         )
+    counted = [[x["protocol"][name] for name in ("score_at", "ignore_band")] for x in (a, b)]
+    if counted[0] == counted[1] == ["original", counted[0][1]] and _targets(a) != _targets(b):
+        raise UsageError(f"{first} and {second}: masks were changed between the two; measure both anew")
     absent, theirs = a["protocol"]["absent"], b["protocol"]["absent"]
     if absent != theirs:
         rules = f"classes that never occur count by the rule {absent!r} in the one and {theirs!r} in the other"
@@ -259,6 +270,11 @@ def compare(a: dict[str, Any], b: dict[str, Any], first: str, second: str) -> di
         "per_class": {name: None if x is None or y is None else x - y for name, x, y in both},
         "episodes": len(a["counts"]["per_episode"]["seed"]),
     }
+
+
+def _targets(content: dict[str, Any]) -> list[list[int]]:
+    """Pixels of truth, background and class, of each episode."""
+    return content["counts"]["per_episode"]["target"]
 
 
 def _differing(a: dict[str, Any], b: dict[str, Any]) -> list[str]:

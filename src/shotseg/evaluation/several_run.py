@@ -38,7 +38,7 @@ def measure(
     lists = {seed: draws.draw(pool, way, shot, queries, seed) for seed in protocol.seeds}
     asked = [query for listed in lists.values() for query in listed]
     hashes = [list_hash(draws.named(pool, listed)) for listed in lists.values()]
-    what = [about, asdict(protocol), several.threshold, hashes, str(several.device)]
+    what = [about, asdict(protocol), several.threshold, hashes, str(several.device), partial and pool.state()]
     fingerprint = json.dumps(what, sort_keys=True, default=str)
     tally = Tally(on_progress, 2 * len(asked))
     rows, cut = count_queries(several, asked, partial, fingerprint, on_rows=tally, **how)

@@ -31,7 +31,7 @@ def measure(
     lists = {seed: draw_episodes(protocol, pool, about["shot"], seed) for seed in protocol.seeds}
     episodes = [episode for listed in lists.values() for episode in listed]
     hashes = [list_hash(named(pool, listed)) for listed in lists.values()]
-    what = [about, asdict(protocol), hashes, str(evaluator.device)]
+    what = [about, asdict(protocol), hashes, str(evaluator.device), partial and pool.state()]
     fingerprint = json.dumps(what, sort_keys=True, default=str)
     tally = Tally(on_progress, len(episodes))
     rows = count_episodes(evaluator, episodes, partial, fingerprint, on_rows=tally, **how)

@@ -15,6 +15,13 @@ from shotseg.errors import UsageError
 from shotseg.evaluation.pool import with_enough_photos
 from shotseg.evaluation.protocols import Protocol
 
+OF_ITEMS = (
+    "id",
+    "content",
+    "class_id",
+    "class_name",
+    "mask_path",
+)  # what is read of an item, see shotseg.data.folder.Item
 PFENETS = ("pfenet", "bam", "hdmnet", "pi-clip")  # protocols with the lists of PFENet; the others have HSNet's
 
 
@@ -55,8 +62,7 @@ def opened(
         least = 1 if protocol.min_pixels else None
         prepared = data.load(name, root, split="test", fold=fold, family=family, folds=folds, min_pixels=least)
         return prepared, prepared.classes
-    if root is not None:
-        dataset = data.load("folder", root, **view)
+    dataset = data.load("folder", root, **view) if root is not None else _open(dataset)
     if fold is None:
         return dataset, dataset.classes
     folds_by_name = {str(number): names for number, names in getattr(dataset, "folds", {}).items()}
@@ -66,6 +72,17 @@ def opened(
         )
         raise UsageError(f"--fold: no fold {fold!r} in {root or name}; {choices}")
     return dataset, folds_by_name[fold]
+
+
+def _open(dataset: Any) -> Any:
+    """A data set that is open, as it is. Raises UsageError for what is none."""
+    is_one = "give a folder, a name with root, or a data set with items, classes and sample(i)"
+    if missing := [name for name in ("items", "classes", "sample") if not hasattr(dataset, name)]:
+        raise UsageError(f"dataset: of type {type(dataset).__name__}, without {missing[0]}; {is_one}")
+    for item in list(dataset.items)[:1]:
+        if missing := [name for name in OF_ITEMS if not hasattr(item, name)]:
+            raise UsageError(f"dataset: its items have no {missing[0]}; give {', '.join(OF_ITEMS)} to each")
+    return dataset
 
 
 def tested(
@@ -95,8 +112,11 @@ def names(method: Any, encoder: str, checkpoint: str | Path | None) -> tuple[str
     if checkpoint is not None:
         from shotseg.training import checkpoint as trained  # it takes long to import
 
-        return trained.names(checkpoint)
+        return trained.names(checkpoint, method, encoder)
     if not isinstance(method, str):
+        if not hasattr(method, "encode_support"):
+            its = "; give its model, as segmenter.model" if hasattr(method, "model") else ""
+            raise UsageError(f"method: of type {type(method).__name__}, neither a name nor a few-shot model{its}")
         return type(method).__name__.lower(), str(getattr(method.encoder, "name", type(method.encoder).__name__))
     return method, models.encoder_for(method) if encoder == "auto" else encoder
 

@@ -28,7 +28,7 @@ from shotseg.photo import (
     title,
     warn_if_large,
 )
-from shotseg.predictor import Predictor, in_turns
+from shotseg.predictor import Predictor, in_turns, streams
 from shotseg.result import Decided, Result
 
 MADE_BY = ("method", "encoder", "options", "encoder_sha256")
@@ -145,8 +145,10 @@ class OnnxSegmenter(Predictor):
         del self._classes[name]
         self._stacked = None
 
+    @streams
     def predict(self, photo: Photo) -> Result:
-        """Segment one photo: the classes that are there, and the background, compete for each pixel."""
+        """Segment one photo: the classes that are there, and the background, compete for each pixel. Of a source of photos an
+        iterator of results comes back, as of :meth:`predict_stream`."""
         if are_several(photo):
             raise UsageError("several photos at once: give them to predict_batch, or one to predict")
         return self.predict_batch([photo])[0]
@@ -183,7 +185,7 @@ class OnnxSegmenter(Predictor):
 
     def _learnt(self, name: str, photo: Photo, mask: Any) -> Class:
         """The support of one shot, without its classifiers."""
-        image, known = read_shot(photo, mask)
+        image, known = read_shot(photo, mask, name)
         if known is None:
             raise InputError(f"{title(photo)}: no mask; give one, since names alone take the Segmenter with torch")
         x = self._fitted(image, image.shape[:2])

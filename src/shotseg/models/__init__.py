@@ -59,9 +59,12 @@ def encoder_for(name: str) -> str:
 def load(name: str, encoder: Encoder, **options: Any) -> Any:
     """The model ``name`` on a frozen encoder; ``options`` are the keywords of its class.
 
-    Raises UsageError for an unknown name or option.
+    Raises UsageError for an unknown name or option, and for what is no encoder.
     """
     cls = kind(name)
+    if not hasattr(encoder, "strides"):
+        mend = f"shotseg.encoders.load({encoder!r})" if isinstance(encoder, str) else "what shotseg.encoders.load gives"
+        raise UsageError(f"encoder: of type {type(encoder).__name__}; give {mend}")
     check(cls, encoder, **options)
     try:
         return cls(encoder, **options)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from shotseg.data import remote
+from shotseg.errors import UsageError
 from shotseg.photo import filed_as
 from shotseg.runs.scratch import Scratch, restored, stored
 
@@ -133,6 +134,10 @@ def _stem(file: str) -> str:
 
 
 def _row(photo: PhotoFile) -> tuple[bytes, bytes, bytes, bytes, str]:
+    if not isinstance(photo, PhotoFile):
+        raise UsageError(
+            f"photos: one of type {type(photo).__name__}; give what shotseg.runs.find_photos gives of files"
+        )
     fields = asdict(photo)
     texts = stored(fields.pop("file")), stored(fields.pop("path")), stored(fields.pop("name"))
     return (*texts, stored(filed_as(photo.name)), json.dumps(fields))

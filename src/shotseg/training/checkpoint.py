@@ -126,20 +126,31 @@ def finished(path: Path, recipe: Recipe) -> bool:
     return bool(about["done"]) and decisive(made_with) == decisive(recipe) and not longer
 
 
-def names(path: str | Path) -> tuple[str, str]:
-    """Method and encoder of a checkpoint."""
+def names(path: str | Path, method: str = "matching", encoder: str = "auto") -> tuple[str, str]:
+    """Method and encoder of a checkpoint.
+
+    method, encoder: what was asked for; the values that stand where nobody asks go with every checkpoint. Raises UsageError
+    for others than the checkpoint's.
+    """
     choice = read(path)[1]["recipe"]["model"]
+    for what, asked, free, own in (
+        ("method", method, "matching", choice["name"]),
+        ("encoder", encoder, "auto", choice["encoder"]),
+    ):
+        if asked not in (free, own):
+            raise UsageError(f"{path}: of {what} {own!r}, not {asked!r}; leave the {what} out, the checkpoint says it")
     return choice["name"], choice["encoder"]
 
 
 @checked
-def load_model(path: str | Path, device: str = "cpu", size: int | None = None) -> Any:
+def load_model(path: str | Path, device: str = "cpu", size: int | None = None, weights: str | Path = "default") -> Any:
     """The trained few-shot model of a checkpoint, with its encoder, ready to use.
 
-    size: the longer working side, in place of that of the training.
+    size: the longer working side, in place of that of the training.    weights: of the encoder, a local file of those that it was
+    trained on; "default": from where the training had them.
     Raises InputError for a file that is none, UsageError where the encoder's own weights cannot be had.
     """
-    model = _load(path, device, size)
+    model = _load(path, device, size, str(weights))
     if isinstance(model, BaseLearner):
         raise InputError(f"{path}: a base learner, no few-shot model; give best.safetensors of a run that used it")
     if names(path)[0] in models.SEMANTIC:
@@ -157,11 +168,12 @@ def load_semantic(path: str | Path, device: str = "cpu", size: int | None = None
     return _load(path, device, size), list(read(path)[1]["classes"])
 
 
-def _load(path: str | Path, device: str = "cpu", size: int | None = None) -> Any:
+def _load(path: str | Path, device: str = "cpu", size: int | None = None, weights: str = "default") -> Any:
     tensors, about = read(path)
     recipe = build(about["recipe"], str(path))
-    if size is not None:
-        recipe = replace(recipe, model=replace(recipe.model, size=size))
+    changed: dict[str, Any] = {} if size is None else {"size": size}
+    changed |= {} if weights == "default" else {"weights": weights}
+    recipe = replace(recipe, model=replace(recipe.model, **changed))
     if recipe.model.name == "qgnet" and not recipe.extractor:  # of older versions, where it then was the encoder itself
         options = {"extractor": "same"} | recipe.model.options
         recipe = replace(recipe, model=replace(recipe.model, options=options))

@@ -23,7 +23,7 @@ from shotseg.training.recipe import Recipe
 
 @checked
 def train(
-    recipe: Recipe,
+    recipe: Recipe | str | Path,
     root: str | Path,
     out: str | Path,
     resume: bool = False,
@@ -33,6 +33,7 @@ def train(
 ) -> loop.Outcome:
     """Train by a recipe on the photos at ``root``.
 
+    recipe: of :func:`shotseg.training.recipe.load`, or what that takes: a name, or a file of your own.
     out:    as of :func:`shotseg.training.loop.train`; ``base/`` gets the base learner, ``features/`` what is kept on disk,
             ``pseudo/`` the masks made from class names, where these are the supervision and no other folder is named.
     resume: go on where a run of the same recipe stopped; a base learner that is finished is not trained again.
@@ -40,6 +41,10 @@ def train(
     until:  of QGNet: stop after the stage "extractor" or "priors"; the same call without it goes on from there.
     Raises UsageError for choices that do not fit together, InputError for a photo or checkpoint that cannot be used.
     """
+    if isinstance(recipe, str | Path):
+        recipe = recipes.load(recipe)
+    if not isinstance(recipe, Recipe):
+        raise UsageError(f"recipe: of type {type(recipe).__name__}; give a name, a file, or what recipe.load gives")
     root, out = Path(root), Path(out)
     if until and recipe.model.name != "qgnet":
         raise UsageError(f"until {until!r}: {recipe.model.name} has no such stage; leave it out")
