@@ -17,7 +17,7 @@ from PIL import Image
 import warm
 from page_client import API, HOST, accept, all_predicted, client_of, draw, mask, ok, patch, photos, put, until
 from page_project import SIZE, photo, photos_folder, project_of, square
-from shotseg import plugins
+from shotseg import Segmenter, plugins
 from shotseg.data import annotations
 from shotseg.models import presence
 from shotseg.web import kept, model
@@ -308,6 +308,15 @@ def test_what_classes_said_is_kept_as_far_as_there_is_room(tmp_path, monkeypatch
     own.answered(first, {})
     own.answered(second, few)
     assert own._answers[own.path(second)] == (100, few) and own._room == 50
+
+
+def test_photos_that_another_setting_encoded_are_encoded_anew(tmp_path):
+    project = project_of(tmp_path)
+    photo, small, large = next(iter(project.said.photos.values())), Segmenter(size=64), Segmenter(size=96)
+    own = kept.Kept(tmp_path / "encoded")
+    assert own.encoded(photo, small).by == small.encodes_as
+    again = kept.Kept(tmp_path / "encoded")  # as after a restart
+    assert again.encoded(photo, large).by == large.encodes_as != small.encodes_as
 
 
 def answer_of(size):

@@ -220,9 +220,21 @@ def test_a_photo_that_another_encoder_encoded_is_refused(seg, tmp_path):
     other = Segmenter(encoder="efficientnet-lite2", size=128, device="cpu")
     other.encode(picture(RED)[0]).save(tmp_path / "photo.safetensors")
     with pytest.raises(
-        UsageError, match="encoded by matching on efficientnet-lite2, not by matching on efficientnet-lite0"
+        UsageError, match="on efficientnet-lite2 at 128 px, not by matching on efficientnet-lite0 at 128 px"
     ):
         seg.decide(Encoded.load(tmp_path / "photo.safetensors"))
+
+
+def test_a_photo_encoded_at_another_size_or_with_other_weights_is_refused(seg, tmp_path):
+    kept = tmp_path / "photo.safetensors"
+    Segmenter(encoder="efficientnet-lite0", size=96, device="cpu").encode(picture(RED)[0]).save(kept)
+    with pytest.raises(UsageError, match=r"at 96 px, not by .* at 128 px"):
+        seg.decide(Encoded.load(kept))
+    torch.save(seg.model.encoder.net.state_dict(), tmp_path / "own.pth")
+    own = Segmenter(encoder="efficientnet-lite0", weights=tmp_path / "own.pth", size=128, device="cpu")
+    with pytest.raises(UsageError, match=r"px, not by .* at 128 px, weights [0-9a-f]{16}; encode it again"):
+        own.add("red", seg.encode(picture(RED)[0]), picture(RED)[1])
+    assert repr(own.encode(picture(RED)[0])).startswith("<Encoded 120 x 90, matching on efficientnet-lite0 at 128 px")
 
 
 def test_what_is_no_kept_photo_is_named_in_one_line(seg, tmp_path):

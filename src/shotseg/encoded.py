@@ -23,12 +23,12 @@ from shotseg.photo import Opened, Photo, open_photo, title
 FORMAT = "shotseg-encoded-1"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Encoded:
     """A photo after :meth:`Segmenter.encode`; the classes may change meanwhile.
 
     photo: as it was opened.   resized: (3, h, w) float in [0, 1], as it was encoded.   features: of it, batch 1.
-    by: the method, encoder and trained model that the features are of.
+    by: the method, encoder, size and trained model that the features are of.
     answers: what each class says of the photo, as far as it was asked: deciding again asks those that changed.
     """
 
@@ -36,7 +36,11 @@ class Encoded:
     resized: Tensor
     features: Features
     by: str
-    answers: Answers = field(default_factory=dict, repr=False)
+    answers: Answers = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        height, width = self.photo.size
+        return f"<Encoded {width} x {height}, {self.by}>"
 
     def save(self, path: str | Path) -> None:
         """Keep it as safetensors: features in half precision, the working input, and the photo's size, not its pixels."""

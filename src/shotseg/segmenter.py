@@ -96,6 +96,7 @@ class Segmenter(Learnt):
         super().__init__(device)
         self.options = options
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
+        self._own_weights = weights != "default"
         if self.checkpoint is None:
             if method in models.SEMANTIC:
                 raise UsageError(
@@ -180,8 +181,8 @@ class Segmenter(Learnt):
         return support, made_small(image, known)
 
     def _check_encoded(self, encoded: Encoded) -> None:
-        if encoded.by != self._by:
-            raise UsageError(f"a photo encoded by {encoded.by}, not by {self._by}; encode it again")
+        if encoded.by != self.encodes_as:
+            raise UsageError(f"a photo encoded by {encoded.by}, not by {self.encodes_as}; encode it again")
 
     @streams
     def predict(self, photo: Photo, strokes: Mapping[str, Strokes] | None = None) -> Result:
@@ -270,14 +271,15 @@ class Segmenter(Learnt):
             same = [i for i, x in enumerate(inputs) if tuple(x.shape) == shape]
             features = self.model.encode(torch.stack([inputs[i] for i in same]))
             for row, i in enumerate(same):
-                encoded[i] = Encoded(opened[i], inputs[i], features[row], self._by)
+                encoded[i] = Encoded(opened[i], inputs[i], features[row], self.encodes_as)
         return [encoded[i] for i in range(len(opened))]
 
     @cached_property
-    def _by(self) -> str:
+    def encodes_as(self) -> str:
         """What the features of a photo depend on beside the photo."""
-        trained_as = "" if self.checkpoint is None else f", trained as {files.sha256(self.checkpoint)[:16]}"
-        return f"{self.method} on {self.encoder}{trained_as}"
+        own = "" if self.checkpoint is None else f", trained as {files.sha256(self.checkpoint)[:16]}"
+        own += f", weights {digest(self.model.encoder)[:16]}" if self._own_weights else ""
+        return f"{self.method} on {self.encoder} at {self.model.size} px{own}"
 
     @in_turns
     @torch.no_grad()
@@ -301,7 +303,6 @@ class Segmenter(Learnt):
                     f"strokes of {name!r}: give them for a class that was added, at the photo's size {size}"
                 )
         image = encoded.resized[None]
-
         told_apart = competing(strokes)
         supports, marked = list(self._supports.values()), {name: self.classes.index(name) for name in told_apart}
         earlier = [] if memory is None else [memory[name] for name in self.classes]

@@ -54,7 +54,7 @@ class Kept:
     def encoded(self, photo: PagePhoto, segmenter: Segmenter) -> Encoded:
         """Raises InputError for a photo that cannot be read."""
         path = self.path(photo)
-        encoded = self._recent.get(path) or self._loaded(path)
+        encoded = self._recent.get(path) or self._loaded(path, segmenter)
         if encoded is None:
             encoded = segmenter.encode(photo.path)
             if self._save(encoded, path):
@@ -66,7 +66,8 @@ class Kept:
                 self._recent.popitem(last=False)
         return encoded
 
-    def _loaded(self, path: Path) -> Encoded | None:
+    def _loaded(self, path: Path, segmenter: Segmenter) -> Encoded | None:
+        """None where it is of another setting too."""
         if path not in self._sizes:
             return None
         from shotseg.encoded import Encoded
@@ -74,6 +75,8 @@ class Kept:
         try:
             encoded = Encoded.load(path)
         except ShotsegError:
+            return None
+        if encoded.by != segmenter.encodes_as:
             return None
         with self._lock:
             known = self._answers.get(path)
