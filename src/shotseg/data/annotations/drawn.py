@@ -219,6 +219,18 @@ def polygon(values: Any, height: int, width: int, fill: Callable = coco_masks.po
     return fill(numbers.reshape(-1, 2), height, width)
 
 
+def ellipse(centre: tuple[float, float], radii: tuple[float, float], degrees: float) -> np.ndarray:
+    """(180, 2) outline (x, y) of an ellipse, turned clockwise about its centre."""
+    turn = np.linspace(0, 2 * np.pi, 180, endpoint=False)
+    return turned(np.stack([np.cos(turn), np.sin(turn)], 1) * radii, degrees) + centre
+
+
+def turned(points: np.ndarray, degrees: float) -> np.ndarray:
+    """Points (N, 2) as (x, y), turned clockwise as seen in a photo, whose y goes down, about (0, 0)."""
+    angle = np.deg2rad(degrees)
+    return points @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+
+
 def size(height: Any, width: Any) -> tuple[int, int] | None:
     """Height and width as a file says them; None where it does not. Raises ValueError for what can be none."""
     try:
