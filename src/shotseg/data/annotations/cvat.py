@@ -120,7 +120,8 @@ def _photo(
     found, lost = [], 0
     for tag, shape in sorted(shapes, key=lambda pair: _whole(pair[1].get("z_order"))):
         if tag in SHAPES and "label" in shape:
-            found.append(Shape(classes.index(shape["label"]) + 1, partial(draw, tag, shape)))
+            group = _whole(shape.get("group_id")) or None  # 0: of no group
+            found.append(Shape(classes.index(shape["label"]) + 1, partial(draw, tag, shape), group))
         elif tag != "tag":
             lost += 1
             note(f"{path}: a {tag} of {named} left out, it has no area; draw a polygon or a mask")

@@ -35,10 +35,14 @@ ORIENTATION = 274  # EXIF: above 4 the photo lies on its side
 
 
 class Shape(NamedTuple):
-    """One object that can be drawn: the number of its class (1 is the first); (height, width) -> (h, w) bool."""
+    """One object that can be drawn: the number of its class (1 is the first); (height, width) -> (h, w) bool.
+
+    group: shapes of one class and group are one object; None: of its own.
+    """
 
     label: int
     draw: Callable[[int, int], np.ndarray]
+    group: Any = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,11 +83,12 @@ class Annotated:
         """Its label map and objects. Raises InputError where nothing that it holds can be drawn."""
         if self.map is not None:
             return Labelled(self.file, self._fitted(self.map()), photo=self.photo)
-        objects = tuple(cropped(label, mask) for label, mask in self._drawn(self.shapes))
-        labels = label_map(self._target(), objects, classes)
+        pieces = [(shape.group, cropped(shape.label, mask)) for shape, mask in self._drawn(self.shapes)]
+        labels = label_map(self._target(), [piece for _, piece in pieces], classes)
+        objects = _grouped(pieces, labels.shape)
         return Labelled(self.file, labels, parts=objects, photo=self.photo, number=self.number)
 
-    def _drawn(self, shapes: Sequence[Shape]) -> Iterator[tuple[int, np.ndarray]]:
+    def _drawn(self, shapes: Sequence[Shape]) -> Iterator[tuple[Shape, np.ndarray]]:
         drawn = empty = 0
         height, width = self.size or self._target()
         for shape in shapes:
@@ -96,7 +101,7 @@ class Annotated:
                 empty += 1
                 continue
             drawn += 1
-            yield shape.label, self._fitted(mask)
+            yield shape, self._fitted(mask)
         if empty:
             note(f"{self._where}: {empty} objects that cover no pixel of it are left out; look at their coordinates")
         if not drawn and (shapes or self.lost):
@@ -271,6 +276,17 @@ def check_map(classes: Sequence[str], source: object) -> None:
         raise InputError(
             f"{source}: {len(classes)} classes, a label map of bytes holds {MOST}; use a format of objects"
         )
+
+
+def _grouped(pieces: Sequence[tuple[Any, Part]], shape: tuple[int, ...]) -> tuple[Part, ...]:
+    """The objects that (group, part) make, each where its first part stands."""
+    objects: dict[Any, list[Part]] = {}
+    for number, (group, part) in enumerate(pieces):
+        objects.setdefault((number,) if group is None else (part.label, str(group)), []).append(part)
+    return tuple(
+        parts[0] if len(parts) == 1 else cropped(parts[0].label, np.any([in_photo(p, shape) for p in parts], axis=0))
+        for parts in objects.values()
+    )
 
 
 def in_photo(part: Part, shape: tuple[int, ...]) -> np.ndarray:

@@ -132,8 +132,7 @@ def _photo(photo: Path, folder: Path, root: Path, label_of: dict[int, int]) -> A
 def _shape(line: str, label_of: dict[int, int]) -> Shape:
     label, *values = line.replace(",", " ").split()
     number = float(label)
-    if len(values) > 6 and len(values) % 2 and 0 < float(values[-1]) < 1:
-        values.pop()  # a confidence, as predictions have it
+    values = _outline(values)
     if len(values) == 4:
         raise ValueError("a box")
     if len(values) < 6 or len(values) % 2 or number not in label_of:
@@ -142,6 +141,15 @@ def _shape(line: str, label_of: dict[int, int]) -> Shape:
     if not np.isfinite(points).all() or np.abs(points).max() > 2:
         raise ValueError("want parts of the photo's sides")
     return Shape(label_of[int(number)], partial(_draw, points))
+
+
+def _outline(values: list[str]) -> list[str]:
+    """Without what predictions have behind an outline or a box: a confidence, the number of a track, or both in this order."""
+    last = float(values[-1]) if len(values) > 4 else 0.0
+    track = last > 1 and last.is_integer()  # no part of a side; track 1 alone cannot be told from a confidence of 1
+    if len(values) % 2:
+        return values[:-1] if track or 0 <= last <= 1 else values
+    return values[:-2] if track and len(values) > 5 and 0 <= float(values[-2]) <= 1 else values
 
 
 def _draw(points: np.ndarray, height: int, width: int) -> np.ndarray:
