@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from shotseg.data.annotations.drawn import Annotated, Annotations, Photos, Shape, check_map
-from shotseg.data.annotations.labelled import Labelled, malformed, note, some
+from shotseg.data.annotations.labelled import Labelled, note, some
 from shotseg.data.annotations.voc import palette
+from shotseg.data.class_table import read_class_table
 from shotseg.data.folder import FolderDataset, Item
 from shotseg.data.images import IMAGE_TYPES, MASK_TYPES, one_class, read_bytes, read_mask, write_bytes, write_png
 from shotseg.data.listing import images_below, only_images
 from shotseg.data.samples import IGNORE
-from shotseg.errors import InputError
+from shotseg.errors import InputError, UsageError
 
 ENDINGS = ("", "_mask", "-mask")  # of a mask's name behind that of its photo
 NAMES = ("classes.txt", "labels.txt")  # one class a line, where a pair of folders has it
@@ -50,14 +51,13 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         return _class_folders(path)
     table = path / "classes.csv"
     try:
-        rows = list(csv.DictReader(io.StringIO(read_bytes(table).decode("utf-8-sig"))))
-        if len({int(row["class_id"]) for row in rows}) < len(rows):
-            raise ValueError("a class_id twice")
-        names = {int(row["class_id"]): row["class"] for row in rows if int(row["class_id"]) not in (0, IGNORE)}
-        label_of = np.zeros(256, np.uint8)
-        label_of[list(names)] = np.arange(1, len(names) + 1)
-    except (ValueError, KeyError, TypeError, IndexError, csv.Error) as error:
-        raise malformed(table, error, "a table with class_id and class") from error
+        names = {row.value: row.name for row in read_class_table(table) if row.value not in (0, IGNORE)}
+    except UsageError as error:
+        raise InputError(str(error)) from None
+    if max(names, default=0) > IGNORE:
+        raise InputError(f"{table}: class_id {max(names)}, a label map of bytes has values up to 254; leave it out")
+    label_of = np.zeros(256, np.uint8)
+    label_of[list(names)] = np.arange(1, len(names) + 1)
     label_of[IGNORE] = IGNORE
     return Annotations(list(names.values()), _label_maps(path, images, label_of, partial(read_mask, labels=True)))
 
