@@ -9,6 +9,7 @@ from shotseg.data.tables import column, plain, rows_of
 from shotseg.errors import UsageError
 
 NUMBERS = ("classid", "labelid", "categoryid", "id", "classvalue", "pixelvalue", "pixel", "value", "index", "number")
+OWN = ["class_id", "class"]  # as written by us: blanks around a name are part of it
 NAMES = ("class", "classname", "label", "labelname", "category", "categoryname", "name", "title")
 KNOWN = "class_id (also label id, id, value, index) and class (also class name, label, category, name)"
 
@@ -36,11 +37,12 @@ def read_class_table(path: Path) -> list[ClassRow]:
         head, rows = [plain(cell) for cell in first], table[1:]
         value, name = _columns(path, first, head, rows)
         kind = column(head, ("kind",))
+    own = first[:2] == OWN
     found: dict[int, ClassRow] = {}
     for line, row in rows:
-        cells = [cell.strip() for cell in row] + [""] * (1 + max(value, name, kind or 0) - len(row))
+        cells = [cell if own else cell.strip() for cell in row] + [""] * (1 + max(value, name, kind or 0) - len(row))
         number = _number(cells[value])
-        if number is None or not cells[name]:
+        if number is None or not cells[name].strip():
             raise UsageError(
                 f"{path}: line {line}, {', '.join(filter(None, cells))!r}, a row without class_id and class; give both"
             )

@@ -27,6 +27,7 @@ from shotseg.data.annotations.drawn import (
     turned,
 )
 from shotseg.data.annotations.labelled import Labelled, Part, inside, note, usable
+from shotseg.data.annotations.sniff import listed
 from shotseg.data.annotations.streams import whole
 from shotseg.errors import InputError
 
@@ -52,7 +53,7 @@ def write(out: Path, results: Iterable[Labelled], classes: Sequence[str]) -> Non
 
 
 def files(path: Path) -> list[Path]:
-    found = [path] if path.is_file() else sorted(path.glob("*.xml"))
+    found = [path] if path.is_file() else listed(path, ".xml")
     return [file for file in found if file.suffix.lower() == ".xml" and _is_cvat(file)]
 
 

@@ -186,6 +186,8 @@ class Photos:
         """The photo of that name; without an ending, of that name with any ending. None where there is none, or several."""
         direct = (base / file for base in self.bases)
         found = next((path for path in direct if path.is_file()), None) or self._search(PurePosixPath(file))
+        if found is None and PurePosixPath(file).suffix.lower() not in IMAGE_TYPES:
+            found = self.stem(file)
         return self.find(unquote(file)) if found is None and "%" in file and unquote(file) != file else found
 
     def stem(self, stem: str) -> Path | None:
@@ -302,6 +304,7 @@ def _reason(error: Exception) -> str:
 
 def _spellings(name: str) -> tuple[tuple[bool, str], tuple[bool, str]]:
     """A name as it is, and as systems keep it that know neither letter case nor how accents are stored."""
+    name = name.rpartition("\\")[2]  # what was packed on Windows may hold its folders in its name
     return (True, name), (False, unicodedata.normalize("NFC", name).casefold())
 
 

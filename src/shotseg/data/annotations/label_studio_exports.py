@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from shotseg.data.annotations.drawn import BROKEN
 from shotseg.data.annotations.labelled import inside, malformed, note, read_json, some
-from shotseg.data.annotations.sniff import json_kind
+from shotseg.data.annotations.sniff import json_kind, listed
 from shotseg.data.images import IMAGE_TYPES, read_bytes
 from shotseg.errors import InputError
 
@@ -46,9 +46,9 @@ class Row(NamedTuple):
 
 def files(path: Path) -> list[Path]:
     """The exports that ``path`` is, or holds: its tables only where there is no JSON."""
-    listed = [path] if path.is_file() else sorted(path.glob("*.json"))
-    found = [file for file in listed if json_kind(file) == "labelstudio"]
-    tables = [path] if path.is_file() else sorted(file for file in path.glob("*.*") if file.suffix.lower() in TABLES)
+    beside = [path] if path.is_file() else listed(path, ".json")
+    found = [file for file in beside if json_kind(file) == "labelstudio"]
+    tables = [path] if path.is_file() else listed(path, *TABLES)
     return found or [file for file in tables if _is_table(file)]
 
 
@@ -100,8 +100,8 @@ def tasks_of(found: Iterable[Path], path: Path) -> tuple[list[Task], int]:
 def names_of(region: dict) -> list[str]:
     """The classes of a region."""
     value = region.get("value") or {}
-    listed = (names for kind, names in value.items() if kind.endswith("labels") and isinstance(names, list))
-    return list(dict.fromkeys(str(name) for names in listed for name in names))
+    given = (names for kind, names in value.items() if kind.endswith("labels") and isinstance(names, list))
+    return list(dict.fromkeys(str(name) for names in given for name in names))
 
 
 def file_names(tasks: Iterable[Task]) -> Iterator[str | InputError]:

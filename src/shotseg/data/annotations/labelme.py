@@ -49,7 +49,7 @@ def write(out: Path, results: Iterable[Labelled], classes: Sequence[str]) -> Non
 def files(path: Path) -> list[Path]:
     if path.is_file():
         return [path] if json_kind(path) == "labelme" else []
-    found = sorted(path.rglob("*.json"))
+    found = sorted(path.rglob("*.[jJ][sS][oO][nN]"))
     # A folder of ten thousand is told by its first few.
     return found if any(json_kind(file) == "labelme" for file in found[:5]) else []
 

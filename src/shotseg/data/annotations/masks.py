@@ -17,7 +17,7 @@ from shotseg.data.annotations.voc import palette
 from shotseg.data.class_table import read_class_table
 from shotseg.data.folder import FolderDataset, Item
 from shotseg.data.images import IMAGE_TYPES, MASK_TYPES, one_class, read_bytes, read_mask, write_bytes, write_png
-from shotseg.data.listing import images_below, only_images
+from shotseg.data.listing import MASK_WORD, files_in, images_below, only_images, subfolders
 from shotseg.data.samples import IGNORE
 from shotseg.errors import InputError, UsageError
 
@@ -43,6 +43,14 @@ def holds_masks(path: Path) -> bool:
     """Whether ``images/`` has masks beside it, of any layout."""
     pair = (path / "images").is_dir() and (path / "masks").is_dir()
     return pair and any(file.suffix.lower() in IMAGE_TYPES for file in (path / "masks").rglob("*"))
+
+
+def lie_beside(path: Path) -> bool:
+    """Whether a file of the folder, or of a folder in it, is called a mask: "a_mask.png"."""
+    places = [path, *subfolders(path).values()] if path.is_dir() else []
+    return any(
+        MASK_WORD.search(file.stem) and file.suffix.lower() in MASK_TYPES for p in places for file in files_in(p)
+    )
 
 
 def read(path: Path, images: Path | None = None) -> Annotations:
