@@ -50,6 +50,7 @@ class Convert:
         if self.images is not None and not self.images.is_dir():
             raise UsageError(f"--images {self.images}: no such folder; give the folder of the photos")
         from shotseg.data.annotations import detect, index, names, write
+        from shotseg.data.listing import has_controls
         from shotseg.data.writable import check_out
 
         check_format(self.to)
@@ -64,7 +65,7 @@ class Convert:
         def counted(results: Iterator[Labelled]) -> Iterator[Labelled]:
             for result in results:
                 yield result
-                done[0] += 1
+                done[0] += not has_controls(result.file)  # those are left out and named
                 advance()
 
         with progress("converting", len(found.photos)) as advance:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from shotseg.data.images import IMAGE_TYPES
-from shotseg.data.listing import images_below
+from shotseg.data.listing import has_controls, images_below
 from shotseg.data.tables import column, plain, rows_of, text_of
 from shotseg.errors import InputError, ShotsegError, UsageError
 
@@ -209,7 +209,7 @@ def check_name(name: str, where: object, error: type[ShotsegError] = InputError)
     if not name or name[0] == "." or any(mark in name for mark in '/\\:*?"<>|\0\n'):
         raise error(f"{where}: class name {name!r} cannot be a folder's name; use letters, digits and spaces")
     device = re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d|conin\$|conout\$) *(\..*)?", name, re.IGNORECASE)
-    if device or name[-1] in ". " or name[0] == " " or not name.isprintable():
+    if device or name[-1] in ". " or name[0] == " " or has_controls(name):
         raise error(f"{where}: class name {name!r} cannot be a folder's name on Windows; rename the class")
 
 

@@ -237,6 +237,14 @@ def _once(folders: Iterable[Path]) -> list[Path]:
     return list(found.values())
 
 
+def has_controls(name: str) -> bool:
+    """Whether a name holds line breaks or other control characters, or bytes that are no text, which no file can name.
+
+    Blanks of every width and joined letters are text: screenshots of macOS have a narrow one before "PM".
+    """
+    return any(unicodedata.category(letter) in ("Cc", "Zl", "Zp", "Cs") or letter in "\ufffe\uffff" for letter in name)
+
+
 def _is_image(file: Path, types: Collection[str]) -> bool:
     ending = file.suffix.lower()
     if not file.is_file() or ending in types:

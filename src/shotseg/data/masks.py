@@ -7,7 +7,8 @@ A mask of one class is binary: what is not background (0) is the class. In order
 2. 255 means ignore in two forms alone, which ``pseudo-label`` writes: a palette whose entry 255 is the light grey of ours or
    of PASCAL VOC; and 0, 1 and 255 as the only values, 1 being at least a hundredth of what is marked.
 3. Soft masks are cut at half of their range: fractions (at 0 where some are negative); values that rise step by step; and
-   greys below white that form edges or single pixels, not areas. JPEG too, also saved again as PNG, which must be nearly black and white.
+   greys below white that form edges or single pixels, not areas. JPEG too, also saved again as PNG, which must be nearly
+   black and white.
 4. Everything else that is above 0 is the class: 0/1, 0/255, any ids of any objects, in 1 to 64 bits.
 """
 

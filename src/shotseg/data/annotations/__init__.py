@@ -23,7 +23,7 @@ from shotseg.data.annotations.place import placed
 from shotseg.data.annotations.sniff import ARCHIVES, listed, packed, unread_tool
 from shotseg.data.images import IMAGE_TYPES
 from shotseg.data.listing import has_photos, subfolders
-from shotseg.errors import UsageError
+from shotseg.errors import InputError, UsageError
 
 __all__ = [
     "FORMATS",
@@ -91,17 +91,34 @@ def write(
     instances:   objects of a class that touch are apart, see :mod:`shotseg.data.annotations.touching`.
     photos:      of results that know theirs: "copy" or "link" them to where the format wants them (default ``out/images``).
     ids:         of the classes, for COCO; default 1, 2, ...
-    Raises UsageError for an unknown format or a class name that the format cannot hold, InputError on a full disk or for
-    a photo whose name leads out of ``out``.
+    A photo whose name leads out of ``out``, or holds control characters, is left out with a warning of one line.
+    Raises UsageError for an unknown format or a class name that the format cannot hold, InputError on a full disk or where
+    no photo can be written.
     """
     form = _chosen(format)
     names.check(format, classes)
-    results = (result for result in results if inside(result.file, out))
+    results = _with_names(results, out)
     if min_object or one_a_class or instances:
         results = arranged(results, min_object, one_a_class, instances)
     if photos != "none":
         results = placed(results, Path(out) / names.PHOTOS.get(format, "images"), photos, format in names.BY_STEM)
     form.write(Path(out), results, classes, **({"ids": ids} if ids and format in WITH_IDS else {}))
+
+
+def _with_names(results: Iterable[Labelled], out: str | Path) -> Iterator[Labelled]:
+    """Those whose photos can be named in a file; the others are said. InputError where none can."""
+    named, last = 0, None
+    for result in results:
+        try:
+            inside(result.file, out)
+        except InputError as error:
+            note(str(error))
+            last = error
+            continue
+        named += 1
+        yield result
+    if last is not None and not named:
+        raise last
 
 
 def read(format: str, path: str | Path, images: str | Path | None = None) -> tuple[list[str], Iterator[Labelled]]:
