@@ -62,7 +62,7 @@ def test_a_photo_that_no_file_can_name_is_left_out_and_said_and_the_others_are_w
     with pytest.warns(UserWarning, match="its name holds control characters or is no text; rename it") as caught:
         assert main(["convert", str(root), "--to", target, "--out", str(out)]) == 1
     assert len(caught) == 2 and "1 of 3 photos converted" in capsys.readouterr().out
-    assert [result.stem for result in read(target, out)[1]] == ["a"]
+    assert [result.stem for result in read(target, out)[1]] == ["in/a"]
     with pytest.raises(InputError, match="its name holds control characters"):
         write(target, tmp_path / "none", [Labelled("b\nc.png", two())], ["cat", "dog"])
 
