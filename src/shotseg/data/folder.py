@@ -197,11 +197,11 @@ def _layout(root: Path, name: str | None) -> dict[str, tuple[Path, Path | None]]
     elif nested := {label: parts for label, folder in below.items() if (parts := _parts(folder))[0].is_dir()}:
         found = {label: (photos, _if_there(drawn)) for label, (photos, drawn) in nested.items()}
     elif has_photos(root):
-        found = {_own_name(root): (root, _if_there(masks))}
+        found = {_own_name(root): (root, _flat(masks))}
     elif masks.is_dir():
         raise UsageError(f"{root}: masks/ but no images/ beside it; put the photos into images/, or images/<class>/")
     else:
-        found = {label: (folder, _if_there(folder / "masks")) for label, folder in below.items() if has_photos(folder)}
+        found = {label: (folder, _flat(folder / "masks")) for label, folder in below.items() if has_photos(folder)}
     if not found:
         raise UsageError(
             f"{root}: no photos in it; lay it out as images/<class>/<name>.jpg and masks/<class>/<name>.png"
@@ -226,6 +226,11 @@ def _holds_images(folder: Path) -> bool:
 
 def _if_there(folder: Path) -> Path | None:
     return folder if folder.is_dir() else None
+
+
+def _flat(folder: Path) -> Path | None:
+    """A folder of masks beside photos; None where the images of it lie deeper, as those of a run's results do."""
+    return folder if any(file.suffix.lower() in MASK_TYPES for file in files_in(folder)) else None
 
 
 def _own_name(root: Path) -> str:
