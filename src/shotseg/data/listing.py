@@ -22,7 +22,8 @@ CAMERA = frozenset(
 )  # endings of photos, not of masks
 BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"RIFF....WEBP", b"....ftyp(heic|heix|mif1|avif)")
 MASK_WORD = re.compile(
-    r"^masks?[ ._-]+(?=.)|(?<=.)[ ._-]+(masks?|labels?|seg|segmentation|gt|annotation)$", re.IGNORECASE
+    r"^masks?[ ._-]+(?=.)|(?<=.)[ ._-]+((cp[_-])?masks?|labels?|seg|segmentation|segmask|gt|annotation|label_ground-truth)$",
+    re.IGNORECASE,
 )
 NAMED = 200  # files left out that are named, one by one
 
