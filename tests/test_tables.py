@@ -6,7 +6,7 @@ from PIL import Image
 
 from annotated import photos, two
 from shotseg.data import image_labels
-from shotseg.data.annotations import read
+from shotseg.data.annotations import detect, read
 from shotseg.data.annotations.opened import open_folder
 from shotseg.data.folder import FolderDataset
 from shotseg.data.weak_shot import _label_maps
@@ -103,3 +103,24 @@ def test_a_cross_marks_a_class_in_its_column(tmp_path):
     assert labels(tmp_path, "photo,dog,cat\na.jpg,x,\nb.jpg,-,X\n") == {"a.jpg": {"dog"}, "b.jpg": {"cat"}}
     with pytest.raises(UsageError, match="a workbook or an archive"):
         labels(tmp_path, "PK\x03\x04")
+
+
+def test_masks_of_roboflow_have_the_classes_of_their_table_in_every_split(tmp_path):
+    for split, values in (("train", "0, background\n1, cat\n2, dog\n"), ("valid", "0, background\n1, dog\n2, cat\n")):
+        photos(tmp_path / split, "a_jpg.rf.12.jpg")
+        Image.fromarray(two()).save(tmp_path / split / "a_jpg.rf.12_mask.png")
+        (tmp_path / split / "_classes.csv").write_text(f"Pixel Value, Class\n{values}")
+    assert detect(tmp_path) == "pairs"
+    dataset = open_folder(tmp_path)
+    shown = {item.id: dataset.sample(i).mask == 1 for i, item in enumerate(dataset.items)}
+    assert sorted(shown) == [f"{name}/{split}/a_jpg.rf.12" for name in ("cat", "dog") for split in ("train", "valid")]
+    np.testing.assert_array_equal(shown["cat/valid/a_jpg.rf.12"], two() == 2)
+    np.testing.assert_array_equal(shown["dog/valid/a_jpg.rf.12"], two() == 1)
+    assert [item.class_name for item in open_folder(tmp_path / "train").items] == ["cat", "dog"]
+
+
+def test_a_table_of_whole_photos_of_the_same_name_names_no_values(tmp_path):
+    photos(tmp_path, "a.jpg")
+    Image.fromarray(np.uint8(two() == 1)).save(tmp_path / "a_mask.png")
+    (tmp_path / "_classes.csv").write_text("filename, cat, dog\na.jpg, 1, 0\n")
+    assert detect(tmp_path) == "mask"

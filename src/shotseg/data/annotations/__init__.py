@@ -156,7 +156,7 @@ def detect(path: str | Path) -> str:
         fits.insert(0, "mask")
     if len(fits) > 1:
         raise UsageError(f"{path}: {' and '.join(fits)} both fit; say which with --from, or give the file itself")
-    if not fits:
+    if not fits and not (path.is_dir() and masks.value_tables(path)):
         _name_unread(path)
     if not fits and path.suffix.lower() in IMAGE_TYPES and path.is_file():
         raise UsageError(f"{path}: one image; give the folder of the examples, as images/<class>/ and masks/<class>/")
@@ -198,7 +198,9 @@ def _one_deeper(path: Path) -> Path | None:
 
 
 def _pair_or_folder(path: Path) -> str:
-    """ "pairs" where images/ and masks/ are flat and a text file beside them names the classes."""
+    """ "pairs" where images/ and masks/ are flat and a text file beside them names the classes, or a table the values."""
+    if path.is_dir() and masks.value_tables(path):
+        return "pairs"
     flat = all(
         (path / name).is_dir() and not any(p.is_dir() for p in (path / name).iterdir()) for name in ("images", "masks")
     )
