@@ -1,7 +1,10 @@
 """Names that systems and people give to photos, through every format."""
 
+import io
+import json
 import os
 import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -73,3 +76,25 @@ def test_a_name_with_a_line_break_in_a_file_is_refused_alone(tmp_path):
     path.write_text(path.read_text().replace("bXc", "b\\nc"))
     with pytest.warns(UserWarning, match="its name holds control characters"):
         assert [result.file for result in read("coco", tmp_path)[1]] == ["a.jpg"]
+
+
+def test_the_page_exports_what_it_can_name_and_lists_the_other_photo(tmp_path):
+    pytest.importorskip("fastapi.testclient", reason="fastapi is not installed")
+    from page_client import API, client_of, ok, photos, put
+    from page_project import photos_folder, square
+    from shotseg import Segmenter
+    from shotseg.web.project import Project
+
+    folder = photos_folder(tmp_path / "photos", 2)
+    (folder / "photo1.png").rename(folder / "b\nc.png")
+    with client_of(Project(tmp_path / "project", folder), Segmenter(size=64, device="cpu")) as page:
+        ok(page.post(f"{API}/classes", json={"name": "red"}))
+        for item in photos(page):
+            ok(put(page, item, square(5, 6)))
+        counts = ok(page.get(f"{API}/export", params={"format": "coco", "reviewed_only": True}))
+        assert counts["photos"] == 1 and "control characters" in counts["left_out"][0]["reason"]
+        answer = ok(page.post(f"{API}/export", json={"format": "coco", "reviewed_only": True}))
+        archive = zipfile.ZipFile(io.BytesIO(answer.content))
+        assert [i["file_name"] for i in json.loads(archive.read(coco.FILE))["images"]] == ["photo0.png"]
+        assert "control characters" in archive.read("left_out.csv").decode()
+        assert ok(page.get(f"{API}/areas.csv")).text.count("red") == 2
