@@ -136,8 +136,8 @@ def test_rows_of_json_min_and_of_tables_are_the_annotations_of_one_task(tmp_path
     ]
     maps, said = exported(tmp_path / "min", *rows)
     assert maps["a.jpg"]["dog"].sum() == 1200 and "1 tasks have several annotations" in said
-    for ending, mark in ((".csv", ","), (".tsv", "\t")):
-        folder = photos(tmp_path / ending, "a.jpg")
+    for ending, mark in ((".csv", ","), (".tsv", "\t"), (".CSV", ";")):  # the last as a spreadsheet saves it again
+        folder = photos(tmp_path / f"table{ending}", "a.jpg")
         with (folder / f"export{ending}").open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file, delimiter=mark)
             table.writerow(rows[0])
@@ -203,3 +203,10 @@ def test_an_uploaded_photo_has_its_own_name_again_where_it_is_the_only_one(tmp_p
     assert sorted(exported(tmp_path, *tasks)[0]) == ["a.jpg", "b.jpg"]
     tasks[1]["data"]["image"] = "/data/upload/3/0a1b2c3e-a.jpg"
     assert sorted(exported(tmp_path, *tasks)[0]) == ["0a1b2c3d-a.jpg", "0a1b2c3e-a.jpg"]
+
+
+@pytest.mark.parametrize("value", [None, [1, 2], "text", {"polygonlabels": "dog"}, {"x": None, "polygonlabels": None}])
+def test_regions_that_make_no_sense_leave_the_others_done(tmp_path, value):
+    odd = region({}) | {"value": value, "id": [1]}
+    maps, _ = exported(tmp_path, task("a.jpg", odd, region(POLYGON)))
+    assert maps["a.jpg"]["dog"].sum() == 600

@@ -22,7 +22,8 @@ from shotseg.errors import InputError
 LOCAL = "/data/local-files/?d="
 STORED = "fileuri"  # holds the address of a photo in a cloud storage, in base 64
 BASE_64 = str.maketrans(" -_", "++/")  # its three other spellings within an address
-TABLES = {".csv": ",", ".tsv": "\t"}
+TABLES = (".csv", ".tsv")
+MARKS = (",", "\t", ";")  # between cells; the last where a spreadsheet saved the table again
 COLUMNS = {"annotation_id", "annotator", "lead_time"}  # of every table that it exports
 HEAD = 1 << 16
 
@@ -49,7 +50,7 @@ def files(path: Path) -> list[Path]:
     beside = [path] if path.is_file() else listed(path, ".json")
     found = [file for file in beside if json_kind(file) == "labelstudio"]
     tables = [path] if path.is_file() else listed(path, *TABLES)
-    return found or [file for file in tables if _is_table(file)]
+    return found or [file for file in tables if file.suffix.lower() in TABLES and _mark(file)]
 
 
 def tasks_of(found: Iterable[Path], path: Path) -> tuple[list[Task], int]:
@@ -99,7 +100,9 @@ def tasks_of(found: Iterable[Path], path: Path) -> tuple[list[Task], int]:
 
 def names_of(region: dict) -> list[str]:
     """The classes of a region."""
-    value = region.get("value") or {}
+    value = region.get("value")
+    if not isinstance(value, dict):
+        return []
     given = (names for kind, names in value.items() if kind.endswith("labels") and isinstance(names, list))
     return list(dict.fromkeys(str(name) for names in given for name in names))
 
@@ -142,7 +145,7 @@ def _entries(file: Path) -> list[Any]:
     text = io.StringIO(read_bytes(file).decode("utf-8-sig", "replace"), newline="")
     longest = csv.field_size_limit(sys.maxsize)  # a brush of a large photo is one long cell
     try:
-        rows = list(csv.DictReader(text, delimiter=TABLES[file.suffix.lower()]))
+        rows = list(csv.DictReader(text, delimiter=_mark(file) or ","))
     except csv.Error as error:
         raise InputError(f"{file}: cannot be read as a table ({error}); export it again") from error
     finally:
@@ -160,14 +163,14 @@ def _cell(cell: str | None) -> Any:
     return cell
 
 
-def _is_table(file: Path) -> bool:
+def _mark(file: Path) -> str:
+    """What stands between the cells of a table that Label Studio exports; "" where it is another one."""
     try:
         with file.open("rb") as opened:
             first = opened.readline(HEAD).decode("utf-8-sig", "replace")
     except OSError:
-        return False
-    head = first.strip().split(TABLES.get(file.suffix.lower(), "\0"))
-    return set(head) >= COLUMNS
+        return ""
+    return next((mark for mark in MARKS if {cell.strip().strip('"') for cell in first.split(mark)} >= COLUMNS), "")
 
 
 def _row(entry: dict, place: tuple) -> Row:
@@ -195,8 +198,8 @@ def _regions(given: list[dict]) -> list[dict]:
 
 def _objects(regions: list[dict]) -> list[dict]:
     """The regions that have a place. Other answers about one that has a class repeat its place, and are passed over."""
-    known = {region.get("id") for region in regions if names_of(region)} - {None}
-    return [r for r in regions if _has_place(r) and (names_of(r) or r.get("id") not in known)]
+    known = {str(region["id"]) for region in regions if names_of(region) and region.get("id") is not None}
+    return [r for r in regions if _has_place(r) and (names_of(r) or str(r.get("id")) not in known)]
 
 
 def _has_place(region: dict) -> bool:

@@ -65,12 +65,12 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     """``path``: the folder. Masks are in the palette, in the colours of labelmap.txt, or grey with its line numbers."""
     if not files(path):
         raise InputError(f"{path}: no folder SegmentationClass in it; give the folder of a VOC data set")
+    names = path / LISTED
+    colours = _listed(names) if names.is_file() and not (path / MAP).is_file() else _colours(path / MAP)
     drawn = {path / name: sorted((path / name).rglob("*.[pP][nN][gG]")) for name in FOLDERS}
     masks = next((folder for folder, found in drawn.items() if found), None)
     if masks is None:
         raise InputError(f"{path}: no PNG in its {' or '.join(FOLDERS)}; save the masks as PNG")
-    names = path / LISTED
-    colours = _listed(names) if names.is_file() and not (path / MAP).is_file() else _colours(path / MAP)
     finder = Photos(path, *([images] if images else [path / "JPEGImages", path / "images"]))
     photos = []
     for mask in drawn[masks]:
