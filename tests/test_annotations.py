@@ -242,8 +242,8 @@ def test_datumaro_reads_voc_and_coco(tmp_path):
 
 def test_ids_in_place_of_predictions_are_no_regions_of_a_label_studio_task(tmp_path):
     """As the full JSON export of Label Studio 1.23.2 holds them, with unlabelled tasks."""
-    from shotseg.data.annotations.label_studio import _given
+    from shotseg.data.annotations.label_studio_exports import given_of
 
-    assert _given({"data": {"image": "a.jpg"}, "annotations": [], "predictions": [3, 4]}) == []
+    assert given_of({"data": {"image": "a.jpg"}, "annotations": [], "predictions": [3, 4]}) == []
     drawn = {"result": [{"value": {"brushlabels": ["a"]}}]}
-    assert _given({"data": {"image": "a.jpg"}, "annotations": [drawn], "predictions": [3]}) == [drawn]
+    assert given_of({"data": {"image": "a.jpg"}, "annotations": [drawn], "predictions": [3]}) == [drawn]

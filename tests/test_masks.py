@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -218,6 +219,18 @@ def test_fractions_are_cut_at_half_of_their_range(read):
     expected = soft >= 0.5
     np.testing.assert_array_equal(read(tif(gaps), "m.tif"), expected)
     np.testing.assert_array_equal(read(lambda path: np.save(path, soft), "m.npy"), expected)
+
+
+def test_logits_and_signed_distances_are_cut_at_zero(read):
+    distance = 60 - np.hypot(Y - 100, X - 150)
+    for soft in (distance, distance / 8, np.where(DISC, 0.7, -17.2), distance.clip(-20, 3)):
+        for dtype in (np.float16, np.float32, np.float64):
+            values = soft.astype(dtype)
+            np.testing.assert_array_equal(read(partial(np.save, arr=values), "m.npy"), values > 0)
+            np.testing.assert_array_equal(read(tif(values), "m.tif"), values > 0)
+    gaps = distance.astype(np.float32)
+    gaps[:10] = np.nan
+    np.testing.assert_array_equal(read(tif(gaps), "m.tif"), np.where(np.isnan(gaps), 0, gaps) > 0)
 
 
 def test_minus_one_is_background_and_min_is_white_is_turned(read):

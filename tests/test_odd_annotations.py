@@ -269,7 +269,7 @@ def test_label_studio_s_brush_polygon_and_bitmask_are_read_from_both_exports(tmp
     values = [
         {"points": [[0, 0], [25, 0], [25, 50], [0, 50]], "polygonlabels": ["cat"]},
         {"imageDataURL": address, "bitmasklabels": ["dog"]},
-        {"x": 1, "y": 1, "width": 5, "height": 5, "rectanglelabels": ["dog"]},
+        {"x": 1, "y": 1, "width": 5, "keypointlabels": ["dog"]},
     ]
     size = {"original_width": 80, "original_height": 60}
     name = "/data/upload/1/0a1b2c3d-my%20photo.jpg"

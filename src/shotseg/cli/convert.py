@@ -50,6 +50,8 @@ class Convert:
         if self.images is not None and not self.images.is_dir():
             raise UsageError(f"--images {self.images}: no such folder; give the folder of the photos")
         from shotseg.data.annotations import detect, index, names, write
+        from shotseg.data.annotations.labelled import note, some
+        from shotseg.data.listing import has_controls
         from shotseg.data.writable import check_out
 
         check_format(self.to)
@@ -59,12 +61,17 @@ class Convert:
         found = index(format, self.source, self.images, self.reading.page)
         names.check(self.to, found.classes, [photo.file for photo in found.photos])
         check_out(self.out, folder=True)
+        photos = "copy" if self.copy_images else photos_of(self.to)
+        if photos != "none" and (missing := [photo.file for photo in found.photos if photo.photo is None]):
+            note(
+                f"{len(missing)} photos not found ({some(missing)}), so not put beside their annotations; give --images"
+            )
         done = [0]
 
         def counted(results: Iterator[Labelled]) -> Iterator[Labelled]:
             for result in results:
                 yield result
-                done[0] += 1
+                done[0] += not has_controls(result.file)  # those are left out and named
                 advance()
 
         with progress("converting", len(found.photos)) as advance:
@@ -76,7 +83,7 @@ class Convert:
                 min_object=self.min_object,
                 one_a_class=self.one_a_class,
                 ids=found.ids,
-                photos="copy" if self.copy_images else photos_of(self.to),
+                photos=photos,
             )
         print(f"{done[0]} of {len(found.photos) + found.left_out} photos converted from {format}: {self.out}")
         print(names.next_step(self.to, self.out))

@@ -173,6 +173,10 @@ class Segment:
         parse_shard(self.shard)
         photos = find_photos(self.query, self.out, **self.reading.which)
         must_exist(support=self.support)
+        if self.support is not None and address(self.out) is None and self.support.resolve() == self.out.resolve():
+            raise UsageError(
+                f"--out {self.out}: is the folder of the examples, whose masks it would mix with; choose another"
+            )
         frames = frames_of(photos, self.overlay_video) if self.track else None
         if self.engine == "ray" and len(photos) < WORTH_RAY:
             say(f"--engine ray takes about 15 s to start; below {WORTH_RAY} photos --engine local is done earlier")

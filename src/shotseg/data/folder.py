@@ -8,9 +8,9 @@ A folder with ``classes.csv`` (columns ``class_id``, ``class``) holds label maps
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,9 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
+from shotseg.data.class_table import read_class_table
 from shotseg.data.images import MASK_TYPES, read_bytes, read_image, read_mask, read_pair
 from shotseg.data.listing import files_in, find_images, has_photos, photos_and_masks, some, subfolders
 from shotseg.data.samples import IGNORE, Sample
+from shotseg.data.tables import plain, rows_of
 from shotseg.errors import UsageError, note
 
 __all__ = ["FolderDataset", "Item", "find_images"]
@@ -30,6 +32,7 @@ __all__ = ["FolderDataset", "Item", "find_images"]
 # What people call the folders of photos and of masks, in small letters.
 PHOTO_FOLDERS = ("images", "image", "imgs", "img", "photos", "photo")
 MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "segmentations", "segmentation", "gt", "groundtruth")
+INDEXED = ("image", "class", "classid", "fold", "areafraction")  # columns of index.csv and tags.csv
 
 
 @dataclass(frozen=True)
@@ -194,11 +197,11 @@ def _layout(root: Path, name: str | None) -> dict[str, tuple[Path, Path | None]]
     elif nested := {label: parts for label, folder in below.items() if (parts := _parts(folder))[0].is_dir()}:
         found = {label: (photos, _if_there(drawn)) for label, (photos, drawn) in nested.items()}
     elif has_photos(root):
-        found = {_own_name(root): (root, _if_there(masks))}
+        found = {_own_name(root): (root, _flat(masks))}
     elif masks.is_dir():
         raise UsageError(f"{root}: masks/ but no images/ beside it; put the photos into images/, or images/<class>/")
     else:
-        found = {label: (folder, _if_there(folder / "masks")) for label, folder in below.items() if has_photos(folder)}
+        found = {label: (folder, _flat(folder / "masks")) for label, folder in below.items() if has_photos(folder)}
     if not found:
         raise UsageError(
             f"{root}: no photos in it; lay it out as images/<class>/<name>.jpg and masks/<class>/<name>.png"
@@ -225,6 +228,11 @@ def _if_there(folder: Path) -> Path | None:
     return folder if folder.is_dir() else None
 
 
+def _flat(folder: Path) -> Path | None:
+    """A folder of masks beside photos; None where the images of it lie deeper, as those of a run's results do."""
+    return folder if any(file.suffix.lower() in MASK_TYPES for file in files_in(folder)) else None
+
+
 def _own_name(root: Path) -> str:
     return root.resolve().name
 
@@ -232,23 +240,17 @@ def _own_name(root: Path) -> str:
 def _label_maps(root: Path, subset: str, kind: str | None, min_area: float) -> Listing:
     if not (root / "images" / subset).is_dir():
         raise UsageError(f"{root / 'images' / subset}: no such folder; choose another subset")
-    names: dict[int, str] = {}
-    for row in csv_rows(root / "classes.csv"):
-        if not (row.get("class_id") or "").isdecimal() or not row.get("class"):
-            raise UsageError(f"{root / 'classes.csv'}: a row without class_id and class; give both")
-        if int(row["class_id"]) in names:
-            raise UsageError(
-                f"{root / 'classes.csv'}: class_id {row['class_id']} is there twice; give each class its own"
-            )
-        is_class = int(row["class_id"]) not in (0, IGNORE) and row.get("kind") != "background"
-        if is_class and kind in (None, row.get("kind")):
-            names[int(row["class_id"])] = row["class"]
+    names = {
+        row.value: row.name
+        for row in read_class_table(root / "classes.csv")
+        if row.value not in (0, IGNORE) and row.kind != "background" and kind in (None, row.kind)
+    }
     areas = _listed_areas(root)
     found: Listing = {name: [] for name in names.values()}
     for image, mask in label_map_pairs(root, subset):
         stem = image.relative_to(root / "images").with_suffix("").as_posix()
-        of_image = areas.get(image) if areas else _measured_areas(mask)
-        for value, area in sorted((of_image or {}).items()):
+        of_image = areas[image] if image in areas else _measured_areas(mask)
+        for value, area in sorted(of_image.items()):
             if value in names and area >= min_area:
                 found[names[value]].append((f"{names[value]}/{stem}", image, mask, value))
     return {name: items for name, items in found.items() if items}
@@ -270,7 +272,7 @@ def _listed_areas(root: Path) -> dict[Path, dict[int, float]]:
     areas: dict[Path, dict[int, float]] = defaultdict(dict)
     for row in csv_rows(root / "index.csv"):
         try:
-            areas[root / row["image"]][int(row["class_id"])] = float(row["area_fraction"])
+            areas[root / row["image"].replace("\\", "/")][int(row["class_id"])] = float(row["area_fraction"])
         except (KeyError, TypeError, ValueError):
             return {}
     return areas
@@ -282,11 +284,9 @@ def _measured_areas(mask: Path) -> dict[int, float]:
 
 
 def csv_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file by its column names, none where there is no file. Raises UsageError where it cannot be read."""
-    if not path.is_file():
+    """The rows of a table by the names of its columns, none where there is no file. Raises UsageError where it cannot be read."""
+    if not path.is_file() or not path.stat().st_size:
         return []
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{path}: cannot be read as CSV ({error}); save it as comma-separated UTF-8") from error
+    table = rows_of(path, lambda cells: not {plain(cell) for cell in cells}.isdisjoint(INDEXED))
+    heads = [re.sub(r"\W+", "_", cell.strip()).casefold() for _, row in table[:1] for cell in row]
+    return [dict(zip(heads, (cell.strip() for cell in row))) for _, row in table[1:]]

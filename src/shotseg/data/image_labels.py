@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from shotseg.data.images import IMAGE_TYPES, read_bytes
-from shotseg.data.listing import images_below
+from shotseg.data.images import IMAGE_TYPES
+from shotseg.data.listing import has_controls, images_below
+from shotseg.data.tables import column, plain, rows_of, text_of
 from shotseg.errors import InputError, ShotsegError, UsageError
 
 # Headers, without case, blanks and marks: "Image Name" is "imagename".
@@ -33,8 +33,8 @@ CLASS = (
 KNOWN = f"{', '.join(OF_CLASS)}, also in the plural or with name behind"
 NUMBER = ("classid", "labelid", "categoryid")
 LONGEST_NAME = 255  # bytes, of a folder
-BETWEEN = (";", "|")  # class names in one cell
-YES, NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no", "")
+BETWEEN = (";", "|", "\n")  # class names in one cell
+YES, NO = ("1", "1.0", "true", "yes", "y", "x"), ("0", "0.0", "false", "no", "n", "-", "")
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def read(path: str | Path, images: str | Path, classes: Sequence[str] = ()) -> I
 
 def read_classes(path: str | Path) -> list[str]:
     """The names of a text file, one a line, in its order. Raises UsageError where one comes twice or there is none."""
-    names = [name for line in _text(Path(path)).splitlines() if (name := line.strip())]
+    names = [name for line in text_of(Path(path)).splitlines() if (name := line.strip())]
     if not names or len(set(names)) < len(names):
         raise UsageError(f"{path}: no names, or one of them twice; write one class a line")
     return names
@@ -104,14 +104,14 @@ def read_classes(path: str | Path) -> list[str]:
 
 def _rows(path: Path, photos: Photos) -> list[tuple[int, str, list[str], str]]:
     """(line, image, names, class id or "") of every row."""
-    table = _table(path)
+    table = rows_of(path, partial(_begins, photos))
     if not table:
         return []
     first = table[0][1]
-    head = [re.sub(r"[\W_]+", "", cell).casefold() for cell in first]
-    image = _column(head, IMAGE)
+    head = [plain(cell) for cell in first]
+    image = column(head, IMAGE)
     others = [cell if i != image else "" for i, cell in enumerate(head)]
-    named, number = _column(others, CLASS), _column(others, NUMBER)
+    named, number = column(others, CLASS), column(others, NUMBER)
     if image is None or photos.is_one(first[image].strip()):
         if not photos.looks_like_one(first[0].strip()):
             raise UsageError(
@@ -138,22 +138,9 @@ def _rows(path: Path, photos: Photos) -> list[tuple[int, str, list[str], str]]:
     ]
 
 
-def _table(path: Path) -> list[tuple[int, list[str]]]:
-    """(line, cells) of every row that is not empty."""
-    lines = _text(path).splitlines()
-    said = lines[0].removeprefix("sep=") if lines and lines[0].startswith("sep=") else ""  # as spreadsheets write it
-    first = lines[0] if lines and not said else "".join(lines[1:2])
-    delimiter = said or next((mark for mark in (",", "\t", ";", "|") if mark in first), ",")
-    try:
-        reader = csv.reader(lines[1:] if said else lines, delimiter=delimiter, strict=True)
-        return [(reader.line_num + bool(said), row) for row in reader if any(row)]
-    except csv.Error as error:
-        raise UsageError(f"{path}: cannot be read as CSV ({error}); save it as comma-separated UTF-8") from error
-
-
-def _column(head: Sequence[str], known: Sequence[str]) -> int | None:
-    """The column whose header comes first among the known ones."""
-    return next((head.index(name) for name in known if name in head), None)
+def _begins(photos: Photos, cells: list[str]) -> bool:
+    """Whether they may be the first row: a photo, or a known header."""
+    return photos.looks_like_one(cells[0].strip()) or not {plain(cell) for cell in cells}.isdisjoint((*IMAGE, *CLASS))
 
 
 def _names(cells: Sequence[str], between: Sequence[str] = BETWEEN) -> list[str]:
@@ -222,7 +209,7 @@ def check_name(name: str, where: object, error: type[ShotsegError] = InputError)
     if not name or name[0] == "." or any(mark in name for mark in '/\\:*?"<>|\0\n'):
         raise error(f"{where}: class name {name!r} cannot be a folder's name; use letters, digits and spaces")
     device = re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d|conin\$|conout\$) *(\..*)?", name, re.IGNORECASE)
-    if device or name[-1] in ". " or name[0] == " " or not name.isprintable():
+    if device or name[-1] in ". " or name[0] == " " or has_controls(name):
         raise error(f"{where}: class name {name!r} cannot be a folder's name on Windows; rename the class")
 
 
@@ -233,16 +220,3 @@ def _check(image: str, names: Sequence[str], classes: Sequence[str]) -> None:
         check_name(name, image)
         if classes and name not in classes:
             raise InputError(f"{image}: class {name!r} is not among the given classes; add it, or mend the row")
-
-
-def _text(path: Path) -> str:
-    try:
-        data = read_bytes(path)
-        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-    except InputError as error:
-        raise UsageError(str(error)) from None
-    except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text:
-        raise UsageError(f"{path}: not UTF-8 text; save it as UTF-8")
-    return text

@@ -22,7 +22,8 @@ CAMERA = frozenset(
 )  # endings of photos, not of masks
 BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"RIFF....WEBP", b"....ftyp(heic|heix|mif1|avif)")
 MASK_WORD = re.compile(
-    r"^masks?[ ._-]+(?=.)|(?<=.)[ ._-]+(masks?|labels?|seg|segmentation|gt|annotation)$", re.IGNORECASE
+    r"^masks?[ ._-]+(?=.)|(?<=.)[ ._-]+((cp[_-])?masks?|labels?|seg|segmentation|segmask|gt|annotation|label_ground-truth)$",
+    re.IGNORECASE,
 )
 NAMED = 200  # files left out that are named, one by one
 
@@ -235,6 +236,14 @@ def _once(folders: Iterable[Path]) -> list[Path]:
     for path in sorted(folders, key=lambda path: (os.path.realpath(path) != str(path.absolute()), path)):
         found.setdefault(os.path.realpath(path), path)
     return list(found.values())
+
+
+def has_controls(name: str) -> bool:
+    """Whether a name holds line breaks or other control characters, or bytes that are no text, which no file can name.
+
+    Blanks of every width and joined letters are text: screenshots of macOS have a narrow one before "PM".
+    """
+    return any(unicodedata.category(letter) in ("Cc", "Zl", "Zp", "Cs") or letter in "\ufffe\uffff" for letter in name)
 
 
 def _is_image(file: Path, types: Collection[str]) -> bool:

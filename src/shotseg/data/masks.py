@@ -6,8 +6,9 @@ A mask of one class is binary: what is not background (0) is the class. In order
    its colours where they are greys, or where black is not index 0. One or several plain colours on black are a mask.
 2. 255 means ignore in two forms alone, which ``pseudo-label`` writes: a palette whose entry 255 is the light grey of ours or
    of PASCAL VOC; and 0, 1 and 255 as the only values, 1 being at least a hundredth of what is marked.
-3. Soft masks are cut at half of their range: fractions; values that rise step by step; and greys below white that form
-   edges or single pixels, not areas. JPEG too, also saved again as PNG, which must be nearly black and white.
+3. Soft masks are cut at half of their range: fractions (at 0 where some are negative); values that rise step by step; and
+   greys below white that form edges or single pixels, not areas. JPEG too, also saved again as PNG, which must be nearly
+   black and white.
 4. Everything else that is above 0 is the class: 0/1, 0/255, any ids of any objects, in 1 to 64 bits.
 """
 
@@ -251,7 +252,12 @@ def _steps(values: np.ndarray, between: np.ndarray) -> np.ndarray:
 
 
 def _half(pixels: Pixels, values: np.ndarray) -> float:
-    """Where fractions are cut: probabilities at 0.5, others at the middle of their range, no-data left out."""
+    """Where fractions are cut: probabilities at 0.5, logits and signed distances above 0, others at the middle of their range.
+
+    No-data is left out.
+    """
     known = known_values(Pixels(values, nodata=pixels.nodata))
     low, high = float(known.min(initial=0)), float(known.max(initial=0))
+    if low < 0 < high:
+        return float(np.nextafter(values.dtype.type(0), values.dtype.type(1)))
     return 0.5 if low >= 0 and 0.5 < high <= 1 else (low + high) / 2

@@ -17,6 +17,7 @@ import numpy as np
 
 from shotseg import data
 from shotseg.data.annotations.opened import open_folder
+from shotseg.data.class_table import read_class_table
 from shotseg.data.folder import csv_rows, label_map_pairs
 from shotseg.data.images import read_mask
 from shotseg.data.manifest import ManifestDataset
@@ -209,10 +210,7 @@ def _label_maps(root: Path, split: str, labels: Sequence[str]) -> Found:
     if labels:
         values = dict(enumerate(labels))
     else:
-        rows = csv_rows(root / "classes.csv")
-        values = {
-            int(r["class_id"]): r["class"] for r in rows if (r.get("class_id") or "").isdecimal() and r.get("class")
-        }
+        values = {row.value: row.name for row in read_class_table(root / "classes.csv")}
         values.pop(IGNORE, None)
     named: dict[str, set[str]] = defaultdict(set)
     for row in csv_rows(root / "tags.csv"):

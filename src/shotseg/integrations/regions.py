@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from shotseg.data.annotations.drawn import polygon
-from shotseg.data.annotations.label_studio import KINDS, draw, encode
+from shotseg.data.annotations.label_studio import corners, draw, encode
+from shotseg.data.annotations.label_studio_exports import names_of
 from shotseg.data.annotations.outlines import outline, parts
 from shotseg.errors import InputError
 from shotseg.models.strokes import Strokes
@@ -137,14 +138,11 @@ def _is_box(value: dict) -> bool:
 
 def _boxed(value: dict, known: Strokes | None, size: tuple[int, int]) -> Strokes:
     """A rectangle beside the earlier ones; it is turned about its upper left corner by ``rotation`` degrees."""
-    x, y, width, height = (float(value[key]) / 100 * size[axis] for key, axis in BOX)
-    turn = np.deg2rad(float(value.get("rotation") or 0))
-    along, down = np.array([np.cos(turn), np.sin(turn)]) * width, np.array([-np.sin(turn), np.cos(turn)]) * height
-    corners = np.add([x, y], [0 * along, along, along + down, down])
-    inside = polygon(corners, *size)
+    outline_ = corners(value, *size)
+    inside = polygon(outline_, *size)
     outside = np.where(inside, Strokes.none(size).labels, np.uint8(0))
     labels = outside if known is None else np.where(inside & (known.labels == 0), outside, known.labels)
-    across, upright = corners.mean(0) / [size[1], size[0]] * 100
+    across, upright = outline_.mean(0) / [size[1], size[0]] * 100
     return Strokes(labels).disc(_place(across, upright, size), DOT * max(size), True)
 
 
@@ -152,8 +150,3 @@ def _place(x: float, y: float, size: tuple[int, int]) -> tuple[int, int]:
     """The pixel (row, column) at so many percent of the width and height."""
     height, width = size
     return min(max(int(y / 100 * height), 0), height - 1), min(max(int(x / 100 * width), 0), width - 1)
-
-
-def names_of(region: dict) -> list[str]:
-    value = region.get("value") or {}
-    return [str(name) for kind in (*KINDS, "keypointlabels") for name in value.get(kind) or ()]

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shotseg.data.annotations import Labelled, names, write
+from shotseg.data.listing import has_controls
 from shotseg.web.album import shown
 from shotseg.web.engine import Engine
 from shotseg.web.said import PagePhoto
+
+UNNAMED = "its name holds control characters or is no text; rename it"
 
 
 @dataclass
@@ -25,14 +28,14 @@ class Plan:
     classes: dict[str, int]
 
 
-def plan(engine: Engine, reviewed_only: bool = False) -> Plan:
-    """What an export would hold."""
+def plan(engine: Engine, reviewed_only: bool = False, named: bool = True) -> Plan:
+    """What an export would hold.   named: only photos that a file can name."""
     project = engine.project
     photos, left_out = [], []
     counted = Counter({own.name: 0 for own in project.classes})
     with project.lock:
         for photo in sorted(project.said.photos.values(), key=lambda photo: photo.file):
-            reason = _reason(photo, reviewed_only)
+            reason = UNNAMED if named and has_controls(photo.file) else _reason(photo, reviewed_only)
             if reason is not None:
                 left_out.append((shown(photo.file), reason))
                 continue
@@ -87,7 +90,7 @@ def areas(engine: Engine) -> bytes:
     """CSV: of every photo with a mask each class's area in pixels and part of the photo."""
     rows: list[tuple] = [("file", "state", "class", "pixels", "part")]
     with engine.project.lock:
-        for photo in plan(engine).photos:
+        for photo in plan(engine, named=False).photos:
             for own in engine.project.classes:
                 part = photo.areas.get(own.number, 0.0)
                 pixels = round(part * photo.width * photo.height)

@@ -20,9 +20,10 @@ from shotseg.data.annotations import coco, cvat, label_studio, labelme, masks, n
 from shotseg.data.annotations.drawn import Annotations
 from shotseg.data.annotations.labelled import Labelled, arranged, inside, note, some
 from shotseg.data.annotations.place import placed
-from shotseg.data.annotations.sniff import unread_tool
+from shotseg.data.annotations.sniff import ARCHIVES, listed, packed, unread_tool
 from shotseg.data.images import IMAGE_TYPES
-from shotseg.errors import UsageError
+from shotseg.data.listing import has_photos, subfolders
+from shotseg.errors import InputError, UsageError
 
 __all__ = [
     "FORMATS",
@@ -90,17 +91,34 @@ def write(
     instances:   objects of a class that touch are apart, see :mod:`shotseg.data.annotations.touching`.
     photos:      of results that know theirs: "copy" or "link" them to where the format wants them (default ``out/images``).
     ids:         of the classes, for COCO; default 1, 2, ...
-    Raises UsageError for an unknown format or a class name that the format cannot hold, InputError on a full disk or for
-    a photo whose name leads out of ``out``.
+    A photo whose name leads out of ``out``, or holds control characters, is left out with a warning of one line.
+    Raises UsageError for an unknown format or a class name that the format cannot hold, InputError on a full disk or where
+    no photo can be written.
     """
     form = _chosen(format)
     names.check(format, classes)
-    results = (result for result in results if inside(result.file, out))
+    results = _with_names(results, out)
     if min_object or one_a_class or instances:
         results = arranged(results, min_object, one_a_class, instances)
     if photos != "none":
         results = placed(results, Path(out) / names.PHOTOS.get(format, "images"), photos, format in names.BY_STEM)
     form.write(Path(out), results, classes, **({"ids": ids} if ids and format in WITH_IDS else {}))
+
+
+def _with_names(results: Iterable[Labelled], out: str | Path) -> Iterator[Labelled]:
+    """Those whose photos can be named in a file; the others are said. InputError where none can."""
+    named, last = 0, None
+    for result in results:
+        try:
+            inside(result.file, out)
+        except InputError as error:
+            note(str(error))
+            last = error
+            continue
+        named += 1
+        yield result
+    if last is not None and not named:
+        raise last
 
 
 def read(format: str, path: str | Path, images: str | Path | None = None) -> tuple[list[str], Iterator[Labelled]]:
@@ -131,34 +149,58 @@ def detect(path: str | Path) -> str:
         raise UsageError(f"{path}: no such file or folder; check the path")
     if (path / "images").is_dir() and (path / "classes.csv").is_file():
         return "mask"
+    if path.is_file() and (what := packed(path)):
+        raise UsageError(f"{path}: {what}, and give the folder")
     fits = [name for name in list_formats() if _chosen(name).files(path)]
     if fits and masks.holds_masks(path):
         fits.insert(0, "mask")
     if len(fits) > 1:
         raise UsageError(f"{path}: {' and '.join(fits)} both fit; say which with --from, or give the file itself")
-    if not fits and not masks.holds_masks(path) and (tool := unread_tool(path)):
-        raise UsageError(f"{path}: annotations of {tool}, which are not read; export them as COCO, or give --from mask")
-    if not fits and path.is_dir() and (empty := [file.name for file in _tables(path) if not file.stat().st_size]):
-        note(f"{path}: left out, annotation files that are empty: {some(empty)}")
-    if not fits and (unknown := [file.name for file in _tables(path) if file.stat().st_size]):
-        note(f"{path}: left out, no annotations that are known: {some(unknown)}")
+    if not fits and not (path.is_dir() and masks.value_tables(path)):
+        _name_unread(path)
     if not fits and path.suffix.lower() in IMAGE_TYPES and path.is_file():
         raise UsageError(f"{path}: one image; give the folder of the examples, as images/<class>/ and masks/<class>/")
     if not fits and path.is_file():
-        raise UsageError(f"{path}: no annotation file that is known; unpack it, or give one of {', '.join(READERS)}")
+        raise UsageError(f"{path}: no annotation file that is known; give one of {', '.join(READERS)}")
     return fits[0] if fits else _pair_or_folder(path)
 
 
-def _tables(path: Path) -> list[Path]:
-    """The files that annotations stand in, where most tools put them."""
-    found = (file for folder in (path, path / "annotations") for file in folder.glob("*.*"))
-    return sorted(
-        file for file in found if file.suffix.lower() in (".json", ".xml", ".yaml", ".yml") and file.is_file()
-    )
+def _name_unread(path: Path) -> None:
+    """Say which annotations a folder holds that are not read. Raises UsageError where they are what it is about."""
+    if not masks.holds_masks(path) and (tool := unread_tool(path)) and not masks.lie_beside(path):
+        raise UsageError(f"{path}: annotations of {tool}, which are not read; export them as COCO, or give --from mask")
+    if path.is_file():
+        return
+    if deeper := _one_deeper(path):
+        raise UsageError(f"{path}: its annotations are one folder deeper; give {deeper}")
+    tables = [
+        file for folder in (path, path / "annotations") for file in listed(folder, ".json", ".xml", ".yaml", ".yml")
+    ]
+    archives = [file.name for file in listed(path, *ARCHIVES)]
+    empty = [file.name for file in tables if file.is_file() and not file.stat().st_size]
+    unknown = [file.name for file in tables if file.is_file() and file.stat().st_size]
+    for left_out, why in (
+        (empty, "annotation files that are empty"),
+        (unknown, "no annotations that are known"),
+        (archives, "archives, unpack them"),
+    ):
+        if left_out:
+            note(f"{path}: left out, {why}: {some(left_out)}")
+
+
+def _one_deeper(path: Path) -> Path | None:
+    """The only folder below, where it holds annotations: an archive is often unpacked so."""
+    below = list(subfolders(path).values())
+    own = [folder for folder in below if folder.name != "__MACOSX"]
+    if len(own) != 1 or has_photos(path):
+        return None
+    return own[0] if any(_chosen(name).files(own[0]) for name in FORMATS) else None
 
 
 def _pair_or_folder(path: Path) -> str:
-    """ "pairs" where images/ and masks/ are flat and a text file beside them names the classes."""
+    """ "pairs" where images/ and masks/ are flat and a text file beside them names the classes, or a table the values."""
+    if path.is_dir() and masks.value_tables(path):
+        return "pairs"
     flat = all(
         (path / name).is_dir() and not any(p.is_dir() for p in (path / name).iterdir()) for name in ("images", "masks")
     )

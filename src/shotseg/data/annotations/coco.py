@@ -22,8 +22,9 @@ import numpy as np
 from shotseg.data.annotations.drawn import BROKEN, Annotated, Annotations, Photos, Shape, numbered, polygon, size
 from shotseg.data.annotations.labelled import Labelled, Part, inside, malformed, note, read_json, some, usable
 from shotseg.data.annotations.outlines import outline
-from shotseg.data.annotations.sniff import json_kind
+from shotseg.data.annotations.sniff import json_kind, listed
 from shotseg.data.annotations.streams import JsonItems, dumped, whole
+from shotseg.data.images import IMAGE_TYPES
 from shotseg.data.sets.coco_masks import decode
 from shotseg.errors import InputError
 
@@ -73,7 +74,7 @@ def files(path: Path) -> list[Path]:
     if path.is_file():
         return [path] if json_kind(path) == "coco" else []
     roboflow = sorted([*path.glob(ROBOFLOW), *path.glob(f"*/{ROBOFLOW}")])
-    beside = roboflow or sorted([*path.glob("annotations/*.json"), *path.glob("*.json")])
+    beside = roboflow or sorted([*listed(path / "annotations", ".json"), *listed(path, ".json")])
     found = [file for file in beside if json_kind(file) == "coco"]
     return [file for file in found if "instances" in file.name] or found
 
@@ -103,10 +104,10 @@ def _checked(path: Path) -> tuple[Path, dict[Any, str], list[dict], list[dict]]:
     """The file, its category ids with their names in the order of the ids, its annotations and its photos."""
     content = read_json(path)
     try:
-        listed = _objects(content, "categories", path)
-        if nameless := [c.get("id") for c in listed if not str(c.get("name") or "").strip()]:
+        found = _named(_objects(content, "categories", path))
+        if nameless := [c.get("id") for c in found if not str(c.get("name") or "").strip()]:
             note(f"{path}: categories without a name left out (ids {some(nameless)}); name them")
-        named = [c for c in listed if c.get("id") not in nameless]
+        named = [c for c in found if c.get("id") not in nameless]
         ordered = sorted(named, key=lambda category: (isinstance(category["id"], str), category["id"]))
         categories = {category["id"]: str(category["name"]) for category in ordered}
         if len(categories) < len({(category["id"], str(category["name"])) for category in ordered}):
@@ -116,14 +117,22 @@ def _checked(path: Path) -> tuple[Path, dict[Any, str], list[dict], list[dict]]:
         raise malformed(path, error, "COCO instances") from error
 
 
+def _named(categories: list[dict]) -> list[dict]:
+    """Categories of which none has a name are called by their supercategories, where each has one of its own."""
+    above = [str(c.get("supercategory") or "").strip() for c in categories]
+    if any(c.get("name") for c in categories) or len(set(above) - {""}) < len(categories):
+        return categories
+    return [{**category, "name": name} for category, name in zip(categories, above)]
+
+
 def _objects(content: dict, key: str, path: Path) -> list[dict]:
     """The objects of a list; what is none, as null, is named."""
-    listed = list(content[key])
-    found = [each for each in listed if isinstance(each, dict)]
-    if listed and not found:
+    entries = list(content[key])
+    found = [each for each in entries if isinstance(each, dict)]
+    if entries and not found:
         raise ValueError(f"no object in its {key}")
-    if len(found) < len(listed):
-        note(f"{path}: {len(listed) - len(found)} of its {key} are no objects, left out")
+    if len(found) < len(entries):
+        note(f"{path}: {len(entries) - len(found)} of its {key} are no objects, left out")
     return found
 
 
@@ -162,6 +171,8 @@ def _photos(
         if photo is None and frame is None:
             note(f"{path}: photo {named} has no size and is not found; put it beside the file")
             continue
+        if photo is not None and PurePosixPath(named).suffix.lower() not in IMAGE_TYPES:
+            named += photo.suffix
         file = PurePosixPath(below.as_posix(), named).as_posix()
         id = row.get("id")
         number = id if numbered_photos else None

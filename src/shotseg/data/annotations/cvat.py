@@ -14,8 +14,20 @@ from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 
-from shotseg.data.annotations.drawn import BROKEN, Annotated, Annotations, Photos, Shape, numbered, polygon, size
+from shotseg.data.annotations.drawn import (
+    BROKEN,
+    Annotated,
+    Annotations,
+    Photos,
+    Shape,
+    ellipse,
+    numbered,
+    polygon,
+    size,
+    turned,
+)
 from shotseg.data.annotations.labelled import Labelled, Part, inside, note, usable
+from shotseg.data.annotations.sniff import listed
 from shotseg.data.annotations.streams import whole
 from shotseg.data.enlarging import runs_of
 from shotseg.errors import InputError
@@ -42,7 +54,7 @@ def write(out: Path, results: Iterable[Labelled], classes: Sequence[str]) -> Non
 
 
 def files(path: Path) -> list[Path]:
-    found = [path] if path.is_file() else sorted(path.glob("*.xml"))
+    found = [path] if path.is_file() else listed(path, ".xml")
     return [file for file in found if file.suffix.lower() == ".xml" and _is_cvat(file)]
 
 
@@ -110,7 +122,8 @@ def _photo(
     found, lost = [], 0
     for tag, shape in sorted(shapes, key=lambda pair: _whole(pair[1].get("z_order"))):
         if tag in SHAPES and "label" in shape:
-            found.append(Shape(classes.index(shape["label"]) + 1, partial(draw, tag, shape)))
+            group = _whole(shape.get("group_id")) or None  # 0: of no group
+            found.append(Shape(classes.index(shape["label"]) + 1, partial(draw, tag, shape), group))
         elif tag != "tag":
             lost += 1
             note(f"{path}: a {tag} of {named} left out, it has no area; draw a polygon or a mask")
@@ -127,17 +140,13 @@ def draw(tag: str, shape: dict[str, str], height: int, width: int) -> np.ndarray
         return _decoded(shape, height, width)
     if tag == "polygon":
         return polygon([float(v) for point in shape["points"].split(";") for v in point.split(",")], height, width)
-    if tag == "box":
-        centre = [(float(shape[f"{side}tl"]) + float(shape[f"{side}br"])) / 2 for side in "xy"]
-        radii = [abs(float(shape[f"{side}br"]) - float(shape[f"{side}tl"])) / 2 for side in "xy"]
-        corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)], float)
-    else:
-        centre, radii = [float(shape["cx"]), float(shape["cy"])], [float(shape["rx"]), float(shape["ry"])]
-        turn = np.linspace(0, 2 * np.pi, 180, endpoint=False)
-        corners = np.stack([np.cos(turn), np.sin(turn)], 1)
-    angle = np.deg2rad(float(shape.get("rotation", 0)))
-    turned = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    return polygon((corners * radii) @ turned + centre, height, width)
+    angle = float(shape.get("rotation") or 0)
+    if tag == "ellipse":
+        centre, radii = (float(shape["cx"]), float(shape["cy"])), (float(shape["rx"]), float(shape["ry"]))
+        return polygon(ellipse(centre, radii, angle), height, width)
+    ends = np.array([[float(shape[f"{side}{end}"]) for side in "xy"] for end in ("tl", "br")])
+    half = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * (ends[1] - ends[0]) / 2
+    return polygon(turned(half, angle) + ends.mean(0), height, width)
 
 
 def _decoded(shape: dict[str, str], height: int, width: int) -> np.ndarray:

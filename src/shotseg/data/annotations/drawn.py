@@ -35,10 +35,14 @@ ORIENTATION = 274  # EXIF: above 4 the photo lies on its side
 
 
 class Shape(NamedTuple):
-    """One object that can be drawn: the number of its class (1 is the first); (height, width) -> (h, w) bool."""
+    """One object that can be drawn: the number of its class (1 is the first); (height, width) -> (h, w) bool.
+
+    group: shapes of one class and group are one object; None: of its own.
+    """
 
     label: int
     draw: Callable[[int, int], np.ndarray]
+    group: Any = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,11 +83,12 @@ class Annotated:
         """Its label map and objects. Raises InputError where nothing that it holds can be drawn."""
         if self.map is not None:
             return Labelled(self.file, self._fitted(self.map()), photo=self.photo)
-        objects = tuple(cropped(label, mask) for label, mask in self._drawn(self.shapes))
-        labels = label_map(self._target(), objects, classes)
+        pieces = [(shape.group, cropped(shape.label, mask)) for shape, mask in self._drawn(self.shapes)]
+        labels = label_map(self._target(), [piece for _, piece in pieces], classes)
+        objects = _grouped(pieces, labels.shape)
         return Labelled(self.file, labels, parts=objects, photo=self.photo, number=self.number)
 
-    def _drawn(self, shapes: Sequence[Shape]) -> Iterator[tuple[int, np.ndarray]]:
+    def _drawn(self, shapes: Sequence[Shape]) -> Iterator[tuple[Shape, np.ndarray]]:
         drawn = empty = 0
         height, width = self.size or self._target()
         for shape in shapes:
@@ -96,7 +101,7 @@ class Annotated:
                 empty += 1
                 continue
             drawn += 1
-            yield shape.label, self._fitted(mask)
+            yield shape, self._fitted(mask)
         if empty:
             note(f"{self._where}: {empty} objects that cover no pixel of it are left out; look at their coordinates")
         if not drawn and (shapes or self.lost):
@@ -181,6 +186,8 @@ class Photos:
         """The photo of that name; without an ending, of that name with any ending. None where there is none, or several."""
         direct = (base / file for base in self.bases)
         found = next((path for path in direct if path.is_file()), None) or self._search(PurePosixPath(file))
+        if found is None and PurePosixPath(file).suffix.lower() not in IMAGE_TYPES:
+            found = self.stem(file)
         return self.find(unquote(file)) if found is None and "%" in file and unquote(file) != file else found
 
     def stem(self, stem: str) -> Path | None:
@@ -217,6 +224,18 @@ def polygon(values: Any, height: int, width: int, fill: Callable = coco_masks.po
     if not np.isfinite(numbers).all() or np.abs(numbers).max() > 10 * max(height, width) + 1000:
         raise ValueError("coordinates that are no numbers, or far outside the photo")
     return fill(numbers.reshape(-1, 2), height, width)
+
+
+def ellipse(centre: tuple[float, float], radii: tuple[float, float], degrees: float) -> np.ndarray:
+    """(180, 2) outline (x, y) of an ellipse, turned clockwise about its centre."""
+    turn = np.linspace(0, 2 * np.pi, 180, endpoint=False)
+    return turned(np.stack([np.cos(turn), np.sin(turn)], 1) * radii, degrees) + centre
+
+
+def turned(points: np.ndarray, degrees: float) -> np.ndarray:
+    """Points (N, 2) as (x, y), turned clockwise as seen in a photo, whose y goes down, about (0, 0)."""
+    angle = np.deg2rad(degrees)
+    return points @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
 
 
 def size(height: Any, width: Any) -> tuple[int, int] | None:
@@ -261,6 +280,17 @@ def check_map(classes: Sequence[str], source: object) -> None:
         )
 
 
+def _grouped(pieces: Sequence[tuple[Any, Part]], shape: tuple[int, ...]) -> tuple[Part, ...]:
+    """The objects that (group, part) make, each where its first part stands."""
+    objects: dict[Any, list[Part]] = {}
+    for number, (group, part) in enumerate(pieces):
+        objects.setdefault((number,) if group is None else (part.label, str(group)), []).append(part)
+    return tuple(
+        parts[0] if len(parts) == 1 else cropped(parts[0].label, np.any([in_photo(p, shape) for p in parts], axis=0))
+        for parts in objects.values()
+    )
+
+
 def in_photo(part: Part, shape: tuple[int, ...]) -> np.ndarray:
     """(H, W) bool of an object in its photo."""
     mask = np.zeros(shape, bool)
@@ -274,6 +304,7 @@ def _reason(error: Exception) -> str:
 
 def _spellings(name: str) -> tuple[tuple[bool, str], tuple[bool, str]]:
     """A name as it is, and as systems keep it that know neither letter case nor how accents are stored."""
+    name = name.rpartition("\\")[2]  # what was packed on Windows may hold its folders in its name
     return (True, name), (False, unicodedata.normalize("NFC", name).casefold())
 
 

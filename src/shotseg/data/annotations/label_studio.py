@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import base64
 import io
-import posixpath
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 from xml.etree import ElementTree
 
 import numpy as np
@@ -25,30 +25,23 @@ from shotseg.data.annotations.drawn import (
     Annotations,
     Photos,
     Shape,
+    ellipse,
     in_photo,
     numbered,
     polygon,
     size,
+    turned,
 )
-from shotseg.data.annotations.labelled import Labelled, Part, inside, malformed, note, read_json, whole_classes
-from shotseg.data.annotations.sniff import json_kind
+from shotseg.data.annotations.label_studio_exports import LOCAL, Task, file_names, files, names_of, tasks_of
+from shotseg.data.annotations.labelled import Labelled, Part, note, some, whole_classes
 from shotseg.data.annotations.streams import JsonItems, whole
 from shotseg.data.enlarging import runs_of
-from shotseg.data.images import IMAGE_TYPES, write_bytes
+from shotseg.data.images import write_bytes
 from shotseg.errors import InputError
 
-LOCAL = "/data/local-files/?d="
 UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the name of an uploaded photo
-KINDS = (
-    "brushlabels",
-    "polygonlabels",
-    "bitmasklabels",
-    "labels",
-    "rectanglelabels",
-    "ellipselabels",
-    "keypointlabels",
-)
-DRAWN = {"rle", "points", "imageDataURL"}  # shapes that have an area of their own
+DRAWN = {"rle", "points", "imageDataURL"}  # what a region has whose shape is free
+BOX, ROUND = {"x", "y", "width", "height"}, {"x", "y", "radiusX", "radiusY"}
 WORD = 8  # bits of a value
 LENGTHS = (3, 4, 8, 16)  # bits of a run's length, by size class
 
@@ -74,70 +67,68 @@ def write(out: Path, results: Iterable[Labelled], classes: Sequence[str], prefix
     write_bytes(out / "config.xml", ElementTree.tostring(view, encoding="utf-8") + b"\n")
 
 
-def files(path: Path) -> list[Path]:
-    found = [path] if path.is_file() else sorted(path.glob("*.json"))
-    return [file for file in found if json_kind(file) == "labelstudio"]
-
-
 def read(path: Path, images: Path | None = None) -> Annotations:
-    """``path``: a JSON or JSON-MIN export, or the folder that holds it. People's annotations count before predictions.
+    """``path``: an export as JSON, JSON-MIN, CSV or TSV, or the folder that holds it. See :func:`tasks_of` for what counts.
 
     Classes: in the order of config.xml beside it, else sorted. A photo without regions is known only where it is found:
     the export does not say its size.
     """
     found = ([path] if path.is_file() else files(path)) or [path / "tasks.json"]
     folder = path if path.is_dir() else path.parent
-    tasks: list[tuple[Path, str, list[dict]]] = []
-    bare = several = 0
-    broken: list[InputError] = []
-    for file in found:
-        content = read_json(file)
-        for number, task in enumerate(content if isinstance(content, list) else [content], start=1):
-            try:
-                address, given = _address(task), _given(task)
-                if given:
-                    tasks.append((file, address, _regions(given[-1])))
-                bare, several = bare + (not given), several + (len(given) > 1)
-            except BROKEN as error:
-                broken.append(malformed(file, error, f"an export of Label Studio, task {number}"))
-    if not tasks and (broken or bare):
-        raise next(iter(broken), None) or InputError(f"{path}: nobody has annotated its {bare} tasks; annotate some")
-    for reason in broken:
-        note(str(reason))
-    for count, what in (
-        (bare, "left out, nobody has annotated them"),
-        (several, "have several annotations, the last counts"),
-    ):
-        if count:
-            note(f"{path}: {count} tasks {what}")
-    classes = _configured(folder / "config.xml", {name for _, _, of in tasks for r in of for name in _names(r)})
+    tasks, left_out = tasks_of(found, path)
+    classes = _configured(folder / "config.xml", {name for task in tasks for r in task.regions for name in names_of(r)})
     finder = Photos(images or folder, *(() if images else (folder / "images",)))
+    files_ = list(file_names(tasks))
+    own = Counter(_uploaded(file) for file in files_ if isinstance(file, str))
     photos = []
-    for file, address, regions in tasks:
+    for task, named in zip(tasks, files_):
         try:
-            named = _file(address, file)
-            photo = finder.find(named) or finder.find(UPLOADED.sub("", PurePosixPath(named).name))
-            photos.append(_photo(file, named, regions, classes, photo))
-        except (InputError, *BROKEN) as error:
-            note(str(error) if isinstance(error, InputError) else f"{file}: {address[:80]!r} left out ({error})")
+            if isinstance(named, InputError):
+                raise named
+            photo = finder.find(named)
+            if photo is None and (photo := finder.find(_uploaded(named))) and own[_uploaded(named)] == 1:
+                named = _uploaded(named)
+            photos.append(_photo(task.source, named, task.regions, classes, photo))
+        except InputError as error:
+            note(str(error))
+        except BROKEN as error:
+            note(f"{task.source}: {task.address[:80]!r} left out ({error})")
     if unknown := photos.count(None):
         note(
             f"{path}: {unknown} tasks without a region, whose photos are not found, left out; put them beside the file"
         )
-    return Annotations(
-        classes, [photo for photo in photos if photo is not None], bare + len(broken) + len(tasks) - len(photos)
-    )
+    _name_boxes(path, tasks)
+    return Annotations(classes, [photo for photo in photos if photo is not None], left_out + len(tasks) - len(photos))
+
+
+def _uploaded(file: str) -> str:
+    """The name that a photo had before it was uploaded."""
+    return UPLOADED.sub("", PurePosixPath(file).name)
+
+
+def _name_boxes(path: Path, tasks: Iterable[Task]) -> None:
+    """Say that rectangles are areas, where the same class has masks too: people draw one around the other."""
+    kinds: dict[bool, set[tuple[str, str]]] = {True: set(), False: set()}
+    for task in tasks:
+        for region in task.regions:
+            if _is_area(value := region.get("value") or {}):
+                kinds[value.keys() >= BOX] |= {(task.address, name) for name in names_of(region)}
+    if both := kinds[True] & kinds[False]:
+        names = some(sorted({name for _, name in both}))
+        note(
+            f"{path}: rectangles beside other masks of their class are areas of it too ({names}); delete those that are not"
+        )
 
 
 def _photo(path: Path, file: str, regions: list[dict], classes: list[str], photo: Path | None) -> Annotated | None:
     shapes, lost, frame = [], 0, None
     for region in regions:
-        names = _names(region)
+        names = names_of(region)
         value = region.get("value") or {}
-        if not names or not (DRAWN & value.keys()):
+        if not names or not _is_area(value):
             lost += 1
             what = _what(region) if names else f"{_what(region)} without a class"
-            note(f"{path}: {what} of {file} is left out; draw a brush, a polygon or a bitmask with a class")
+            note(f"{path}: {what} of {file} is left out; draw a brush, a polygon or another area with a class")
             continue
         frame = frame or size(region.get("original_height"), region.get("original_width"))
         shapes += [Shape(classes.index(name) + 1, partial(draw, value)) for name in names]
@@ -154,7 +145,22 @@ def draw(value: dict, height: int, width: int) -> np.ndarray:
         return decode(value["rle"], height, width)
     if "points" in value:
         return polygon(np.asarray(value["points"], np.float64) / 100 * (width, height), height, width)
-    return _picture(value["imageDataURL"])
+    if "imageDataURL" in value:
+        return _picture(value["imageDataURL"])
+    return polygon(corners(value, height, width), height, width)
+
+
+def corners(value: dict, height: int, width: int) -> np.ndarray:
+    """(N, 2) outline (x, y) in pixels of a rectangle, turned about its first corner, or of an ellipse, about its middle.
+
+    ``rotation`` is in degrees, clockwise. Raises as ``BROKEN`` says.
+    """
+    x, y = float(value["x"]) / 100 * width, float(value["y"]) / 100 * height
+    angle = float(value.get("rotation") or 0)
+    if value.keys() >= ROUND:
+        return ellipse((x, y), (float(value["radiusX"]) / 100 * width, float(value["radiusY"]) / 100 * height), angle)
+    sides = float(value["width"]) / 100 * width, float(value["height"]) / 100 * height
+    return np.add((x, y), turned(np.array([(0, 0), (1, 0), (1, 1), (0, 1)]) * sides, angle))
 
 
 def _picture(address: str) -> np.ndarray:
@@ -181,43 +187,14 @@ def _region(part: Part, shape: tuple[int, ...], name: str) -> dict:
     }
 
 
-def _given(task: dict) -> list[dict]:
-    """A task's annotations that were not cancelled, or its predictions, each with its regions as ``result``."""
-    if "data" not in task:  # JSON-MIN: the regions' values by the name of their tag
-        rows = (row for value in task.values() if isinstance(value, list) for row in value if isinstance(row, dict))
-        return [{"result": [{**row, "value": row} for row in rows]}]
-    drawn = task.get("annotations") or task.get("completions") or []
-    predicted = [p for p in task.get("predictions") or [] if isinstance(p, dict)]  # a full export holds their ids alone
-    return [a for a in drawn if not a.get("was_cancelled")] or predicted
-
-
-def _regions(annotation: dict) -> list[dict]:
-    return [region for region in annotation["result"] if "value" in region]
-
-
-def _names(region: dict) -> list[str]:
-    value = region.get("value") or {}
-    return [str(name) for kind in KINDS for name in value.get(kind) or ()]
+def _is_area(value: dict) -> bool:
+    return bool(DRAWN & value.keys()) or value.keys() >= BOX or value.keys() >= ROUND
 
 
 def _what(region: dict) -> str:
     """A region in words, as "rectangle": by its type, or, in JSON-MIN, by the list of its classes."""
     kinds = [region.get("type"), *(key for key in region.get("value") or {} if key.endswith("labels"))]
     return next((word for kind in kinds if (word := str(kind or "").removesuffix("labels"))), "region")
-
-
-def _address(task: dict) -> str:
-    """What the task says of its photo: under "image", else the first value that names one."""
-    data = task.get("data", task)
-    texts = [data.get("image"), *data.values()]
-    named = [t for t in texts if isinstance(t, str) and PurePosixPath(unquote(t)).suffix.lower() in IMAGE_TYPES]
-    return named[0] if named else data["image"]
-
-
-def _file(address: str, source: Path) -> str:
-    if LOCAL in address:
-        return inside(unquote(address.split(LOCAL)[1]), source)
-    return inside(unquote(posixpath.basename(urlsplit(address).path)), source)
 
 
 def _configured(path: Path, used: set[str]) -> list[str]:

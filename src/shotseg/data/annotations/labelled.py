@@ -16,6 +16,7 @@ import numpy as np
 from shotseg.data.annotations import touching
 from shotseg.data.annotations.outlines import parts
 from shotseg.data.images import read_bytes
+from shotseg.data.listing import has_controls
 from shotseg.data.samples import IGNORE
 from shotseg.errors import InputError, LeftOutWarning
 
@@ -166,7 +167,11 @@ def inside(name: Any, source: object) -> str:
     path = PurePosixPath(text)
     if path.is_absolute() or re.match(r"[A-Za-z]:|[a-z][a-z0-9+.-]+://", text):
         path = PurePosixPath(path.name)
-    if ".." in path.parts or not path.name or not text.isprintable():
+    if has_controls(text):
+        raise InputError(
+            f"{source}: photo {text[:80]!r} left out, its name holds control characters or is no text; rename it"
+        )
+    if ".." in path.parts or not path.name:
         raise InputError(f"{source}: photo {text[:80]!r} lies outside its folder; give names below it")
     return path.as_posix()
 

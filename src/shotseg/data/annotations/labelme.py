@@ -24,7 +24,8 @@ from shotseg.data.images import read_bytes, write_bytes
 from shotseg.errors import InputError
 
 VERSION = "5.5.0"  # masks are known from 5.3 on
-AREAS = ("polygon", "rectangle", "oriented_rectangle", "rotation", "circle", "mask")  # rotation: of X-AnyLabeling
+CORNERS = ("polygon", "oriented_rectangle", "rotation", "quadrilateral")  # the last two are X-AnyLabeling's
+AREAS = (*CORNERS, "rectangle", "circle", "mask")
 LABELS = "labels.txt"  # the classes in their order, for `labelme --labels`
 NO_CLASS = ("__ignore__", "_background_")  # what LabelMe keeps for itself among them
 
@@ -48,7 +49,7 @@ def write(out: Path, results: Iterable[Labelled], classes: Sequence[str]) -> Non
 def files(path: Path) -> list[Path]:
     if path.is_file():
         return [path] if json_kind(path) == "labelme" else []
-    found = sorted(path.rglob("*.json"))
+    found = sorted(path.rglob("*.[jJ][sS][oO][nN]"))
     # A folder of ten thousand is told by its first few.
     return found if any(json_kind(file) == "labelme" for file in found[:5]) else []
 
@@ -75,7 +76,9 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     for reason in broken:
         note(str(reason))
     root = path if path.is_dir() else path.parent
-    used = {name for _, shapes, _ in found for shape in shapes if _is_area(shape) and (name := _label(shape))}
+    used = {name for _, shapes, _ in found for shape in shapes if _is_area(shape) and (name := _label(shape))} - {
+        *NO_CLASS
+    }
     classes = numbered([*_listed(root / LABELS), *sorted(used)])
     finder = Photos(images or root, *([images] if images else []))
     photos = [_photo(root, finder, classes, *entry) for entry in found]
@@ -101,8 +104,12 @@ def _photo(root: Path, finder: Photos, classes: list[str], file: Path, shapes: l
     drawable, lost = [], 0
     for shape in shapes:
         name, kind = _label(shape), shape.get("shape_type") or "polygon"
-        if name and _is_area(shape):
-            drawable.append(Shape(classes.index(name) + 1, partial(draw, shape)))
+        if name in NO_CLASS:
+            note(
+                f"{file}: a {kind} called {name} left out, which LabelMe keeps for itself; give it a class or delete it"
+            )
+        elif name and _is_area(shape):
+            drawable.append(Shape(classes.index(name) + 1, partial(draw, shape), shape.get("group_id")))
         else:
             lost += 1
             why = "it has no area; draw a polygon or a mask" if name else "it has no label; give it one"
@@ -125,6 +132,11 @@ def _is_area(shape: dict) -> bool:
     return (shape.get("shape_type") or "polygon") in AREAS
 
 
+def _is_upright(corners: np.ndarray) -> bool:
+    """Whether four corners (x, y) are those of the box around them, to half a pixel."""
+    return bool((np.abs(np.stack([corners - corners.min(0), corners - corners.max(0)])).min(0) < 0.5).all())
+
+
 def draw(shape: dict, height: int, width: int) -> np.ndarray:
     """(h, w) bool of one shape. Raises as ``BROKEN`` says."""
     points = np.asarray(shape["points"], np.float64).reshape(-1, 2)
@@ -138,10 +150,12 @@ def draw(shape: dict, height: int, width: int) -> np.ndarray:
         window = mask[max(top, 0) : top + given.shape[0], max(left, 0) : left + given.shape[1]]
         window[:] = given[max(-top, 0) :, max(-left, 0) :][: window.shape[0], : window.shape[1]]
         return mask
-    if kind in ("polygon", "oriented_rectangle", "rotation"):
-        return polygon(points, height, width, _filled)
     if kind == "rectangle" and len(points) == 4:  # its corners, as X-AnyLabeling has them
-        points = np.stack([points.min(0), points.max(0)])
+        if not _is_upright(points):
+            kind = "polygon"
+        points = np.stack([points.min(0), points.max(0)]) if kind == "rectangle" else points
+    if kind in CORNERS:
+        return polygon(points, height, width, _filled)
     if len(points) != 2:
         raise ValueError(f"a {kind} of {len(points)} points")
     (x, y), (other_x, other_y) = points.tolist()

@@ -12,15 +12,17 @@ from pathlib import Path
 import numpy as np
 
 from shotseg.data.annotations.drawn import Annotated, Annotations, Photos, Shape, check_map
-from shotseg.data.annotations.labelled import Labelled, malformed, note, some
+from shotseg.data.annotations.labelled import Labelled, note, some
 from shotseg.data.annotations.voc import palette
+from shotseg.data.class_table import read_class_table
 from shotseg.data.folder import FolderDataset, Item
 from shotseg.data.images import IMAGE_TYPES, MASK_TYPES, one_class, read_bytes, read_mask, write_bytes, write_png
-from shotseg.data.listing import images_below, only_images
+from shotseg.data.listing import MASK_WORD, files_in, images_below, only_images, photos_and_masks, subfolders
 from shotseg.data.samples import IGNORE
-from shotseg.errors import InputError
+from shotseg.errors import InputError, UsageError
 
 ENDINGS = ("", "_mask", "-mask")  # of a mask's name behind that of its photo
+VALUES = "_classes.csv"
 NAMES = ("classes.txt", "labels.txt")  # one class a line, where a pair of folders has it
 
 
@@ -44,20 +46,27 @@ def holds_masks(path: Path) -> bool:
     return pair and any(file.suffix.lower() in IMAGE_TYPES for file in (path / "masks").rglob("*"))
 
 
+def lie_beside(path: Path) -> bool:
+    """Whether a file of the folder, or of a folder in it, is called a mask: "a_mask.png"."""
+    places = [path, *subfolders(path).values()] if path.is_dir() else []
+    return any(
+        MASK_WORD.search(file.stem) and file.suffix.lower() in MASK_TYPES for p in places for file in files_in(p)
+    )
+
+
 def read(path: Path, images: Path | None = None) -> Annotations:
     """``path``: the folder that :func:`write` wrote, or any that :class:`FolderDataset` reads."""
     if not (path / "classes.csv").is_file():
         return _class_folders(path)
     table = path / "classes.csv"
     try:
-        rows = list(csv.DictReader(io.StringIO(read_bytes(table).decode("utf-8-sig"))))
-        if len({int(row["class_id"]) for row in rows}) < len(rows):
-            raise ValueError("a class_id twice")
-        names = {int(row["class_id"]): row["class"] for row in rows if int(row["class_id"]) not in (0, IGNORE)}
-        label_of = np.zeros(256, np.uint8)
-        label_of[list(names)] = np.arange(1, len(names) + 1)
-    except (ValueError, KeyError, TypeError, IndexError, csv.Error) as error:
-        raise malformed(table, error, "a table with class_id and class") from error
+        names = {row.value: row.name for row in read_class_table(table) if row.value not in (0, IGNORE)}
+    except UsageError as error:
+        raise InputError(str(error)) from None
+    if max(names, default=0) > IGNORE:
+        raise InputError(f"{table}: class_id {max(names)}, a label map of bytes has values up to 254; leave it out")
+    label_of = np.zeros(256, np.uint8)
+    label_of[list(names)] = np.arange(1, len(names) + 1)
     label_of[IGNORE] = IGNORE
     return Annotations(list(names.values()), _label_maps(path, images, label_of, partial(read_mask, labels=True)))
 
@@ -66,8 +75,11 @@ def read_pairs(path: Path, images: Path | None = None) -> Annotations:
     """``images/`` and ``masks/`` with one class id a pixel, of equal stems, or with _mask or -mask behind the mask's.
 
     Names are the lines of classes.txt or labels.txt, of which a first "background" is the value 0; else the ids themselves.
+    Or masks beside their photos, with Roboflow's table ``_classes.csv``.
     """
     masks = path / "masks"
+    if tables := value_tables(path):
+        return _beside(path, tables)
     if not masks.is_dir():
         raise InputError(f"{path}: no folder masks in it; lay it out as images/ and masks/")
     listed = next((path / name for name in NAMES if (path / name).is_file()), None)
@@ -85,6 +97,47 @@ def read_pairs(path: Path, images: Path | None = None) -> Annotations:
     label_of = np.full(256, IGNORE, np.uint8)
     label_of[[0, *names]] = np.arange(len(names) + 1)
     return Annotations(list(names.values()), _label_maps(path, images, label_of, _pair_values))
+
+
+def value_tables(path: Path) -> list[Path]:
+    """The tables ``_classes.csv`` of a folder and of those in it that say the values of masks, as Roboflow writes them.
+
+    Its tables of whole photos have the same name, and columns of photos.
+    """
+    found = sorted([*path.glob(VALUES), *path.glob(f"*/{VALUES}")])
+    return [table for table in found if _says_values(table)]
+
+
+def _says_values(table: Path) -> bool:
+    with table.open("rb") as file:
+        return file.read(99).lower().removeprefix(b"\xef\xbb\xbf").startswith(b"pixel")
+
+
+def _beside(root: Path, tables: Sequence[Path]) -> Annotations:
+    """Label maps beside their photos, each folder with its table."""
+    try:
+        rows = {table.parent: [r for r in read_class_table(table) if r.value not in (0, IGNORE)] for table in tables}
+        pairs = {folder: photos_and_masks(folder, None) for folder in rows}
+    except UsageError as error:
+        raise InputError(str(error)) from None
+    classes = list(dict.fromkeys(row.name for of in rows.values() for row in of))
+    photos = []
+    for folder, of in rows.items():
+        label_of = np.full(256, IGNORE, np.uint8)
+        label_of[0] = 0
+        for row in of:
+            if row.value > IGNORE:
+                raise InputError(
+                    f"{folder / VALUES}: value {row.value}, a label map of bytes has values up to 254; leave it out"
+                )
+            label_of[row.value] = classes.index(row.name) + 1
+        for _, photo, mask in pairs[folder]:
+            if mask is not None:
+                draw = partial(_mapped, mask, label_of, partial(read_mask, labels=True))
+                photos.append(Annotated(photo.relative_to(root).as_posix(), mask, photo=photo, map=draw))
+        if bare := [photo.name for _, photo, mask in pairs[folder] if mask is None]:
+            note(f"{folder}: left out, photos without a mask: {some(bare)}")
+    return Annotations(classes, photos)
 
 
 def _label_maps(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from shotseg.data.annotations.labelled import MOST
+from shotseg.data.listing import has_controls
 from shotseg.errors import UsageError
 
 # Names that mean something else to the tools that read the format.
@@ -36,7 +38,7 @@ def check(format: str, classes: Sequence[str], files: Iterable[str] = (), apart:
     apart: the photos have names that keep them apart, which they also get where the format wants them placed.
     """
     for name in classes:
-        if not name.strip() or not name.isprintable():
+        if not name.strip() or has_controls(name):
             raise UsageError(f"class name {name!r}: blank, or with characters that cannot be written; rename the class")
         if name.casefold() in RESERVED.get(format, ()):
             raise UsageError(
@@ -53,7 +55,7 @@ def check(format: str, classes: Sequence[str], files: Iterable[str] = (), apart:
         raise UsageError(f"{len(classes)} classes, {format} holds {MOST}; choose a format of objects, as coco")
     files = list(files)
     if format == "labelme" and (
-        long := [file for file in files if len(f"{PurePosixPath(file).stem}.json".encode()) > 255]
+        long := [file for file in files if len(os.fsencode(f"{PurePosixPath(file).stem}.json")) > 255]
     ):
         raise UsageError(
             f"{long[0]}: its name is too long for a .json of the same name; shorten it, or choose another format"

@@ -1,4 +1,4 @@
-"""What a JSON file holds, told from its beginning."""
+"""What annotation files hold, told from their beginning."""
 
 from __future__ import annotations
 
@@ -8,8 +8,13 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
+from shotseg.data.containers import stranger
+
 HEAD = 1 << 20
 OTHERS = {  # tool -> a word of its own
+    "GeoJSON": "FeatureCollection",
+    "ISAT": "ISAT",
+    "Ultralytics NDJSON": "class_names",
     "Supervisely": "geometryType",
     "VIA": "shape_attributes",
     "Labelbox": "data_row",
@@ -21,7 +26,15 @@ OTHERS = {  # tool -> a word of its own
     "V7 Darwin": "paths",
     "SA-1B": "stability_score",
 }
-PLACES = ("*.json", "*.ndjson", "ann/*.json", "*/ann/*.json", "annotations/*.json")
+TEXTS = (".json", ".ndjson", ".geojson")
+TAGS = {b"<bndbox>": "VOC boxes", b"<robndbox>": "roLabelImg"}  # of XML files, one a photo
+HEADERS = {b"region_shape_attributes": "VIA"}  # of tables
+PLACES = (
+    *("*.json", "*.ndjson", "*.geojson", "ann/*.json", "*/ann/*.json", "annotations/*.json"),
+    *("*.xml", "[Aa]nnotations/*.xml", "train/*.xml", "*.csv", "*.txt", "obj_*_data/*.txt"),
+)
+NUMBERS = re.compile(rb"\d+(\s+[-\d.e]+){4,}\s")  # a line of YOLO's, where nothing names its classes
+ARCHIVES = (".zip", ".gz", ".tar", ".tgz", ".7z", ".rar")
 PANOPTIC = '"segments_info"'
 COCO = {"images", "annotations", "categories", "licenses"}
 
@@ -38,8 +51,32 @@ def json_kind(path: Path) -> str:
 def unread_tool(path: Path) -> str:
     """The tool that a file, or the first files of a folder, are from, where it is one whose files are not read; else ""."""
     files = [path] if path.is_file() else [file for p in PLACES for file in islice(path.glob(p), 5)]
-    heads = [_head(file) for file in files if file.suffix.lower() in (".json", ".ndjson") and file.is_file()]
-    return next((tool for tool, word in OTHERS.items() for head in heads if f'"{word}"' in head), "")
+    return next((tool for file in files if file.is_file() and (tool := _unread(file))), "")
+
+
+def _unread(file: Path) -> str:
+    if file.suffix.lower() in TEXTS:
+        head = _head(file)
+        return next((tool for tool, word in OTHERS.items() if f'"{word}"' in head), "")
+    words = {".xml": TAGS, ".csv": HEADERS}.get(file.suffix.lower(), {})
+    with file.open("rb") as opened:
+        beginning = opened.read(1 << 16)
+    if file.suffix.lower() == ".txt":
+        return "YOLO without data.yaml" if NUMBERS.match(beginning) else ""
+    return next((tool for word, tool in words.items() if word in beginning), "")
+
+
+def packed(path: Path) -> str:
+    """What an archive is, with the mend; "" for any other file."""
+    with path.open("rb") as file:
+        what = stranger(file.read(2000))
+    return what if "unpack" in what else ""
+
+
+def listed(folder: Path, *endings: str) -> list[Path]:
+    """The files of a folder with these endings, in any case, sorted; none where there is no such folder."""
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(file for file in found if file.suffix.lower() in endings and file.name[0] != ".")
 
 
 def _head(path: Path) -> str:
@@ -51,6 +88,8 @@ def _head(path: Path) -> str:
 @lru_cache(maxsize=4096)
 def _kind(path: Path, changed: int, length: int) -> str:
     head = _head(path)
+    if head.startswith(("PK\x03\x04", "\x1f")):  # packed, though some of its text may be plain
+        return ""
     listed = head.lstrip().startswith("[")
     try:
         content = json.loads(head) if length <= HEAD else None

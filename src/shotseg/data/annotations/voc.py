@@ -1,7 +1,7 @@
 """PASCAL VOC segmentation: ``SegmentationClass/<name>.png`` in VOC's palette, the list of names, ``labelmap.txt``.
 
-VOC's own folders have no ``labelmap.txt`` (a custom of annotation tools: ``name:r,g,b::`` a line, in any order); its 20
-classes are then taken. 255, or the colour of a line ``ignored``, is void.
+VOC's own folders have no ``labelmap.txt`` (a custom of annotation tools: ``name:r,g,b::`` a line, in any order), nor
+LabelMe's ``class_names.txt``; its 20 classes are then taken. 255, or the colour of a line ``ignored``, is void.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ OWN_CLASSES = (
     "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )
 # fmt: on
+FOLDERS = ("SegmentationClass", "SegmentationClassPNG")  # the second of older LabelMe, beside arrays in the first
+MAP, LISTED = "labelmap.txt", "class_names.txt"  # what says the classes; the second of LabelMe
+HEAD = "label:color_rgb"
 BACKGROUND, VOID = "background", "ignored"  # names that labelmap.txt keeps for itself
 Colours = tuple[tuple[str, int], ...]  # (name, red << 16 | green << 8 | blue) of each line
 
@@ -55,23 +58,38 @@ def write(out: Path, results: Iterable[Labelled], classes: Sequence[str]) -> Non
 
 
 def files(path: Path) -> list[Path]:
-    return [path] if (path / "SegmentationClass").is_dir() else []
+    return [path] if any((path / name).is_dir() for name in FOLDERS) else []
 
 
 def read(path: Path, images: Path | None = None) -> Annotations:
     """``path``: the folder. Masks are in the palette, in the colours of labelmap.txt, or grey with its line numbers."""
-    masks = path / "SegmentationClass"
-    if not masks.is_dir():
+    if not files(path):
         raise InputError(f"{path}: no folder SegmentationClass in it; give the folder of a VOC data set")
-    colours = _colours(path / "labelmap.txt")
+    names = path / LISTED
+    colours = _listed(names) if names.is_file() and not (path / MAP).is_file() else _colours(path / MAP)
+    drawn = {path / name: sorted((path / name).rglob("*.[pP][nN][gG]")) for name in FOLDERS}
+    masks = next((folder for folder, found in drawn.items() if found), None)
+    if masks is None:
+        raise InputError(f"{path}: no PNG in its {' or '.join(FOLDERS)}; save the masks as PNG")
     finder = Photos(path, *([images] if images else [path / "JPEGImages", path / "images"]))
     photos = []
-    for mask in sorted(masks.rglob("*.png")):
+    for mask in drawn[masks]:
         stem = mask.relative_to(masks).with_suffix("").as_posix()
         photo = finder.stem(stem)
         file = f"{stem}{photo.suffix if photo else '.jpg'}"
         photos.append(Annotated(file, mask, photo=photo, map=partial(_labels, mask, colours)))
     return Annotations([name for name, _ in colours if name not in (BACKGROUND, VOID)], photos)
+
+
+def _listed(path: Path) -> Colours:
+    """Of names a line in the order of their values, in VOC's palette; the first is the background."""
+    lines = [line.strip() for line in read_bytes(path).decode("utf-8-sig", "replace").splitlines()]
+    found = [name for name in lines if name and name != "__ignore__"]
+    if len(found) < 2 or found[0].strip("_").casefold() != BACKGROUND or len(set(found)) < len(found):
+        raise InputError(f"{path}: not _background_ and then one class a line, each once; write {MAP} in place of it")
+    check_map(found[1:], path)
+    named = [*enumerate([BACKGROUND, *found[1:]]), (IGNORE, VOID)]
+    return tuple((name, _code(palette()[i])) for i, name in named)
 
 
 def _colours(path: Path) -> Colours:
@@ -80,7 +98,7 @@ def _colours(path: Path) -> Colours:
         return tuple((name, _code(palette()[i])) for i, name in named)
     rows = read_bytes(path).decode("utf-8-sig", "replace").splitlines()
     found = []
-    for row in (row for row in rows if row.strip() and not row.startswith("#")):
+    for row in (row for row in rows if row.strip() and not row.startswith(("#", HEAD))):
         name, *rest = row.rsplit(":", 3)
         try:
             red, green, blue = (int(part) for part in rest[0].split(","))

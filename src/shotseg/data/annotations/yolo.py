@@ -17,6 +17,7 @@ import yaml
 from shotseg.data.annotations.drawn import BROKEN, Annotated, Annotations, Shape, numbered, polygon
 from shotseg.data.annotations.labelled import Labelled, malformed, note, some
 from shotseg.data.annotations.outlines import outline
+from shotseg.data.annotations.sniff import listed
 from shotseg.data.folder import find_images
 from shotseg.data.images import read_bytes, write_bytes
 from shotseg.errors import InputError
@@ -43,14 +44,15 @@ def files(path: Path) -> list[Path]:
     """The file that names the classes."""
     if path.is_file():
         return [path] if path.suffix in (".yaml", ".yml") and isinstance(_yaml(path), dict) else []
-    found = sorted(p for p in path.glob("*.y*ml") if isinstance(content := _yaml(p), dict) and "names" in content)
+    tables = listed(path, ".yaml", ".yml")
+    found = [p for p in tables if isinstance(content := _yaml(p), dict) and "names" in content]
     found = [p for p in found if p.name == "data.yaml"] or found
     if found or not (path / "labels").is_dir():
         return found
     if (path / NAMES).is_file():
         return [path / NAMES]
-    listed = (path / "images").is_dir() and not (path / "masks").is_dir() and any((path / "labels").rglob("*.txt"))
-    return [path / "data.yaml"] if listed else []  # absent or broken, as its reader says
+    alone = (path / "images").is_dir() and not (path / "masks").is_dir() and any((path / "labels").rglob("*.txt"))
+    return [path / "data.yaml"] if alone else []  # absent or broken, as its reader says
 
 
 def read(path: Path, images: Path | None = None) -> Annotations:
@@ -65,10 +67,10 @@ def read(path: Path, images: Path | None = None) -> Annotations:
             if not table.is_file():
                 raise InputError(f"{table}: no such file, which names the classes of {root / 'labels'}; put it there")
             content = _plain(table)
-        listed = content["names"]  # a list, or numbers to names
-        names = {int(i): str(name) for i, name in (listed.items() if isinstance(listed, dict) else enumerate(listed))}
+        given = content["names"]  # a list, or numbers to names
+        names = {int(i): str(name) for i, name in (given.items() if isinstance(given, dict) else enumerate(given))}
         names = dict(sorted(names.items()))
-        if not names or isinstance(listed, str):
+        if not names or isinstance(given, str):
             raise ValueError("no names")
     except (yaml.YAMLError, UnicodeDecodeError, *BROKEN) as error:
         raise malformed(table, error, "a data.yaml with names from 0 on") from error
@@ -84,6 +86,10 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     _name_strays(photos)
     if not photos:
         raise InputError(f"{root}: no photo beside labels/; put the photos into {root / 'images'}")
+    if not any(photo.source.is_file() for photo in photos):
+        raise InputError(
+            f"{root}: no labels of its {len(photos)} photos, looked for as {photos[0].source}; put them there"
+        )
     return Annotations(classes, photos)
 
 
@@ -108,12 +114,12 @@ def _listed(entry: Any) -> list[str]:
 
 def _photo(photo: Path, folder: Path, root: Path, label_of: dict[int, int]) -> Annotated:
     relative = photo.relative_to(root) if photo.is_relative_to(root) else photo.relative_to(folder)
-    places = [i for i, part in enumerate(relative.parts) if part == "images"]
+    places = [i for i, part in enumerate(relative.parts) if part.lower() == "images"]
     file = Path(*(part for i, part in enumerate(relative.parts) if i not in places[:1])).as_posix()
     full = list(photo.parts)
-    for i in range(len(full) - 2, -1, -1):  # the last "images" of the path becomes "labels"
-        if full[i] == "images":
-            full[i] = "labels"
+    for i in range(len(full) - 2, -1, -1):  # the last "images" of the path becomes "labels", in its own letter case
+        if full[i].lower() == "images":
+            full[i] = {"Images": "Labels", "IMAGES": "LABELS"}.get(full[i], "labels")
             break
     table = Path(*full).with_suffix(".txt")
     shapes, lost = [], 0
@@ -132,8 +138,7 @@ def _photo(photo: Path, folder: Path, root: Path, label_of: dict[int, int]) -> A
 def _shape(line: str, label_of: dict[int, int]) -> Shape:
     label, *values = line.replace(",", " ").split()
     number = float(label)
-    if len(values) > 6 and len(values) % 2 and 0 < float(values[-1]) < 1:
-        values.pop()  # a confidence, as predictions have it
+    values = _outline(values)
     if len(values) == 4:
         raise ValueError("a box")
     if len(values) < 6 or len(values) % 2 or number not in label_of:
@@ -142,6 +147,15 @@ def _shape(line: str, label_of: dict[int, int]) -> Shape:
     if not np.isfinite(points).all() or np.abs(points).max() > 2:
         raise ValueError("want parts of the photo's sides")
     return Shape(label_of[int(number)], partial(_draw, points))
+
+
+def _outline(values: list[str]) -> list[str]:
+    """Without what predictions have behind an outline or a box: a confidence, the number of a track, or both in this order."""
+    last = float(values[-1]) if len(values) > 4 else 0.0
+    track = last > 1 and last.is_integer()  # no part of a side; track 1 alone cannot be told from a confidence of 1
+    if len(values) % 2:
+        return values[:-1] if track or 0 <= last <= 1 else values
+    return values[:-2] if track and len(values) > 5 and 0 <= float(values[-2]) <= 1 else values
 
 
 def _draw(points: np.ndarray, height: int, width: int) -> np.ndarray:
