@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import zlib
 from collections import deque
@@ -50,6 +51,7 @@ class Engine:
         self._masks: LRUCache[str, tuple[int, bytes]] = LRUCache(MASKS, lambda kept: len(kept[1]))  # id -> digest, runs
         self._asks: deque[Callable[[], None]] = deque()  # a person waits for them
         self._waiting: list[PagePhoto] = []  # to be decided, the next at the end
+        self._under_way = 0  # how many are being decided
         self._more, self._stopped, self._running = threading.Condition(), False, True
         self._begun = threading.Event()
         self._said, self._followed = 0, 0  # how often something changed, and up to which of these it was followed
@@ -90,7 +92,9 @@ class Engine:
         total = len(self.project.said.photos)
         done = min(len(self._done), total)
         running = self._running and done < total
-        waiting = sum(photo.drawn is None for photo in list(self._waiting))  # the others stay as they are
+        waiting = self._under_way + sum(
+            photo.drawn is None for photo in list(self._waiting)
+        )  # the others stay as they are
         return {
             "done": done,
             "total": total,
@@ -225,19 +229,25 @@ class Engine:
 
     def _in_turn(self) -> None:
         """Decide the waiting photos, several at once, until there is something else to do."""
-        if self._model is None:
-            return self._one(self._waiting.pop())
+        if self._model is None:  # the first loads it
+            return self._some(1)
         wait([self._pool.submit(self._some) for _ in range(self._model.at_once)])  # nothing is learnt beside them
 
-    def _some(self) -> None:
-        while (photo := self._next_photo()) is not None:
+    def _some(self, most: int = sys.maxsize) -> None:
+        for _ in range(most):
+            with self._more:
+                photo = self._next_photo()
+                if photo is None:
+                    return
+                self._under_way += 1
             self._one(photo)
+            with self._more:
+                self._under_way -= 1
 
     def _next_photo(self) -> PagePhoto | None:
-        with self._more:
-            if self._asks or self._stopped or self._said != self._followed or not self._waiting:
-                return None
-            return self._waiting.pop() if self._running or self.kept.has(self._waiting[-1]) else None
+        if self._asks or self._stopped or self._said != self._followed or not self._waiting:
+            return None
+        return self._waiting.pop() if self._running or self.kept.has(self._waiting[-1]) else None
 
     def _one(self, photo: PagePhoto) -> None:
         try:
