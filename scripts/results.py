@@ -3,7 +3,8 @@
 python scripts/results.py --data folder-of-the-data-sets --out results
 
 The plan is experiments/results.yaml. Each training and each measurement is a process of its own, ``--jobs`` at a time, so that
-its processor time and peak memory are its own. What lies in ``out`` already is not done again; ``--only-page`` writes the page
+its processor time and peak memory are its own. What lies in ``out`` already is not done again, nor what was measured before:
+experiments/measured.tar.xz holds it, with every episode's numbers. ``--anew`` measures that too. ``--only-page`` writes the page
 of what is there.
 """
 
@@ -14,6 +15,7 @@ import json
 import os
 import resource
 import sys
+import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -31,6 +33,7 @@ import yaml
 from experiment import filled, merged, slug
 
 PLAN = Path(__file__).resolve().parents[1] / "experiments/results.yaml"
+MEASURED = PLAN.with_name("measured.tar.xz")
 SEED = 321
 AGAINST = "matching"
 
@@ -49,6 +52,7 @@ class Results:
     jobs: int = os.cpu_count() or 1
     device: str = "cpu"
     only_page: bool = False
+    anew: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,13 +100,17 @@ def result_file(run: Results, task: Task) -> Path:
     return run.out / "measured" / task.file
 
 
+def cost_file(run: Results, row: str, fold: str) -> Path:
+    """What it took to train the row's network for a fold."""
+    return run.out / "measured" / f"{slug(row)}-{fold}.training.json"
+
+
 def is_trained(run: Results, row: str, fold: str) -> bool:
-    """Whether the row's network for a fold is there."""
-    return (weights(run, row, fold) / "cost.json").is_file()
+    return (weights(run, row, fold) / "best.safetensors").is_file() and cost_file(run, row, fold).is_file()
 
 
 def train(run: Results, plan: Mapping[str, Any], row: str, fold: str) -> None:
-    """Train the network of a row for a fold, if it learns; ``cost.json`` says what that took."""
+    """Train the network of a row for a fold."""
     from shotseg.training import checkpoint
     from shotseg.training import recipe as recipes
     from shotseg.training.run import train as fit
@@ -116,12 +124,13 @@ def train(run: Results, plan: Mapping[str, Any], row: str, fold: str) -> None:
     with redirect_stdout(io.StringIO()):
         fit(recipe, run.data / "pascal_coseg15", folder, resume=True, device=run.device)
     if row in plan["shared"]:
-        write(folder / "cost.json", used())
+        write(cost_file(run, row, fold), used())
         return
     model = checkpoint.load_model(folder / "best.safetensors", "cpu")
     frozen = {id(x) for x in model.encoder.parameters()}
     learnt = sum(x.numel() for x in model.parameters() if id(x) not in frozen)
-    write(folder / "cost.json", {**used(), "parameters": learnt, "steps": recipe.steps, "batch": recipe.batch})
+    spent = {**used(), "parameters": learnt, "steps": recipe.steps, "batch": recipe.batch}
+    write(cost_file(run, row, fold), spent)
 
 
 def measure(run: Results, plan: Mapping[str, Any], task: Task) -> None:
@@ -182,6 +191,28 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+def unpack(run: Results) -> None:
+    """What was measured before, where nothing newer lies."""
+    if MEASURED.is_file():
+        with tarfile.open(MEASURED) as packed:
+            missing = [member for member in packed if not (run.out / "measured" / member.name).exists()]
+            packed.extractall(run.out / "measured", missing, filter="data")
+
+
+def pack(run: Results) -> None:
+    """All that is measured, with names in place of the folders of this machine."""
+    places = {str(run.out.absolute()): "results", str(run.out): "results", str(run.data): "data"}
+    with tarfile.open(MEASURED, "w:xz") as packed:
+        for path in sorted((run.out / "measured").glob("*.json")):
+            text = path.read_text()
+            for place, name in places.items():
+                text = text.replace(place, name)
+            content = text.encode()
+            member = tarfile.TarInfo(path.name)
+            member.size, member.mtime = len(content), int(path.stat().st_mtime)
+            packed.addfile(member, io.BytesIO(content))
+
+
 # --- the page -----------------------------------------------------------------------------------------------------------
 
 
@@ -235,7 +266,10 @@ def first_line(plan: Mapping[str, Any], found: Mapping[Task, Any]) -> Iterator[s
 def method(run: Results, plan: Mapping[str, Any]) -> Iterator[str]:
     common, measures = plan["changes"], plan["measures"]
     each = "; ".join(f"{name}: {', '.join(f'{k} {v}' for k, v in how.items())}" for name, how in measures.items())
-    yield f"Written by `make results` on {date.today()}; each line of the plan is in `experiments/results.yaml`."
+    times = [path.stat().st_mtime for path in (run.out / "measured").glob("*.json")]
+    days = " to ".join(sorted({str(date.fromtimestamp(time)) for time in (min(times), max(times))}))
+    yield f"Measured by `make results`, {days}; each line of the plan is in `experiments/results.yaml`."
+    yield "The numbers of every episode are in `experiments/measured.tar.xz`."
     yield f"One encoder for all, frozen, without a download: EfficientNet-Lite0, {common['model']['size']} px. Training:"
     yield f"{common['steps']} steps of {common['batch']} by the tiny recipes, seed {SEED}, on the classes of the other folds."
     yield "On the other sets answers the network of fold 0. These are small trainings: no number here compares with a paper's."
@@ -314,7 +348,7 @@ def costs(run: Results, plan: Mapping[str, Any]) -> Iterator[str]:
     for row, about in plan["rows"].items():
         task = Task(row, place, plan["sets"][place]["folds"][0], how)
         spent = result_file(run, task).with_suffix(".cost.json")
-        taught = weights(run, row, trained_on(task)) / "cost.json"
+        taught = cost_file(run, row, trained_on(task))
         if not spent.is_file():
             continue
         one, counted = json.loads(spent.read_text()), load(result_file(run, task))
@@ -336,8 +370,10 @@ def signed(value: tuple[float, float, float] | None) -> str:
 
 def main(run: Results) -> None:
     plan = yaml.safe_load(PLAN.read_text())
+    if not run.anew:
+        unpack(run)
     if not run.only_page:
-        wanted = tasks(plan, run)
+        wanted = [task for task in tasks(plan, run) if not result_file(run, task).is_file()]
         for fold in dict.fromkeys(trained_on(task) for task in wanted):  # whole folds, should there be no time for all
             own = [task for task in wanted if trained_on(task) == fold]
             rows = {task.row for task in own}
@@ -345,9 +381,9 @@ def main(run: Results) -> None:
             for first in (True, False):  # what is shared comes before those that share it
                 names = [n for n in learning if (n in plan["shared"]) == first and not is_trained(run, n, fold)]
                 run_all(run, [partial(train, run, plan, name, fold) for name in names], f"fold {fold}: trained")
-            able = [t for t in own if t.row not in learning or is_trained(run, t.row, fold)]
-            ready = [t for t in able if not result_file(run, t).is_file()]
+            ready = [t for t in own if t.row not in learning or is_trained(run, t.row, fold)]
             run_all(run, [partial(measure, run, plan, task) for task in ready], f"fold {fold}: measured")
+    pack(run)
     run.page.write_text(page(run, plan))
     print(run.page)
 

@@ -1,6 +1,8 @@
 """Every experiment names recipes and choices that exist, so that it can be run again."""
 
 import importlib
+import json
+import os
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,26 @@ def test_the_page_of_the_comparison_says_what_is_measured_and_what_is_not_run(co
     row = next(line for line in page.splitlines() if line.startswith("| masks | matching |"))
     assert row.count("not run") == 2 and "| masks | BAM |" not in page
     assert module.pooled([(50.0, 47.0, 53.0), (60.0, 56.0, 64.0)]) == (55.0, 52.5, 57.5)
+
+
+def test_what_was_measured_travels_with_the_project_and_is_not_measured_again(comparison, tmp_path, monkeypatch):
+    module, _ = comparison
+    monkeypatch.setattr(module, "MEASURED", tmp_path / "measured.tar.xz")
+    first, second = (module.Results(tmp_path / "data", tmp_path / out) for out in ("here", "there"))
+    module.unpack(first)  # nothing yet
+    (tmp_path / "here/measured").mkdir(parents=True)
+    (tmp_path / "here/measured/a.json").write_text(
+        f'{{"file": "{tmp_path}/here/runs/a", "root": "{tmp_path}/data/photos"}}'
+    )
+    os.utime(tmp_path / "here/measured/a.json", (86400, 86400))
+    (tmp_path / "there/measured").mkdir(parents=True)
+    (tmp_path / "here/measured/b.json").write_text("1")
+    (tmp_path / "there/measured/b.json").write_text("2")  # measured anew
+    module.pack(first)
+    module.unpack(second)
+    kept = tmp_path / "there/measured/a.json"
+    assert json.loads(kept.read_text()) == {"file": "results/runs/a", "root": "data/photos"}
+    assert kept.stat().st_mtime == 86400 and (tmp_path / "there/measured/b.json").read_text() == "2"
 
 
 def test_every_script_and_experiment_that_the_documents_name_is_there():
