@@ -7,7 +7,6 @@ import csv
 import io
 import json
 import posixpath
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -143,7 +142,7 @@ def _entries(file: Path) -> list[Any]:
         content = read_json(file)
         return content if isinstance(content, list) else [content]
     text = io.StringIO(read_bytes(file).decode("utf-8-sig", "replace"), newline="")
-    longest = csv.field_size_limit(sys.maxsize)  # a brush of a large photo is one long cell
+    longest = csv.field_size_limit(2**31 - 1)  # a brush of a large photo is one long cell
     try:
         rows = list(csv.DictReader(text, delimiter=_mark(file) or ","))
     except csv.Error as error:
