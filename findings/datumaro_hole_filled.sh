@@ -5,7 +5,7 @@
 # a polygon: the hole is filled, 213 pixels come in, and 35 go at the right and lower edge. `area` says 690, the new value, so the
 # file is consistent with itself. With `segmentation_mode="mask"` every pixel stays.
 # Why it matters: merging or splitting COCO data with the defaults changes the truth that a model is scored against.
-# What to do: always give `segmentation_mode="mask"`.
+# What to do: give `segmentation_mode="mask"`, and look at `iscrowd` afterwards: datumaro_masks_crowds.sh.
 set -euo pipefail
 
 folder=$(mktemp -d)
