@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shotseg import runs
+from shotseg import Segmenter, runs
 from shotseg.cli import main
 from shotseg.data import remote
 from shotseg.data.remote import shown
@@ -106,6 +106,25 @@ def test_a_run_in_a_store_leaves_the_files_of_a_run_in_a_folder(store, tmp_path)
     assert content(store) == theirs and len(theirs) == 4 * 3 + 4
     assert asked == ["1.png", "2.png", "sub/1.png", "sub/3.png"]
     assert summary.report == "memory://bucket/out/report.html" and summary.errors == "memory://bucket/out/errors.csv"
+
+
+def test_a_large_photo_in_a_store_is_seen_in_windows_as_one_in_a_folder_is(tmp_path):
+    image = np.random.default_rng(0).integers(0, 120, (300, 340, 3), dtype=np.uint8)
+    image[100:160, 60:120] = (230, 120, 30)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    finder = Segmenter(encoder="efficientnet-lite0", size=96, tile=192, device="cpu")
+    finder.add("disc", image[60:200, 20:160], np.pad(np.full((60, 60), 255, np.uint8), 40))
+    seen_in_windows, in_windows = [], Segmenter._in_windows
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Segmenter, "_in_windows", lambda *given: seen_in_windows.append(1) or in_windows(*given))
+        store = fsspec.filesystem("memory")
+        store.pipe_file("/large/a.png", (tmp_path / "a.png").read_bytes())
+        for query, out in (("memory://large", tmp_path / "from store"), (tmp_path, tmp_path / "from folder")):
+            runs.segment_folder(finder, runs.find_photos(query, out), out)
+    store.store.clear()
+    assert len(seen_in_windows) == 2
+    kept = [(tmp_path / out / "masks/disc/a.png").read_bytes() for out in ("from store", "from folder")]
+    assert kept[0] == kept[1]
 
 
 class Stopped(Finder):

@@ -96,8 +96,11 @@ class Predictor(ABC):
         """Pixels of a photo's longer side from which on more would change no mask; None: every pixel counts."""
         return None
 
-    def windows(self, path: str, bands: Sequence[int] | None = None, page: int = 1) -> Windows | None:
-        """A file that this predictor sees in windows, as a photo to predict; None for one that it sees as a whole."""
+    def windows(self, path: str, bands: Sequence[int] | None = None, page: int = 1, data: Any = None) -> Windows | None:
+        """A file that this predictor sees in windows, as a photo to predict; None for one that it sees as a whole.
+
+        data: the content (bytes), of a file that lies elsewhere.
+        """
         return None
 
     def twin(self) -> Self | None:

@@ -6,6 +6,7 @@ import copy
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from io import BytesIO
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -205,9 +206,9 @@ class Segmenter(Learnt):
     def _opened(self, photo: Photo) -> Photo:
         return windows_of(photo, self._side) or super()._opened(photo)
 
-    def windows(self, path: str, bands: Sequence[int] | None = None, page: int = 1) -> Windows | None:
-        size = None if self.tile is None else extent(path, page)
-        return None if size is None or self._side(size) is None else open_windows(path, bands, page)
+    def windows(self, path: str, bands: Sequence[int] | None = None, page: int = 1, data: Any = None) -> Windows | None:
+        size = None if self.tile is None else extent(path if data is None else BytesIO(data), page)
+        return None if size is None or self._side(size) is None else open_windows(path, bands, page, data)
 
     @in_turns
     @torch.no_grad()
@@ -302,8 +303,7 @@ class Segmenter(Learnt):
                 raise UsageError(
                     f"strokes of {name!r}: give them for a class that was added, at the photo's size {size}"
                 )
-        image = encoded.resized[None]
-        told_apart = competing(strokes)
+        image, told_apart = encoded.resized[None], competing(strokes)
         supports, marked = list(self._supports.values()), {name: self.classes.index(name) for name in told_apart}
         earlier = [] if memory is None else [memory[name] for name in self.classes]
         how = (asked, self.present, self._untrained, earlier, marked.values(), self.present is not None)

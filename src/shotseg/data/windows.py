@@ -14,7 +14,7 @@ from PIL import Image
 
 from shotseg.data import tiff
 from shotseg.data.images import read_image
-from shotseg.data.pixels import Pixels, header, shown_range, to_rgb
+from shotseg.data.pixels import Pixels, decode, header, shown_range, to_rgb
 from shotseg.data.stored_rows import Held, raster_rows, tiff_rows
 from shotseg.errors import InputError, first_line
 
@@ -148,13 +148,19 @@ def extent(source: str | Path | BinaryIO, page: int = 1) -> tuple[int, int] | No
         return None
 
 
-def open_windows(path: str | Path, bands: Sequence[int] | None = None, page: int = 1) -> Windows:
+def open_windows(
+    path: str | Path, bands: Sequence[int] | None = None, page: int = 1, data: bytes | None = None
+) -> Windows:
     """Windows of a file; bands and page as for :func:`shotseg.data.images.read_image`.
+
+    data: the content, of a file that lies elsewhere: it is decoded whole.
 
     A TIFF is read by its tiles and strips. Another file is read row by row where rasterio is installed (extra: geo) and reads
     it, and is else decoded whole, up to ``MAX_PIXELS``. So is a TIFF that lies on its side, or is one compressed strip.
     Raises InputError as :func:`shotseg.data.images.read_image`.
     """
+    if data is not None:
+        return in_memory(to_rgb(decode(data, path, bands, page)), path)
     try:
         stored = tiff_rows(path, bands, page) or raster_rows(path, bands, page)
     except InputError:

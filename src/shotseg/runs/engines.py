@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from shotseg import report
+from shotseg.data import remote
 from shotseg.data.pixels import decode, to_rgb
 from shotseg.data.samples import Sample
 from shotseg.data.windows import Windows
@@ -109,6 +110,8 @@ def read(photo: PhotoFile, least: int | None, in_windows: Callable[..., Windows 
     try:
         windows = in_windows(photo.path, photo.bands, photo.page)
         data, about = seen(photo) if windows is None else seen(photo, whole=False)
+        if remote.address(photo.path):
+            windows = in_windows(photo.shown, photo.bands, photo.page, data)
         if windows is not None:
             value = windows
         elif least is None:
