@@ -33,6 +33,7 @@ from shotseg.data.windows import Windows
 from shotseg.device import one_thread_each
 from shotseg.encoders.features import Features
 from shotseg.errors import UsageError
+from shotseg.heap import give_back
 from shotseg.models import presence
 from shotseg.overlay import PALETTE
 from shotseg.photo import Opened
@@ -297,6 +298,7 @@ class Tiling:
                 yield total[:, :done] / weight[:done]
                 total, weight = _moved(total, done), _moved(weight, done)
                 self.on_windows(row * len(columns), len(rows) * len(columns))
+                give_back()
 
 
 def _moved(x: Tensor, rows: int) -> Tensor:
