@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,9 @@ from page_hand import WAIT, ask, serving
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 IN_CHROMIUM = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this system"),
+    pytest.mark.skipif(
+        "PYTEST_XDIST_WORKER" in os.environ, reason="a browser wants the machine for itself: make test-page"
+    ),
     pytest.mark.timeout(180),
 ]
 DEMO = Path(__file__).parents[1] / "src" / "shotseg" / "demo_data" / "images"
