@@ -178,6 +178,20 @@ def test_counts_and_list_are_fetched_anew_though_news_never_pauses(address: str,
     assert acted >= 2
 
 
+def test_a_row_that_says_the_same_stays_when_the_list_is_fetched_anew(address: str, opened: Callable) -> None:
+    page = opened(address)
+    rows = "() => [...document.querySelectorAll('#queue li')].map((row) => row.before === true)"
+    page.evaluate("() => document.querySelectorAll('#queue li').forEach((row) => (row.before = true))")
+    page.select_option("#sort", "name")
+    playwright.expect(page.locator("#queue .file").last).to_have_text("turned.jpg")
+    assert len(page.evaluate(rows)) > 5 and all(page.evaluate(rows))
+    page.select_option("#language", "de")
+    playwright.expect(page.locator("#queue .state").first).not_to_have_text(
+        re.compile("open|predicted|accepted|corrected")
+    )
+    assert not any(page.evaluate(rows))
+
+
 def test_keys_do_nothing_while_one_types(address: str, opened: Callable) -> None:
     page = opened(address)
     page.keyboard.press("e")
@@ -308,11 +322,13 @@ def test_a_phone_shows_all_of_the_page_in_its_width_and_draws(address: str, open
     expected = np.zeros_like(mask(address, "photo-3.jpg"))
     expected[60:70, 5:20] = 1
     assert np.array_equal(mask(address, "photo-3.jpg"), expected)
-    for button in page.locator("button:visible, select:visible, input:visible").all():
-        box = button.bounding_box()
-        assert box is not None
-        inside_list = button.evaluate("own => own.closest('#queue') !== null")  # a strip, which scrolls
-        assert inside_list or (box["x"] >= 0 and box["x"] + box["width"] <= size[0])
+    sides = page.evaluate(  # at once: the list may be shown anew meanwhile
+        """() => [...document.querySelectorAll("button, select, input")]
+          .filter((own) => own.checkVisibility() && !own.closest("#queue"))  // the list is a strip, which scrolls
+          .map((own) => own.getBoundingClientRect()).map(({ left, right }) => [left, right])"""
+    )
+    assert len(sides) > 20
+    assert all(left >= 0 and right <= size[0] for left, right in sides)
     assert page.evaluate("document.documentElement.scrollWidth") == size[0]
 
 

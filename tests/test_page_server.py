@@ -316,6 +316,8 @@ def test_photos_that_another_setting_encoded_are_encoded_anew(tmp_path):
     own = kept.Kept(tmp_path / "encoded")
     assert own.encoded(photo, small).by == small.encodes_as
     again = kept.Kept(tmp_path / "encoded")  # as after a restart
+    assert "embedding" in again.encoded(photo, small).features.made  # what each class will ask is not made again
+    again = kept.Kept(tmp_path / "encoded")
     assert again.encoded(photo, large).by == large.encodes_as != small.encodes_as
 
 

@@ -14,6 +14,7 @@ from shotseg.cli.demo import OTHERS, demo_items
 from shotseg.data import images as files
 from shotseg.data.samples import Sample
 from shotseg.errors import InputError, ShotsegError, UsageError
+from shotseg.models import matching, presence
 from shotseg.models.strokes import Strokes
 
 RED, BLUE, GREEN = (200, 30, 30), (30, 40, 200), (60, 140, 60)
@@ -248,6 +249,23 @@ def test_an_encoded_photo_teaches_what_the_photo_does_and_is_not_encoded_again(t
     monkeypatch.undo()
     with pytest.raises(UsageError, match="encode it again"):
         shotseg.Segmenter("matching", "efficientnet-lite0", size=128).add("red", encoded, mask)
+
+
+def test_what_every_class_asks_of_a_photo_is_made_once_and_kept_with_it(tmp_path, monkeypatch):
+    query, _ = picture(RED, (50, 100, 70, 130), seed=6)
+    seg = shotseg.Segmenter(size=128, device="cpu")
+    seg.add("red", *([x] for x in picture(RED, (20, 90, 30, 100), seed=1)))
+    fresh, prepared = seg.encode(query), seg.encode(query)
+    presence.prepare(seg.model, prepared.features)
+    prepared.save(tmp_path / "kept.safetensors")
+    kept = shotseg.encoded.Encoded.load(tmp_path / "kept.safetensors")
+    wanted = seg.decide(fresh)
+    monkeypatch.setattr(type(seg.model.encoder), "embedding", lambda *_: pytest.fail("made again"))
+    monkeypatch.setattr(matching, "border_contrast", lambda *_: pytest.fail("made again"))
+    found = [seg.decide(encoded) for encoded in (prepared, kept)]
+    assert (found[0].labels == wanted.labels).all() and found[0].present == wanted.present
+    assert (found[1].labels == wanted.labels).mean() > 0.99  # half precision
+    assert found[1].present["red"] == pytest.approx(wanted.present["red"], abs=2e-3)
 
 
 def test_shots_added_one_by_one_are_fitted_once(monkeypatch):

@@ -43,11 +43,14 @@ class Encoded:
         return f"<Encoded {width} x {height}, {self.by}>"
 
     def save(self, path: str | Path) -> None:
-        """Keep it as safetensors: features in half precision, the working input, and the photo's size, not its pixels."""
+        """Keep it as safetensors: features in half precision, what was made of them, the working input, and the photo's size, not
+        its pixels."""
         features = self.features
         kept = {"resized": (self.resized * 255).round().byte()}  # it came from bytes: nothing is lost
         kept |= {f"map/{i}": _half(x) for i, x in enumerate(features.maps)}
         kept |= {f"class/{i}": _half(x) for i, x in enumerate(features.classes)}
+        made = features.made.items()  # one value a token is little room, and cues are stretched: those stay as they are
+        kept |= {f"made/{name}": x if x.dim() == 3 else _half(x) for name, x in made}
         tensors = {name: tensor.contiguous().cpu() for name, tensor in kept.items()}
         about = {"format": FORMAT, "size": self.photo.size, "strides": features.strides, "by": self.by}
         files.write_bytes(path, serialise(tensors, {"shotseg": json.dumps(about)}))
@@ -65,21 +68,22 @@ class Encoded:
                 if about["format"] != FORMAT:
                     raise KeyError("format")
                 height, width = about["size"]
-                resized = stored.get_tensor("resized").float() / 255
-                tensors = {name: stored.get_tensor(name).float() for name in sorted(stored.keys())}
+                pixels = stored.get_tensor("resized")
+                tensors = {name: stored.get_tensor(name).float() for name in stored.keys() if name != "resized"}
             maps = tuple(tensors[f"map/{i}"] for i in range(len(about["strides"])))
             classes = tuple(tensors[name] for name in (f"class/{i}" for i in range(len(maps))) if name in tensors)
-            features, by = Features(maps, tuple(about["strides"]), classes), str(about["by"])
+            made = {name.removeprefix("made/"): x for name, x in tensors.items() if name.startswith("made/")}
+            features, by = Features(maps, tuple(about["strides"]), classes, made), str(about["by"])
         except Exception as error:
             raise InputError(f"{path}: not a kept photo ({first_line(error)}); make it with Encoded.save") from None
         if photo is None:
-            seen = (resized * 255).round().byte().permute(1, 2, 0).numpy()
+            seen = pixels.permute(1, 2, 0).numpy()
             opened = Opened(seen, (height, width), partial(_scaled, seen, (width, height)))
         else:
-            opened = open_photo(photo, 2 * max(resized.shape[1:]))
+            opened = open_photo(photo, 2 * max(pixels.shape[1:]))
             if opened.size != (height, width):
                 raise UsageError(f"{path}: of a photo of {(height, width)} pixels, not {title(photo)}; give that photo")
-        return cls(opened, resized, features, by)
+        return cls(opened, pixels / 255, features, by)
 
     def to(self, device: torch.device | str) -> Encoded:
         """The same with every tensor on ``device``."""

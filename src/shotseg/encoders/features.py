@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -45,11 +45,19 @@ class Features:
 
     maps:    NCHW tensors (B, C_i, h_i, w_i).       strides: image pixels a step of each map.
     classes: one (B, C) class token a map for a ViT, empty for a CNN.
+    made: what :meth:`once` made of them, by its name.
     """
 
     maps: tuple[Tensor, ...]
     strides: tuple[int, ...]
     classes: tuple[Tensor, ...] = ()
+    made: dict[str, Tensor] = field(default_factory=dict, repr=False)
+
+    def once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+        """What ``make`` gives, kept as long as these features: for what depends on nothing else and every class needs."""
+        if name not in self.made:
+            self.made[name] = make()
+        return self.made[name]
 
     def __getitem__(self, image: int | slice) -> Features:
         """The features of one image (kept as a batch of one) or of a slice of the batch."""
@@ -57,7 +65,8 @@ class Features:
         return Features(tuple(m[at] for m in self.maps), self.strides, tuple(c[at] for c in self.classes))
 
     def to(self, device: torch.device | str) -> Features:
-        return Features(tuple(m.to(device) for m in self.maps), self.strides, tuple(c.to(device) for c in self.classes))
+        maps, classes = (tuple(x.to(device) for x in each) for each in (self.maps, self.classes))
+        return Features(maps, self.strides, classes, {name: x.to(device) for name, x in self.made.items()})
 
     @staticmethod
     def cat(parts: list[Features]) -> Features:

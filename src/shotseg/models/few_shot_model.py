@@ -95,6 +95,9 @@ class FewShot(Model):
         """
         raise NotImplementedError
 
+    def prepare(self, query: Features) -> None:
+        """Make what :meth:`evidence` asks of the photo whatever the classes are; ``query`` keeps it."""
+
     def survey(self, query: Features, supports: Sequence[Support]) -> Any:
         """What the evidence for M classes in a window takes from the whole image, which ``query`` stands for; None where
         nothing is relative to the photo."""

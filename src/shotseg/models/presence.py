@@ -88,6 +88,12 @@ def encode_shot(
     return Support(support.tensors | described | {PHOTO + name: x[:, None] for name, x in whole.items()})
 
 
+def prepare(model: Any, query: Features) -> None:
+    """Make what takes long of all that :func:`decide` asks of a photo whatever the classes are; ``query`` keeps it."""
+    Spaces(model.encoder, query)
+    model.prepare(query)
+
+
 def decide(
     model: Any,
     query: Features,
@@ -270,7 +276,8 @@ class Spaces:
         self.maps = {"deep": levels[-1:], "levels": levels}
         self._labels = getattr(encoder, "labels", None)
         if self._labels is not None:
-            self.maps["labels"] = [encoder.embedding(features.maps[-1]).float()]
+            embedding = features.once("embedding", lambda: encoder.embedding(features.maps[-1]))
+            self.maps["labels"] = [embedding.float()]
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -53,10 +53,13 @@ class Kept:
 
     def encoded(self, photo: PagePhoto, segmenter: Segmenter) -> Encoded:
         """Raises InputError for a photo that cannot be read."""
+        from shotseg.models.presence import prepare
+
         path = self.path(photo)
         encoded = self._recent.get(path) or self._loaded(path, segmenter)
         if encoded is None:
             encoded = segmenter.encode(photo.path)
+            prepare(segmenter.model, encoded.features)  # it will be decided many times
             if self._save(encoded, path):
                 return encoded  # it holds many pixels of the photo: the next time it is loaded without
         with self._lock:

@@ -19,6 +19,7 @@ export class Queue {
   writes = () => false;
   #turn = 0;
   #loading = false;
+  #rows = new Map(); // id -> its row, and what it says: one that says the same stays, and its picture with it
 
   constructor() {
     this.list = byId("queue");
@@ -73,28 +74,42 @@ export class Queue {
     const known = this.find(record.id);
     if (!known || known.version > record.version) return;
     Object.assign(known, record);
-    const row = this.list.querySelector(`[data-id="${CSS.escape(record.id)}"]`);
-    if (row) row.parentNode.replaceWith(this.#row(known));
+    const before = this.#rows.get(record.id).row;
+    const after = this.#row(known);
+    if (after !== before) before.replaceWith(after);
   }
 
   show() {
     const focused = this.list.contains(document.activeElement) ? document.activeElement.dataset.id : null;
     const rows = this.items.map((item) => this.#row(item));
-    this.list.replaceChildren(...rows);
+    this.#rows = new Map(this.items.map(({ id }) => [id, this.#rows.get(id)]));
+    if (rows.length !== this.list.children.length || rows.some((row, i) => row !== this.list.children[i])) this.list.replaceChildren(...rows);
     byId("queue-total").textContent = t("queue.total", { shown: rows.length, total: this.total });
     if (focused) this.list.querySelector(`[data-id="${CSS.escape(focused)}"]`)?.focus();
   }
 
   #row(item) {
     const name = shownState(item);
-    const state = el("span", { class: `state state-${name}` }, t(`state.${name}`));
-    const sure = el("span", {}, item.confidence == null ? "" : percent(item.confidence));
-    sure.title = t("queue.confidence");
+    const [said, sureness, source] = [t(`state.${name}`), item.confidence == null ? "" : percent(item.confidence), thumbnail(item)];
+    const told = [name, said, sureness, item.file, source].join("\n");
+    const known = this.#rows.get(item.id);
+    if (known?.told === told) return known.row;
+    const state = el("span", { class: `state state-${name}` }, said);
+    const sure = el("span", { title: t("queue.confidence") }, sureness);
     const text = el("span", {}, el("span", { class: "file", title: item.file }, item.file), el("span", { class: "facts" }, state, sure));
-    const picture = el("img", { src: thumbnail(item), alt: "", loading: "lazy", decoding: "async", onerror: () => picture.classList.add("missing") });
+    const picture = el("img", { src: source, alt: "", loading: "lazy", decoding: "async", onerror: () => this.#missing(item.id, picture) });
     const chosen = item.id === this.current;
-    const button = el("button", { type: "button", "data-id": item.id, "aria-current": chosen && "true", onclick: () => this.onpick(item) }, picture, text);
-    return el("li", {}, button);
+    const button = el("button", { type: "button", "data-id": item.id, "aria-current": chosen && "true", onclick: () => this.onpick(this.find(item.id)) }, picture, text);
+    const row = el("li", {}, button);
+    this.#rows.set(item.id, { row, told });
+    return row;
+  }
+
+  /** The next time that the list is shown the picture is asked for anew. */
+  #missing(id, picture) {
+    picture.classList.add("missing");
+    const own = this.#rows.get(id);
+    if (own?.row.contains(picture)) own.told = null;
   }
 
   choose(id) {
