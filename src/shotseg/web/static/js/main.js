@@ -16,6 +16,7 @@ import { Writer } from "./writer.js";
 
 const LARGEST_BRUSH = 200;
 const ZOOM_STEP = 1.3;
+const AHEAD = 2; // photos that are fetched before they are asked for
 
 const stage = new Stage();
 const writer = new Writer();
@@ -57,8 +58,7 @@ async function openPhoto(item) {
   failedToOpen = null;
   try {
     if (!(await editor.open(item))) return;
-    const next = queue.neighbour(1, true);
-    if (next) editor.photos.prefetch(next);
+    for (const next of queue.upcoming(AHEAD)) editor.photos.prefetch(next);
   } catch (error) {
     if (queue.current !== item.id) return;
     failedToOpen = item.id;

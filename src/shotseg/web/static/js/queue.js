@@ -121,12 +121,18 @@ export class Queue {
     row?.scrollIntoView({ block: "nearest" });
   }
 
-  /** The photo `step` places on; with `todo` the next one that nobody has decided on, saved or not, from the top where none is below. */
+  /** The photo `step` places on; with `todo` the next one that nobody has decided on. */
   neighbour(step, todo = false) {
-    const { items } = this;
-    const at = items.findIndex(({ id }) => id === this.current);
-    if (!todo) return items[at + step] ?? null;
-    const order = [...items.slice(at + 1), ...items.slice(0, Math.max(at, 0))];
-    return order.find(({ id, state, error }) => TODO.has(state) && !error && !this.writes(id)) ?? null;
+    if (todo) return this.upcoming(1)[0] ?? null;
+    return this.items[this.#at() + step] ?? null;
   }
+
+  /** The next photos that nobody has decided on, saved or not; from the top where none is below. */
+  upcoming(count) {
+    const at = this.#at();
+    const order = [...this.items.slice(at + 1), ...this.items.slice(0, Math.max(at, 0))];
+    return order.filter(({ id, state, error }) => TODO.has(state) && !error && !this.writes(id)).slice(0, count);
+  }
+
+  #at() { return this.items.findIndex(({ id }) => id === this.current); }
 }
