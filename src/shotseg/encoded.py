@@ -69,7 +69,8 @@ class Encoded:
                     raise KeyError("format")
                 height, width = about["size"]
                 pixels = stored.get_tensor("resized")
-                tensors = {name: stored.get_tensor(name).float() for name in stored.keys() if name != "resized"}
+                names = sorted(set(stored.keys()) - {"resized"})
+                tensors = {name: stored.get_tensor(name).float() for name in names}
             maps = tuple(tensors[f"map/{i}"] for i in range(len(about["strides"])))
             classes = tuple(tensors[name] for name in (f"class/{i}" for i in range(len(maps))) if name in tensors)
             made = {name.removeprefix("made/"): x for name, x in tensors.items() if name.startswith("made/")}
