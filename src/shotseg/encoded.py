@@ -69,6 +69,7 @@ class Encoded:
                     raise KeyError("format")
                 height, width = about["size"]
                 pixels = stored.get_tensor("resized")
+                resized, seen = pixels / 255, pixels.permute(1, 2, 0).numpy()
                 names = sorted(set(stored.keys()) - {"resized"})
                 tensors = {name: stored.get_tensor(name).float() for name in names}
             maps = tuple(tensors[f"map/{i}"] for i in range(len(about["strides"])))
@@ -78,13 +79,12 @@ class Encoded:
         except Exception as error:
             raise InputError(f"{path}: not a kept photo ({first_line(error)}); make it with Encoded.save") from None
         if photo is None:
-            seen = pixels.permute(1, 2, 0).numpy()
             opened = Opened(seen, (height, width), partial(_scaled, seen, (width, height)))
         else:
-            opened = open_photo(photo, 2 * max(pixels.shape[1:]))
+            opened = open_photo(photo, 2 * max(resized.shape[1:]))
             if opened.size != (height, width):
                 raise UsageError(f"{path}: of a photo of {(height, width)} pixels, not {title(photo)}; give that photo")
-        return cls(opened, pixels / 255, features, by)
+        return cls(opened, resized, features, by)
 
     def to(self, device: torch.device | str) -> Encoded:
         """The same with every tensor on ``device``."""
