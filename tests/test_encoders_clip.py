@@ -203,3 +203,22 @@ def test_a_model_travels_to_another_process_with_its_tokenizer():
     words = encoder.tokenize(["a dog"])
     assert torch.equal(pickle.loads(pickle.dumps(encoder.tokenize))(["a dog"]), words)
     assert len(pickle.dumps(encoder.tokenize)) < 2000
+
+
+@pytest.mark.parametrize("name", [None, "open_clip:PE-Core-T-16-384"])
+def test_only_the_attention_that_is_asked_for_is_kept_and_the_rest_is_the_same(name):
+    model = shotseg.encoders.load(name, "random") if name else clip.from_config(_config())
+    images = torch.rand(2, 3, 32, 32)
+    every, two = model.tokens_and_attention(images), model.tokens_and_attention(images, attention=2)
+    depth = len(every.tokens)
+    assert len(every.attention) == depth and len(two.attention) == 2
+    torch.testing.assert_close(every.tokens, two.tokens)
+    torch.testing.assert_close(every.attention[-2:], two.attention)
+    last = model.tokens_and_attention(images, until_last=True, attention=2).attention
+    torch.testing.assert_close(every.attention[-2:-1], last)
+    assert len(model.tokens_and_attention(images, attention=99).attention) == depth
+    text = _unit(2, model.model.encode_text(torch.zeros(1, model.model.context_length, dtype=torch.long)).shape[1])
+    full, bare = (model.last_block(every, text, attention=wanted) for wanted in (True, False))
+    assert bare.attention is None and full.attention is not None
+    found = [torch.autograd.grad(x.probabilities[:, 0].sum(), x.activation)[0] for x in (full, bare)]
+    torch.testing.assert_close(*found)

@@ -128,7 +128,7 @@ def test_the_padded_square_is_that_of_pfenet(path):
     golden.assert_close("union", found.union.sum(0), stored["iou_union"], atol=0)
     golden.assert_close("target", found.target.sum(0), stored["iou_tgt_area"], atol=0)
     size = stored["resize_out_lab"].shape[0]
-    image, mask = canvas.pad_pair(stored["resize_img"], stored["resize_lab"], size)
+    image, mask = canvas.padded_photo(stored["resize_img"], size), canvas.padded_mask(stored["resize_lab"], size)
     mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
     golden.assert_close("image", (image - mean) / std, stored["resize_out_img"], atol=2e-5)
     golden.assert_close("label", mask, stored["resize_out_lab"], atol=0)
@@ -192,7 +192,7 @@ def test_the_first_released_class_on_coco_is_the_first_draw(path):
 
 def test_nothing_is_counted_where_the_target_is_ignored():
     target = torch.tensor([[[0, 1, 255, 1]]])
-    for guess in (0, 1):
+    for guess in (0, 1, 255):
         prediction = torch.tensor([[[0, 1, guess, 0]]])
         intersection, union, area, ignored = count(prediction, target)
         assert (intersection.tolist(), union.tolist(), area.tolist(), ignored.tolist()) == (

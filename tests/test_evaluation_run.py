@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections import Counter
+from collections import Counter, OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ import tiny_clip
 import warm
 from shotseg import models
 from shotseg.cli.evaluate import Evaluate
+from shotseg.data import transforms
 from shotseg.data.folder import FolderDataset
 from shotseg.data.samples import Prediction, Support
 from shotseg.encoders.features import Encoder, Features
@@ -134,6 +135,17 @@ def test_a_photo_is_read_and_encoded_once_for_all_its_episodes(root, monkeypatch
     photos = {i for pick in picks for i in (pick.query, *pick.supports)}
     assert len(evaluator.model.encoded) == len(photos)
     assert set(reads.values()) == {1}
+
+
+def test_a_mask_comes_to_the_working_size_without_its_photo(root, monkeypatch):
+    evaluator, picks = setting(root)
+    resizes, resized = [], transforms.resized
+    monkeypatch.setattr(transforms, "resized", lambda image, size: resizes.append(size) or resized(image, size))
+    for pick in picks:
+        evaluator.photo(pick.query)
+        for i in pick.supports:
+            evaluator.support(i)
+    assert len(resizes) == len({i for pick in picks for i in (pick.query, *pick.supports)})
 
 
 def test_an_interrupted_run_goes_on_to_the_same_counts(root, tmp_path):
@@ -259,6 +271,18 @@ def test_the_cache_keeps_to_its_bound_and_makes_nothing_twice_at_once():
     with pytest.raises(ZeroDivisionError):
         cache.get("broken", lambda: 1 / 0)
     assert cache.get("broken", lambda: torch.ones(1)) == 1
+
+
+def test_what_the_cache_holds_is_not_walked_through_while_there_is_room(monkeypatch):
+    cache = Cache(1000)
+
+    class Unread(OrderedDict):
+        def __iter__(self):
+            pytest.fail("every value was looked at")
+
+    monkeypatch.setattr(cache, "_values", Unread())
+    for i in range(3):
+        cache.get(i, lambda: torch.zeros(50))
 
 
 def test_controls_are_simple_shapes_and_know_where_the_object_is():

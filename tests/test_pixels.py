@@ -379,3 +379,13 @@ def test_a_broken_tiff_is_one_line(tmp_path, name):
         with pytest.raises(InputError, match="cannot be read as an image") as caught:
             read_image(tmp_path / name)
         assert "\n" not in str(caught.value)
+
+
+def test_only_a_png_of_16_bits_a_colour_is_opened_twice(read, monkeypatch):
+    opened, opening = [], Image.open
+    monkeypatch.setattr(Image, "open", lambda file: opened.append(file) or opening(file))
+    read(png(COLOUR), "a.png")
+    assert len(opened) == 1
+    deep = sixteen_bit_png(COLOUR.astype("u2") * 257)
+    assert_near(read(lambda path: path.write_bytes(deep), "b.png"), COLOUR, 0)
+    assert len(opened) == 3

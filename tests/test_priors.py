@@ -203,3 +203,13 @@ def test_a_text_prior_works_where_the_caller_has_turned_gradients_off(clip):
         quiet = VTP(clip, photo, ["cat"])
     torch.testing.assert_close(quiet, VTP(clip, photo, ["cat"]))
     assert not quiet.requires_grad
+
+
+def test_the_lengths_of_a_cosine_are_measured_once(monkeypatch):
+    measured, norm = [], torch.Tensor.norm
+    monkeypatch.setattr(torch.Tensor, "norm", lambda x, **how: measured.append(x.shape) or norm(x, **how))
+    query, support = torch.randn(1, 8, 3, 4), torch.randn(1, 8, 5, 2)
+    found = max_cosine(query, support)
+    assert measured == [(1, 8, 12), (1, 8, 10)]
+    every = F.cosine_similarity(query.flatten(2)[..., None], support.flatten(2)[:, :, None], 1)
+    torch.testing.assert_close(found.flatten(), every.amax(2).flatten())

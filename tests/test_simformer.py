@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional as F
 
 import golden
 from released_scores import confusion, released_scores
@@ -309,6 +310,35 @@ def test_padding_can_be_left_out_of_the_complement():
     (grad,) = torch.autograd.grad(loss, said.masks)
     assert not grad[..., 7:].any()
     assert grad[..., :6].any()
+
+
+def test_of_two_classes_without_a_mask_the_union_learns_where_either_is():
+    said = Proposals(torch.zeros(2, 4, 6), torch.randn(2, 4, 5, 7, requires_grad=True))
+    wanted = Targets.of(torch.full((2, 20, 28), 255), ((0, 1), (2,)))
+    matched = torch.tensor([[3, 1], [2, -1]])
+    loss = criterion.complementary(said.masks, wanted, matched, floor=-100)
+    for photo, union in ((0, said.masks[0, [3, 1]]), (1, said.masks[1, [2]])):
+        large = F.interpolate(union[None], (20, 28), mode="bilinear", align_corners=False)[0].amax(0)
+        own = Targets.of(torch.full((1, 20, 28), 255), (((0, 1), (2,))[photo],))
+        alone = criterion.complementary(said.masks[[photo]], own, matched[[photo]], floor=-100)
+        there = torch.ones_like(large)
+        expected = 20 * criterion.focal(large, there) + criterion.dice(large, there)
+        torch.testing.assert_close(alone, expected / (1 + 1e-5))
+    (gradient,) = torch.autograd.grad(loss, said.masks)
+    assert gradient[0, [1, 3]].abs().sum() > 0 and gradient[1, 2].abs().sum() > 0
+    assert not gradient[0, [0, 2]].any() and not gradient[1, [0, 1, 3]].any()
+
+
+@pytest.mark.parametrize("size", [(20, 28), (5, 9), (3, 2)])
+def test_masks_are_enlarged_as_torch_does_with_its_gradient_and_in_full_precision(size):
+    masks = torch.randn(1, 4, 5, 7, requires_grad=True)
+    matched, which = torch.tensor([[2, 0]]), torch.tensor([[True, True]])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = criterion.enlarged(masks, matched, which, size)[2]
+    expected = F.interpolate(masks[:, [2, 0]], size, mode="bilinear", align_corners=False)[0]
+    weight = torch.randn(2, *size)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(*(torch.autograd.grad((x * weight).sum(), masks) for x in (found, expected)))
 
 
 def test_the_order_of_the_classes_does_not_change_the_matching():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 from PIL import ImageFile
@@ -51,12 +52,13 @@ def stranger(data: bytes) -> str:
     return next((what for how, what in STRANGERS if re.match(how, data[:2000], re.DOTALL | re.IGNORECASE)), "")
 
 
-def deep_colours(image: ImageFile.ImageFile, again: ImageFile.ImageFile) -> np.ndarray | None:
+def deep_colours(image: ImageFile.ImageFile, again: Callable[[], ImageFile.ImageFile]) -> np.ndarray | None:
     """(H, W, C) uint16 of a PNG with 16 bits a colour, of which Pillow keeps the upper byte; None for any other image.
 
-    again: the same file opened a second time; in the opposite byte order it gives the lower byte.
+    again: opens the same file a second time; in the opposite byte order it gives the lower byte.
     """
     if image.format != "PNG" or not image.tile or image.tile[0].args not in LOW_BYTES:
         return None
-    again.tile = [tile._replace(args=LOW_BYTES[str(tile.args)]) for tile in again.tile]
-    return np.asarray(image).astype(np.uint16) << 8 | np.asarray(again)
+    with again() as low:
+        low.tile = [tile._replace(args=LOW_BYTES[str(tile.args)]) for tile in low.tile]
+        return np.asarray(image).astype(np.uint16) << 8 | np.asarray(low)

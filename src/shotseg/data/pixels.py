@@ -62,12 +62,12 @@ def decode(
         if data[:4] in tiff.SIGNATURES:
             return _of_tiff(data, name, bands, page)
         data = pixels_only(data)
-        with _opened(data, name) as image, _opened(data, name) as again:
+        with _opened(data, name) as image:
             _check_size(image.size, name)
             _turn_to(image, page, name)
             if least is not None and image.format == "JPEG":
                 return chosen(_drafted(image, least), bands, name)
-            deep = deep_colours(image, again)
+            deep = deep_colours(image, lambda: _opened(data, name))
             upright = from_image(image) if deep is None else _split(_turned(deep, _orientation(image)))
             return chosen(upright, bands, name)
     except InputError:

@@ -37,7 +37,7 @@ class Seen:
 
     tokens:      ViT: one (B, T, D) residual stream a block, T = 1 class token + h * w patches (SigLIP has none).
                  CNN: one (B, C, h, w) map a stage.
-    attention:   ViT: one (B, T, T) head-averaged attention a block, rows sum to 1. CNN: empty.
+    attention:   ViT: one (B, T, T) head-averaged attention a block that was asked for it, rows sum to 1. CNN: empty.
     before_last: what :meth:`VisionLanguage.last_block` continues from.
     grid:        (h, w) of the last map.        prefix: how many tokens stand before the patches.
     rotary:      the rotary position table, where the model has one.
@@ -58,7 +58,7 @@ class LastBlock:
     probabilities: (B, N) softmax over the N texts.
     activation:    the leaf that gradients are taken at: (B, T, D) tokens after the last block's first LayerNorm, or the
                    (B, C, h, w) output of the last stage of a CNN.
-    attention:     (B, T, T) head-averaged attention of the last block, detached; None for a CNN.
+    attention:     (B, T, T) head-averaged attention of the last block, detached; None for a CNN and where none is wanted.
     """
 
     probabilities: Tensor
@@ -104,31 +104,37 @@ class VisionLanguage(Encoder):
         return F.normalize(features.unflatten(0, tokens.shape[:2]).mean(1), dim=-1)
 
     def tokens_and_attention(
-        self, images: Tensor, *, normalised: bool = False, until_last: bool = False, round_positions: bool = False
+        self,
+        images: Tensor,
+        *,
+        normalised: bool = False,
+        until_last: bool = False,
+        round_positions: bool = False,
+        attention: int | None = None,
     ) -> Seen:
         """All tokens and attention maps of (B, 3, H, W) images in [0, 1], without gradient.
 
-        normalised: the images already are.
-        until_last: leave the last block out, when only ``last_block`` is wanted.
+        normalised: the images already are.      until_last: leave the last block out, when only ``last_block`` is wanted.
         round_positions: pass the resized position table through float16, as PI-CLIP and CLIP-ES do even in float32.
+        attention:  of how many blocks, counted from the end of the tower, it is kept; None = of all.
         """
         if not normalised:
             images = (images - self.mean) / self.std
         with torch.no_grad():
-            return self._see(images, until_last, round_positions)
+            return self._see(images, until_last, round_positions, attention)
 
-    def last_block(self, seen: Seen, text: Tensor) -> LastBlock:
+    def last_block(self, seen: Seen, text: Tensor, attention: bool = True) -> LastBlock:
         """The rest of the tower with gradient at one activation, against (N, D) unit text features."""
         raise NotImplementedError
 
     def extract(self, normalised: Tensor) -> Features:
-        seen = self._see(normalised, until_last=False, round_positions=False)
+        seen = self._see(normalised, until_last=False, round_positions=False, attention=0)
         if seen.tokens[0].dim() == 4:
             return Features(seen.tokens, self.strides)
         maps = tuple(t[:, seen.prefix :].transpose(1, 2).unflatten(2, seen.grid) for t in seen.tokens)
         return Features(maps, self.strides, tuple(t[:, 0] if seen.prefix else t.mean(1) for t in seen.tokens))
 
-    def _see(self, normalised: Tensor, until_last: bool, round_positions: bool) -> Seen:
+    def _see(self, normalised: Tensor, until_last: bool, round_positions: bool, attention: int | None) -> Seen:
         raise NotImplementedError
 
     def _probabilities(self, feature: Tensor, text: Tensor) -> Tensor:
@@ -163,25 +169,25 @@ class ClipViT(VisionLanguage):
             table_ = torch.cat([table_[:1], resized[0].flatten(1).T])
         return table_.half().float() if rounded else table_
 
-    def _see(self, normalised: Tensor, until_last: bool, round_positions: bool) -> Seen:
+    def _see(self, normalised: Tensor, until_last: bool, round_positions: bool, attention: int | None) -> Seen:
         x = self.visual.conv1(normalised)
         grid = (x.shape[2], x.shape[3])
         first = self.visual.class_embedding.expand(len(x), 1, -1)
         x = torch.cat([first, x.flatten(2).transpose(1, 2)], dim=1)
         x = self.visual.ln_pre(x + self.positions(grid, round_positions))
-        tokens, attention, before_last = [], [], x
-        for block in self.blocks[: len(self.blocks) - until_last]:
+        tokens, maps, before_last, depth = [], [], x, len(self.blocks)
+        for i, block in enumerate(self.blocks[: depth - until_last]):
             before_last = x
-            x, seen = _run(block, x, block.ln_1(x))
+            x, seen = _run(block, x, block.ln_1(x), attention is None or i >= depth - attention)
             tokens.append(x)
-            attention.append(seen)
-        return Seen(tuple(tokens), tuple(attention), x if until_last else before_last, grid, prefix=1)
+            maps += [] if seen is None else [seen]
+        return Seen(tuple(tokens), tuple(maps), x if until_last else before_last, grid, prefix=1)
 
     @torch.enable_grad()
-    def last_block(self, seen: Seen, text: Tensor) -> LastBlock:
+    def last_block(self, seen: Seen, text: Tensor, attention: bool = True) -> LastBlock:
         block = self.blocks[-1]
         activation = block.ln_1(seen.before_last).detach().requires_grad_()
-        x, attention = _run(block, seen.before_last, activation)
+        x, weights = _run(block, seen.before_last, activation, attention)
         if self.visual.attn_pool is not None:
             feature = self.visual._pool(x)[0]
         elif self.visual.final_ln_after_pool:
@@ -190,14 +196,16 @@ class ClipViT(VisionLanguage):
             feature = self.visual.ln_post(x)[:, 1:].mean(1)
         if self.visual.proj is not None:
             feature = feature @ self.visual.proj
-        return LastBlock(self._probabilities(feature, text), activation, attention.detach(), seen.grid, seen.prefix)
+        return LastBlock(self._probabilities(feature, text), activation, weights, seen.grid, seen.prefix)
 
 
-def _run(block: ResidualAttentionBlock, x: Tensor, normed: Tensor) -> tuple[Tensor, Tensor]:
-    """A pre-norm block on (B, T, D) tokens, with its head-averaged attention (B, T, T)."""
-    attended, attention = block.attn(normed, normed, normed, need_weights=True)
-    x = x + block.ls_1(attended)
-    return x + block.ls_2(block.mlp(block.ln_2(x))), attention
+def _run(block: ResidualAttentionBlock, x: Tensor, normed: Tensor, attention: bool) -> tuple[Tensor, Tensor | None]:
+    """A pre-norm block on (B, T, D) tokens, with its head-averaged attention (B, T, T) where that is wanted."""
+    heads = F.linear(normed, block.attn.in_proj_weight, block.attn.in_proj_bias)
+    q, k, v = heads.unflatten(2, (3, block.attn.num_heads, -1)).permute(2, 0, 3, 1, 4)  # (B, heads, T, d) each
+    attended, weights = vit.attend(q, k, v, attention)
+    x = x + block.ls_1(block.attn.out_proj(attended.transpose(1, 2).flatten(2)))
+    return x + block.ls_2(block.mlp(block.ln_2(x))), weights
 
 
 class ClipCNN(VisionLanguage):
@@ -220,7 +228,7 @@ class ClipCNN(VisionLanguage):
             self.channels = tuple(tap["num_chs"] for tap in taps)
         self.patch = self.strides[-1]
 
-    def _see(self, normalised: Tensor, until_last: bool, round_positions: bool) -> Seen:
+    def _see(self, normalised: Tensor, until_last: bool, round_positions: bool, attention: int | None) -> Seen:
         maps: list[Tensor] = []
         hooks = [
             stage.register_forward_hook(lambda module, inputs, output: maps.append(output)) for stage in self.stages
@@ -238,7 +246,7 @@ class ClipCNN(VisionLanguage):
         return Seen(tuple(maps), (), last, (last.shape[2], last.shape[3]))
 
     @torch.enable_grad()
-    def last_block(self, seen: Seen, text: Tensor) -> LastBlock:
+    def last_block(self, seen: Seen, text: Tensor, attention: bool = True) -> LastBlock:
         activation = seen.before_last.detach().requires_grad_()
         if isinstance(self.visual, ModifiedResNet):
             feature = _attention_pool(self.visual.attnpool, activation)
@@ -279,16 +287,16 @@ class ClipTimmViT(VisionLanguage):
         self.tower = vit.ViT(trunk, self.name, *args[1:3])
         self.patch, self.strides, self.channels = self.tower.patch, self.tower.strides, self.tower.channels
 
-    def _see(self, normalised: Tensor, until_last: bool, round_positions: bool) -> Seen:
+    def _see(self, normalised: Tensor, until_last: bool, round_positions: bool, attention: int | None) -> Seen:
         seen = self.tower.tokens(normalised, norm=False, normalised=True)
-        attention = tuple(seen.attention(i).mean(1) for i in range(len(seen.layers)))
-        before_last = seen.layers[-2]
+        depth, before_last = len(seen.layers), seen.layers[-2]
+        first = 0 if attention is None else max(0, depth - attention)
+        maps = tuple(seen.attention(i).mean(1) for i in range(first, depth - until_last))
         _, rotary = self.tower.embed(normalised[..., : seen.grid[0] * self.patch, : seen.grid[1] * self.patch])
-        kept = len(seen.layers) - until_last
-        return Seen(seen.layers[:kept], attention[:kept], before_last, seen.grid, seen.prefix, rotary)
+        return Seen(seen.layers[: depth - until_last], maps, before_last, seen.grid, seen.prefix, rotary)
 
     @torch.enable_grad()
-    def last_block(self, seen: Seen, text: Tensor) -> LastBlock:
+    def last_block(self, seen: Seen, text: Tensor, attention: bool = True) -> LastBlock:
         trunk, block = self.visual.trunk, self.visual.trunk.blocks[-1]
         activation = block.norm1(seen.before_last).detach().requires_grad_()
         swap = block.norm1.register_forward_hook(lambda module, inputs, output: activation)
@@ -297,8 +305,8 @@ class ClipTimmViT(VisionLanguage):
         finally:
             swap.remove()
         feature = self.visual.head(trunk.forward_head(trunk.norm(x)))
-        attention = vit.attention(queries, keys).mean(1).detach()
-        return LastBlock(self._probabilities(feature, text), activation, attention, seen.grid, seen.prefix)
+        weights = vit.attention(queries, keys).mean(1).detach() if attention else None
+        return LastBlock(self._probabilities(feature, text), activation, weights, seen.grid, seen.prefix)
 
 
 def wrap(

@@ -44,9 +44,8 @@ class Cache:
         with self._lock:
             self._sizes[key] = size
             self.bytes += size
-            for old in [k for k in self._values if k in self._sizes]:  # one without a size is still being made
-                if self.bytes <= self.limit:
-                    break
+            while self.bytes > self.limit:
+                old = next(k for k in self._values if k in self._sizes)  # one without a size is still being made
                 del self._values[old]
                 self.bytes -= self._sizes.pop(old)
 

@@ -9,18 +9,24 @@ from torch.nn import functional as F
 
 from shotseg.data import transforms
 from shotseg.data.samples import IGNORE
+from shotseg.data.sizes import fitted_size, nearest
 from shotseg.evaluation.protocols import Protocol
 
 
-def working_pair(
-    image: np.ndarray, mask: np.ndarray | None, geometry: str, size: int, multiple: int
-) -> tuple[Tensor, Tensor | None]:
-    """A photo (H, W, 3) uint8 and its mask at the working size: (3, h, w) float32 in [0, 1], (h, w) int64 or None."""
+def working_photo(image: np.ndarray, geometry: str, size: int, multiple: int) -> Tensor:
+    """A photo (H, W, 3) uint8 at the working size: (3, h, w) float32 in [0, 1]."""
     if geometry == "pad":
-        return pad_pair(image, mask, size)
-    if geometry == "squash":
-        return transforms.squash(image, size, mask=mask)
-    return transforms.fit(image, size, multiple, mask=mask)
+        return padded_photo(image, size)
+    return transforms.to_size(image, geometry, size, multiple)[0]
+
+
+def working_mask(mask: np.ndarray, geometry: str, size: int, multiple: int) -> Tensor:
+    """The mask (H, W) in {0, 1, 255} of a photo at its working size: (h, w) int64."""
+    if geometry == "pad":
+        return padded_mask(mask, size)
+    sides = (mask.shape[0], mask.shape[1])
+    working = (size, size) if geometry == "squash" else fitted_size(sides, size, multiple)
+    return torch.from_numpy(nearest(mask, working)).long()
 
 
 def padded_size(sides: tuple[int, int], size: int, multiple: int = 8) -> tuple[int, int]:
@@ -30,16 +36,18 @@ def padded_size(sides: tuple[int, int], size: int, multiple: int = 8) -> tuple[i
     return height, width
 
 
-def pad_pair(image: np.ndarray, mask: np.ndarray | None, size: int) -> tuple[Tensor, Tensor | None]:
-    """PFENet's resize: the photo at the top left of a black square, 255 around the mask; OpenCV's bilinear and
-    nearest."""
+def padded_photo(image: np.ndarray, size: int) -> Tensor:
+    """PFENet's resize: the photo at the top left of a black square, by OpenCV's bilinear rule."""
     height, width = padded_size((image.shape[0], image.shape[1]), size)
-    margins = (0, size - width, 0, size - height)
     pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
     small = F.interpolate(pixels, (height, width), mode="bilinear", align_corners=False)
-    if mask is None:
-        return F.pad(small, margins)[0], None
-    return F.pad(small, margins)[0], F.pad(_nearest(mask, (height, width)), margins, value=IGNORE)
+    return F.pad(small, (0, size - width, 0, size - height))[0]
+
+
+def padded_mask(mask: np.ndarray, size: int) -> Tensor:
+    """The mask of :func:`padded_photo`, 255 around it, by OpenCV's nearest."""
+    height, width = padded_size((mask.shape[0], mask.shape[1]), size)
+    return F.pad(_nearest(mask, (height, width)), (0, size - width, 0, size - height), value=IGNORE)
 
 
 def _nearest(mask: np.ndarray, size: tuple[int, int]) -> Tensor:
@@ -55,8 +63,7 @@ def scored_label(protocol: Protocol, mask: np.ndarray, geometry: str, working: t
     if protocol.ignore_band == "background":
         mask = np.where(mask == IGNORE, 0, mask)
     if protocol.score_at == "working" and geometry == "pad":
-        inside = padded_size((mask.shape[0], mask.shape[1]), max(working))
-        return F.pad(_nearest(mask, inside), (0, working[1] - inside[1], 0, working[0] - inside[0]), value=IGNORE)
+        return padded_mask(mask, max(working))
     if protocol.score_at == "working":
         return _nearest(mask, working)
     label = torch.from_numpy(mask.astype(np.int64))

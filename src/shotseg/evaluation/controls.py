@@ -39,11 +39,14 @@ def saliency(features: Features) -> Tensor:
 def salient(features: Features, size: tuple[int, int]) -> Tensor:
     """(H, W) int64: :func:`saliency` above the middle of the means of its two clusters (Ridler and Calvard 1978)."""
     score = saliency(features)
-    threshold = score.mean()
+    threshold, before = score.mean(), None
     for _ in range(10):
         above = score > threshold
+        if before is not None and torch.equal(above, before):
+            break  # the clusters have settled
         if above.any() and (~above).any():
             threshold = (score[above].mean() + score[~above].mean()) / 2
+        before = above
     return (_resized(score, size) > threshold).long().cpu()
 
 

@@ -29,12 +29,14 @@ def count(prediction: Tensor, target: Tensor, classes: int = 1) -> tuple[Tensor,
     import torch
 
     columns = classes + 1
-    known = target != IGNORE
-    code = torch.where(known, target * columns + prediction, columns * columns).long()  # the last code: ignored
-    pairs = torch.stack([torch.bincount(x, minlength=columns * columns + 1) for x in code.flatten(1)])
-    confusion = pairs[:, :-1].unflatten(1, (columns, columns))  # (B, true, predicted)
+    code = torch.add(prediction.long(), target, alpha=columns).flatten(1)
+    pairs = [torch.bincount(x, minlength=columns * columns) for x in code]
+    confusion = torch.stack([x[: columns * columns] for x in pairs]).unflatten(
+        1, (columns, columns)
+    )  # (B, true, predicted)
+    ignored = torch.stack([x[columns * IGNORE :].sum() for x in pairs])  # whatever was predicted there
     both, true = confusion.diagonal(dim1=1, dim2=2), confusion.sum(2)
-    return both, confusion.sum(1) + true - both, true, pairs[:, -1]
+    return both, confusion.sum(1) + true - both, true, ignored
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,7 +23,7 @@ from shotseg.data.samples import IGNORE, Support
 from shotseg.device import one_thread_each
 from shotseg.errors import UsageError
 from shotseg.evaluation import confidence
-from shotseg.evaluation.canvas import working_pair
+from shotseg.evaluation.canvas import working_mask
 from shotseg.evaluation.counts import resamples
 from shotseg.evaluation.episode_loop import OnProgress, Tally
 from shotseg.evaluation.evaluator import Evaluator
@@ -166,10 +166,7 @@ class ModelTool:
 
     def _shot(self, photo: int, mask: np.ndarray) -> Support:
         evaluator, encoded, model = self.evaluator, self.evaluator.photo(photo), self.evaluator.model
-        _, small = working_pair(
-            evaluator.sample(photo)[0], mask, evaluator.geometry, evaluator.size, model.encoder.patch
-        )
-        assert small is not None
+        small = working_mask(mask, evaluator.geometry, evaluator.size, model.encoder.patch)
         names = (evaluator.pool.classes[self.class_id],)
         with torch.no_grad():
             return presence.encode_shot(

@@ -129,7 +129,7 @@ class Evaluator:
 
     def _encode(self, i: int) -> Encoded:
         patch = self.model.encoder.patch
-        image, _ = canvas.working_pair(self.sample(i)[0], None, self.geometry, self.size, patch)
+        image = canvas.working_photo(self.sample(i)[0], self.geometry, self.size, patch)
         with torch.no_grad():
             batch = image[None].to(self.device)
             return Encoded(batch, self.model.encode(batch))
@@ -149,10 +149,8 @@ class Evaluator:
         """(1, h, w) int64: the mask of item ``i`` at the working size, None where the model must not see it."""
         if self.model.needs != "masks":
             return None
-        pixels, mask = self.sample(i)
-        _, resized = canvas.working_pair(pixels, mask, self.geometry, self.size, self.model.encoder.patch)
-        assert resized is not None
-        return resized[None].to(self.device)
+        mask = canvas.working_mask(self.sample(i)[1], self.geometry, self.size, self.model.encoder.patch)
+        return mask[None].to(self.device)
 
     def label(self, i: int, class_id: int) -> np.ndarray:
         """(H, W) uint8 in {0, 1, 255}: where the photo of item ``i`` shows the class, nowhere without that label."""

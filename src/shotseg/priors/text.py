@@ -83,6 +83,11 @@ class TextPrior:
             return clip.text([*phrases, *self.words], [self.foreground])
         return torch.cat([clip.text(phrases, [self.foreground]), clip.text(phrases, [self.background])])
 
+    @property
+    def layers(self) -> int:
+        """Of how many of the deepest blocks the attention is read."""
+        return 0 if self.refinement is None else self.refinement.last
+
     def maps(
         self,
         clip: VisionLanguage,
@@ -98,12 +103,16 @@ class TextPrior:
         """What CLIP sees before its last block, for any number of :meth:`maps_of_seen` of different texts."""
         normalised = (whole_patches(images, clip.patch, size, self.eight_bit) - clip.mean) / clip.std
         return clip.tokens_and_attention(
-            normalised, normalised=True, until_last=True, round_positions=self.round_positions
+            normalised,
+            normalised=True,
+            until_last=True,
+            round_positions=self.round_positions,
+            attention=self.layers,
         )
 
     def maps_of_seen(self, clip: VisionLanguage, seen: Seen, text: Tensor, rows: Sequence[int]) -> Tensor:
         """:meth:`maps` of what :meth:`see` gave."""
-        last = clip.last_block(seen, text)
+        last = clip.last_block(seen, text, attention=self.layers > 0)
         maps = scaled(text_cams(last, rows))
         if self.refinement is None or last.attention is None:
             return maps

@@ -47,16 +47,19 @@ def max_cosine(
     (b, _, h, w), denominator = query.shape, _DENOMINATOR[eps]
     q, s = query.flatten(2), support.flatten(2)  # (B, C, Nq), (B, C, Ns)
     allowed = None if valid is None else valid.reshape(b, 1, -1) != 0
-    with torch.no_grad():  # which pair is the best, a strip of query positions at a time
-        q_norm, s_norm = q.norm(dim=1), s.norm(dim=1)
-        strip = max(1, memory // (3 * b * s.shape[2] * s.element_size()))  # product, denominator, quotient
+    q_norm, s_norm = q.norm(dim=1), s.norm(dim=1)
+    with (
+        torch.no_grad()
+    ):  # which pair is the best, a strip of query positions at a time; a query's own length is no matter
+        directions = s / s_norm.clamp(min=torch.finfo(s.dtype).tiny)[:, None]
+        strip = max(1, memory // (b * s.shape[2] * s.element_size()))
         best = []
-        for part, part_norm in zip(q.split(strip, 2), q_norm.split(strip, 1)):
-            cosine = part.transpose(1, 2) @ s / denominator(part_norm[:, :, None], s_norm[:, None])
-            best.append((cosine if allowed is None else cosine.masked_fill(~allowed, -torch.inf)).argmax(2))
+        for part in q.split(strip, 2):
+            along = part.transpose(1, 2) @ directions
+            best.append((along if allowed is None else along.masked_fill_(~allowed, -torch.inf)).argmax(2))
         nearest = torch.cat(best, 1)  # (B, Nq)
     chosen = s.gather(2, nearest[:, None].expand(-1, s.shape[1], -1))
-    value = (q * chosen).sum(1) / denominator(q.norm(dim=1), chosen.norm(dim=1))
+    value = (q * chosen).sum(1) / denominator(q_norm, s_norm.gather(1, nearest))
     if allowed is not None:
         value = value.masked_fill(~allowed.any(2), 0)
     return value.view(b, 1, h, w)

@@ -81,15 +81,18 @@ class ClipPriors(nn.Module):
         """
         if self.vvp_input == "clip":
             images = whole_patches(images, self.clip.patch)
+        last = self.text_prior.layers or 1
         clip_pass = self.clip.tokens_and_attention(
-            (images - self.mean) / self.std, normalised=True, round_positions=self.text_prior.round_positions
+            (images - self.mean) / self.std,
+            normalised=True,
+            round_positions=self.text_prior.round_positions,
+            attention=last,
         )
 
         def as_map(tokens: Tensor) -> Tensor:
             return tokens[:, clip_pass.prefix :].transpose(1, 2).unflatten(2, clip_pass.grid)
 
-        last = self.text_prior.refinement.last if self.text_prior.refinement else 1
-        attention = torch.stack(clip_pass.attention[-last:], 1).mean(1)
+        attention = torch.stack(clip_pass.attention, 1).mean(1)
         maps = (*(as_map(clip_pass.tokens[layer]) for layer in self.layers), as_map(clip_pass.before_last))
         classes = (clip_pass.before_last[:, : clip_pass.prefix].flatten(1), attention.flatten(1))
         return Features(maps, (self.clip.patch,) * len(maps), classes)
@@ -170,7 +173,7 @@ class ClipPriors(nn.Module):
         (attention, prefix), (height, width) = _attention(clip_features), clip_features.maps[-1].shape[-2:]
         first = clip_features.classes[0].unflatten(1, (prefix, -1))
         tokens = torch.cat([first, clip_features.maps[-1].flatten(2).transpose(1, 2)], 1)
-        last = self.clip.last_block(Seen((), (), tokens, (height, width), prefix), text.flatten(0, 1))
+        last = self.clip.last_block(Seen((), (), tokens, (height, width), prefix), text.flatten(0, 1), attention=False)
         with torch.enable_grad():
             index = torch.arange(batch, device=text.device)
             probabilities = last.probabilities.unflatten(1, (batch, rows))[index, index]  # (B, N)

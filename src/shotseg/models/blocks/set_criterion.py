@@ -73,10 +73,10 @@ def classes_of(maps: Tensor) -> list[list[int]]:
 
 
 def focal(logits: Tensor, target: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
-    """Focal loss of (..., H, W) logits, mean over pixels (Lin et al., ICCV 2017, equation 5)."""
-    error = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    missed = (target - logits.sigmoid()).abs()
-    return (torch.where(target > 0.5, alpha, 1 - alpha) * missed**gamma * error).flatten(-2).mean(-1)
+    """Focal loss of (..., H, W) logits, target 0 or 1, mean over pixels (Lin et al., ICCV 2017, equation 5)."""
+    against = logits * (1 - 2 * target)  # the logit of the other answer: its probability is what is missed
+    weight = 1 - alpha + (2 * alpha - 1) * target
+    return (weight * against.sigmoid() ** gamma * F.softplus(against)).flatten(-2).mean(-1)
 
 
 def dice(logits: Tensor, target: Tensor) -> Tensor:
@@ -173,8 +173,18 @@ def enlarged(masks: Tensor, matched: Tensor, which: Tensor, size: tuple[int, int
     """The matched proposals (B, Q, h, w) of the entries ``which`` (B, T): photo, place (N,) and logits (N, H, W)."""
     image, place = torch.nonzero(which & (matched >= 0), as_tuple=True)
     image, place, proposal = sent(torch.stack([image, place, matched[image, place]]), masks.device)
-    chosen = masks[image, proposal][:, None].float()
-    return image, place, F.interpolate(chosen, size, mode="bilinear", align_corners=False)[:, 0]
+    return image, place, _bilinear(masks[image, proposal].float(), size)
+
+
+def _bilinear(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, h, w) at another size, half-pixel centres, as two products: on a CPU torch's own resize takes 2 to 7 times as long with
+    its gradient."""
+    rows, columns = (
+        F.interpolate(torch.eye(side, device=maps.device)[None], wanted, mode="linear", align_corners=False)[0]
+        for side, wanted in zip(maps.shape[1:], size)
+    )
+    with full_precision():
+        return rows.T @ (maps @ columns)
 
 
 def mask_count(targets: Targets) -> Tensor:
@@ -215,14 +225,11 @@ def complementary(
         return masks.sum() * 0.0
     size = (targets.masks.shape[-2], targets.masks.shape[-1])
     shown = sent(named.any(1).nonzero()[:, 0], masks.device)
-    image, _, logits = enlarged(masks, matched, named, size)
-    least = floor if floor > -50 else -torch.inf
-    if len(shown) == len(image):  # one such class in every photo
-        union = logits.clamp(min=least)
-    else:
-        union = torch.full((len(masks), *size), least, device=masks.device, dtype=logits.dtype)
-        index = image[:, None, None].expand_as(logits)
-        union = union.scatter_reduce(0, index, logits, "amax", include_self=True)[shown]
+    logits = enlarged(masks, matched, named, size)[2]  # photo after photo
+    of_each = named.sum(1)[named.any(1)].tolist()  # how many such classes each photo has
+    union = torch.stack([own.amax(0) for own in logits.split(of_each)])
+    if floor > -50:
+        union = union.clamp(min=floor)
     padding = targets.padding[shown]
     rest = (~targets.masks[shown].any(1) & ~padding).float()
     if ignore_padding:
