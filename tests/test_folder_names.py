@@ -27,6 +27,8 @@ def written(root, photos: str, masks: str) -> None:
         ("images", "labels"),
         ("photos", "GT"),
         ("image", "label"),
+        ("Original", "Ground Truth"),
+        ("JPEGImages", "ground_truth"),
     ],
 )
 def test_the_folders_of_photos_and_masks_are_known_by_their_usual_names(tmp_path, photos, masks):
@@ -94,3 +96,18 @@ def test_a_class_id_that_is_there_twice_is_refused(tmp_path):
     for call in (open_folder, lambda path: read("mask", path)):
         with pytest.raises(ShotsegError, match="twice"):
             call(tmp_path)
+
+
+def test_objects_of_voc_without_their_classes_are_one_class_which_is_said(tmp_path):
+    written(tmp_path / "parts", "JPEGImages", "SegmentationObject")
+    with pytest.warns(UserWarning, match="objects without their classes, read as the class 'parts'"):
+        dataset = open_folder(tmp_path / "parts")
+    assert dataset.classes == ["parts"]
+    assert (dataset.sample(0).mask == MASK).all()
+
+
+@pytest.mark.parametrize("name", ["masks", "SegmentationObject", "SegmentationClass", "Ground Truth"])
+def test_a_folder_of_masks_alone_is_not_taken_for_photos(tmp_path, name):
+    written(tmp_path, "photos", name)
+    with pytest.raises(UsageError, match="a folder of masks by its name; give the folder that holds it"):
+        open_folder(tmp_path / name)

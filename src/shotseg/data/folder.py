@@ -16,12 +16,14 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from shotseg.data.class_table import read_class_table
 from shotseg.data.images import MASK_TYPES, read_bytes, read_image, read_mask, read_pair
-from shotseg.data.listing import files_in, find_images, has_photos, photos_and_masks, some, subfolders
+from shotseg.data.listing import files_in, find_images, has_photos, normal, some, subfolders
+from shotseg.data.pairing import Pair, lie_beside, objects_by_photo, one_photo_each, photos_and_masks
 from shotseg.data.samples import IGNORE, Sample
 from shotseg.data.tables import plain, rows_of
 from shotseg.errors import UsageError, note
@@ -29,9 +31,13 @@ from shotseg.errors import UsageError, note
 __all__ = ["FolderDataset", "Item", "find_images"]
 
 
-# What people call the folders of photos and of masks, in small letters.
-PHOTO_FOLDERS = ("images", "image", "imgs", "img", "photos", "photo")
-MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "segmentations", "segmentation", "gt", "groundtruth")
+# What people call the folders of photos and of masks, in small letters without blanks and marks.
+PHOTO_FOLDERS = ("images", "image", "imgs", "img", "photos", "photo", "jpegimages", "original", "originals")
+OBJECTS = "segmentationobject"  # of VOC: objects by number, without their classes
+MASK_FOLDERS = (
+    *("masks", "mask", "labels", "label", "annotations", "segmentations", "segmentation", "gt", "groundtruth"),
+    *("groundtruths", OBJECTS),
+)
 INDEXED = ("image", "class", "classid", "fold", "areafraction")  # columns of index.csv and tags.csv
 
 
@@ -41,6 +47,7 @@ class Item:
 
     id: ``<class>/<name>``, unique in the data set.     class_id: position in the data set's ``classes``.
     mask_path: None where only the class is known.      class_value: the class's id in a label map, or None.
+    more: further masks, where each object of the class has its own.
     """
 
     id: str
@@ -49,6 +56,12 @@ class Item:
     image_path: Path
     mask_path: Path | None = None
     class_value: int | None = None
+    more: tuple[Path, ...] = ()
+
+    @property
+    def mask_paths(self) -> tuple[Path, ...]:
+        """The files of its mask; together they are the class."""
+        return () if self.mask_path is None else (self.mask_path, *self.more)
 
     @cached_property
     def content(self) -> str:
@@ -102,10 +115,10 @@ class FolderDataset:
             raise UsageError(f"{self.root}: no class {unknown[0]!r}; it has {some(list(found))}")
         self.classes = [name for name in found if classes is None or name in classes]
         self.items = [
-            Item(id, name, class_id, image, mask, value)
+            Item(id, name, class_id, image, next(iter(drawn), None), value, drawn[1:])
             for class_id, name in enumerate(self.classes)
-            for id, image, mask, value in found[name]
-            if mask is not None or not masks
+            for id, image, drawn, value in found[name]
+            if drawn or not masks
         ]
         if not self.items:
             bare = masks and any(found.values())
@@ -127,7 +140,7 @@ class FolderDataset:
             image, mask = read_image(item.image_path, self.bands, self.page), None
         else:
             image, mask = read_pair(
-                item.image_path, item.mask_path, item.class_value, empty=True, bands=self.bands, page=self.page
+                item.image_path, item.mask_paths, item.class_value, empty=True, bands=self.bands, page=self.page
             )
         return Sample(image, mask, self._tags[item.image_path], item.id, item.image_path)
 
@@ -150,23 +163,41 @@ class FolderDataset:
         return {path: frozenset(ids) for path, ids in tags.items()}
 
 
-Listing = dict[str, list[tuple[str, Path, Path | None, int | None]]]  # class -> (id, image, mask, value in the mask)
+Listing = dict[
+    str, list[tuple[str, Path, tuple[Path, ...], int | None]]
+]  # class -> (id, image, masks, value in the mask)
+
+
+class _Place(NamedTuple):
+    """Where photos of a class lie, and their masks (None: beside them).
+
+    shared: with other classes, so that a photo without a mask does not show this one.
+    """
+
+    photos: Path
+    masks: Path | None
+    shared: bool = False
 
 
 def _class_folders(root: Path, name: str | None) -> Listing:
     found: Listing = {}
     empty: list[Path] = []
-    for class_name, (photos, masks) in _layout(root, name).items():
-        pairs = photos_and_masks(photos, masks)
-        deeper = [label for label, folder in subfolders(photos).items() if folder != masks and has_photos(folder)]
-        if deeper and not pairs and photos.name.casefold() in PHOTO_FOLDERS:
+    for class_name, places in _layout(root, name).items():
+        photos = places[0].photos
+        pairs = _pairs(*places[0]) if len(places) == 1 else one_photo_each((place[:2] for place in places), root)
+        deeper = [
+            label
+            for label, folder in subfolders(photos).items()
+            if all(folder != place.masks for place in places) and has_photos(folder)
+        ]
+        if deeper and not pairs and plain(photos.name) in PHOTO_FOLDERS:
             raise UsageError(f"{photos}: holds class folders ({some(deeper)}); give {photos.parent}")
         if deeper:
             note(f"{photos}: left out, folders in the folder of a class: {some(deeper)}")
         if not pairs:
             empty.append(photos)
             continue
-        found[class_name] = [(f"{class_name}/{stem}", photo, mask, None) for stem, photo, mask in pairs]
+        found[class_name] = [(f"{class_name}/{stem}", photo, drawn, None) for stem, photo, drawn in pairs]
     if empty and not found:
         raise UsageError(f"{empty[0]}: no image in it; add photos of the class or remove the folder")
     if empty:
@@ -174,11 +205,24 @@ def _class_folders(root: Path, name: str | None) -> Listing:
     return found
 
 
-def _layout(root: Path, name: str | None) -> dict[str, tuple[Path, Path | None]]:
-    """Class -> folder of its photos, and of its masks (None: beside the photos), in the first layout that is there.
+def _pairs(photos: Path, masks: Path | None, shared: bool) -> list[Pair]:
+    below = {} if masks is None or _flat(masks) else subfolders(masks)
+    if _has_one_of(photos, below):
+        return objects_by_photo(photos, below)
+    pairs = photos_and_masks(photos, masks, several=True)
+    return [pair for pair in pairs if pair[2]] if shared else pairs
 
-    images/<class>/ and masks/<class>/; images/ and masks/ of one class; <class>/images/ and <class>/masks/; photos of one
-    class in the folder itself; a folder of photos for each class.   name: of the one class, default the folder's own name.
+
+def _has_one_of(photos: Path, names: Collection[str]) -> bool:
+    return any(normal(file.stem) in names for file in files_in(photos))
+
+
+def _layout(root: Path, name: str | None) -> dict[str, list[_Place]]:
+    """Class -> folders of its photos, and of its masks (None: beside the photos), in the first layout that is there.
+
+    images/<class>/ and masks/<class>/; images/ and masks/ of one class; images/ and masks/<class>/; <class>/images/ and
+    <class>/masks/; <photo>/images/ and <photo>/masks/ of one class; photos of one class in the folder itself; a folder of
+    photos for each class.   name: of the one class, default the folder's own name.
     """
     (images, masks), below = _parts(root), subfolders(root)
     if classes := subfolders(images):
@@ -186,22 +230,35 @@ def _layout(root: Path, name: str | None) -> dict[str, tuple[Path, Path | None]]
         if strays := sorted(set(drawn) - set(classes)):
             raise UsageError(f"{drawn[strays[0]]}: masks of a class without photos; name it as in images/ or remove it")
         shared = masks if len(classes) == 1 and has_photos(masks) else None
-        found = {label: (folder, drawn.get(label, shared)) for label, folder in classes.items()}
+        found = {label: [_Place(folder, drawn.get(label, shared))] for label, folder in classes.items()}
         for folder in (images, masks):
             if folder != shared and (loose := [file.name for file in files_in(folder)]):
                 note(f"{folder}: left out, in no class folder: {some(loose)}")
     elif has_photos(images):
-        found = {_own_name(root): (images, masks if masks.is_dir() else None)}
+        drawn = {} if _flat(masks) else {label: folder for label, folder in subfolders(masks).items() if _flat(folder)}
+        if drawn and not _has_one_of(images, drawn):
+            found = {label: [_Place(images, folder, shared=True)] for label, folder in drawn.items()}
+        else:
+            found = {_own_name(root): [_Place(images, _if_there(masks))]}
+            if plain(masks.name) == OBJECTS:
+                said = f"objects without their classes, read as the class {name or _own_name(root)!r}"
+                note(f"{masks}: {said}; for classes put SegmentationClass beside it")
     elif images.is_dir():
         raise UsageError(f"{images}: no class folder and no photo; put the photos of each class into images/<class>/")
     elif nested := {label: parts for label, folder in below.items() if (parts := _parts(folder))[0].is_dir()}:
-        found = {label: (photos, _if_there(drawn)) for label, (photos, drawn) in nested.items()}
+        found = {label: [_Place(photos, _if_there(masks))] for label, (photos, masks) in nested.items()}
+        if len(found) > 1 and all(_is_one_photo(label, place.photos) for label, [place] in found.items()):
+            found = {_own_name(root): [place for [place] in found.values()]}
     elif has_photos(root):
-        found = {_own_name(root): (root, _flat(masks))}
+        if plain(_own_name(root)) in (*MASK_FOLDERS, "segmentationclass") and not lie_beside(root):
+            raise UsageError(f"{root}: a folder of masks by its name; give the folder that holds it and the photos")
+        found = {_own_name(root): [_Place(root, _flat(masks))]}
     elif masks.is_dir():
         raise UsageError(f"{root}: masks/ but no images/ beside it; put the photos into images/, or images/<class>/")
     else:
-        found = {label: (folder, _flat(folder / "masks")) for label, folder in below.items() if has_photos(folder)}
+        found = {
+            label: [_Place(folder, _flat(folder / "masks"))] for label, folder in below.items() if has_photos(folder)
+        }
     if not found:
         raise UsageError(
             f"{root}: no photos in it; lay it out as images/<class>/<name>.jpg and masks/<class>/<name>.png"
@@ -213,7 +270,7 @@ def _layout(root: Path, name: str | None) -> dict[str, tuple[Path, Path | None]]
 
 def _parts(folder: Path) -> tuple[Path, Path]:
     """The folders of photos and of masks in a folder, as they are called there; where it has not both, images and masks."""
-    own = {path.name.casefold(): path for path in subfolders(folder).values()}
+    own = {plain(path.name): path for path in subfolders(folder).values()}
     images = next((own[name] for name in PHOTO_FOLDERS if name in own), folder / "images")
     masks = next((own[name] for name in MASK_FOLDERS if name in own and _holds_images(own[name])), folder / "masks")
     alone = images.name.casefold() == "images"
@@ -231,6 +288,11 @@ def _if_there(folder: Path) -> Path | None:
 def _flat(folder: Path) -> Path | None:
     """A folder of masks beside photos; None where the images of it lie deeper, as those of a run's results do."""
     return folder if any(file.suffix.lower() in MASK_TYPES for file in files_in(folder)) else None
+
+
+def _is_one_photo(name: str, folder: Path) -> bool:
+    """Whether a folder holds one image alone, of that name."""
+    return [normal(file.stem) for file in files_in(folder)] == [name]
 
 
 def _own_name(root: Path) -> str:
@@ -252,7 +314,7 @@ def _label_maps(root: Path, subset: str, kind: str | None, min_area: float) -> L
         of_image = areas[image] if image in areas else _measured_areas(mask)
         for value, area in sorted(of_image.items()):
             if value in names and area >= min_area:
-                found[names[value]].append((f"{names[value]}/{stem}", image, mask, value))
+                found[names[value]].append((f"{names[value]}/{stem}", image, (mask,), value))
     return {name: items for name, items in found.items() if items}
 
 
@@ -262,9 +324,9 @@ def label_map_pairs(root: Path, subset: str) -> Iterator[tuple[Path, Path]]:
         folders.sort()
         masks = root / "masks" / Path(folder).relative_to(root / "images")
         pairs = photos_and_masks(Path(folder), masks)
-        if bare := [photo.name for _, photo, mask in pairs if mask is None]:
+        if bare := [photo.name for _, photo, drawn in pairs if not drawn]:
             note(f"{folder}: left out, no label map in {masks}: {some(bare)}")
-        yield from ((photo, mask) for _, photo, mask in pairs if mask is not None)
+        yield from ((photo, drawn[0]) for _, photo, drawn in pairs if drawn)
 
 
 def _listed_areas(root: Path) -> dict[Path, dict[int, float]]:
