@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from shotseg.data.annotations import read, write
@@ -146,3 +147,14 @@ def test_a_run_with_another_mask_of_an_object_is_another_run(tmp_path):
     before = state()
     mask(tmp_path / "in/masks/cat/a_2.png", LEFT & RIGHT)
     assert state() != before
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
+def test_truth_values_of_several_objects_are_one_mask(tmp_path, count):
+    empty = np.zeros((count - 2, 20, 30), bool) if count > 2 else np.zeros((0, 20, 30), bool)
+    stack = np.concatenate([[LEFT, RIGHT], empty]) if count > 1 else (LEFT | RIGHT)[None]
+    shot = np.full((20, 30, 3), 90, np.uint8)
+    np.save(tmp_path / "a.npy", stack)
+    forms = [stack, torch.from_numpy(stack), stack[:, None], stack[None], np.moveaxis(stack, 0, 2), tmp_path / "a.npy"]
+    for form in forms:
+        assert (read_shot(shot, form)[1] == (LEFT | RIGHT)).all()

@@ -30,7 +30,7 @@ from shotseg.learnt import Learnt, made_small
 from shotseg.light.exported import OnnxSegmenter
 from shotseg.models import presence
 from shotseg.models.memory import Memory
-from shotseg.models.strokes import Strokes, carried, competing
+from shotseg.models.strokes import Strokes, carried, checked_strokes, competing
 from shotseg.photo import (
     Photo,
     are_several,
@@ -295,13 +295,9 @@ class Segmenter(Learnt):
         asked = self._told(encoded.photo.size)
         self._check_encoded(encoded)
         encoded = encoded.to(self.device)
-        size, strokes = encoded.photo.size, {name: drawn for name, drawn in (strokes or {}).items() if drawn}
-        for name, drawn in strokes.items():
-            if name not in self._known or drawn.labels.shape != size:
-                raise UsageError(
-                    f"strokes of {name!r}: give them for a class that was added, at the photo's size {size}"
-                )
-        image, told_apart = encoded.resized[None], competing(strokes)
+        size = encoded.photo.size
+        image, strokes = encoded.resized[None], checked_strokes(strokes or {}, self.classes, size)
+        told_apart = competing(strokes)
         supports, marked = list(self._supports.values()), {name: self.classes.index(name) for name in told_apart}
         earlier = [] if memory is None else [memory[name] for name in self.classes]
         how = (asked, self.present, self._untrained, earlier, marked.values(), self.present is not None)

@@ -44,6 +44,8 @@ def read(path: str | Path, kind: Literal["pt", "np"] = "pt") -> tuple[dict[str, 
 
     Raises InputError for a file that is missing, damaged or of another kind.
     """
+    if Path(path).is_dir():
+        raise InputError(f"{path}: a folder; give the file that Segmenter.save wrote")
     try:
         with safe_open(str(path), kind) as stored:
             about = json.loads((stored.metadata() or {}).get("shotseg", "{}"))

@@ -231,7 +231,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 def unwritable(path: Path, error: OSError) -> InputError:
     """The one line for a file that a disk does not take."""
-    mend = "shorten it" if error.errno == errno.ENAMETOOLONG else "free space or choose another folder"
+    mends = {errno.ENAMETOOLONG: "shorten it", errno.EISDIR: "give the name of a file in it"}
+    mend = mends.get(error.errno or 0, "free space or choose another folder")
     return InputError(f"{path}: cannot be written ({error.strerror or type(error).__name__}); {mend}")
 
 

@@ -24,7 +24,7 @@ from shotseg.data.annotations.sniff import ARCHIVES, listed, packed, unread_tool
 from shotseg.data.images import IMAGE_TYPES
 from shotseg.data.listing import has_photos, subfolders
 from shotseg.data.pairing import lie_beside
-from shotseg.errors import InputError, UsageError
+from shotseg.errors import InputError, UsageError, one_of
 
 __all__ = [
     "FORMATS",
@@ -213,4 +213,4 @@ def _chosen(format: str) -> Format:
         return FORMATS[format]
     if format in plugins.added("formats"):
         return plugins.load("formats", format)
-    raise UsageError(f"no annotation format {format!r}; choose one of {', '.join(list_sources())}")
+    raise UsageError(f"no annotation format {format!r}{one_of(format, list_sources())}")
