@@ -87,6 +87,14 @@ def test_beside_a_whole_mask_numbered_ones_are_named_not_joined(tmp_path):
         assert (open_folder(tmp_path).sample(0).mask == LEFT).all()
 
 
+def test_beside_a_mask_of_its_word_numbered_ones_are_more_of_the_same(tmp_path):
+    photo(tmp_path / "benign (1).png")
+    mask(tmp_path / "benign (1)_mask.png", LEFT)
+    mask(tmp_path / "benign (1)_mask_1.png", RIGHT)
+    with pytest.warns(UserWarning, match="one class together"):
+        assert (open_folder(tmp_path).sample(0).mask == (LEFT | RIGHT)).all()
+
+
 def test_masks_by_class_of_photos_that_all_classes_share(tmp_path):
     for name in ("a", "b"):
         photo(tmp_path / "images" / f"{name}.jpg")
@@ -107,12 +115,21 @@ def test_masks_by_class_of_photos_that_all_classes_share(tmp_path):
         ("a_rgb.png", "a_label.png"),
         ("road_seg.jpg", "road_seg_mask.png"),
         ("001.jpg", "gt_001.png"),
+        ("21_training.tif", "21_manual1.gif"),
+        ("BRATS_001_0000.png", "BRATS_001.png"),
     ],
 )
 def test_words_that_mark_photo_and_mask_are_no_part_of_their_name(tmp_path, photo_name, mask_name):
     photo(tmp_path / "images" / photo_name)
     mask(tmp_path / "masks" / mask_name, LEFT)
     assert (open_folder(tmp_path).sample(0).mask == LEFT).all()
+
+
+def test_a_photo_called_anno_beside_its_photo_is_its_mask(tmp_path):
+    photo(tmp_path / "train_1.bmp")
+    mask(tmp_path / "train_1_anno.bmp", LEFT)
+    [item] = open_folder(tmp_path).items
+    assert item.mask_path.name == "train_1_anno.bmp"
 
 
 def test_a_word_of_photos_stays_where_two_would_have_one_name(tmp_path):

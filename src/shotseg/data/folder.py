@@ -1,6 +1,6 @@
 """The one folder convention, as a data set: ``images/<class>/<name>.*`` and ``masks/<class>/<name>.png``.
 
-Folders of one class may be simpler, see :func:`_layout`. What a folder holds and the data set leaves out is named.
+Folders of one class may be simpler, see :mod:`shotseg.data.layout`. What a folder holds and the data set leaves out is named.
 
 A folder with ``classes.csv`` (columns ``class_id``, ``class``) holds label maps instead: ``images/**/<name>.*`` and
 ``masks/**/<name>.png`` with one class id a pixel; each class of a photo is then one item.
@@ -16,14 +16,14 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from shotseg.data.class_table import read_class_table
-from shotseg.data.images import MASK_TYPES, read_bytes, read_image, read_mask, read_pair
-from shotseg.data.listing import files_in, find_images, has_photos, normal, some, subfolders
-from shotseg.data.pairing import Pair, lie_beside, objects_by_photo, one_photo_each, photos_and_masks
+from shotseg.data.images import read_bytes, read_image, read_mask, read_pair
+from shotseg.data.layout import by_class
+from shotseg.data.listing import find_images, some
+from shotseg.data.pairing import photos_and_masks
 from shotseg.data.samples import IGNORE, Sample
 from shotseg.data.tables import plain, rows_of
 from shotseg.errors import UsageError, note
@@ -31,13 +31,6 @@ from shotseg.errors import UsageError, note
 __all__ = ["FolderDataset", "Item", "find_images"]
 
 
-# What people call the folders of photos and of masks, in small letters without blanks and marks.
-PHOTO_FOLDERS = ("images", "image", "imgs", "img", "photos", "photo", "jpegimages", "original", "originals")
-OBJECTS = "segmentationobject"  # of VOC: objects by number, without their classes
-MASK_FOLDERS = (
-    *("masks", "mask", "labels", "label", "annotations", "segmentations", "segmentation", "gt", "groundtruth"),
-    *("groundtruths", OBJECTS),
-)
 INDEXED = ("image", "class", "classid", "fold", "areafraction")  # columns of index.csv and tags.csv
 
 
@@ -109,7 +102,10 @@ class FolderDataset:
             for option, given in (("kind", kind), ("min_area", min_area), ("subset", subset)):
                 if given:
                     raise UsageError(f"{self.root}: {option} is of label maps, with classes.csv; leave it out")
-            found = _class_folders(self.root, name)
+            found = {
+                label: [(f"{label}/{stem}", photo, drawn, None) for stem, photo, drawn in pairs]
+                for label, pairs in by_class(self.root, name).items()
+            }
         unknown = sorted(set(classes or ()) - set(found))
         if unknown:
             raise UsageError(f"{self.root}: no class {unknown[0]!r}; it has {some(list(found))}")
@@ -166,137 +162,6 @@ class FolderDataset:
 Listing = dict[
     str, list[tuple[str, Path, tuple[Path, ...], int | None]]
 ]  # class -> (id, image, masks, value in the mask)
-
-
-class _Place(NamedTuple):
-    """Where photos of a class lie, and their masks (None: beside them).
-
-    shared: with other classes, so that a photo without a mask does not show this one.
-    """
-
-    photos: Path
-    masks: Path | None
-    shared: bool = False
-
-
-def _class_folders(root: Path, name: str | None) -> Listing:
-    found: Listing = {}
-    empty: list[Path] = []
-    for class_name, places in _layout(root, name).items():
-        photos = places[0].photos
-        pairs = _pairs(*places[0]) if len(places) == 1 else one_photo_each((place[:2] for place in places), root)
-        deeper = [
-            label
-            for label, folder in subfolders(photos).items()
-            if all(folder != place.masks for place in places) and has_photos(folder)
-        ]
-        if deeper and not pairs and plain(photos.name) in PHOTO_FOLDERS:
-            raise UsageError(f"{photos}: holds class folders ({some(deeper)}); give {photos.parent}")
-        if deeper:
-            note(f"{photos}: left out, folders in the folder of a class: {some(deeper)}")
-        if not pairs:
-            empty.append(photos)
-            continue
-        found[class_name] = [(f"{class_name}/{stem}", photo, drawn, None) for stem, photo, drawn in pairs]
-    if empty and not found:
-        raise UsageError(f"{empty[0]}: no image in it; add photos of the class or remove the folder")
-    if empty:
-        note(f"{root}: left out, class folders without a photo: {some([folder.name for folder in empty])}")
-    return found
-
-
-def _pairs(photos: Path, masks: Path | None, shared: bool) -> list[Pair]:
-    below = {} if masks is None or _flat(masks) else subfolders(masks)
-    if _has_one_of(photos, below):
-        return objects_by_photo(photos, below)
-    pairs = photos_and_masks(photos, masks, several=True)
-    return [pair for pair in pairs if pair[2]] if shared else pairs
-
-
-def _has_one_of(photos: Path, names: Collection[str]) -> bool:
-    return any(normal(file.stem) in names for file in files_in(photos))
-
-
-def _layout(root: Path, name: str | None) -> dict[str, list[_Place]]:
-    """Class -> folders of its photos, and of its masks (None: beside the photos), in the first layout that is there.
-
-    images/<class>/ and masks/<class>/; images/ and masks/ of one class; images/ and masks/<class>/; <class>/images/ and
-    <class>/masks/; <photo>/images/ and <photo>/masks/ of one class; photos of one class in the folder itself; a folder of
-    photos for each class.   name: of the one class, default the folder's own name.
-    """
-    (images, masks), below = _parts(root), subfolders(root)
-    if classes := subfolders(images):
-        drawn = subfolders(masks)
-        if strays := sorted(set(drawn) - set(classes)):
-            raise UsageError(f"{drawn[strays[0]]}: masks of a class without photos; name it as in images/ or remove it")
-        shared = masks if len(classes) == 1 and has_photos(masks) else None
-        found = {label: [_Place(folder, drawn.get(label, shared))] for label, folder in classes.items()}
-        for folder in (images, masks):
-            if folder != shared and (loose := [file.name for file in files_in(folder)]):
-                note(f"{folder}: left out, in no class folder: {some(loose)}")
-    elif has_photos(images):
-        drawn = {} if _flat(masks) else {label: folder for label, folder in subfolders(masks).items() if _flat(folder)}
-        if drawn and not _has_one_of(images, drawn):
-            found = {label: [_Place(images, folder, shared=True)] for label, folder in drawn.items()}
-        else:
-            found = {_own_name(root): [_Place(images, _if_there(masks))]}
-            if plain(masks.name) == OBJECTS:
-                said = f"objects without their classes, read as the class {name or _own_name(root)!r}"
-                note(f"{masks}: {said}; for classes put SegmentationClass beside it")
-    elif images.is_dir():
-        raise UsageError(f"{images}: no class folder and no photo; put the photos of each class into images/<class>/")
-    elif nested := {label: parts for label, folder in below.items() if (parts := _parts(folder))[0].is_dir()}:
-        found = {label: [_Place(photos, _if_there(masks))] for label, (photos, masks) in nested.items()}
-        if len(found) > 1 and all(_is_one_photo(label, place.photos) for label, [place] in found.items()):
-            found = {_own_name(root): [place for [place] in found.values()]}
-    elif has_photos(root):
-        if plain(_own_name(root)) in (*MASK_FOLDERS, "segmentationclass") and not lie_beside(root):
-            raise UsageError(f"{root}: a folder of masks by its name; give the folder that holds it and the photos")
-        found = {_own_name(root): [_Place(root, _flat(masks))]}
-    elif masks.is_dir():
-        raise UsageError(f"{root}: masks/ but no images/ beside it; put the photos into images/, or images/<class>/")
-    else:
-        found = {
-            label: [_Place(folder, _flat(folder / "masks"))] for label, folder in below.items() if has_photos(folder)
-        }
-    if not found:
-        raise UsageError(
-            f"{root}: no photos in it; lay it out as images/<class>/<name>.jpg and masks/<class>/<name>.png"
-        )
-    if name is not None and len(found) > 1:
-        raise UsageError(f"{root}: has {len(found)} classes, named by their folders; leave --name {name} out")
-    return found if name is None else {name: next(iter(found.values()))}
-
-
-def _parts(folder: Path) -> tuple[Path, Path]:
-    """The folders of photos and of masks in a folder, as they are called there; where it has not both, images and masks."""
-    own = {plain(path.name): path for path in subfolders(folder).values()}
-    images = next((own[name] for name in PHOTO_FOLDERS if name in own), folder / "images")
-    masks = next((own[name] for name in MASK_FOLDERS if name in own and _holds_images(own[name])), folder / "masks")
-    alone = images.name.casefold() == "images"
-    return (images, masks) if alone or masks.is_dir() else (folder / "images", folder / "masks")
-
-
-def _holds_images(folder: Path) -> bool:
-    return any(file.suffix.lower() in MASK_TYPES for file in folder.rglob("*"))
-
-
-def _if_there(folder: Path) -> Path | None:
-    return folder if folder.is_dir() else None
-
-
-def _flat(folder: Path) -> Path | None:
-    """A folder of masks beside photos; None where the images of it lie deeper, as those of a run's results do."""
-    return folder if any(file.suffix.lower() in MASK_TYPES for file in files_in(folder)) else None
-
-
-def _is_one_photo(name: str, folder: Path) -> bool:
-    """Whether a folder holds one image alone, of that name."""
-    return [normal(file.stem) for file in files_in(folder)] == [name]
-
-
-def _own_name(root: Path) -> str:
-    return root.resolve().name
 
 
 def _label_maps(root: Path, subset: str, kind: str | None, min_area: float) -> Listing:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,12 +19,13 @@ from shotseg.errors import UsageError, note
 CAMERA = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".heic", ".heif", ".avif", ".webp"}
 )  # endings of photos, not of masks
-MARKED = r"(cp[_-])?masks?|labels?|seg|segmentation|segmask|gt|annotation|label_ground-truth"
-MASK_WORD = re.compile(rf"^(masks?|labels?|seg|gt)([ ._-]+(?=.)|(?=\d))|(?<=.)[ ._-]+({MARKED})$", re.IGNORECASE)
-PHOTO_WORD = re.compile(
-    r"^(images?|img|im|photo)([ ._-]+(?=.)|(?=\d))|(?<=.)[ ._-]+(images?|img|photo|sat|rgb|input|original)$",
-    re.IGNORECASE,
+MARKED = (
+    r"(cp[_-])?masks?|labels?|lab|segs?|segmentations?|segmask|gt|ground[_-]?truth|annotations?|anno|label_ground-truth"
+    r"|manual\d?|gtfine_labelids|instance_color_rgb"
 )
+MASK_WORD = re.compile(rf"^(masks?|labels?|seg|gt)([ ._-]+(?=.)|(?=\d))|(?<=.)[ ._-]+({MARKED})$", re.IGNORECASE)
+TAKEN = r"images?|img|photo|sat|rgb|input|original|training|leftimg8bit|0000"
+PHOTO_WORD = re.compile(rf"^(images?|img|im|photo)([ ._-]+(?=.)|(?=\d))|(?<=.)[ ._-]+({TAKEN})$", re.IGNORECASE)
 NUMBER = re.compile(rf"(?<=.)[ ._-]+(({MARKED}|obj(ect)?|inst(ance)?)[ ._-]*)?\d+$", re.IGNORECASE)  # of an object
 Pair = tuple[str, Path, tuple[Path, ...]]  # name, photo, its masks
 
@@ -34,7 +35,8 @@ def photos_and_masks(photos: Path, masks: Path | None, several: bool = False) ->
 
     A mask is named as its photo, with or without a word as in "a_mask.png", or has the photo's whole name before its own
     ending. Beside a photo it needs the word, or an ending that no camera writes. A mask of no photo is named in one line.
-    several: a photo without such a mask may have one for each object, numbered, which is said in one line.
+    several: a photo may have one for each object, numbered, which is said in one line; beside a mask of the photo's own name
+    they are left out, beside "a_mask.png" they are more of the same.
     Raises UsageError where two photos have one name, or there are masks and none of them is a photo's.
     """
     listed = only_images(photos, files_in(photos), IMAGE_TYPES if masks else MASK_TYPES)
@@ -46,7 +48,7 @@ def photos_and_masks(photos: Path, masks: Path | None, several: bool = False) ->
     pairs: list[Pair] = [(name, photo, whose.of(photo)) for name, photo in named]
     used = {mask for _, _, found in pairs for mask in found}
     if several:
-        pairs = [(name, photo, found or whose.objects_of(photo, used)) for name, photo, found in pairs]
+        pairs = [(name, photo, whose.with_objects(photo, found, used)) for name, photo, found in pairs]
         used = {mask for _, _, found in pairs for mask in found}
         _say_several(pairs, masks or photos)
     unused = sorted(file.name for file in drawn if file not in used)
@@ -77,6 +79,16 @@ def one_photo_each(places: Iterable[tuple[Path, Path | None]], root: Path) -> li
     ]
     _say_several(pairs, root)
     return pairs
+
+
+def share_names(photos: Path, masks: Path) -> bool:
+    """Whether most of the masks of a folder are named as photos of another; True where their files lie deeper."""
+    named, drawn = (only_images(folder, files_in(folder), MASK_TYPES) for folder in (photos, masks))
+    if not named or not drawn:
+        return True
+    whose = _Drawn(drawn, named)
+    found = {mask for photo in named for mask in whose.of(photo) or whose.objects_of(photo)}
+    return 2 * len(found) >= min(len(drawn), len(named))
 
 
 def mask_named(path: Path) -> tuple[Path, ...]:
@@ -135,6 +147,12 @@ class _Drawn:
         """The masks of a photo's objects, without those that are another's."""
         found = next((self._objects[name] for name in self._names(photo) if name in self._objects), [])
         return tuple(mask for mask in found if mask not in used)
+
+    def with_objects(self, photo: Path, found: tuple[Path, ...], used: Collection[Path]) -> tuple[Path, ...]:
+        """A photo's mask and those of its objects, unless its mask is called as the photo itself and is all of them."""
+        if any(_plain(mask.stem) in self._names(photo) for mask in found):
+            return found
+        return (*found, *self.objects_of(photo, used))
 
     def _names(self, photo: Path) -> list[str]:
         core = _core(photo.stem)
