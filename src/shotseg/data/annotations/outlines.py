@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import ndimage
 
-
 EXACT = 0.25  # the outline passes pixels' centres at 0.35, of which COCO's rule, that counts in fifths, needs 0.1
 
 
