@@ -101,8 +101,12 @@ def test_masks_by_class_of_photos_that_all_classes_share(tmp_path):
     mask(tmp_path / "masks/cat/a.png", LEFT)
     mask(tmp_path / "masks/dog/a.png", RIGHT)
     mask(tmp_path / "masks/dog/b.png", RIGHT)
+    photo(tmp_path / "images/c.jpg")
+    mask(tmp_path / "masks/cat/c.png", LEFT & ~LEFT)
     dataset = open_folder(tmp_path)
-    assert [item.id for item in dataset.items] == ["cat/a", "dog/a", "dog/b"], "b has no mask of cat: it shows none"
+    assert [item.id for item in dataset.items] == ["cat/a", "dog/a", "dog/b"], (
+        "b has no mask of cat, c an empty one: they show none"
+    )
     assert (dataset.sample(0).mask == LEFT).all()
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from shotseg.data.images import MASK_TYPES
+from shotseg.data.images import MASK_TYPES, read_mask
 from shotseg.data.listing import files_in, has_photos, normal, some, subfolders
 from shotseg.data.pairing import Pair, lie_beside, objects_by_photo, one_photo_each, photos_and_masks, share_names
 from shotseg.data.tables import plain
-from shotseg.errors import UsageError, note
+from shotseg.errors import InputError, UsageError, note
 
 # What people call the folders of photos and of masks, in small letters without blanks and marks.
 PHOTO_FOLDERS = ("images", "image", "imgs", "img", "photos", "photo", "jpegimages", "original", "originals")
@@ -32,7 +32,7 @@ SPLITS = frozenset({"train", "training", "trainval", "val", "valid", "validation
 class Place(NamedTuple):
     """Where photos of a class lie, and their masks (None: beside them).
 
-    shared: with other classes, so that a photo without a mask does not show this one.
+    shared: with other classes, so that a photo without a mask, or with an empty one, does not show this one.
     part:   of the data set, in front of the names of its photos.
     """
 
@@ -82,7 +82,15 @@ def _paired(place: Place) -> list[Pair]:
         raise UsageError(f"{photos}: holds class folders ({some(deeper)}); give {photos.parent}")
     if deeper:
         note(f"{photos}: left out, folders in the folder of a class: {some(deeper)}")
-    return [pair for pair in pairs if pair[2]] if place.shared else pairs
+    return [pair for pair in pairs if _shows(pair[2])] if place.shared else pairs
+
+
+def _shows(masks: Iterable[Path]) -> bool:
+    """Whether one of the masks has a pixel of the class, or cannot be read, which is said when it is used."""
+    try:
+        return any((read_mask(mask) == 1).any() for mask in masks)
+    except InputError:
+        return True
 
 
 def _layout(root: Path, name: str | None) -> dict[str, list[Place]]:
