@@ -160,3 +160,15 @@ def test_parts_of_a_data_set_are_no_classes(tmp_path, layout):
 def test_a_class_may_be_called_train(tmp_path):
     written(tmp_path, "images/train", "masks/train")
     assert open_folder(tmp_path).classes == ["train"]
+
+
+def test_folders_of_one_photo_and_its_label_are_one_class(tmp_path):
+    for name in ("a_json", "b_json"):
+        folder = tmp_path / "parts" / name
+        folder.mkdir(parents=True)
+        Image.new("RGB", (12, 8), (9, 90, 200)).save(folder / "img.png")
+        for label in ("label.png", "label_viz.png"):
+            Image.fromarray(MASK).save(folder / label)
+    dataset = open_folder(tmp_path / "parts")
+    assert [item.id for item in dataset.items] == ["parts/a_json", "parts/b_json"]
+    assert all((dataset.sample(i).mask == MASK).all() for i in range(2))

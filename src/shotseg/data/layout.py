@@ -9,7 +9,15 @@ from typing import NamedTuple
 
 from shotseg.data.images import MASK_TYPES, read_mask
 from shotseg.data.listing import files_in, has_photos, normal, some, subfolders
-from shotseg.data.pairing import Pair, lie_beside, objects_by_photo, one_photo_each, photos_and_masks, share_names
+from shotseg.data.pairing import (
+    Pair,
+    called_alike,
+    lie_beside,
+    objects_by_photo,
+    one_photo_each,
+    photos_and_masks,
+    share_names,
+)
 from shotseg.data.tables import plain
 from shotseg.errors import InputError, UsageError, note
 
@@ -47,6 +55,8 @@ def by_class(root: Path, name: str | None) -> dict[str, list[Pair]]:
 
     Raises UsageError (one line) where the folder is empty, or laid out in another way.
     """
+    if alike := called_alike(subfolders(root)):
+        return {name or root.resolve().name: alike}
     found: dict[str, list[Pair]] = {}
     empty: list[Path] = []
     for class_name, places in _layout(root, name).items():

@@ -27,6 +27,7 @@ MASK_WORD = re.compile(rf"^(masks?|labels?|seg|gt)([ ._-]+(?=.)|(?=\d))|(?<=.)[ 
 TAKEN = r"images?|img|photo|sat|rgb|input|original|training|leftimg8bit|0000"
 PHOTO_WORD = re.compile(rf"^(images?|img|im|photo)([ ._-]+(?=.)|(?=\d))|(?<=.)[ ._-]+({TAKEN})$", re.IGNORECASE)
 NUMBER = re.compile(rf"(?<=.)[ ._-]+(({MARKED}|obj(ect)?|inst(ance)?)[ ._-]*)?\d+$", re.IGNORECASE)  # of an object
+ALIKE = {"img.png", "label.png", "label_viz.png"}  # in the folder of a photo, as LabelMe writes it
 Pair = tuple[str, Path, tuple[Path, ...]]  # name, photo, its masks
 
 
@@ -79,6 +80,14 @@ def one_photo_each(places: Iterable[tuple[Path, Path | None]], root: Path) -> li
     ]
     _say_several(pairs, root)
     return pairs
+
+
+def called_alike(folders: dict[str, Path]) -> list[Pair]:
+    """(folder, its photo, its mask) of folders as ``labelme_json_to_dataset`` writes them, one a photo; [] unless all are such."""
+    files = {name: {file.name for file in files_in(folder)} for name, folder in folders.items()}
+    if not all(found >= ALIKE for found in files.values()):
+        return []
+    return [(name, folder / "img.png", (folder / "label.png",)) for name, folder in folders.items()]
 
 
 def share_names(photos: Path, masks: Path) -> bool:
