@@ -83,7 +83,7 @@ def one_photo_each(places: Iterable[tuple[Path, Path | None]], root: Path) -> li
 
 
 def called_alike(folders: dict[str, Path]) -> list[Pair]:
-    """(folder, its photo, its mask) of folders as ``labelme_json_to_dataset`` writes them, one a photo; [] unless all are such."""
+    """(folder, its photo, its mask) of folders as ``labelme_json_to_dataset`` writes them; [] unless all are such."""
     files = {name: {file.name for file in files_in(folder)} for name, folder in folders.items()}
     if not all(found >= ALIKE for found in files.values()):
         return []
