@@ -36,6 +36,9 @@ def surface() -> dict[str, Any]:
 
 def _calls(name: str, found: Any) -> Iterator[tuple[str, list[str] | str]]:
     """A public name and, of a class, everything that can be reached with a dot."""
+    if inspect.isclass(found) and issubclass(found, Exception):
+        yield name, "an error"
+        return
     yield name, _signature(found)
     if not inspect.isclass(found):
         return

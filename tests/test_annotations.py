@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 from skimage.draw import disk
 
 import golden
@@ -101,6 +102,14 @@ def test_coco_polygons_keep_holes(tmp_path):
     assert overlap(labels == 1, shapes() == 1) > 0.97 and labels[45, 45] == 0
     segmentation = json.loads((tmp_path / coco.FILE).read_text())["annotations"][0]["segmentation"]
     assert isinstance(segmentation, list)
+
+
+def test_coco_polygons_of_any_shape_come_back_to_the_pixel(tmp_path):
+    noise = np.random.default_rng(0).normal(size=(12, 60, 80))
+    blobs = [(gaussian_filter(layer, sigma) > 0.1).astype(np.uint8) for layer, sigma in zip(noise, [1, 2, 3] * 4)]
+    write("coco-polygons", tmp_path, [Labelled(f"{i}.jpg", blob) for i, blob in enumerate(blobs)], ["cat"])
+    found = {result.file: result.labels for result in read("coco-polygons", tmp_path)[1]}
+    assert all((found[f"{i}.jpg"] == blob).all() for i, blob in enumerate(blobs))
 
 
 def test_coco_strings_hold_any_run_lengths():

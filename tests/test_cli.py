@@ -42,7 +42,7 @@ WRONG = [
     (["benchmark", "--method", "simformer", "--episode"], "choose another"),
     (["demo", "--encoder", "resnet49"], "resnet50"),
     (["demo", "--method", "guess"], "matching"),
-    (["demo", "--device", "abacus"], "--device cpu"),
+    (["demo", "--device", "abacus"], "choose one of auto, cuda, mps, cpu"),
 ]
 
 

@@ -90,7 +90,7 @@ def test_the_maps_are_those_of_torch_at_any_size_and_batch(name, form):
 
 
 def test_an_unknown_runtime_is_refused_with_the_known_ones():
-    with pytest.raises(UsageError, match=r"runtime 'tensorrt': choose one of auto, torch, onnxruntime"):
+    with pytest.raises(UsageError, match=r"runtime 'tensorrt'; choose one of auto, torch, onnxruntime"):
         runtime.use(own(), "tensorrt")
 
 

@@ -397,3 +397,8 @@ def test_a_photo_in_place_of_a_mask_is_refused(tmp_path):
     for name in ("photo.png", "photo.jpg", "on white.png"):
         with pytest.raises(InputError, match=r"colours|blurs"):
             read_mask(tmp_path / name)
+
+
+def test_a_palette_of_white_alone_is_the_class_everywhere(tmp_path):
+    Image.new("L", (8, 6), 255).save(tmp_path / "a.gif")
+    assert (read_mask(tmp_path / "a.gif") == 1).all()

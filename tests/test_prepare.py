@@ -15,6 +15,7 @@ from shotseg.data.images import read_mask
 from shotseg.data.manifest import Manifest
 from shotseg.data.preparation import prepare
 from shotseg.data.sets import coco_masks, spec
+from shotseg.data.sets.files import label_map
 from shotseg.errors import InputError, UsageError
 
 
@@ -144,6 +145,23 @@ def test_pascal_lists_follow_their_rules(made):
     assert not of["trainaug"] & of["val"]
     assert of["trainaug"] - of["train5953"] == {f"2009_{c:03d}001" for c in range(1, 21)}
     assert "list trainaug: 80 instead of 10582" in " ".join(manifest.facts["warnings"])
+
+
+def test_masks_of_sbd_beside_those_of_voc_make_the_same_lists_and_pixels(made, tmp_path):
+    _, of_official = made("pascal5i")
+    voc = miniatures.pascal(tmp_path / "root") / "VOCdevkit/VOC2012"
+    sbd = tmp_path / "root/benchmark_RELEASE/dataset"
+    shutil.copytree(voc / "SegmentationClass", voc / "SegmentationClassAug")
+    for photo in (sbd / "img").iterdir():
+        mask = voc / "SegmentationClassAug" / f"{photo.stem}.png"
+        if not mask.is_file():
+            shutil.copy(photo, voc / "JPEGImages" / photo.name)
+            miniatures.picture(mask, label_map(sbd / f"cls/{photo.stem}.mat", "GTcls.Segmentation", 255))
+    shutil.rmtree(sbd.parent)
+    augmented = prepare("pascal5i", tmp_path / "root", quiet=True)
+    assert [(p.id, p.lists, p.pixels) for p in augmented.photos] == [
+        (p.id, p.lists, p.pixels) for p in of_official.photos
+    ]
 
 
 def test_a_photo_that_voc_and_sbd_annotate_has_the_mask_of_voc(made):

@@ -146,7 +146,7 @@ def test_save_writes_masks_and_a_label_map(red, tmp_path):
         (lambda s: s.predict("nowhere.jpg"), "nowhere.jpg"),
         (lambda s: shotseg.Segmenter("no-such-method"), "matching"),
         (lambda s: shotseg.Segmenter(encoder="no-such-encoder"), "efficientnet-lite0"),
-        (lambda s: shotseg.Segmenter(device="no-such-device"), "--device cpu"),
+        (lambda s: shotseg.Segmenter(device="no-such-device"), "choose one of auto, cuda, mps, cpu"),
         (lambda s: shotseg.Segmenter(no_such_option=1), "no_such_option"),
         (lambda s: shotseg.Segmenter("simformer"), "--checkpoint"),
         (lambda s: shotseg.Segmenter(size=64).predict(np.zeros((9, 9, 3), np.uint8)), "knows no class"),

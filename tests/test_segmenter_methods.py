@@ -277,3 +277,17 @@ def test_without_a_checkpoint_a_method_of_names_answers_with_its_pseudo_mask():
     found = segmenter.predict(query).masks["cow"]
     truth = read_mask(query.parents[2] / "masks" / "cow" / f"{query.stem}.png") == 1
     assert (found & truth).sum() / (found | truth).sum() > 0.4
+
+
+@pytest.mark.parametrize("method", ["pfenet", "hsnet", "guided"])
+def test_what_no_checkpoint_holds_is_saved_with_the_classes(tmp_path, method):
+    with pytest.warns(UserWarning, match="has learnt nothing yet"):
+        segmenter = shotseg.Segmenter(method, size=64, device="cpu", present=None)
+    segmenter.add("box", [PHOTO], [MASK])
+    segmenter.save(tmp_path / "box.safetensors")
+    torch.manual_seed(1234)  # another network, were it drawn anew
+    with pytest.warns(UserWarning, match="has learnt nothing yet"):
+        again = shotseg.Segmenter.load(tmp_path / "box.safetensors", device="cpu")
+    tensors = zip(segmenter.model.state_dict().values(), again.model.state_dict().values())
+    assert all(torch.equal(a, b) for a, b in tensors)
+    assert segmenter.predict(PHOTO).confidence == again.predict(PHOTO).confidence

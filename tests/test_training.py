@@ -123,7 +123,7 @@ def test_a_mask_that_was_corrected_is_read_again(photos, tmp_path):
         cache = next(iter(task(root, cache=tmp_path / "kept").caches.values()))
         cache.prepare(0)
         stored.append(cache.read(0, False).mask)
-        path = cache.part.mask_file(0)
+        [path] = cache.part.mask_files(0)
         write_png(path, np.full_like(read_mask(path), 255))
     assert not (stored[0] == 1).all() and (stored[1] == 1).all()
 

@@ -183,3 +183,46 @@ def test_several_photos_are_not_labelled_by_the_names_of_one():
     for photos in (["a.jpg", "b.jpg"], iter(["a.jpg"]), np.stack([PHOTO, PHOTO])):
         assert "one by one, each with its names" in one_line(labeller.predict, photos, ["cat"])
     assert labeller.predict(PHOTO.tolist(), ["cat"]).labels.shape == PHOTO.shape[:2]
+
+
+@pytest.mark.parametrize(
+    ("call", "near"),
+    [
+        (lambda: shotseg.Segmenter(szie=64), "'matching' has no option 'szie', did you mean size?"),
+        (lambda: shotseg.Segmenter("Matchng"), "unknown method 'Matchng', did you mean matching? choose one of"),
+        (lambda: shotseg.Segmenter(encoder="dinov2_vits14"), "did you mean dinov2-vits14?"),
+        (lambda: shotseg.Segmenter(runtime="onnx"), "did you mean onnxruntime?"),
+        (lambda: shotseg.Segmenter(device="gpu"), "device 'gpu', did you mean cuda? choose one of auto, cuda"),
+        (lambda: shotseg.Segmenter(device="CPU"), "device 'CPU', did you mean cpu?"),
+        (lambda: shotseg.evaluate("pascal5", root="."), "did you mean pascal5i?"),
+    ],
+)
+def test_a_misspelt_name_is_answered_with_the_nearest(call, near):
+    assert near in one_line(call)
+
+
+def test_a_misspelt_keyword_is_answered_with_the_nearest():
+    segmenter = shotseg.Segmenter(size=64)
+    with pytest.raises(
+        TypeError, match=r"Segmenter.add: got an unexpected keyword argument 'image', did you mean images\?$"
+    ):
+        segmenter.add("cat", image=PHOTO, masks=MASK)
+    with pytest.raises(TypeError, match=r"unexpected keyword argument 'shots', did you mean shot\?$"):
+        shotseg.evaluate(".", shots=5)
+
+
+def test_what_are_no_strokes_is_said():
+    segmenter = shotseg.Segmenter(size=64)
+    segmenter.add("cat", PHOTO, MASK)
+    array = np.zeros(PHOTO.shape[:2], np.uint8)
+    assert (
+        one_line(segmenter.predict, PHOTO, {"cat": array}) == "strokes of 'cat': of type ndarray; give Strokes(labels)"
+    )
+    assert "give a dict of class names" in one_line(segmenter.predict, PHOTO, [array])
+
+
+def test_a_folder_in_place_of_a_file_of_classes_is_said(tmp_path):
+    assert one_line(shotseg.load, tmp_path) == f"{tmp_path}: a folder; give the file that Segmenter.save wrote"
+    segmenter = shotseg.Segmenter(size=64)
+    segmenter.add("cat", PHOTO, MASK)
+    assert one_line(segmenter.save, tmp_path).endswith("(Is a directory); give the name of a file in it")

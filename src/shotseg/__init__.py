@@ -19,6 +19,7 @@ _HOME = {
     "evaluate": "shotseg.evaluation.door",
     "EvaluationResult": "shotseg.evaluation.outcome",
     "load": "shotseg.segmenter",
+    "ShotsegError": "shotseg.errors",
     "list_models": "shotseg.models",
     "list_encoders": "shotseg.encoders",
     "list_datasets": "shotseg.data",
@@ -29,6 +30,7 @@ __all__ = [
     "OnnxSegmenter",
     "Result",
     "Segmenter",
+    "ShotsegError",
     "__version__",
     "evaluate",
     "list_datasets",
@@ -39,6 +41,7 @@ __all__ += ["list_models", "load"]
 if TYPE_CHECKING:
     from shotseg.data import list_datasets
     from shotseg.encoders import list_encoders
+    from shotseg.errors import ShotsegError
     from shotseg.evaluation.door import evaluate
     from shotseg.evaluation.outcome import EvaluationResult
     from shotseg.labeller import Labeller

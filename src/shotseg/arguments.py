@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any, TypeVar, cast
 
-from shotseg.errors import UsageError
+from shotseg.errors import UsageError, did_you_mean
 
 Call = TypeVar("Call", bound=Callable[..., Any])
 Kind = tuple[str, Callable[[Any], bool]]  # how a message calls it, and whether a value is one
@@ -72,8 +72,11 @@ def check(call: Callable[..., Any], *given: Any, **named: Any) -> None:
     """Raise UsageError for the first value that is of another kind than its parameter's annotation says."""
     try:
         asked = inspect.signature(call).bind_partial(*given, **named).arguments
-    except TypeError:
-        return  # too many, or a name that is not known: the call itself says so
+    except TypeError as error:
+        known = inspect.signature(call).parameters
+        if near := next((near for name in named if name not in known and (near := did_you_mean(name, known))), ""):
+            raise TypeError(f"{call.__qualname__}: {error}{near}") from None
+        return  # too many, or a name like none: the call itself says so
     for name, value in asked.items():
         kinds = _kinds(call).get(name, ())
         if kinds and not any(fits(value) for _, fits in kinds):

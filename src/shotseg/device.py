@@ -9,7 +9,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from shotseg.errors import UsageError, first_line
+from shotseg.errors import UsageError, first_line, one_of
+
+KNOWN = ("auto", "cuda", "mps", "cpu", "cuda:0")
+NAMES = {"gpu": "cuda"}  # what people call one of them
 
 
 def pick_device(device: str | torch.device) -> torch.device:
@@ -20,7 +23,10 @@ def pick_device(device: str | torch.device) -> torch.device:
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError, TypeError) as error:
-        raise UsageError(f"device {str(device)!r} does not work here ({first_line(error)}); try --device cpu") from None
+        name = str(device)
+        known = name.partition(":")[0] in KNOWN or name.isdecimal()
+        why = f" does not work here ({first_line(error)}); take cpu" if known else one_of(NAMES.get(name, name), KNOWN)
+        raise UsageError(f"device {name!r}{why}") from None
 
 
 def cores() -> int:

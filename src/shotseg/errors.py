@@ -1,6 +1,8 @@
 """The one error type that a person should see: a single line with what is wrong, where, and the mend."""
 
+import difflib
 import warnings
+from collections.abc import Iterable
 
 
 class ShotsegError(Exception):
@@ -24,6 +26,19 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether Python, torch on a CPU or torch on a GPU says by this that there is no memory left."""
     said = str(error).lower()
     return isinstance(error, MemoryError) or "out of memory" in said or "can't allocate" in said
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """ ", did you mean ...?" with the known name that is most like this one; "" where none is like it."""
+    folded, word = {each.casefold(): each for each in known}, str(name).casefold()
+    found = difflib.get_close_matches(word, folded, 1) or [each for each in folded if word and each.startswith(word)]
+    return f", did you mean {folded[found[0]]}?" if found else ""
+
+
+def one_of(name: object, known: Iterable[str]) -> str:
+    """The end of a line on a name that is not known: the nearest one, and all that there are."""
+    known = list(known)
+    return f"{did_you_mean(name, known) or ';'} choose one of {', '.join(known)}"
 
 
 class InputWarning(UserWarning):

@@ -144,7 +144,8 @@ def read_shot(photo: Photo, mask: Any = None, name: str = "") -> tuple[np.ndarra
     """A support photo, (H, W, 3) uint8, and its mask, (H, W) uint8 in {0, 1, 255}, or None where there is none.
 
     mask: anything that :func:`read_photo` takes, or a label of FiftyOne, of which that of class ``name`` is taken; read by the
-          rule of :mod:`shotseg.data.masks`. None: that of a Sample, a row or a sample of FiftyOne.
+          rule of :mod:`shotseg.data.masks`. A list of paths is one for each object of the class, taken together.
+          None: that of a Sample, a row or a sample of FiftyOne.
     Raises InputError where either cannot be read, their shapes differ, or no pixel is the class.
     """
     image = read_photo(photo)
@@ -152,16 +153,31 @@ def read_shot(photo: Photo, mask: Any = None, name: str = "") -> tuple[np.ndarra
         mask = photo.mask if isinstance(photo, Sample) else held.mask_of(photo)
     if mask is None:
         return image, None
-    mask = held.mask_among(mask, name, image.shape[:2])
-    name = title(mask) if isinstance(mask, str | os.PathLike) else f"the mask of {title(photo)}"
+    if _are_paths(mask):
+        known = files.joined(_read_mask(photo, image, path) for path in mask)
+    else:
+        known = _read_mask(photo, image, held.mask_among(mask, name, image.shape[:2]))
+    if not (known == 1).any():
+        raise InputError(f"{_mask_title(photo, mask)}: no foreground pixel; mark the object, or leave this pair out")
+    masks.warn_if_doubtful(known, _mask_title(photo, mask))
+    return image, known
+
+
+def _read_mask(photo: Photo, image: np.ndarray, mask: Any) -> np.ndarray:
+    name = _mask_title(photo, mask)
     known = _as_decoded(photo, mask)
     if known is None:
         known = binary(_pixels(mask, name), name)
-    known = files.scaled_to(known, image.shape[:2], name, title(photo))
-    if not (known == 1).any():
-        raise InputError(f"{name}: no foreground pixel; mark the object, or leave this pair out")
-    masks.warn_if_doubtful(known, name)
-    return image, known
+    return files.scaled_to(known, image.shape[:2], name, title(photo))
+
+
+def _mask_title(photo: Photo, mask: Any) -> str:
+    one = mask[0] if _are_paths(mask) else mask
+    return title(one) if isinstance(one, str | os.PathLike) else f"the mask of {title(photo)}"
+
+
+def _are_paths(mask: Any) -> bool:
+    return isinstance(mask, list | tuple) and bool(mask) and all(isinstance(one, str | os.PathLike) for one in mask)
 
 
 def is_one(photos: Any) -> bool:

@@ -30,7 +30,7 @@ from shotseg.learnt import Learnt, made_small
 from shotseg.light.exported import OnnxSegmenter
 from shotseg.models import presence
 from shotseg.models.memory import Memory
-from shotseg.models.strokes import Strokes, carried, competing
+from shotseg.models.strokes import Strokes, carried, checked_strokes, competing
 from shotseg.photo import (
     Photo,
     are_several,
@@ -148,10 +148,8 @@ class Segmenter(Learnt):
         if isinstance(images, Encoded):
             images, masks = [images], None if masks is None else [masks]
         images, masks = photos_with_masks(images, masks, name)
-        shots = [
-            self._support_of(name, photo, mask)
-            for photo, mask in zip(images, [None] * len(images) if masks is None else masks)
-        ]
+        given = [None] * len(images) if masks is None else masks
+        shots = [self._support_of(name, photo, mask) for photo, mask in zip(images, given)]
         supports = [support for support, _ in shots]
         if name not in self._known:
             self._known[name] = supports.pop(0)
@@ -297,13 +295,9 @@ class Segmenter(Learnt):
         asked = self._told(encoded.photo.size)
         self._check_encoded(encoded)
         encoded = encoded.to(self.device)
-        size, strokes = encoded.photo.size, {name: drawn for name, drawn in (strokes or {}).items() if drawn}
-        for name, drawn in strokes.items():
-            if name not in self._known or drawn.labels.shape != size:
-                raise UsageError(
-                    f"strokes of {name!r}: give them for a class that was added, at the photo's size {size}"
-                )
-        image, told_apart = encoded.resized[None], competing(strokes)
+        size = encoded.photo.size
+        image, strokes = encoded.resized[None], checked_strokes(strokes or {}, self.classes, size)
+        told_apart = competing(strokes)
         supports, marked = list(self._supports.values()), {name: self.classes.index(name) for name in told_apart}
         earlier = [] if memory is None else [memory[name] for name in self.classes]
         how = (asked, self.present, self._untrained, earlier, marked.values(), self.present is not None)
@@ -332,8 +326,8 @@ class Segmenter(Learnt):
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
         twin.model, twin._lock = self._model_again(), threading.RLock()
-        twin._known, twin._added = dict(self._supports), {}
-        twin._shown = {name: list(shots) for name, shots in self._shown.items()}
+        shown = {name: list(shots) for name, shots in self._shown.items()}
+        twin._known, twin._added, twin._shown = dict(self._supports), {}, shown
         return twin
 
     def _model_again(self) -> Any:
@@ -343,22 +337,21 @@ class Segmenter(Learnt):
     def _fit(
         self, image: np.ndarray, mask: np.ndarray | None = None, sides: tuple[int, int] | None = None
     ) -> tuple[Tensor, Any]:
-        model = self.model
-        x, y = transforms.to_size(image, model.geometry, model.size, model.encoder.patch, mask, sides)
+        x, y = transforms.to_size(image, self.model.geometry, self.model.size, self.model.encoder.patch, mask, sides)
         return x.to(self.device), None if y is None else y.to(self.device)
 
     @checked
     @in_turns
     def save(self, path: str | Path) -> None:
-        """Keep the encoded classes (safetensors): ``Segmenter.load`` needs no photo."""
+        """Keep the encoded classes, and a network that no checkpoint holds (safetensors): ``load`` needs no photo."""
         if not self._known:
             raise UsageError("nothing to save: call add(name, images, masks) first")
         about: dict[str, Any] = {"method": self.method, "encoder": self.encoder, "options": self.options}
-        about |= {"runtime": self.runtime, "present": self.present, "tile": self.tile}
-        about["encoder_sha256"] = digest(self.model.encoder)
+        encoder = digest(self.model.encoder)
+        about |= {"runtime": self.runtime, "present": self.present, "tile": self.tile, "encoder_sha256": encoder}
         if self.checkpoint is not None:
             about["checkpoint"] = {"file": str(self.checkpoint.absolute()), "sha256": files.sha256(self.checkpoint)}
-        support_file.write(path, about, self._supports)
+        support_file.write(path, about, self._supports, trained.weights(self.model) if self._untrained else {})
 
     @classmethod
     @checked
@@ -388,6 +381,8 @@ class Segmenter(Learnt):
         segmenter = cls(about["method"], about["encoder"], device, checkpoint, weights, **options)
         if weights != "default" and about.get("encoder_sha256") not in (None, digest(segmenter.model.encoder)):
             raise UsageError(f"{path}: encoded with other weights than {weights}; give the file that it was made with")
+        if network := support_file.network(path):
+            trained.load_weights(segmenter.model, network, path)
         for name, support in supports.items():
             segmenter._known[name], segmenter._shown[name] = support.to(segmenter.device), []
         return segmenter

@@ -17,15 +17,20 @@ from shotseg.errors import InputError, first_line
 from shotseg.photo import check_classes
 
 FORMAT = "shotseg-support-2"
+NETWORK = "network/"  # how a tensor of the network begins; others begin with the number of their class
 NEEDED = {"method", "encoder", "options", "classes"}  # of the header
 
 
-def write(path: str | Path, about: Mapping[str, Any], supports: Mapping[str, Support]) -> None:
+def write(
+    path: str | Path, about: Mapping[str, Any], supports: Mapping[str, Support], network: Mapping[str, Any]
+) -> None:
     """Write classes and what encoded them.
 
     about: method, encoder, options and more, as JSON has it.     supports: class name -> its support.
+    network: tensors by name, of a network that no other file holds.
     """
-    tensors = {
+    tensors = {NETWORK + key: _array(tensor) for key, tensor in network.items()}
+    tensors |= {
         f"{i}/{key}": _array(tensor)
         for i, support in enumerate(supports.values())
         for key, tensor in support.tensors.items()
@@ -35,14 +40,17 @@ def write(path: str | Path, about: Mapping[str, Any], supports: Mapping[str, Sup
 
 
 def read(path: str | Path, kind: Literal["pt", "np"] = "pt") -> tuple[dict[str, Any], dict[str, Support]]:
-    """What :func:`write` wrote, as tensors on the CPU or as arrays.
+    """What :func:`write` wrote of the classes, as tensors on the CPU or as arrays.
 
     Raises InputError for a file that is missing, damaged or of another kind.
     """
+    if Path(path).is_dir():
+        raise InputError(f"{path}: a folder; give the file that Segmenter.save wrote")
     try:
         with safe_open(str(path), kind) as stored:
             about = json.loads((stored.metadata() or {}).get("shotseg", "{}"))
-            tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
+            held = [key for key in stored.keys() if not key.startswith(NETWORK)]  # noqa: SIM118
+            tensors = {key: stored.get_tensor(key) for key in held}
     except Exception as error:
         raise InputError(
             f"{path}: not a readable support file ({first_line(error)}); make one with Segmenter.save"
@@ -61,6 +69,13 @@ def read(path: str | Path, kind: Literal["pt", "np"] = "pt") -> tuple[dict[str, 
             raise InputError(f"{path}: holds nothing of class {name!r}; make it again with Segmenter.save")
         supports[name] = Support(own)
     return about, supports
+
+
+def network(path: str | Path) -> dict[str, Any]:
+    """The tensors of the network that a file of :func:`write` holds, by name; nothing of one that holds classes alone."""
+    with safe_open(str(path), "pt") as stored:
+        held = [key for key in stored.keys() if key.startswith(NETWORK)]  # noqa: SIM118
+        return {key.removeprefix(NETWORK): stored.get_tensor(key) for key in held}
 
 
 def _array(tensor: Any) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from shotseg.errors import UsageError
+from shotseg.errors import UsageError, one_of
 
 
 def check_format(name: str) -> str:
@@ -12,7 +12,7 @@ def check_format(name: str) -> str:
     from shotseg.data.annotations import list_formats
 
     if name not in (names := list_formats()):
-        raise UsageError(f"no annotation format {name!r}; choose one of {', '.join(names)}")
+        raise UsageError(f"no annotation format {name!r}{one_of(name, names)}")
     return name
 
 

@@ -228,13 +228,13 @@ def _annotated(truth: AnnotatedDataset, file: str, name: str, index: int, size: 
 
 def _true_mask(truth: Path, file: str, name: str, index: int, size: Any) -> Any:
     """(H, W) uint8 in {0, 1, 255}, or None where there is no file."""
-    from shotseg.data.images import one_class, read_mask
-    from shotseg.data.listing import mask_named
+    from shotseg.data.images import joined, one_class, read_mask
+    from shotseg.data.pairing import mask_named
 
     stem = Path(file).with_suffix("").as_posix()
     inside = stem.removeprefix(f"{name}/")
     for own in dict.fromkeys((truth / name / stem, truth / name / inside)):
         if found := mask_named(own):
-            return one_class(read_mask(found, like=size))
+            return joined(one_class(read_mask(path, like=size)) for path in found)
     shared = mask_named(truth / stem)
-    return one_class(read_mask(shared, like=size, labels=True), index + 1) if shared else None
+    return joined(one_class(read_mask(path, like=size, labels=True), index + 1) for path in shared) if shared else None

@@ -368,7 +368,7 @@ def _learn(segmenter: Segmenter, examples: FolderDataset | AnnotatedDataset) -> 
         if error is not None:
             failed.append((str(item.image_path), str(error)))
             continue
-        drawn = "no mask" if item.mask_path is None else known(item.mask_path)
+        drawn = " ".join(map(known, item.mask_paths)) or "no mask"
         value = "" if item.class_value is None else f" {item.class_value}"
         used.append(f"{item.id} {item.content[:16]} {drawn}{value}")
     return used, failed

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from shotseg.arguments import checked
 from shotseg.data.sets import PLANS
-from shotseg.errors import UsageError
+from shotseg.errors import UsageError, one_of
 
 if TYPE_CHECKING:
     from shotseg.data.annotations.opened import AnnotatedDataset
@@ -37,7 +37,7 @@ def load(name: str, root: str | Path, **view: Any) -> "ManifestDataset | FolderD
 
         return open_folder(root, **view)
     if name not in PLANS:
-        raise UsageError(f"no data set {name!r}; choose one of {', '.join(PLANS)}")
+        raise UsageError(f"no data set {name!r}{one_of(name, PLANS)}")
     from shotseg.data.manifest import Manifest, ManifestDataset
 
     folder = manifest_folder(name, root)

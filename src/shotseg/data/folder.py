@@ -1,6 +1,6 @@
 """The one folder convention, as a data set: ``images/<class>/<name>.*`` and ``masks/<class>/<name>.png``.
 
-Folders of one class may be simpler, see :func:`_layout`. What a folder holds and the data set leaves out is named.
+Folders of one class may be simpler, see :mod:`shotseg.data.layout`. What a folder holds and the data set leaves out is named.
 
 A folder with ``classes.csv`` (columns ``class_id``, ``class``) holds label maps instead: ``images/**/<name>.*`` and
 ``masks/**/<name>.png`` with one class id a pixel; each class of a photo is then one item.
@@ -20,8 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from shotseg.data.class_table import read_class_table
-from shotseg.data.images import MASK_TYPES, read_bytes, read_image, read_mask, read_pair
-from shotseg.data.listing import files_in, find_images, has_photos, photos_and_masks, some, subfolders
+from shotseg.data.images import read_bytes, read_image, read_mask, read_pair
+from shotseg.data.layout import by_class
+from shotseg.data.listing import find_images, some
+from shotseg.data.pairing import photos_and_masks
 from shotseg.data.samples import IGNORE, Sample
 from shotseg.data.tables import plain, rows_of
 from shotseg.errors import UsageError, note
@@ -29,9 +31,6 @@ from shotseg.errors import UsageError, note
 __all__ = ["FolderDataset", "Item", "find_images"]
 
 
-# What people call the folders of photos and of masks, in small letters.
-PHOTO_FOLDERS = ("images", "image", "imgs", "img", "photos", "photo")
-MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "segmentations", "segmentation", "gt", "groundtruth")
 INDEXED = ("image", "class", "classid", "fold", "areafraction")  # columns of index.csv and tags.csv
 
 
@@ -41,6 +40,7 @@ class Item:
 
     id: ``<class>/<name>``, unique in the data set.     class_id: position in the data set's ``classes``.
     mask_path: None where only the class is known.      class_value: the class's id in a label map, or None.
+    more: further masks, where each object of the class has its own.
     """
 
     id: str
@@ -49,6 +49,12 @@ class Item:
     image_path: Path
     mask_path: Path | None = None
     class_value: int | None = None
+    more: tuple[Path, ...] = ()
+
+    @property
+    def mask_paths(self) -> tuple[Path, ...]:
+        """The files of its mask; together they are the class."""
+        return () if self.mask_path is None else (self.mask_path, *self.more)
 
     @cached_property
     def content(self) -> str:
@@ -96,16 +102,19 @@ class FolderDataset:
             for option, given in (("kind", kind), ("min_area", min_area), ("subset", subset)):
                 if given:
                     raise UsageError(f"{self.root}: {option} is of label maps, with classes.csv; leave it out")
-            found = _class_folders(self.root, name)
+            found = {
+                label: [(f"{label}/{stem}", photo, drawn, None) for stem, photo, drawn in pairs]
+                for label, pairs in by_class(self.root, name).items()
+            }
         unknown = sorted(set(classes or ()) - set(found))
         if unknown:
             raise UsageError(f"{self.root}: no class {unknown[0]!r}; it has {some(list(found))}")
         self.classes = [name for name in found if classes is None or name in classes]
         self.items = [
-            Item(id, name, class_id, image, mask, value)
+            Item(id, name, class_id, image, next(iter(drawn), None), value, drawn[1:])
             for class_id, name in enumerate(self.classes)
-            for id, image, mask, value in found[name]
-            if mask is not None or not masks
+            for id, image, drawn, value in found[name]
+            if drawn or not masks
         ]
         if not self.items:
             bare = masks and any(found.values())
@@ -127,7 +136,7 @@ class FolderDataset:
             image, mask = read_image(item.image_path, self.bands, self.page), None
         else:
             image, mask = read_pair(
-                item.image_path, item.mask_path, item.class_value, empty=True, bands=self.bands, page=self.page
+                item.image_path, item.mask_paths, item.class_value, empty=True, bands=self.bands, page=self.page
             )
         return Sample(image, mask, self._tags[item.image_path], item.id, item.image_path)
 
@@ -150,91 +159,9 @@ class FolderDataset:
         return {path: frozenset(ids) for path, ids in tags.items()}
 
 
-Listing = dict[str, list[tuple[str, Path, Path | None, int | None]]]  # class -> (id, image, mask, value in the mask)
-
-
-def _class_folders(root: Path, name: str | None) -> Listing:
-    found: Listing = {}
-    empty: list[Path] = []
-    for class_name, (photos, masks) in _layout(root, name).items():
-        pairs = photos_and_masks(photos, masks)
-        deeper = [label for label, folder in subfolders(photos).items() if folder != masks and has_photos(folder)]
-        if deeper and not pairs and photos.name.casefold() in PHOTO_FOLDERS:
-            raise UsageError(f"{photos}: holds class folders ({some(deeper)}); give {photos.parent}")
-        if deeper:
-            note(f"{photos}: left out, folders in the folder of a class: {some(deeper)}")
-        if not pairs:
-            empty.append(photos)
-            continue
-        found[class_name] = [(f"{class_name}/{stem}", photo, mask, None) for stem, photo, mask in pairs]
-    if empty and not found:
-        raise UsageError(f"{empty[0]}: no image in it; add photos of the class or remove the folder")
-    if empty:
-        note(f"{root}: left out, class folders without a photo: {some([folder.name for folder in empty])}")
-    return found
-
-
-def _layout(root: Path, name: str | None) -> dict[str, tuple[Path, Path | None]]:
-    """Class -> folder of its photos, and of its masks (None: beside the photos), in the first layout that is there.
-
-    images/<class>/ and masks/<class>/; images/ and masks/ of one class; <class>/images/ and <class>/masks/; photos of one
-    class in the folder itself; a folder of photos for each class.   name: of the one class, default the folder's own name.
-    """
-    (images, masks), below = _parts(root), subfolders(root)
-    if classes := subfolders(images):
-        drawn = subfolders(masks)
-        if strays := sorted(set(drawn) - set(classes)):
-            raise UsageError(f"{drawn[strays[0]]}: masks of a class without photos; name it as in images/ or remove it")
-        shared = masks if len(classes) == 1 and has_photos(masks) else None
-        found = {label: (folder, drawn.get(label, shared)) for label, folder in classes.items()}
-        for folder in (images, masks):
-            if folder != shared and (loose := [file.name for file in files_in(folder)]):
-                note(f"{folder}: left out, in no class folder: {some(loose)}")
-    elif has_photos(images):
-        found = {_own_name(root): (images, masks if masks.is_dir() else None)}
-    elif images.is_dir():
-        raise UsageError(f"{images}: no class folder and no photo; put the photos of each class into images/<class>/")
-    elif nested := {label: parts for label, folder in below.items() if (parts := _parts(folder))[0].is_dir()}:
-        found = {label: (photos, _if_there(drawn)) for label, (photos, drawn) in nested.items()}
-    elif has_photos(root):
-        found = {_own_name(root): (root, _flat(masks))}
-    elif masks.is_dir():
-        raise UsageError(f"{root}: masks/ but no images/ beside it; put the photos into images/, or images/<class>/")
-    else:
-        found = {label: (folder, _flat(folder / "masks")) for label, folder in below.items() if has_photos(folder)}
-    if not found:
-        raise UsageError(
-            f"{root}: no photos in it; lay it out as images/<class>/<name>.jpg and masks/<class>/<name>.png"
-        )
-    if name is not None and len(found) > 1:
-        raise UsageError(f"{root}: has {len(found)} classes, named by their folders; leave --name {name} out")
-    return found if name is None else {name: next(iter(found.values()))}
-
-
-def _parts(folder: Path) -> tuple[Path, Path]:
-    """The folders of photos and of masks in a folder, as they are called there; where it has not both, images and masks."""
-    own = {path.name.casefold(): path for path in subfolders(folder).values()}
-    images = next((own[name] for name in PHOTO_FOLDERS if name in own), folder / "images")
-    masks = next((own[name] for name in MASK_FOLDERS if name in own and _holds_images(own[name])), folder / "masks")
-    alone = images.name.casefold() == "images"
-    return (images, masks) if alone or masks.is_dir() else (folder / "images", folder / "masks")
-
-
-def _holds_images(folder: Path) -> bool:
-    return any(file.suffix.lower() in MASK_TYPES for file in folder.rglob("*"))
-
-
-def _if_there(folder: Path) -> Path | None:
-    return folder if folder.is_dir() else None
-
-
-def _flat(folder: Path) -> Path | None:
-    """A folder of masks beside photos; None where the images of it lie deeper, as those of a run's results do."""
-    return folder if any(file.suffix.lower() in MASK_TYPES for file in files_in(folder)) else None
-
-
-def _own_name(root: Path) -> str:
-    return root.resolve().name
+Listing = dict[
+    str, list[tuple[str, Path, tuple[Path, ...], int | None]]
+]  # class -> (id, image, masks, value in the mask)
 
 
 def _label_maps(root: Path, subset: str, kind: str | None, min_area: float) -> Listing:
@@ -252,7 +179,7 @@ def _label_maps(root: Path, subset: str, kind: str | None, min_area: float) -> L
         of_image = areas[image] if image in areas else _measured_areas(mask)
         for value, area in sorted(of_image.items()):
             if value in names and area >= min_area:
-                found[names[value]].append((f"{names[value]}/{stem}", image, mask, value))
+                found[names[value]].append((f"{names[value]}/{stem}", image, (mask,), value))
     return {name: items for name, items in found.items() if items}
 
 
@@ -262,9 +189,9 @@ def label_map_pairs(root: Path, subset: str) -> Iterator[tuple[Path, Path]]:
         folders.sort()
         masks = root / "masks" / Path(folder).relative_to(root / "images")
         pairs = photos_and_masks(Path(folder), masks)
-        if bare := [photo.name for _, photo, mask in pairs if mask is None]:
+        if bare := [photo.name for _, photo, drawn in pairs if not drawn]:
             note(f"{folder}: left out, no label map in {masks}: {some(bare)}")
-        yield from ((photo, mask) for _, photo, mask in pairs if mask is not None)
+        yield from ((photo, drawn[0]) for _, photo, drawn in pairs if drawn)
 
 
 def _listed_areas(root: Path) -> dict[Path, dict[int, float]]:

@@ -62,7 +62,7 @@ def read_mask(path: str | Path, like: tuple[int, int] | None = None, labels: boo
 
 def read_pair(
     image_path: str | Path,
-    mask_path: str | Path,
+    mask_path: str | Path | Sequence[Path],
     class_value: int | None = None,
     empty: bool = False,
     bands: Sequence[int] | None = None,
@@ -70,17 +70,19 @@ def read_pair(
 ) -> tuple[np.ndarray, np.ndarray]:
     """A photo (H, W, 3) uint8 and the binary mask (H, W) uint8 in {0, 1, 255} of one class in it.
 
+    ``mask_path``: one file, or one for each object of the class.
     ``class_value``: the id of the class in a label map; None: a mask of one class.
     ``empty``: a mask without foreground is allowed (a query may have none, an example may not).
     ``bands``, ``page``: of the photo, as for :func:`read_image`.
     Raises InputError where either cannot be read, their shapes differ, or no pixel is the class.
     """
     image = read_image(image_path, bands, page)
-    mask = scaled_to(read_mask(mask_path, labels=class_value is not None), image.shape[:2], mask_path, image_path)
-    known = one_class(mask, class_value)
+    files = [mask_path] if isinstance(mask_path, str | Path) else mask_path
+    masks = ((file, read_mask(file, labels=class_value is not None)) for file in files)
+    known = joined(one_class(scaled_to(mask, image.shape[:2], file, image_path), class_value) for file, mask in masks)
     if not empty and not (known == 1).any():
         of = "" if class_value is None else f" of class {class_value}"
-        raise InputError(f"{mask_path}: no foreground pixel{of}; mark the object, or leave this pair out")
+        raise InputError(f"{files[0]}: no foreground pixel{of}; mark the object, or leave this pair out")
     return image, known
 
 
@@ -103,6 +105,14 @@ def one_class(mask: np.ndarray, class_value: int | None = None) -> np.ndarray:
     binary = (mask != 0 if class_value is None else mask == class_value).astype(np.uint8)
     binary[mask == IGNORE] = IGNORE
     return binary
+
+
+def joined(masks: Iterable[np.ndarray]) -> np.ndarray:
+    """The (H, W) uint8 mask in {0, 1, 255} of several of one size: 1 where one has it, else 255 where one has that."""
+    first, *others = masks
+    for mask in others:
+        first = np.where((first == 1) | (mask == 1), 1, np.maximum(first, mask)).astype(np.uint8)
+    return first
 
 
 def write_png(path: str | Path, array: np.ndarray, palette: np.ndarray | None = None) -> None:
@@ -221,7 +231,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 def unwritable(path: Path, error: OSError) -> InputError:
     """The one line for a file that a disk does not take."""
-    mend = "shorten it" if error.errno == errno.ENAMETOOLONG else "free space or choose another folder"
+    mends = {errno.ENAMETOOLONG: "shorten it", errno.EISDIR: "give the name of a file in it"}
+    mend = mends.get(error.errno or 0, "free space or choose another folder")
     return InputError(f"{path}: cannot be written ({error.strerror or type(error).__name__}); {mend}")
 
 

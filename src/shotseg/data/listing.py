@@ -1,4 +1,4 @@
-"""Which files of a folder are photos or masks, and which mask is whose; what is left out is named."""
+"""Which files of a folder are photos or masks; what is left out is named."""
 
 from __future__ import annotations
 
@@ -9,22 +9,14 @@ import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from fnmatch import fnmatch
-from functools import lru_cache
 from pathlib import Path
 
-from shotseg.data.images import IMAGE_TYPES, MASK_TYPES, address
+from shotseg.data.images import IMAGE_TYPES, address
 from shotseg.data.video import VIDEO_TYPES
 from shotseg.errors import UsageError, note
 
 LEFTOVERS = frozenset({".bak", ".old", ".orig", ".part", ".crdownload", ".tmp", ".swp"})
-CAMERA = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".heic", ".heif", ".avif", ".webp"}
-)  # endings of photos, not of masks
 BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"RIFF....WEBP", b"....ftyp(heic|heix|mif1|avif)")
-MASK_WORD = re.compile(
-    r"^masks?[ ._-]+(?=.)|(?<=.)[ ._-]+((cp[_-])?masks?|labels?|seg|segmentation|segmask|gt|annotation|label_ground-truth)$",
-    re.IGNORECASE,
-)
 NAMED = 200  # files left out that are named, one by one
 
 
@@ -105,49 +97,6 @@ class _First:
         return sorted(self._names)[:NAMED]
 
 
-def photos_and_masks(photos: Path, masks: Path | None) -> list[tuple[str, Path, Path | None]]:
-    """(name, photo, its mask or None) of a folder, by name; masks lie in a folder of their own, or (None) beside the photos.
-
-    A mask is named as its photo, with or without a word as in "a_mask.png", or has the photo's whole name before its own
-    ending. Beside a photo it needs the word, or an ending that no camera writes. A mask of no photo is named in one line.
-    Raises UsageError where two photos have one name, or there are masks and none of them is a photo's.
-    """
-    listed = only_images(photos, files_in(photos), IMAGE_TYPES if masks else MASK_TYPES)
-    beside = [] if masks else _masks_among(listed)
-    by_name = _by_name(file for file in listed if file not in beside)
-    drawn = only_images(masks, files_in(masks), MASK_TYPES) if masks else beside
-    exact, loose = _by_name(drawn), {_bare(file.stem): file for file in drawn}
-    pairs = []
-    for name, photo in sorted(by_name.items()):
-        names = (exact.get(name), exact.get(_normal(photo.name)), loose.get(_bare(name)), loose.get(_bare(photo.name)))
-        pairs.append((name, photo, next((mask for mask in names if mask), None)))
-    used = {mask for _, _, mask in pairs}
-    unused = sorted(file.name for file in drawn if file not in used)
-    if unused and not used - {None}:
-        raise UsageError(f"{masks}: no mask is named as a photo of {photos}; give both the same name")
-    if unused:
-        note(f"{masks or photos}: left out, a mask of no photo: {some(unused, NAMED)}")
-    return pairs
-
-
-def mask_named(path: Path) -> Path | None:
-    """The mask at a path without its ending, whatever that is, with or without a word as in "a_mask.png"; None: there is none.
-
-    Raises UsageError where two have the name.
-    """
-    if not path.parent.is_dir():
-        return None
-    drawn = _drawn_in(path.parent, path.parent.stat().st_mtime_ns)
-    return drawn.get(_normal(path.name)) or drawn.get(_bare(path.name))
-
-
-@lru_cache(maxsize=8)
-def _drawn_in(folder: Path, changed: int) -> dict[str, Path]:
-    """Name, with and without the word of a mask -> file; kept until the folder changes, so that many are listed once."""
-    exact = _by_name(only_images(folder, files_in(folder), MASK_TYPES))
-    return {**{_bare(name): file for name, file in exact.items()}, **exact}
-
-
 def files_in(folder: Path) -> list[Path]:
     """The files of one folder, sorted, without hidden ones; none where there is no such folder."""
     found = folder.iterdir() if folder.is_dir() else ()
@@ -170,7 +119,7 @@ def subfolders(folder: Path) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.is_dir() and path.name[0] != "." and found.setdefault(_normal(path.name), path) != path:
+        if path.is_dir() and path.name[0] != "." and found.setdefault(normal(path.name), path) != path:
             raise UsageError(f"{path}: two folders of this name, their accents stored in two ways; join them into one")
     return found
 
@@ -260,35 +209,17 @@ def _is_image(file: Path, types: Collection[str]) -> bool:
     return any(re.match(known, beginning, re.DOTALL) for known in BEGINNINGS)
 
 
-def _by_name(files: Iterable[Path]) -> dict[str, Path]:
+def by_name(files: Iterable[Path]) -> dict[str, Path]:
+    """The files by their names without ending. Raises UsageError where two have one name."""
     found: dict[str, Path] = {}
     for file in files:
-        name = _normal(file.stem)
+        name = normal(file.stem)
         if name in found:
             raise UsageError(f"{found[name]} and {file.name}: two images of one name; rename one of them")
         found[name] = file
     return found
 
 
-def _masks_among(files: list[Path]) -> list[Path]:
-    """The files of one folder that are masks of the others."""
-    photos = {_normal(file.stem).casefold() for file in files if file.suffix.lower() in CAMERA}
-    names = {_normal(file.stem).casefold() for file in files}
-
-    def is_mask(file: Path) -> bool:
-        name = _normal(file.stem).casefold()
-        own = file.suffix.lower() not in CAMERA and name in photos
-        return own or (_bare(name) != name and _bare(name) in names)
-
-    return [file for file in files if is_mask(file)]
-
-
-def _bare(name: str) -> str:
-    """A name without case, without the ending of a photo, and without the word that marks a mask."""
-    name = MASK_WORD.sub("", _normal(name).casefold())
-    return Path(name).stem if Path(name).suffix in IMAGE_TYPES else name
-
-
-def _normal(name: str) -> str:
+def normal(name: str) -> str:
     """One spelling of accented letters: macOS stores them in two parts, other systems in one."""
     return unicodedata.normalize("NFC", name)

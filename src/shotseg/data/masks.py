@@ -107,7 +107,9 @@ def _of_palette(values: np.ndarray, palette: np.ndarray) -> np.ndarray:
     """The indices; the colours where they are greys or black is not index 0, as in what drawing programs write."""
     used = palette[np.unique(values)]
     black, grey = (used == 0).all(1), bool((used == used[:, :1]).all())
-    if tuple(palette[IGNORE].tolist()) in VOID or black.all() or not black.any() or (not palette[0].any() and not grey):
+    white = bool((used == 255).all())  # alone, as of a GIF that is the class everywhere
+    plain = not white and not black.any()
+    if tuple(palette[IGNORE].tolist()) in VOID or black.all() or plain or (not palette[0].any() and not grey):
         return values
     return palette[values]
 

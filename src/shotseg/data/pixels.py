@@ -123,13 +123,18 @@ def from_image(image: Image.Image) -> Pixels:
 
 
 def from_array(array: Any, name: object) -> Pixels:
-    """The pixels of (H, W), (H, W, C) or (C, H, W) numbers or truth values, C = 1 to 4; the 2nd or 4th channel is alpha.
+    """The pixels of (H, W), (H, W, C) or (C, H, W) numbers, C = 1 to 4; the 2nd or 4th channel is alpha.
 
+    Truth values (N, H, W), (N, 1, H, W) or (H, W, N) are masks of N objects, and true where one of them is.
     Raises InputError for another shape, an empty array, or what are no real numbers.
     """
     values = np.asarray(array)
     if np.ma.is_masked(array):  # as rasters are read that have no data in places
         values = np.where(np.ma.getmaskarray(array), np.nan, values)
+    if values.ndim == 4 and 1 in values.shape[:2]:
+        values = values.reshape(max(values.shape[:2]), *values.shape[2:])
+    if values.dtype.kind == "b" and values.ndim == 3:
+        values = np.asarray(values.any(2 if values.shape[2] < min(values.shape[:2]) else 0))
     if values.ndim == 3 and values.shape[2] > 4 >= values.shape[0]:
         values = np.moveaxis(values, 0, 2)
     shaped = values.ndim == 2 or (values.ndim == 3 and values.shape[2] <= 4)

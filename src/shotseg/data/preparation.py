@@ -29,7 +29,7 @@ from shotseg.data.images import read_image, write_bytes, write_png
 from shotseg.data.manifest import VERSION, Manifest, PreparedPhoto, pairs, pairs_hash, read_photos
 from shotseg.data.samples import IGNORE
 from shotseg.data.sets import PLANS, LeftOut, Plan, Source, planner, spec
-from shotseg.errors import InputError, UsageError
+from shotseg.errors import InputError, UsageError, one_of
 
 BATCH = 64  # photos converted between two looks at the disk
 MOST_LEFT_OUT = 1 / 3  # share of pairs that may be unusable; beyond it the archives themselves must be wrong
@@ -54,7 +54,7 @@ def prepare(
     """
     root = Path(root)
     if name not in PLANS:
-        raise UsageError(f"no data set {name!r}; choose one of {', '.join(PLANS)}")
+        raise UsageError(f"no data set {name!r}{one_of(name, PLANS)}")
     if root.is_file() and name != "folder":
         raise UsageError(f"{root}: a file; give the folder that holds the archives of {name}")
     if not root.exists():

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 from tyro.conf import arg
 
-from shotseg.errors import UsageError
+from shotseg.errors import UsageError, one_of
 
 
 def check_source(name: str) -> None:
@@ -19,7 +19,7 @@ def check_source(name: str) -> None:
     from shotseg.data.annotations import list_sources  # which is slow to import
 
     if name not in (names := list_sources()):
-        raise UsageError(f"--from {name}: no such format; choose one of {', '.join(['auto', *names])}")
+        raise UsageError(f"--from {name}: no such format{one_of(name, ['auto', *names])}")
 
 
 @dataclass(frozen=True)

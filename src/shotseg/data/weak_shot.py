@@ -47,7 +47,7 @@ class TaggedPhoto:
 
 @dataclass(frozen=True)
 class WeakShotData:
-    """Photos with the base classes' masks. ``items``, ``sample``, ``mask_file`` are what :class:`FeatureCache` asks for."""
+    """Photos with the base classes' masks. ``items``, ``sample``, ``mask_files`` are what :class:`FeatureCache` asks for."""
 
     classes: list[str]
     novel: tuple[int, ...]
@@ -84,8 +84,9 @@ class WeakShotData:
         """The photos in which something has a mask."""
         return replace(self, items=[p for p in self.items if p.shown & frozenset(self.base) - p.tags])
 
-    def mask_file(self, index: int) -> None:
+    def mask_files(self, index: int) -> Sequence[Path]:
         """None: a photo is kept without its masks."""
+        return []
 
     def sample(self, index: int) -> Sample:
         """The photo alone, with an empty mask."""

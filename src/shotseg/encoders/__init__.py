@@ -13,7 +13,7 @@ from shotseg.arguments import checked
 from shotseg.device import one_thread_each
 from shotseg.encoders.features import Encoder, Features
 from shotseg.encoders.weights import TABLE, Weights, list_weights, open_clip_row, timm_row
-from shotseg.errors import UsageError
+from shotseg.errors import UsageError, one_of
 
 __all__ = ["Encoder", "Features", "Weights", "list_encoders", "list_weights", "load"]
 
@@ -67,9 +67,7 @@ def _row(name: str) -> Weights:
     if library == "open_clip" and model:
         return open_clip_row(model)
     if name not in TABLE:
-        raise UsageError(
-            f"unknown encoder {name!r}; choose one of {', '.join(list_encoders())}, timm:<model> or open_clip:<model>"
-        )
+        raise UsageError(f"unknown encoder {name!r}{one_of(name, list_encoders())}, timm:<model> or open_clip:<model>")
     return TABLE[name]
 
 

@@ -28,7 +28,7 @@ from shotseg.device import one_thread_each
 from shotseg.encoders import int8
 from shotseg.encoders.features import Encoder
 from shotseg.encoders.weights import digest
-from shotseg.errors import UsageError, first_line, note
+from shotseg.errors import UsageError, first_line, note, one_of
 
 # What is asked for -> what is tried, one after the other.
 INSTEAD = {"auto": ("onnxruntime", "torch"), "torch": ("torch",), "onnxruntime": ("onnxruntime", "torch")}
@@ -55,7 +55,7 @@ def use(encoder: Encoder, runtime: str = "auto") -> None:
     The weights must not change afterwards. Raises UsageError for an unknown name.
     """
     if runtime not in RUNTIMES:
-        raise UsageError(f"runtime {runtime!r}: choose one of {', '.join(RUNTIMES)}")
+        raise UsageError(f"runtime {runtime!r}{one_of(runtime, RUNTIMES)}")
     encoder.fast, encoder.runtime = None, "torch"
     if not encoder.convolutional or encoder.mean.device.type != "cpu":
         reasons = ["it is no CNN" if not encoder.convolutional else f"it is on {encoder.mean.device}"]

@@ -195,7 +195,8 @@ def _checked(image: np.ndarray, mask: np.ndarray, name: str) -> tuple[np.ndarray
         raise InputError(f"{name}: a photo {image.shape} of {image.dtype}; the data set gives (H, W, 3) uint8")
     if mask.shape != image.shape[:2] or not (mask == 1).any():
         what = "no pixel is 1" if mask.shape == image.shape[:2] else f"{mask.shape} for a photo {image.shape[:2]}"
-        raise InputError(f"{name}: its mask: {what}; the data set gives 1 = the class, 0 = background, 255 = ignored")
+        gives = "the data set gives 1 = the class, 0 = background, 255 = ignored"
+        raise InputError(f"{name}: its mask: {what}; {gives}; mark the object, or leave its photo out")
     return image, mask.astype(np.uint8, copy=False)
 
 

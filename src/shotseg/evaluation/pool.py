@@ -69,7 +69,7 @@ class Pool:
         digest, seen = hashlib.sha256(), dict[str, str]()
         for i in self.positions:
             item = self.dataset.items[i]
-            for path in (getattr(item, "image_path", None), item.mask_path):
+            for path in (getattr(item, "image_path", None), item.mask_path, *getattr(item, "more", ())):
                 digest.update(f"{item.id} {seen.setdefault(str(path), _state_of(path))}\n".encode())
         return digest.hexdigest()
 

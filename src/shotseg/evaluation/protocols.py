@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from shotseg.errors import UsageError
+from shotseg.errors import UsageError, one_of
 
 CHOICES: dict[str, tuple[Any, ...]] = {
     "geometry": (None, "fit", "squash", "pad"),
@@ -133,5 +133,5 @@ ELSEWHERE: dict[tuple[str, str], dict[str, Any]] = {
 def preset(name: str, dataset: str = "") -> Protocol:
     """The protocol of that name, with what it does otherwise on ``dataset``. Raises UsageError for an unknown name."""
     if name not in PRESETS:
-        raise UsageError(f"no protocol {name!r}; choose one of {', '.join(PRESETS)}")
+        raise UsageError(f"no protocol {name!r}{one_of(name, PRESETS)}")
     return replace(PRESETS[name], **ELSEWHERE.get((name, dataset), {}))

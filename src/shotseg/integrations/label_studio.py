@@ -180,7 +180,7 @@ class Backend:
         if not any(self.examples.glob("images/*/*.*")):
             return {}
         return {
-            (item.class_name, item.image_path): f"{_sha256(item.image_path)} {_sha256(item.mask_path)}"
+            (item.class_name, item.image_path): " ".join(map(_sha256, (item.image_path, *item.mask_paths)))
             for item in open_folder(self.examples).items
         }
 

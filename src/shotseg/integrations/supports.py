@@ -30,7 +30,7 @@ def add_examples(
         # By path where the mask is the class's own, so that an error names the file.
         own = item.class_value is None and examples.bands is None and examples.page == 1
         try:
-            photo, mask = (item.image_path, item.mask_path) if own else (examples.sample(index), None)
+            photo, mask = (item.image_path, list(item.mask_paths) or None) if own else (examples.sample(index), None)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", NoMaskWarning)  # whoever calls says it of all in one line
                 segmenter.add(item.class_name, [photo], [mask])

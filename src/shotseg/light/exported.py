@@ -213,7 +213,7 @@ class OnnxSegmenter(Predictor):
             for key in (*MADE_BY, "checkpoint")
             if self.exported.about.get(key) is not None
         }
-        support_file.write(path, about | {"export": str(self.exported.folder.absolute())}, supports)
+        support_file.write(path, about | {"export": str(self.exported.folder.absolute())}, supports, {})
 
     @classmethod
     @checked

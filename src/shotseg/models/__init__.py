@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from importlib import import_module
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from shotseg import plugins
 from shotseg.arguments import check, checked
 from shotseg.encoders.features import Encoder
-from shotseg.errors import UsageError
+from shotseg.errors import UsageError, did_you_mean, one_of
 
 _HOME = {
     "matching": ("shotseg.models.matching", "Matching"),
@@ -47,7 +48,7 @@ def kind(name: str) -> Any:
         return getattr(import_module(module), cls)
     if isinstance(name, str) and name in plugins.added("methods"):
         return plugins.load("methods", name)
-    raise UsageError(f"unknown method {name!r}; choose one of {', '.join(list_models())}")
+    raise UsageError(f"unknown method {name!r}{one_of(name, list_models())}")
 
 
 @checked
@@ -65,15 +66,16 @@ def load(name: str, encoder: Encoder, **options: Any) -> Any:
     if not hasattr(encoder, "strides"):
         mend = f"shotseg.encoders.load({encoder!r})" if isinstance(encoder, str) else "what shotseg.encoders.load gives"
         raise UsageError(f"encoder: of type {type(encoder).__name__}; give {mend}")
-    check(cls, encoder, **options)
     try:
+        check(cls, encoder, **options)
         return cls(encoder, **options)
     except TypeError as error:
         if "unexpected keyword" not in str(error):
             raise
-        raise UsageError(
-            f"method {name!r}: {str(error).split(') ')[-1]}; see its class {cls.__name__} for the options"
-        ) from None
+        known = inspect.signature(cls).parameters
+        unknown = next((option for option in options if option not in known), "")
+        see = did_you_mean(unknown, known) or f"; see its class {cls.__name__} for the options"
+        raise UsageError(f"method {name!r} has no option {unknown!r}{see}") from None
 
 
 def must_learn(name: str, alone: bool = False) -> bool:

@@ -7,7 +7,7 @@ it does not, the difference carries over to like places. Any method's evidence w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +65,23 @@ class Strokes:
         """(h, w) int64 in {0, 1, 255} at another size: each cell that one side touches, so that no thin stroke is lost."""
         inside, outside = (_touched(_touched(self.labels == side, size[0]).T, size[1]).T for side in (1, 0))
         return torch.from_numpy(np.where(inside ^ outside, inside.astype(np.int64), IGNORE))
+
+
+def checked_strokes(
+    strokes: Mapping[str, Strokes], classes: Collection[str], size: tuple[int, int]
+) -> dict[str, Strokes]:
+    """Those that mark something in a photo of (height, width) ``size``.
+
+    Raises UsageError for what are no strokes, for an unknown class and for another size.
+    """
+    if not isinstance(strokes, Mapping):
+        raise UsageError(f"strokes: of type {type(strokes).__name__}; give a dict of class names and Strokes")
+    for name, drawn in strokes.items():
+        if not isinstance(drawn, Strokes):
+            raise UsageError(f"strokes of {name!r}: of type {type(drawn).__name__}; give Strokes(labels)")
+        if drawn and (name not in classes or drawn.labels.shape != size):
+            raise UsageError(f"strokes of {name!r}: give them for a class that was added, at the photo's size {size}")
+    return {name: drawn for name, drawn in strokes.items() if drawn}
 
 
 def _touched(pixels: np.ndarray, cells: int) -> np.ndarray:

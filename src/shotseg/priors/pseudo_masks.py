@@ -16,7 +16,7 @@ import torch
 
 from shotseg import encoders, plugins
 from shotseg.arguments import check, checked
-from shotseg.errors import UsageError
+from shotseg.errors import UsageError, one_of
 from shotseg.priors import generators, words
 from shotseg.priors.cut import REFINE, Cut
 from shotseg.priors.generators import Generator
@@ -57,7 +57,7 @@ def load(name: str = "imagenet-text", device: torch.device | str = "cpu", **opti
     can be downloaded.
     """
     if name not in (names := list_generators()):
-        raise UsageError(f"unknown generator {name!r}; choose one of {', '.join(names)}")
+        raise UsageError(f"unknown generator {name!r}{one_of(name, names)}")
     _check_fields("a generator", options, Options)
     check(Options, **options)
     chosen = Options(**options)
@@ -74,7 +74,7 @@ def load(name: str = "imagenet-text", device: torch.device | str = "cpu", **opti
 def _check_fields(what: str, given: Mapping[str, Any], kind: type) -> None:
     known = [f.name for f in fields(kind)]
     if unknown := given.keys() - known:
-        raise UsageError(f"{what} has no option {min(unknown)!r}; choose from {', '.join(known)}")
+        raise UsageError(f"{what} has no option {min(unknown)!r}{one_of(min(unknown), known)}")
 
 
 @torch.no_grad()

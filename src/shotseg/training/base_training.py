@@ -56,9 +56,9 @@ class LabelMaps:
         found, ids = self.part.dataset.label_sample(self.at[index]), self.part.dataset.class_ids
         return replace(found, mask=base_labels(torch.from_numpy(found.mask), ids).byte().numpy())
 
-    def mask_file(self, index: int) -> Path:
+    def mask_files(self, index: int) -> Sequence[Path]:
         manifest = self.part.dataset.manifest
-        return manifest.folder / self.part.dataset.photos[self.at[index]].mask
+        return [manifest.folder / self.part.dataset.photos[self.at[index]].mask]
 
 
 class OwnMasks:
@@ -76,8 +76,8 @@ class OwnMasks:
         assert sample.mask is not None
         return replace(sample, mask=np.where(sample.mask == 1, label, sample.mask))
 
-    def mask_file(self, index: int) -> Path | None:
-        return self.part.mask_file(index)
+    def mask_files(self, index: int) -> Sequence[Path]:
+        return self.part.mask_files(index)
 
 
 class Kept(NamedTuple):

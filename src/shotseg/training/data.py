@@ -56,9 +56,9 @@ class Part:
     def prepare(self, index: int) -> None:
         """Make what an item needs on the disk, if it is not there."""
 
-    def mask_file(self, index: int) -> Path | None:
-        """The file that an item's mask is read from."""
-        return self.items[index].mask_path
+    def mask_files(self, index: int) -> Sequence[Path]:
+        """The files that an item's mask is read from."""
+        return self.items[index].mask_paths
 
     @cached_property
     def images(self) -> list[Path]:
@@ -148,9 +148,9 @@ class PseudoPart(Part):
             mask = self.make(self.reading.photo(item.image_path), item.class_name)
             write_png(self.path(index), mask if (mask == IGNORE).any() else mask * 255)
 
-    def mask_file(self, index: int) -> Path:
+    def mask_files(self, index: int) -> Sequence[Path]:
         self.prepare(index)
-        return self.path(index)
+        return [self.path(index)]
 
     def sample(self, index: int) -> Sample:
         self.prepare(index)
@@ -270,7 +270,7 @@ class Photos(Protocol):
     @property
     def items(self) -> Sequence[Any]: ...
     def sample(self, index: int) -> Sample: ...
-    def mask_file(self, index: int) -> Path | None: ...
+    def mask_files(self, index: int) -> Sequence[Path]: ...
 
 
 @dataclass(frozen=True)
@@ -304,8 +304,8 @@ class FeatureCache(Reader):
 
     def path(self, index: int) -> Path:
         item = self.part.items[index]
-        mask = self.part.mask_file(index)
-        state = None if mask is None else [mask.stat().st_mtime_ns, mask.stat().st_size]
+        files = [mask.stat() for mask in self.part.mask_files(index)]
+        state = [value for file in files for value in (file.st_mtime_ns, file.st_size)] or None
         name = json.dumps([item.content, item.class_name, state, self.size, self.key, self.masks_input])
         return self.folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.safetensors"
 

@@ -6,10 +6,9 @@ import math
 import types
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from difflib import get_close_matches
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from shotseg.errors import UsageError
+from shotseg.errors import UsageError, did_you_mean
 
 # What a value has to be, by the type of its field.
 WORDS: dict[Any, str] = {
@@ -30,9 +29,8 @@ def built(cls: type, content: Any, where: str, prefix: str = "") -> Any:
     known = [f.name for f in fields(cls)]
     for name in content:
         if name not in known:
-            near = get_close_matches(str(name), known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-            raise UsageError(f"{where}: unknown field {prefix + str(name)!r}; {hint}")
+            hint = did_you_mean(name, known) or f"; there are {', '.join(known)}"
+            raise UsageError(f"{where}: unknown field {prefix + str(name)!r}{hint}")
     return cls(**{name: _value(kinds[name], value, where, prefix + name) for name, value in content.items()})
 
 

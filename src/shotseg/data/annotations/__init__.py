@@ -23,7 +23,8 @@ from shotseg.data.annotations.place import placed
 from shotseg.data.annotations.sniff import ARCHIVES, listed, packed, unread_tool
 from shotseg.data.images import IMAGE_TYPES
 from shotseg.data.listing import has_photos, subfolders
-from shotseg.errors import InputError, UsageError
+from shotseg.data.pairing import lie_beside
+from shotseg.errors import InputError, UsageError, one_of
 
 __all__ = [
     "FORMATS",
@@ -167,7 +168,7 @@ def detect(path: str | Path) -> str:
 
 def _name_unread(path: Path) -> None:
     """Say which annotations a folder holds that are not read. Raises UsageError where they are what it is about."""
-    if not masks.holds_masks(path) and (tool := unread_tool(path)) and not masks.lie_beside(path):
+    if not masks.holds_masks(path) and (tool := unread_tool(path)) and not lie_beside(path):
         raise UsageError(f"{path}: annotations of {tool}, which are not read; export them as COCO, or give --from mask")
     if path.is_file():
         return
@@ -212,4 +213,4 @@ def _chosen(format: str) -> Format:
         return FORMATS[format]
     if format in plugins.added("formats"):
         return plugins.load("formats", format)
-    raise UsageError(f"no annotation format {format!r}; choose one of {', '.join(list_sources())}")
+    raise UsageError(f"no annotation format {format!r}{one_of(format, list_sources())}")

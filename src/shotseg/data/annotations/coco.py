@@ -21,7 +21,7 @@ import numpy as np
 
 from shotseg.data.annotations.drawn import BROKEN, Annotated, Annotations, Photos, Shape, numbered, polygon, size
 from shotseg.data.annotations.labelled import Labelled, Part, inside, malformed, note, read_json, some, usable
-from shotseg.data.annotations.outlines import outline
+from shotseg.data.annotations.outlines import EXACT, outline
 from shotseg.data.annotations.sniff import json_kind, listed
 from shotseg.data.annotations.streams import JsonItems, dumped, whole
 from shotseg.data.images import IMAGE_TYPES
@@ -237,7 +237,7 @@ def draw(segmentation: Any, height: int, width: int) -> np.ndarray:
 
 
 def _polygon(part: Part) -> list[list[float]]:
-    return [outline(part.mask, part.top, part.left).round(2).ravel().tolist()]
+    return [outline(part.mask, part.top, part.left, EXACT).round(2).ravel().tolist()]
 
 
 def _run_lengths(part: Part, height: int, width: int) -> dict[str, Any]:

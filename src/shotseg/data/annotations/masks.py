@@ -17,7 +17,8 @@ from shotseg.data.annotations.voc import palette
 from shotseg.data.class_table import read_class_table
 from shotseg.data.folder import FolderDataset, Item
 from shotseg.data.images import IMAGE_TYPES, MASK_TYPES, one_class, read_bytes, read_mask, write_bytes, write_png
-from shotseg.data.listing import MASK_WORD, files_in, images_below, only_images, photos_and_masks, subfolders
+from shotseg.data.listing import images_below, only_images
+from shotseg.data.pairing import photos_and_masks
 from shotseg.data.samples import IGNORE
 from shotseg.errors import InputError, UsageError
 
@@ -44,14 +45,6 @@ def holds_masks(path: Path) -> bool:
     """Whether ``images/`` has masks beside it, of any layout."""
     pair = (path / "images").is_dir() and (path / "masks").is_dir()
     return pair and any(file.suffix.lower() in IMAGE_TYPES for file in (path / "masks").rglob("*"))
-
-
-def lie_beside(path: Path) -> bool:
-    """Whether a file of the folder, or of a folder in it, is called a mask: "a_mask.png"."""
-    places = [path, *subfolders(path).values()] if path.is_dir() else []
-    return any(
-        MASK_WORD.search(file.stem) and file.suffix.lower() in MASK_TYPES for p in places for file in files_in(p)
-    )
 
 
 def read(path: Path, images: Path | None = None) -> Annotations:
@@ -131,11 +124,11 @@ def _beside(root: Path, tables: Sequence[Path]) -> Annotations:
                     f"{folder / VALUES}: value {row.value}, a label map of bytes has values up to 254; leave it out"
                 )
             label_of[row.value] = classes.index(row.name) + 1
-        for _, photo, mask in pairs[folder]:
-            if mask is not None:
+        for _, photo, drawn in pairs[folder]:
+            for mask in drawn:
                 draw = partial(_mapped, mask, label_of, partial(read_mask, labels=True))
                 photos.append(Annotated(photo.relative_to(root).as_posix(), mask, photo=photo, map=draw))
-        if bare := [photo.name for _, photo, mask in pairs[folder] if mask is None]:
+        if bare := [photo.name for _, photo, drawn in pairs[folder] if not drawn]:
             note(f"{folder}: left out, photos without a mask: {some(bare)}")
     return Annotations(classes, photos)
 
@@ -188,7 +181,8 @@ def _class_folders(root: Path) -> Annotations:
         times[item.content, item.class_id] += 1
         photo = item.content, times[item.content, item.class_id]
         first.setdefault(photo, item)
-        shapes.setdefault(photo, []).append(Shape(item.class_id + 1, partial(_own, item)))
+        drawn = [Shape(item.class_id + 1, partial(_own, path, item.class_value)) for path in item.mask_paths]
+        shapes.setdefault(photo, []).extend(drawn)
     photos = []
     for photo, item in first.items():
         file = f"{item.id}{item.image_path.suffix}"
@@ -196,7 +190,6 @@ def _class_folders(root: Path) -> Annotations:
     return Annotations(dataset.classes, photos)
 
 
-def _own(item: Item, height: int, width: int) -> np.ndarray:
-    assert item.mask_path is not None
-    labels = item.class_value is not None
-    return one_class(read_mask(item.mask_path, (height, width), labels), item.class_value) == 1
+def _own(mask: Path, class_value: int | None, height: int, width: int) -> np.ndarray:
+    labels = class_value is not None
+    return one_class(read_mask(mask, (height, width), labels), class_value) == 1
