@@ -171,6 +171,28 @@ def test_what_was_made_in_8_bits_is_read_from_the_disk_and_made_again_where_it_i
         assert encoder.runtime == "onnxruntime-int8" and len(made) == times
 
 
+def test_where_sums_of_8_bits_overflow_weights_have_7(own_folder, monkeypatch):
+    bits, quantised, alike = [], int8.quantised, runtime._alike
+    monkeypatch.setattr(int8, "quantised", lambda *given: bits.append(given[2]) or quantised(*given))
+    monkeypatch.setattr(runtime, "_alike", lambda *given: bits[-1] == 7 and alike(*given))
+    torch.manual_seed(3)
+    encoder = own()
+    assert lines_of(lambda: runtime.use(encoder, "onnxruntime-int8")) == []
+    assert encoder.runtime == "onnxruntime-int8" and bits == [8, 7]
+    weights = [weights_of(path.read_bytes()[32:]) for path in own_folder.iterdir()]
+    assert sorted(int(np.abs(each).max()) for each in weights) == [64, 127]
+
+
+def weights_of(model):
+    """All 8-bit weights of an ONNX model, as whole numbers."""
+    import onnx
+
+    kept = [
+        each for each in onnx.load_model_from_string(model).graph.initializer if each.data_type == onnx.TensorProto.INT8
+    ]
+    return np.concatenate([onnx.numpy_helper.to_array(each).astype(int).ravel() for each in kept])
+
+
 def test_a_network_whose_maps_8_bits_do_not_hold_is_computed_in_32_and_says_so(own_folder):
     torch.manual_seed(3)
     sizes = torch.tensor([1.0, 1e-4, 1e-4, 1e-4])[:, None, None]  # one map drowns the others, and is drowned at the end

@@ -31,10 +31,11 @@ def demo_photos() -> list[Tensor]:
     return [transforms.fit(files.read_image(path), SIZE, 32)[0][None] for path in paths]
 
 
-def quantised(model: bytes, photos: Sequence[np.ndarray]) -> bytes:
+def quantised(model: bytes, photos: Sequence[np.ndarray], bits: int = 8) -> bytes:
     """An ONNX model whose weights have 8 bits, with a scale for each channel, and whose maps have, between extremes over photos.
 
     model: an ONNX model of one input, "photos".   photos: (1, 3, h, w) float32, as it takes them.
+    bits: 7 leaves a bit of the weights unused, so that no sum of two products overflows 16 bits.
     Raises ImportError where the library that makes it is not installed.
     """
     from onnxruntime import quantization
@@ -45,7 +46,8 @@ def quantised(model: bytes, photos: Sequence[np.ndarray]) -> bytes:
         Path(given).write_bytes(model)
         quant_pre_process(given, fused, skip_symbolic_shape=True)
         kinds = {"activation_type": quantization.QuantType.QUInt8, "weight_type": quantization.QuantType.QInt8}
-        quantization.quantize_static(fused, found, _Reader(photos), per_channel=True, **kinds)
+        how = {"per_channel": True, "reduce_range": bits == 7}
+        quantization.quantize_static(fused, found, _Reader(photos), **how, **kinds)
         return Path(found).read_bytes()
 
 
@@ -60,18 +62,18 @@ class _Reader:
         return None if photo is None else {"photos": photo}
 
 
-def kept(digest: str, make: Callable[[], bytes]) -> bytes:
-    """What ``make`` gives, from the disk where it was made there before, by these versions, of weights of this digest.
+def kept(digest: str, bits: int, model: Callable[[], bytes], photos: Sequence[np.ndarray]) -> bytes:
+    """:func:`quantised`, from the disk where it was made there before, by these versions, of weights of this digest.
 
     A file that is not as it was written is made again; a disk that takes none costs seconds at the next start, nothing else.
     """
-    made_by = (digest, str(MADE), torch.__version__, version("onnxruntime"))
+    made_by = (digest, str(bits), str(MADE), torch.__version__, version("onnxruntime"))
     path = own_folder() / "int8" / f"{hashlib.sha256(repr(made_by).encode()).hexdigest()[:32]}.onnx"
     with suppress(OSError):
         stored = path.read_bytes()
         if hashlib.sha256(stored[32:]).digest() == stored[:32]:
             return stored[32:]
-    model = make()
+    made = quantised(model(), photos, bits)
     with suppress(ShotsegError):
-        files.write_bytes(path, hashlib.sha256(model).digest() + model)
-    return model
+        files.write_bytes(path, hashlib.sha256(made).digest() + made)
+    return made
