@@ -267,7 +267,8 @@ def test_the_transformer_gives_the_authors_values(path):
     for i in range(3):
         golden.assert_close(f"stage{i}_query", tokens(query[i]), stored[f"stage{i}_query"])
         golden.assert_close(f"stage{i}_support", tokens(shots[i]), stored[f"stage{i}_support"])
-        golden.assert_close(f"stage{i}_match", tokens(out.matches[i]), stored[f"stage{i}_match"])
+        # Values reach 10: 1e-5 is less than nine roundings there, and processors round differently.
+        golden.assert_close(f"stage{i}_match", tokens(out.matches[i]), stored[f"stage{i}_match"], rtol=1e-6)
         golden.assert_close(f"stage{i}_corr", out.correlations[2 - i].flatten(1), stored[f"stage{i}_corr"])
         golden.assert_close(f"stage{i}_fused", out.joined[i], stored[f"stage{i}_fused"])
         golden.assert_close(f"weights{i}", out.correlations[i], stored[f"weights{i}"])

@@ -287,8 +287,9 @@ def test_both_resnets_give_the_authors_values_and_drifting_statistics(path):
     losses = model.losses(prediction, target)
     golden.assert_close("main", losses["main"], stored["train_main"], atol=1e-3)
     golden.assert_close("aux", losses["aux"], stored["train_aux"], atol=1e-3)
-    golden.assert_close("guided", prediction.extra["prior"][:, :1], stored["train_guided_map"], atol=1e-4)
-    golden.assert_close("prior", prediction.extra["prior"][:, 1:], stored["train_prior_map"], atol=1e-4)
+    # Batch statistics as well: how convolutions round differs between processors, by up to 1.6e-4 of a map here (AVX2).
+    golden.assert_close("guided", prediction.extra["prior"][:, :1], stored["train_guided_map"], atol=5e-4)
+    golden.assert_close("prior", prediction.extra["prior"][:, 1:], stored["train_prior_map"], atol=5e-4)
     state = model.state_dict()
     ours = {theirs: state[own] for own, theirs in reference.published_names(model).items()}
     kinds = {"train_rm_": "running_mean", "train_rv_": "running_var", "train_nbt_": "num_batches_tracked"}
