@@ -105,7 +105,8 @@ class ClipPriors(nn.Module):
     def support(self, clip_features: Features, masks: Tensor, class_names: Sequence[str] | None) -> dict[str, Tensor]:
         """What the priors keep of B classes: ``visual0..`` (B, K, D, h, w), ``inside`` (B, K, h, w) in {0, 1}, ``text``."""
         shape = masks.shape[:2]
-        tensors = {f"visual{i}": clip_features.maps[i].unflatten(0, shape) for i in range(len(self.layers))}
+        maps = (clip_features.maps[i].contiguous() for i in range(len(self.layers)))  # laid out as a saved support is
+        tensors = {f"visual{i}": x.unflatten(0, shape) for i, x in enumerate(maps)}
         tensors["inside"] = foreground(masks, clip_features.maps[0].shape[-2:], "nearest")
         return tensors | {"text": self.text(class_names, shape)}
 
