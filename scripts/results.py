@@ -230,10 +230,8 @@ def page(run: Results, plan: Mapping[str, Any]) -> str:
         columns = [m for m in plan["measures"] if m not in how.get("without", ())]
         if not any(result for task, result in found.items() if task.place == place):
             continue
-        parts = [t.fold for t in found if (t.place, t.row, t.measure) == (place, AGAINST, columns[0]) and found[t]]
-        measured = (
-            f"Folds {', '.join(parts)} of {', '.join(how['folds'])}." if "folds" in how else "All classes of the plan."
-        )
+        whole = ", ".join(whole_folds(found, place, columns[0]))
+        measured = f"Folds {whole} of {', '.join(how['folds'])}." if "folds" in how else "All classes of the plan."
         lines += ["", f"## `{place}`", "", measured, "", *table(plan, found, place, columns)]
     return "\n".join([*lines, "", "## What it costs", "", *costs(run, plan), ""])
 
@@ -299,15 +297,20 @@ def table(plan: Mapping[str, Any], found: Mapping[Task, Any], place: str, column
 
 
 def results(found: Mapping[Task, Any], row: str, place: str, measured: str) -> list[Any]:
-    """The results of the folds that every row has which has any."""
-    own = {t: result for t, result in found.items() if (t.place, t.measure) == (place, measured)}
-    begun = {t.row for t, result in own.items() if result}
-    whole = [
-        fold
-        for fold in dict.fromkeys(t.fold for t in own)
-        if begun == {t.row for t in own if t.fold == fold and own[t]}
-    ]
-    return [result for t, result in own.items() if t.row == row and t.fold in whole] if row in begun else []
+    """Those of a row on the folds that are whole."""
+    whole = whole_folds(found, place, measured)
+    own = {t.fold: result for t, result in found.items() if (t.place, t.measure, t.row) == (place, measured, row)}
+    return [own[fold] for fold in whole if own.get(fold)]
+
+
+def whole_folds(found: Mapping[Task, Any], place: str, measured: str) -> list[str]:
+    """The folds that every row has which has any."""
+    rows: dict[str, set[str]] = {}
+    for t, result in found.items():
+        if result and (t.place, t.measure) == (place, measured):
+            rows.setdefault(t.fold, set()).add(t.row)
+    begun = set().union(*rows.values())
+    return [fold for fold, own in rows.items() if own == begun]
 
 
 def mean(found: Sequence[Any]) -> tuple[float, float, float] | None:

@@ -62,6 +62,19 @@ def test_the_page_of_the_comparison_says_what_is_measured_and_what_is_not_run(co
     assert module.pooled([(50.0, 47.0, 53.0), (60.0, 56.0, 64.0)]) == (55.0, 52.5, 57.5)
 
 
+def test_means_and_their_heading_are_of_the_folds_that_every_row_has(comparison):
+    module, _ = comparison
+    done = {("PFENet", "0"), ("PFENet", "1"), ("matching", "0"), ("matching", "1"), ("matching", "2")}
+    found = {
+        module.Task(row, "photos", fold, "1 shot"): f"{row} {fold}" if (row, fold) in done else None
+        for row in ("matching", "PFENet", "BAM")
+        for fold in "012"
+    }
+    assert module.whole_folds(found, "photos", "1 shot") == ["0", "1"]
+    assert module.results(found, "matching", "photos", "1 shot") == ["matching 0", "matching 1"]
+    assert module.results(found, "BAM", "photos", "1 shot") == []
+
+
 def test_what_was_measured_travels_with_the_project_and_is_not_measured_again(comparison, tmp_path, monkeypatch):
     module, _ = comparison
     monkeypatch.setattr(module, "MEASURED", tmp_path / "measured.tar.xz")
