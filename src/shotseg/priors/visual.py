@@ -48,9 +48,8 @@ def max_cosine(
     q, s = query.flatten(2), support.flatten(2)  # (B, C, Nq), (B, C, Ns)
     allowed = None if valid is None else valid.reshape(b, 1, -1) != 0
     q_norm, s_norm = q.norm(dim=1), s.norm(dim=1)
-    with (
-        torch.no_grad()
-    ):  # which pair is the best, a strip of query positions at a time; a query's own length is no matter
+    # Which pair is the best, a strip of query positions at a time; a query's own length is no matter.
+    with torch.no_grad():
         directions = s / s_norm.clamp(min=torch.finfo(s.dtype).tiny)[:, None]
         strip = max(1, memory // (b * s.shape[2] * s.element_size()))
         best = []
