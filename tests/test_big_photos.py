@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from shotseg import report
 from shotseg.data.enlarging import BAND, best_strips, runs_of, values_at
-from shotseg.data.images import read_image, read_mask, write_png
+from shotseg.data.images import _blank, flat_png, read_image, read_mask, write_png
 from shotseg.data.transforms import fit
 from shotseg.encoded import Encoded
 from shotseg.encoders.features import Features
@@ -195,11 +195,16 @@ def test_masks_and_label_maps_are_png_files_that_others_read(tmp_path, shape):
     assert np.array_equal(read_image(tmp_path / "mask.png")[..., 0], mask)
 
 
-def test_png_files_are_written_without_the_fast_packer_too(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "isal", None)
-    mask = (RNG.random((20, 30)) > 0.5).astype(np.uint8) * 255
-    write_png(tmp_path / "mask.png", mask)
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "mask.png")), mask)
+def test_png_files_have_the_same_bytes_with_and_without_the_fast_packer(tmp_path, monkeypatch):
+    masks = [np.repeat(np.repeat(RNG.integers(0, k, (9, 11)), 13, 0), 17, 1).astype(np.uint8) for k in (2, 3, 255)]
+    masks += [np.zeros((700, 900), np.uint8), RNG.integers(0, 256, (200, 300)).astype(np.uint8)]
+    fast = [flat_png(mask) for mask in masks]
+    assert fast == [flat_png(mask) for mask in masks]
+    monkeypatch.setitem(__import__("sys").modules, "zlib_ng", None)
+    _blank.cache_clear()
+    assert fast == [flat_png(mask) for mask in masks]
+    for mask, data in zip(masks, fast, strict=True):
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), mask)
 
 
 def test_the_masks_of_two_hundred_classes_are_never_all_in_memory():
