@@ -20,7 +20,7 @@ from shotseg.encoders.features import Features
 from shotseg.models.maskformer import winners
 from shotseg.models.strokes import Strokes
 from shotseg.overlay import PALETTE
-from shotseg.photo import Opened, open_file, open_photo, read_photo
+from shotseg.photo import Opened, enough, open_file, open_photo, read_photo
 from shotseg.result import Decided
 
 RNG = np.random.default_rng(0)
@@ -193,6 +193,16 @@ def test_masks_and_label_maps_are_png_files_that_others_read(tmp_path, shape):
         assert np.array_equal(np.asarray(picture.convert("RGB")), PALETTE[labels])
     assert np.array_equal(read_mask(tmp_path / "labels.png", labels=True), labels)
     assert np.array_equal(read_image(tmp_path / "mask.png")[..., 0], mask)
+
+
+@pytest.mark.parametrize("size", [(3000, 4000), (4032, 3024)])
+def test_twelve_megapixels_are_decoded_at_a_quarter_for_half_a_thousand_and_an_array_is_reduced_alike(size):
+    data = jpeg(size)
+    photo, array = open_photo(data, enough(512)), open_photo(read_photo(data), enough(512))
+    assert photo.size == array.size == size
+    assert photo.small.shape == array.small.shape == (size[0] // 4, size[1] // 4, 3)
+    inputs = [fit(each.small, 512, sides=each.size)[0] * 255 for each in (photo, array)]
+    assert (inputs[0] - inputs[1]).abs().mean() < 1
 
 
 def test_png_files_have_the_same_bytes_with_and_without_the_fast_packer(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import golden
 import shotseg
 from shotseg import encoders, models
 from shotseg.data.samples import Support
-from shotseg.encoders.features import PARTED, highest
+from shotseg.encoders.features import GROUP, highest
 from shotseg.models.matching import Matching, coarsest_three
 from shotseg.models.ridge import classify, ridge, ridge_values
 
@@ -182,13 +182,15 @@ def test_conjugate_gradients_give_the_values_of_the_closed_form():
         assert (found[:, n] - expected).abs().max() < 1e-4 * (expected.max() - expected.min())
 
 
-@pytest.mark.parametrize("width", [5, 60, PARTED, PARTED + 1])
+@pytest.mark.parametrize("width", [5, 60, 11 * GROUP - 1, 11 * GROUP, 11 * GROUP + 1, 3501])
 def test_the_highest_values_of_a_row_are_those_that_sorting_finds(width):
     rows = torch.randn(2, 7, width, generator=torch.Generator().manual_seed(width))
     before = rows.clone()
     expected = rows.sort(-1, descending=True).values[..., :5]
     assert torch.equal(highest(rows, 5).sort(-1, descending=True).values, expected)
     assert torch.equal(highest(rows.mT.contiguous().mT, 5).sort(-1, descending=True).values, expected)  # another layout
+    equal = rows.round()  # many of one value
+    assert torch.equal(highest(equal, 5).sort(-1).values, equal.sort(-1).values[..., -5:])
     assert torch.equal(rows, before)
     rows.requires_grad_()
     highest(rows, 5).sum().backward()

@@ -18,7 +18,7 @@ from shotseg.data import images as files
 from shotseg.encoders.features import Features
 from shotseg.errors import InputError, UsageError, first_line
 from shotseg.models.presence import Answers
-from shotseg.photo import Opened, Photo, open_photo, title
+from shotseg.photo import Opened, Photo, enough, open_photo, title
 
 FORMAT = "shotseg-encoded-1"
 
@@ -81,7 +81,7 @@ class Encoded:
         if photo is None:
             opened = Opened(seen, (height, width), partial(_scaled, seen, (width, height)))
         else:
-            opened = open_photo(photo, 2 * max(resized.shape[1:]))
+            opened = open_photo(photo, enough(max(resized.shape[1:])))
             if opened.size != (height, width):
                 raise UsageError(f"{path}: of a photo of {(height, width)} pixels, not {title(photo)}; give that photo")
         return cls(opened, resized, features, by)

@@ -41,6 +41,14 @@ class Opened:
     whole: Callable[[], np.ndarray]
 
 
+def enough(size: int) -> int:
+    """Pixels of a photo's longer side from which on more would change no mask, for a network that works at ``size``.
+
+    Not quite twice as many: photos of 12 megapixels, 4,000 to 4,032 pixels wide, are decoded at a quarter for 512.
+    """
+    return max(1, 15 * size // 8)
+
+
 def open_photo(photo: Photo, least: int) -> Opened:
     """A photo of which ``least`` pixels of the longer side are enough: it is not decoded finer than that takes.
 

@@ -36,6 +36,7 @@ from shotseg.photo import (
     are_several,
     check_classes,
     each,
+    enough,
     is_one,
     listed_photos,
     open_photo,
@@ -319,7 +320,7 @@ class Segmenter(Learnt):
 
     @property
     def sees(self) -> int:
-        return 2 * self.model.size
+        return enough(self.model.size)
 
     @in_turns
     def twin(self) -> Segmenter:

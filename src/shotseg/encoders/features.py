@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-PARTED = 2048  # values of a row; a longer one torch searches faster
+GROUP = 16  # values of a long row whose highest stands for them
 
 
 @contextmanager
@@ -31,12 +31,18 @@ def unit(maps: Tensor) -> Tensor:
 def highest(x: Tensor, count: int) -> Tensor:
     """(..., count) highest values of each row of (..., M), M >= count, in any order.
 
-    torch's ``topk`` on a CPU takes four times as long for short rows as parting them by numpy.
+    On a CPU numpy parts rows in a quarter of the time of torch's ``topk``. Long rows are told in groups first: the highest values
+    are in the groups whose own highest are the highest.
     """
     traced = x.requires_grad or torch.jit.is_tracing() or torch.compiler.is_compiling()
-    if x.device.type == "cpu" and x.dtype == torch.float32 and x.shape[-1] <= PARTED and not traced:
-        return torch.from_numpy(np.partition(x.numpy(), -count, axis=-1)[..., -count:])
-    return x.topk(count, dim=-1, sorted=False).values
+    if x.device.type != "cpu" or x.dtype != torch.float32 or traced:
+        return x.topk(count, dim=-1, sorted=False).values
+    groups = x.shape[-1] // GROUP
+    if groups > 2 * count:
+        told, left = x[..., : groups * GROUP].unflatten(-1, (GROUP, groups)), x[..., groups * GROUP :]
+        best = np.argpartition(told.amax(-2).numpy(), -count, axis=-1)[..., None, -count:]
+        x = torch.cat([told.gather(-1, torch.from_numpy(best).expand(*told.shape[:-1], -1)).flatten(-2), left], -1)
+    return torch.from_numpy(np.partition(x.numpy(), -count, axis=-1)[..., -count:])
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,7 @@ from shotseg.photo import (
     Photo,
     are_several,
     check_classes,
+    enough,
     listed_photos,
     open_photo,
     photos_with_masks,
@@ -91,7 +92,7 @@ class OnnxSegmenter(Predictor):
 
     @property
     def sees(self) -> int:
-        return 2 * self.size
+        return enough(self.size)
 
     def __repr__(self) -> str:
         known = ", ".join(self.classes) or "no class yet"
