@@ -11,7 +11,7 @@ import shotseg
 from shotseg.cli import main
 from shotseg.cli.demo import demo_items
 from shotseg.data.video import Video, write_video
-from shotseg.errors import InputError, UsageError
+from shotseg.errors import InputError, InputWarning, UsageError
 from shotseg.runs import find_photos, frames_of, segment_folder
 
 av = pytest.importorskip("av", reason="PyAV is not installed")
@@ -93,6 +93,15 @@ def test_a_damaged_video_gives_what_it_holds_and_says_what_it_does_not(tmp_path)
     content = bytearray(made(tmp_path / "whole.mkv", noise, range(0, 800, 40)).read_bytes())
     (tmp_path / "cut.mkv").write_bytes(content[: len(content) // 2])
     assert 3 < len(Video(tmp_path / "cut.mkv")) < 20
+    with av.open(str(tmp_path / "whole.avi"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuvj420p"
+        for picture in noise:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+    frames = (tmp_path / "whole.avi").read_bytes()
+    (tmp_path / "cut.avi").write_bytes(frames[: len(frames) // 2])
+    with pytest.warns(InputWarning, match=r"cut\.avi: cut off, trimmed or damaged; its \d+ frames are used"):
+        assert 3 < len(Video(tmp_path / "cut.avi")) < 20
     middle = len(content) // 2
     content[middle : middle + 3000] = bytes(3000)
     (tmp_path / "hole.mkv").write_bytes(content)

@@ -13,11 +13,12 @@ from PIL import Image, ImageOps
 
 from shotseg.data.images import TEMPORARY, unwritable
 from shotseg.data.pixels import MAX_PIXELS
-from shotseg.errors import InputError, UsageError, first_line
+from shotseg.errors import InputError, UsageError, first_line, note
 
 VIDEO_TYPES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".m2v", ".ts", ".mts", ".m2ts", ".wmv", ".asf"}
     | {".flv", ".3gp", ".3g2", ".ogv", ".mxf", ".ivf", ".h264", ".264", ".h265", ".hevc", ".dv", ".nut"}
+    | {".y4m", ".vob", ".mjpeg", ".mjpg"}
 )
 TICKS = 90_000  # of a second, in which a written video counts: every common frame rate is a whole number of them
 USUAL_RATE = 25  # frames a second of a file that says none
@@ -41,7 +42,7 @@ CONTAINERS = (
         "asf",
         "flv",
     ),
-    *("ogg", "mxf", "ivf", "h264", "hevc", "obu", "av1", "dv", "nut"),
+    *("ogg", "mxf", "ivf", "h264", "hevc", "obu", "av1", "dv", "nut", "yuv4mpegpipe", "mjpeg"),
 )
 
 
@@ -62,14 +63,21 @@ class Video:
         self.path = Path(path)
         self._av = pyav()
         self.seconds: list[float] = []
-        self.aspect = Fraction(0)
+        self._broken = False
+        self.aspect, announced = Fraction(0), 0
         for frame, stream in self._decoded():
             self.seconds.append(self._time(frame, 1 / float(stream.average_rate or USUAL_RATE)))
+            announced = (
+                0 if stream.container.format.name == "avi" else stream.frames
+            )  # 0: it says none; AVI counts ticks
             if not self.aspect and not isinstance(frame, str):
                 aspect = stream.sample_aspect_ratio or Fraction(1)
                 self.aspect = 1 / aspect if frame.rotation % 180 else aspect
         if not self.aspect:
             raise InputError(f"{path}: no frame of it can be decoded; give a video that plays")
+        if self._broken or len(self) < announced:
+            of = f" of the {announced} announced" * (len(self) < announced)
+            note(f"{path}: cut off, trimmed or damaged; its {len(self)} frames{of} are used")
         first = self.seconds[0]
         self.seconds = [seconds - first for seconds in self.seconds]
         self.rate = (len(self) - 1) / self.seconds[-1] if len(self) > 1 else float(USUAL_RATE)
@@ -107,6 +115,7 @@ class Video:
                     raise InputError(f"{self.path}: holds no pictures; give a video")
                 stream = container.streams.video[0]
                 for packet in container.demux(stream):
+                    self._broken |= packet.is_corrupt
                     yield from ((frame, stream) for frame in self._of(packet))
         except (av.FFmpegError, OSError) as error:
             if not self.seconds:
