@@ -20,7 +20,7 @@ from shotseg.errors import InputError, UsageError, first_line
 from shotseg.models.presence import Answers
 from shotseg.photo import Opened, Photo, enough, open_photo, title
 
-FORMAT = "shotseg-encoded-1"
+FORMAT = "shotseg-encoded-2"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -51,7 +51,7 @@ class Encoded:
         kept |= {f"class/{i}": _half(x) for i, x in enumerate(features.classes)}
         made = features.made.items()  # one value a token is little room, and cues are stretched: those stay as they are
         kept |= {f"made/{name}": x if x.dim() == 3 else _half(x) for name, x in made}
-        tensors = {name: tensor.contiguous().cpu() for name, tensor in kept.items()}
+        tensors = {name: _channels_last(tensor).contiguous().cpu() for name, tensor in kept.items()}
         about = {"format": FORMAT, "size": self.photo.size, "strides": features.strides, "by": self.by}
         files.write_bytes(path, serialise(tensors, {"shotseg": json.dumps(about)}))
 
@@ -71,7 +71,7 @@ class Encoded:
                 pixels = stored.get_tensor("resized")
                 resized, seen = pixels / 255, pixels.permute(1, 2, 0).numpy()
                 names = sorted(set(stored.keys()) - {"resized"})
-                tensors = {name: stored.get_tensor(name).float() for name in names}
+                tensors = {name: _channels_first(stored.get_tensor(name)).float() for name in names}
             maps = tuple(tensors[f"map/{i}"] for i in range(len(about["strides"])))
             classes = tuple(tensors[name] for name in (f"class/{i}" for i in range(len(maps))) if name in tensors)
             made = {name.removeprefix("made/"): x for name, x in tensors.items() if name.startswith("made/")}
@@ -114,6 +114,16 @@ class Examples:
 
 def _scaled(image: np.ndarray, sides: tuple[int, int]) -> np.ndarray:
     return np.array(Image.fromarray(image).resize(sides))
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """Maps lie so where they are compared token by token."""
+    return x.permute(0, 2, 3, 1) if x.dim() == 4 else x
+
+
+def _channels_first(x: Tensor) -> Tensor:
+    """The same maps as (B, C, h, w) again, in memory as they were kept."""
+    return x.permute(0, 3, 1, 2) if x.dim() == 4 else x
 
 
 def _half(x: Tensor) -> Tensor:
