@@ -147,8 +147,9 @@ def _alike(query: Features, image: Tensor, grid: tuple[int, int], marked: Tensor
     colour = F.adaptive_avg_pool2d(image, grid)[0].flatten(1).T
     rows, columns = torch.meshgrid(*(torch.arange(n, device=image.device) for n in grid), indexing="ij")
     place = torch.stack([rows, columns], -1).flatten(0, 1) / max(grid)
+    where = torch.cat([colour / COLOUR, place / PLACE], 1)
     unlike = 1 - _cosines((level.float() for level in query.maps), grid, marked)
-    away = (torch.cdist(colour, colour[marked]) / COLOUR) ** 2 + (torch.cdist(place, place[marked]) / PLACE) ** 2
+    away = torch.cdist(where, where[marked], compute_mode="donot_use_mm_for_euclid_dist").square()
     return EVERYWHERE * torch.exp(-unlike / ANYWHERE) + (1 - EVERYWHERE) * torch.exp(-unlike / NEARBY - away / 2)
 
 
@@ -160,10 +161,12 @@ def _cosines(levels: Iterable[Tensor], grid: tuple[int, int], marked: Tensor) ->
     """
     products = squares = torch.zeros((), device=marked.device)
     for level in levels:
-        part = F.interpolate(level, grid, mode="bilinear")[0].flatten(1)  # (C, N)
-        part /= part.square().sum(0).sqrt().clamp(min=1e-12)
-        part -= part.mean(1, keepdim=True)
-        products, squares = products + part.T @ part[:, marked], squares + part.square().sum(0)
+        last = level.contiguous(memory_format=torch.channels_last)
+        part = F.interpolate(last, grid, mode="bilinear")[0].permute(1, 2, 0).flatten(0, 1)  # (N, C), a row a token
+        part /= torch.linalg.vector_norm(part, dim=1, keepdim=True).clamp(min=1e-12)
+        part -= part.mean(0)
+        products = products + part @ part[marked].T
+        squares = squares + torch.linalg.vector_norm(part, dim=1).square()
     length = squares.sqrt().clamp(min=1e-12)
     return products / length[:, None] / length[marked]
 

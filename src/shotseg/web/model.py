@@ -11,7 +11,8 @@ import torch
 
 from shotseg.encoded import Encoded
 from shotseg.errors import ShotsegError
-from shotseg.models.strokes import Strokes, follow
+from shotseg.models.strokes import Strokes, carried
+from shotseg.result import Decided
 from shotseg.runs.engines import twins_of
 from shotseg.segmenter import Segmenter
 from shotseg.web.drawing import Stroke, marked
@@ -95,8 +96,8 @@ class Model:
         if alone:
             labels = found.runs.labels(photo.size)
             for name, own in alone.items():
-                level = _level(encoded, own)
-                labels[(level > 0) & ((labels == 0) | (own.labels == 1))] = numbers[name]
+                drawn_alone = _alone(encoded, name, own)
+                labels[drawn_alone & ((labels == 0) | (own.labels == 1))] = numbers[name]
                 found.present[numbers[name]] = 1.0
             found.runs = Runs.of(labels)
         return found
@@ -128,7 +129,9 @@ def _key(shot: Shot) -> tuple[Path, int]:
     return shot.image, shot.written
 
 
-def _level(encoded: Encoded, strokes: Strokes) -> np.ndarray:
-    """(H, W) log odds of a class that nothing but strokes in this photo speak of."""
+def _alone(encoded: Encoded, name: str, strokes: Strokes) -> np.ndarray:
+    """(H, W) bool: a class that nothing but strokes in this photo speak of."""
     flat = torch.full((1, 1), UNSEEN, device=encoded.resized.device)
-    return follow(flat, strokes, encoded.features, encoded.resized[None]).cpu().numpy()
+    level = carried(flat, strokes, encoded.features, encoded.resized[None]).cpu().numpy()
+    scores = np.stack([np.zeros_like(level), level])  # the background's, and the class's
+    return Decided(encoded.photo, (name,), scores, {name: 1.0}, {name: strokes}).labels == 1
