@@ -26,35 +26,47 @@ def marked(drawn: Iterable[Stroke], names: Mapping[int, str], size: tuple[int, i
 
     The newest lies on top, and a pixel is one class at most.
     """
-    canvases: dict[str, Image.Image] = {}
+    maps: dict[str, np.ndarray] = {}
     for stroke in drawn:
         own = names[stroke.number]
-        canvas = canvases.setdefault(own, Image.new("L", (size[1], size[0]), IGNORE))
-        _line(canvas, stroke, int(stroke.inside))
-        for name, other in canvases.items():
-            if stroke.inside and name != own:  # it may have been marked as the other class before
-                _line(other, stroke, IGNORE)
-    return {name: np.array(canvas) for name, canvas in canvases.items()}
+        if own not in maps:
+            maps[own] = np.full(size, IGNORE, np.uint8)
+        place, covered = _covered(stroke, size)
+        for name, labels in maps.items():
+            if name == own:
+                labels[place][covered] = int(stroke.inside)
+            elif stroke.inside:  # it may have been marked as the other class before
+                labels[place][covered] = IGNORE
+    return maps
 
 
 def painted(labels: np.ndarray, drawn: Iterable[Stroke]) -> np.ndarray:
     """The (H, W) uint8 label map with strokes laid on it: inside sets a class, outside takes it away."""
+    labels = labels.copy()
     for stroke in drawn:
-        canvas = Image.new("L", (labels.shape[1], labels.shape[0]), 0)
-        _line(canvas, stroke, 1)
-        under = np.array(canvas) == 1
-        kept = labels if stroke.inside else np.where(labels == stroke.number, np.uint8(0), labels)
-        labels = np.where(under, np.uint8(stroke.number) if stroke.inside else kept, labels)
+        place, covered = _covered(stroke, (labels.shape[0], labels.shape[1]))
+        under = labels[place]
+        under[covered if stroke.inside else covered & (under == stroke.number)] = stroke.number if stroke.inside else 0
     return labels
 
 
-def _line(canvas: Image.Image, stroke: Stroke, value: int) -> None:
-    pen, radius = ImageDraw.Draw(canvas), stroke.radius
-    points = [(int(np.floor(x)), int(np.floor(y))) for x, y in stroke.points]  # (0.7, 0.2) lies in the first pixel
+def _covered(stroke: Stroke, size: tuple[int, int]) -> tuple[tuple[slice, slice], np.ndarray]:
+    """The part of a photo of (height, width) in which a stroke lies, and which (h, w) pixels there are under it."""
+    points = np.floor(stroke.points).astype(int)  # (0.7, 0.2) lies in the first pixel
+    room = int(stroke.radius) + 2
+    low = (points.min(0) - room).clip(0)
+    high = np.maximum((points.max(0) + room + 1).clip(max=size[::-1]), low)
+    canvas = Image.new("1", tuple((high - low).tolist()))
+    if canvas.width and canvas.height:
+        _line(ImageDraw.Draw(canvas), [(int(x), int(y)) for x, y in points - low], stroke.radius)
+    return (slice(low[1], high[1]), slice(low[0], high[0])), np.array(canvas)
+
+
+def _line(pen: ImageDraw.ImageDraw, points: list[tuple[int, int]], radius: float) -> None:
     if radius < 1:
-        pen.line(points, fill=value) if len(points) > 1 else pen.point(points, fill=value)
+        pen.line(points, fill=1) if len(points) > 1 else pen.point(points, fill=1)
         return
     if len(points) > 1:
-        pen.line(points, fill=value, width=round(2 * radius))
+        pen.line(points, fill=1, width=round(2 * radius))
     for x, y in points:
-        pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=value)
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=1)

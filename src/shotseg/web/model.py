@@ -97,7 +97,7 @@ class Model:
             labels = found.runs.labels(photo.size)
             for name, own in alone.items():
                 drawn_alone = _alone(encoded, name, own)
-                labels[drawn_alone & ((labels == 0) | (own.labels == 1))] = numbers[name]
+                np.copyto(labels, numbers[name], where=drawn_alone & ((labels == 0) | (own.labels == 1)))
                 found.present[numbers[name]] = 1.0
             found.runs = Runs.of(labels)
         return found
