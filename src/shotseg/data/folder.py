@@ -25,6 +25,7 @@ from shotseg.data.layout import by_class
 from shotseg.data.listing import find_images, some
 from shotseg.data.pairing import photos_and_masks
 from shotseg.data.samples import IGNORE, Sample
+from shotseg.data.several_classes import warn_of_classes
 from shotseg.data.tables import plain, rows_of
 from shotseg.errors import UsageError, note
 
@@ -106,6 +107,9 @@ class FolderDataset:
                 label: [(f"{label}/{stem}", photo, drawn, None) for stem, photo, drawn in pairs]
                 for label, pairs in by_class(self.root, name).items()
             }
+            if len(found) == 1:
+                [(label, rows)] = found.items()
+                warn_of_classes(self.root, label, [row[2][0] for row in rows if row[2]])
         unknown = sorted(set(classes or ()) - set(found))
         if unknown:
             raise UsageError(f"{self.root}: no class {unknown[0]!r}; it has {some(list(found))}")

@@ -22,7 +22,7 @@ from shotseg.data.tables import plain
 from shotseg.errors import InputError, UsageError, note
 
 # What people call the folders of photos and of masks, in small letters without blanks and marks.
-PHOTO_FOLDERS = ("images", "image", "imgs", "img", "photos", "photo", "jpegimages", "original", "originals")
+PHOTO_FOLDERS = ("images", "image", "imgs", "img", "im", "photos", "photo", "jpegimages", "original", "originals")
 OBJECTS = "segmentationobject"  # of VOC: objects by number, without their classes
 MASK_FOLDERS = (
     *("masks", "mask", "labels", "label", "annotations", "segmentations", "segmentation", "gt", "groundtruth"),
@@ -184,10 +184,12 @@ def _parts(folder: Path) -> tuple[Path, Path]:
 def _by_words(folder: Path) -> dict[str, tuple[Path, Path]]:
     """What is left of two names without their words for photos and masks -> those two folders, of files of the same names.
 
-    None unless every folder of images is one of two; where there are only two, what is left of their names may differ.
+    Photos need no word: train/ with train_labels/. None unless every folder of images is one of two; where there are only two,
+    what is left of their names may differ.
     """
     photos: dict[str, Path] = {}
     masks: dict[str, Path] = {}
+    wordless: dict[str, Path] = {}
     for name, path in subfolders(folder).items():
         words = [word.casefold() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+|\d+", name)]
         rest = " ".join(word for word in words if word not in PHOTO_WORDS | MASK_WORDS)
@@ -196,9 +198,10 @@ def _by_words(folder: Path) -> dict[str, tuple[Path, Path]]:
         elif not PHOTO_WORDS.isdisjoint(words):
             photos[rest] = path
         elif has_photos(path):
-            return {}
-    if len(photos) == len(masks) == 1:
+            wordless[rest] = path
+    if len(photos) == len(masks) == 1 and not wordless:
         photos, masks = {"": photos.popitem()[1]}, {"": masks.popitem()[1]}
+    photos |= wordless
     if not photos or photos.keys() != masks.keys():
         return {}
     pairs = {rest: (path, masks[rest]) for rest, path in photos.items()}
