@@ -12,11 +12,9 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import numpy as np
-from PIL import Image
 
-from shotseg.data import tiff
 from shotseg.data.annotations.labelled import MOST, Labelled, Part, cropped, label_map, note
-from shotseg.data.images import IMAGE_TYPES, one_class, read_image
+from shotseg.data.images import IMAGE_TYPES, one_class, upright_size
 from shotseg.data.pixels import MAX_PIXELS
 from shotseg.data.samples import IGNORE
 from shotseg.data.sets import coco_masks
@@ -31,7 +29,6 @@ BROKEN = (
     AttributeError,
 )  # what odd content makes code raise
 ALIKE = 0.01  # how far the scales of the two sides may differ in a resized photo
-ORIENTATION = 274  # EXIF: above 4 the photo lies on its side
 
 
 class Shape(NamedTuple):
@@ -249,22 +246,6 @@ def size(height: Any, width: Any) -> tuple[int, int] | None:
     if found[0] * found[1] > MAX_PIXELS:
         raise ValueError(f"a photo of {found[1]} x {found[0]}")
     return found
-
-
-def upright_size(path: Path, page: int = 1) -> tuple[int, int]:
-    """(height, width) of a photo turned upright, from its header where that says it; page: of a TIFF, from 1."""
-    try:
-        with path.open("rb") as file:
-            is_tiff = file.read(4) in tiff.SIGNATURES
-            file.seek(0)
-            if is_tiff:  # Pillow turns some and says so all the same, and knows no photo of five bands
-                return tiff.upright_size(file, page, path)
-        with Image.open(path) as image:
-            width, height = image.size
-            return (width, height) if image.getexif().get(ORIENTATION, 1) > 4 else (height, width)
-    except Exception:  # another reader may know it
-        height, width = read_image(path).shape[:2]
-        return height, width
 
 
 def numbered(names: Iterable[str]) -> list[str]:
