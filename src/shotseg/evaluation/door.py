@@ -89,7 +89,7 @@ def evaluate(
                 default a warning.
 
     Gives scores in percent with 95 % intervals, the protocol and the counts. Under ``torchrun`` every process gets the result,
-    and the first writes it. Raises UsageError for options that do not fit (named as the flags of the command line), InputError
+    and the first writes it. Raises UsageError for options that do not fit, InputError
     for a photo or checkpoint that cannot be used.
     """
     asked = SimpleNamespace(**locals())
