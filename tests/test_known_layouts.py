@@ -11,8 +11,7 @@ from annotated import photos
 from shotseg.data.annotations import detect, index, read
 from shotseg.data.annotations.opened import open_folder
 from shotseg.data.annotations.voc import palette
-from shotseg.data.folder import FolderDataset
-from shotseg.errors import InputError, UsageError
+from shotseg.errors import InputError
 
 LEFT, RIGHT, BOTH = (15,), (60,), (15, 60)
 
@@ -136,6 +135,27 @@ def drive(root):
         save(root / f"{part}/mask/{number:02d}_{part}_mask.gif", np.full((60, 80), 255, np.uint8))
 
 
+def coco_stuff(root):
+    photos(root, "images/train2017/000000000009.jpg")
+    save(root / "stuffthingmaps/train2017/000000000009.png", drawn(BOTH, (16, 156), 255))
+
+
+def ham(root):
+    for number in (1, 2):
+        photos(root, f"HAM10000_images_part_{number}/ISIC_002430{number}.jpg")
+        save(root / f"HAM10000_segmentations_lesion_tschandl/ISIC_002430{number}_segmentation.png", white())
+
+
+def ph2(root):
+    photos(root, "PH2 Dataset images/IMD002/IMD002_Dermoscopic_Image/IMD002.bmp")
+    save(root / "PH2 Dataset images/IMD002/IMD002_lesion/IMD002_lesion.bmp", white())
+
+
+def cub(root):
+    photos(root, "CUB_200_2011/images/001.Auk/a_1.jpg")
+    save(root / "segmentations/001.Auk/a_1.png", white())
+
+
 def lip(root):
     photos(root, "train_images/7_1.jpg")
     save(root / "TrainVal_parsing_annotations/train_segmentations/7_1.png", drawn(BOTH, (2, 13)))
@@ -210,6 +230,10 @@ READ = {
     "LoveDA": (loveda, 2, {"building": DISC, "agriculture": DISC}),
     "Oxford pets": (pets, 1, {"american_bulldog": DISC}),
     "DRIVE": (drive, 1, {"vessel": DISC}),
+    "COCO-Stuff": (coco_stuff, 1, {"cat": DISC, "sky-other": DISC}),
+    "HAM10000": (ham, 2, {"lesion": DISC}),
+    "PH2": (ph2, 1, {"lesion": DISC}),
+    "CUB-200-2011": (cub, 1, {"001.Auk": DISC}),
     "LIP": (lip, 1, {"hair": DISC, "face": DISC}),
     "COD10K": (cod, 1, {"BatFish": DISC}),
     "CamVid": (camvid, 2, {"Car": DISC, "Sky": DISC}),
@@ -325,54 +349,3 @@ def test_photos_that_were_not_unpacked_are_said(tmp_path):
         file.unlink()
     with pytest.warns(UserWarning, match="1 photos not found, left out"):
         assert len({item.image_path for item in open_folder(tmp_path).items}) == 1
-
-
-# --- folders that no row describes --------------------------------------------------------------------------------------
-
-
-def test_photos_in_train_have_their_masks_in_train_labels(tmp_path):
-    photos(tmp_path, "train/1.tiff", "val/2.tiff")
-    save(tmp_path / "train_labels/1.tif", white())
-    save(tmp_path / "val_labels/2.tif", white())
-    data = FolderDataset(tmp_path)
-    assert data.classes == [tmp_path.name] and all(item.mask_path for item in data.items)
-
-
-def test_annotations_some_folders_deeper_are_named(tmp_path):
-    photos(tmp_path, "VOCdevkit/VOC2012/JPEGImages/a.jpg")
-    save(tmp_path / "VOCdevkit/VOC2012/SegmentationClass/a.png", drawn(BOTH), palette())
-    with pytest.raises(UsageError, match=r"one folder deeper; give .*VOCdevkit/VOC2012"):
-        detect(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("masks", "said"),
-    [
-        ([drawn(BOTH, (2, 13)), drawn(LEFT, (2,))], "the values 2, 13, read as one class .* name them in classes.csv"),
-        ([drawn(BOTH)] * 3, "the values 1, 2, read"),
-        ([in_colours(), in_colours(LEFT)], r"the colours #400080, #808080, read .* name them in class_dict.csv"),
-    ],
-)
-def test_class_ids_that_are_read_as_one_class_are_said(tmp_path, masks, said):
-    for number, mask in enumerate(masks):
-        photos(tmp_path, f"images/{number}.jpg")
-        save(tmp_path / f"masks/{number}.png", mask)
-    with pytest.warns(UserWarning, match=said):
-        FolderDataset(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "masks",
-    [
-        [white(), white(BOTH)],
-        [drawn(), drawn(BOTH), drawn(BOTH)],
-        [drawn(BOTH, (255, 1)), drawn(LEFT, (1,))],
-        [np.uint8(Image.fromarray(white()).resize((80, 60), Image.Resampling.BILINEAR, (0.3, 0.3, 79, 59)))] * 2,
-    ],
-)
-def test_masks_of_one_class_are_taken_without_a_word(tmp_path, masks, recwarn):
-    for number, mask in enumerate(masks):
-        photos(tmp_path, f"images/{number}.jpg")
-        save(tmp_path / f"masks/{number}.png", mask)
-    FolderDataset(tmp_path)
-    assert not [str(line.message) for line in recwarn]

@@ -144,6 +144,9 @@ def _layout(root: Path, name: str | None) -> dict[str, list[Place]]:
         found = {
             label: [Place(folder, _flat(folder / "masks"))] for label, folder in below.items() if has_photos(folder)
         }
+        if masked := [label for label in found if MASK_WORDS & set(_words(label)) and len(found) > 1]:
+            said = f"read as classes of photos, and named as masks: {some(masked)}"
+            note(f"{root}: {said}; put photos into images/, masks into masks/")
     if not found:
         raise UsageError(
             f"{root}: no photos in it; lay it out as images/<class>/<name>.jpg and masks/<class>/<name>.png"
@@ -191,10 +194,10 @@ def _by_words(folder: Path) -> dict[str, tuple[Path, Path]]:
     masks: dict[str, Path] = {}
     wordless: dict[str, Path] = {}
     for name, path in subfolders(folder).items():
-        words = [word.casefold() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+|\d+", name)]
+        words = _words(name)
         rest = " ".join(word for word in words if word not in PHOTO_WORDS | MASK_WORDS)
         if not MASK_WORDS.isdisjoint(words):
-            masks[rest] = path
+            masks |= {rest: path} if _holds_images(path) else {}
         elif not PHOTO_WORDS.isdisjoint(words):
             photos[rest] = path
         elif has_photos(path):
@@ -206,6 +209,11 @@ def _by_words(folder: Path) -> dict[str, tuple[Path, Path]]:
         return {}
     pairs = {rest: (path, masks[rest]) for rest, path in photos.items()}
     return pairs if all(share_names(*pair) for pair in pairs.values()) else {}
+
+
+def _words(name: str) -> list[str]:
+    """The words of "trainMasks_2", in small letters."""
+    return [word.casefold() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+|\d+", name)]
 
 
 def _holds_images(folder: Path) -> bool:

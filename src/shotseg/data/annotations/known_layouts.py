@@ -152,6 +152,13 @@ def _ade(root: Path, groups: Groups) -> Values:
     return {0: VOID, **{number + 1: name for number, name in names(spec("ade20k150")).items()}}
 
 
+def _coco_stuff(root: Path, groups: Groups) -> Values:
+    """Of 91 things and 91 stuffs from 0 on; the eleven that no photo shows have no name."""
+    missing = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)
+    numbers = (number for number in range(182) if number not in missing)
+    return {**dict(zip(numbers, names(spec("coco_stuff10k")).values())), 255: VOID}
+
+
 def _pet(root: Path, groups: Groups) -> Values:
     return {1: groups["breed"], 2: "", 3: VOID}
 
@@ -262,6 +269,13 @@ LAYOUTS = (
         said="0 is ignored",
     ),
     Layout(
+        "COCO-Stuff",
+        ("stuffthingmaps*/*2017",),
+        r"(images/)?(?P<part>train|val)2017/(?P<name>\d+)",
+        (r"stuffthingmaps\w*/(?P<part>train|val)2017/(?P<name>\d+)",),
+        _coco_stuff,
+    ),
+    Layout(
         "ADE20K",
         ("images/ADE/*",),
         r"(?P<name>images/ADE/.+)",
@@ -291,6 +305,27 @@ LAYOUTS = (
         (r"(?P<part>training|test)/1st_manual/(?P<n>\d+)_manual1",),
         _called("vessel"),
         said="1st_manual/ counts; 2nd_manual/ and mask/, the field of view, are passed over",
+    ),
+    Layout(
+        "HAM10000",
+        ("HAM10000_images_part_1", "HAM10000_segmentations*"),
+        r"HAM10000_images_part_\d/(?P<name>[^/]+)",
+        (r"HAM10000_segmentations\w*/(?P<name>[^/]+)_segmentation",),
+        _called("lesion"),
+    ),
+    Layout(
+        "PH2",
+        ("*_Dermoscopic_Image", "*_lesion"),
+        r"(?P<name>\w+)/\w+_Dermoscopic_Image/\w+",
+        (r"(?P<name>\w+)/\w+_lesion/\w+_lesion",),
+        _called("lesion"),
+    ),
+    Layout(
+        "CUB-200-2011",
+        ("segmentations/*", "images/*"),
+        r"images/(?P<bird>\d+\.\w+)/(?P<name>[^/]+)",
+        (r"segmentations/(?P<bird>\d+\.\w+)/(?P<name>[^/]+)",),
+        _called("{bird}"),
     ),
     Layout(
         "LIP",
@@ -338,8 +373,8 @@ LAYOUTS = (
     Layout(
         "masks in the colours of class_dict.csv",
         ("class_dict.csv",),
-        r"(?P<part>.*/)?images?/(?P<name>.+)",
-        (r"(?P<part>.*/)?(masks?|labels?)/(?P<name>.+?)(_mask|_label|_L)?",),
+        r"(?P<part>.*/)?[Ii]mages?/(?P<name>.+)",
+        (r"(?P<part>.*/)?([Mm]asks?|[Ll]abels?)/(?P<name>.+?)(_mask|_label|_L)?",),
         _colours,
     ),
 )
