@@ -154,6 +154,10 @@ class FolderDataset:
         masks = ((path, read_mask(path, labels=item.class_value is not None)) for path in item.mask_paths)
         return joined(one_class(scaled_to(mask, size, path, item.image_path), item.class_value) for path, mask in masks)
 
+    def label_map(self, index: int) -> Path | None:
+        """The file of the label map that an item stands in, None where its mask is of its class alone."""
+        return self.items[index].mask_path if self.items[index].class_value is not None else None
+
     @cached_property
     def folds(self) -> dict[int, list[str]]:
         fold_of: dict[str, int] = {}

@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -72,7 +73,7 @@ class Annotated:
     def mask(self, label: int) -> np.ndarray:
         """(H, W) uint8 in {0, 1, 255} of one class, at the photo's size. Raises InputError where it cannot be drawn."""
         if self.map is not None:
-            return self._fitted(one_class(self.map(), label))
+            return self._fitted(one_class(_map_of(self), label))
         found = [mask for _, mask in self._drawn([shape for shape in self.shapes if shape.label == label])]
         return np.any(found, axis=0).astype(np.uint8) if found else np.zeros(self._target(), np.uint8)
 
@@ -133,6 +134,13 @@ class Annotated:
             if self.source.stem != PurePosixPath(self.file).stem
             else str(self.source)
         )
+
+
+@lru_cache(maxsize=4)
+def _map_of(photo: Annotated) -> np.ndarray:
+    """The label map of a photo, which is asked for once for each class that it shows. It is not to be written into."""
+    assert photo.map is not None
+    return photo.map()
 
 
 class Annotations(NamedTuple):

@@ -140,12 +140,13 @@ def _labels(mask: Path, label_of: Mapping[int, int]) -> np.ndarray:
         values = read_image(mask).astype(np.int64) @ (1 << 16, 1 << 8, 1)
     else:
         values = read_mask(mask, labels=True)
-    stored = np.array(sorted(label_of))
-    places = np.minimum(np.searchsorted(stored, values), len(stored) - 1)
-    meant = stored[places] == values
-    if meant.mean() < 1 - STRANGE:
-        raise InputError(f"{mask}: {100 * (1 - meant.mean()):.0f} % of it has values without a class; copy it again")
-    return np.where(meant, np.array([label_of[value] for value in stored.tolist()], np.uint8)[places], np.uint8(IGNORE))
+    stored = np.unique(values) if values.dtype != np.uint8 else np.arange(IGNORE + 1)  # which takes no sorting
+    labels = np.array([label_of.get(value, IGNORE) for value in stored.tolist()], np.uint8)
+    strange = np.array([value not in label_of for value in stored.tolist()])
+    places = values if values.dtype == np.uint8 else np.searchsorted(stored, values)
+    if (share := strange[places].mean()) > STRANGE:
+        raise InputError(f"{mask}: {100 * share:.0f} % of it has values without a class; copy it again")
+    return labels[places]
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

@@ -94,6 +94,11 @@ class AnnotatedDataset:
         photo, label = self._photos[index]
         return photo.mask(label)
 
+    def label_map(self, index: int) -> Path | None:
+        """The file of the label map that an item stands in, None where its mask is drawn."""
+        photo = self._photos[index][0]
+        return photo.source if photo.map is not None else None
+
     def truth(self, file: str, class_name: str) -> np.ndarray | None:
         """(H, W) uint8 in {0, 1, 255} of a class in the photo of that name, its ending aside, or of its name's last part.
 

@@ -1,4 +1,4 @@
-"""A photo or mask that cannot be used stops no evaluation of the others."""
+"""A photo or mask that cannot be used stops no evaluation of the others, and no training on them."""
 
 import numpy as np
 import pytest
@@ -9,8 +9,10 @@ import shotseg
 from annotated import instances
 from shotseg.data.annotations.opened import open_folder
 from shotseg.data.images import write_png
+from shotseg.data.usable import usable
 from shotseg.errors import InputError
-from shotseg.evaluation.usable import usable
+from shotseg.training import recipe
+from shotseg.training.data import views
 
 
 @pytest.fixture
@@ -42,8 +44,8 @@ def test_what_cannot_be_used_is_named_and_the_others_are_measured(root, options)
     broken(root / "masks/a/0.png")
     write_png(root / "masks/b/1.png", np.zeros((40, 60), np.uint8))
     result, said = measured(root, **options)
-    assert [line.partition(":")[2].split(":")[0] for line in said[:2]] == [" a/0", " b/1"]
-    assert "masks/a/0.png" in said[0] and "no pixel is the class" in said[1]
+    assert said[0].startswith(f"left out: a/0: {root / 'masks/a/0.png'}: ")
+    assert said[1] == "left out, no pixel of the class in the mask: b/1"
     assert result.content["data"]["left_out"] == 2
 
 
@@ -64,18 +66,26 @@ def test_a_truncated_photo_is_found_before_any_is_drawn(root):
     photo.unlink()
     photo = photo.with_suffix(".jpg")
     photo.write_bytes(photo.read_bytes()[:-300])
-    dataset = open_folder(root)
-    [(name, reason)] = usable(dataset, dataset.classes)[1]
-    assert name == "a/2" and str(photo) in reason
+    dataset, said = open_folder(root), []
+    assert usable(dataset, dataset.classes, said.append)[1] == 1
+    assert said[0].startswith(f"left out: a/2: {photo}")
 
 
 def test_above_a_third_the_folder_itself_must_be_wrong(root):
     for number in range(3):
         broken(root / f"masks/a/{number}.png")
     with pytest.raises(
-        InputError, match=r"3 of 8 photos or masks cannot be used, more than 33%; the first: .*masks/a/0\.png"
+        InputError, match=r"3 of 8 photos or masks cannot be used, more than 33%; the first: a/0: .*masks/a/0\.png"
     ):
         measured(root)
+
+
+def test_many_empty_masks_are_no_fault(root):
+    for name, number in (("a", 0), ("a", 1), ("b", 0), ("b", 1)):
+        write_png(root / f"masks/{name}/{number}.png", np.zeros((40, 60), np.uint8))
+    result, said = measured(root)
+    assert said == ["left out, no pixel of the class in the mask: a/0, a/1, b/0, b/1"]
+    assert result.content["data"]["left_out"] == 4
 
 
 def test_annotations_that_cannot_be_drawn_are_left_out_too(tmp_path):
@@ -88,5 +98,15 @@ def test_annotations_that_cannot_be_drawn_are_left_out_too(tmp_path):
         Image.new("RGB", (80, 60), (number, 9, 9)).save(root / f"{number}.jpg")
     dataset = open_folder(root)
     view, left_out = usable(dataset, dataset.classes)
-    assert len(view.items) + len(left_out) == len(dataset.items) and view.classes == dataset.classes
+    assert len(view.items) + left_out == len(dataset.items) and view.classes == dataset.classes
     assert all((view.sample(i).mask == 1).any() for i in range(len(view)))
+
+
+def test_a_training_leaves_out_what_cannot_be_used(root):
+    broken(root / "masks/a/0.png")
+    choice = recipe.load("guided/tiny").data
+    with pytest.warns(UserWarning, match=r"left out: a/0: .*masks/a/0\.png"):
+        found = views(choice, root)
+    items = [*found.train.items, *found.validation.items]
+    assert len(items) == 7 and "a/0" not in [item.id for item in items]
+    assert all((found.train.sample(i).mask == 1).any() for i in range(len(found.train)))
