@@ -349,3 +349,17 @@ def test_photos_that_were_not_unpacked_are_said(tmp_path):
         file.unlink()
     with pytest.warns(UserWarning, match="1 photos not found, left out"):
         assert len({item.image_path for item in open_folder(tmp_path).items}) == 1
+
+
+def test_a_link_that_leads_back_and_a_table_in_a_folder_below_do_no_harm(tmp_path):
+    suim(tmp_path / "data/suim")
+    (tmp_path / "data/suim/TEST/again").symlink_to(tmp_path, target_is_directory=True)
+    assert {item.class_name for item in open_folder(tmp_path).items} == {"Car", "Sky"}
+    assert len(index("dataset", tmp_path).photos) == 2
+
+
+def test_a_table_that_was_mended_is_read_anew(tmp_path):
+    camvid(tmp_path)
+    assert open_folder(tmp_path).classes == ["Car", "Sky"]
+    (tmp_path / "class_dict.csv").write_text(COLOURS.replace("Car", "Bus"))
+    assert open_folder(tmp_path).classes == ["Bus", "Sky"]

@@ -89,12 +89,15 @@ def _of_videos(path: Path) -> Mapping:
 
 
 def _colours(root: Path, groups: Groups) -> Values:
-    tables = (
-        table
-        for name in ("class_dict.csv", "label_colors.txt")
-        for table in (*root.glob(name), *root.glob(f"*/{name}"))
-    )
-    return _of_colours(next(tables))
+    return _of_colours(_table_of_colours(root))
+
+
+@lru_cache(maxsize=8)
+def _table_of_colours(root: Path) -> Path:
+    """The first in the folder, or in those below in which a data set is looked for."""
+    names, depths = ("class_dict.csv", "label_colors.txt"), ("", "*/", "*/*/")
+    found = (table for depth in depths for name in names for table in sorted(root.glob(f"{depth}{name}")))
+    return next(found, root / names[0])
 
 
 @lru_cache(maxsize=8)
@@ -118,6 +121,12 @@ def _of_colours(path: Path) -> Values:
         name = VOID if re.fullmatch("void|unknown|unlabell?ed", row[3], re.IGNORECASE) else row[3]
         found[red << 16 | green << 8 | blue] = "" if name.casefold() == "background" else name
     return found
+
+
+def forget_tables() -> None:
+    """Before a folder is read: its tables may have changed since they were read last."""
+    for table in (_of_config, _of_videos, _table_of_colours, _of_colours):
+        table.cache_clear()
 
 
 # --- values ------------------------------------------------------------------------------------------------------------
@@ -148,11 +157,21 @@ def _cityscapes(root: Path, groups: Groups) -> Values:
 
 
 def _ade(root: Path, groups: Groups) -> Values:
+    return _of_ade()
+
+
+@lru_cache(maxsize=1)
+def _of_ade() -> Values:
     """Of the 150 classes; in these files they count from 1, and 0 is what is none of them."""
     return {0: VOID, **{number + 1: name for number, name in names(spec("ade20k150")).items()}}
 
 
 def _coco_stuff(root: Path, groups: Groups) -> Values:
+    return _of_coco_stuff()
+
+
+@lru_cache(maxsize=1)
+def _of_coco_stuff() -> Values:
     """Of 91 things and 91 stuffs from 0 on; the eleven that no photo shows have no name."""
     missing = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)
     numbers = (number for number in range(182) if number not in missing)

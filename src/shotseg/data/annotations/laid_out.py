@@ -6,6 +6,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from shotseg.data.annotations.drawn import Annotated, Annotations, Shape, check_map, numbered
-from shotseg.data.annotations.known_layouts import LAYOUTS, Groups, Layout, Values
+from shotseg.data.annotations.known_layouts import LAYOUTS, Groups, Layout, Values, forget_tables
 from shotseg.data.annotations.labelled import note, some
 from shotseg.data.annotations.voc import VOID
 from shotseg.data.images import IMAGE_TYPES, MASK_TYPES, read_bytes, read_image, read_mask
@@ -53,6 +54,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         raise InputError(f"{path}: laid out as no data set that is known; give --from mask, or the format of its masks")
     if row.refused:
         raise InputError(f"{path}: {row.title}: {row.refused}")
+    forget_tables()
     if row.said:
         note(f"{path}: read as {row.title}: {row.said}")
     root = images or path
@@ -75,9 +77,15 @@ def _joined(
 ) -> Annotations:
     """The photos with their masks, and those that show nothing."""
     means = {drawn.path: row.means(path, drawn.groups) for _, masks in pairs for drawn in masks}
-    names = (name for meant in means.values() for name in ([meant] if isinstance(meant, str) else meant.values()))
+    distinct = {id(meant): meant for meant in means.values()}  # most data sets have one for all masks
+    names = (name for meant in distinct.values() for name in ([meant] if isinstance(meant, str) else meant.values()))
     classes = numbered(name for name in names if name not in ("", VOID))
     label_of = {"": 0, VOID: IGNORE, **{name: i for i, name in enumerate(classes, start=1)}}
+    tables = {
+        key: {value: label_of[name] for value, name in meant.items()}
+        for key, meant in distinct.items()
+        if not isinstance(meant, str)
+    }
     height = {name: i for i, name in enumerate(row.order.split())}
     found = []
     for photo, unordered in pairs:
@@ -96,8 +104,7 @@ def _joined(
             found.append(Annotated(file.as_posix(), first, shapes=shapes, photo=photo))
         else:
             check_map(classes, path)
-            table = {value: label_of[name] for value, name in meant.items()}
-            found.append(Annotated(file.as_posix(), first, photo=photo, map=partial(_labels, first, table)))
+            found.append(Annotated(file.as_posix(), first, photo=photo, map=partial(_labels, first, tables[id(meant)])))
     found += [Annotated(photo.relative_to(root).as_posix(), photo, photo=photo) for photo in nothing]
     found.sort(key=lambda photo: photo.file)
     return Annotations(classes, found, len(pairs) + len(nothing) - len(found))
@@ -154,9 +161,10 @@ def _labels(mask: Path, label_of: Mapping[int, int]) -> np.ndarray:
 
 def _places(folder: Path, above: str, deep: int) -> Iterator[str]:
     """Paths of the folders below, and of the tables."""
-    with os.scandir(folder) as found:
-        entries = sorted((entry for entry in found if not entry.name.startswith(".")), key=lambda entry: entry.name)
-    for entry in entries:
+    entries = []
+    with suppress(OSError), os.scandir(folder) as found:  # what cannot be looked into holds nothing
+        entries = [entry for entry in found if not entry.name.startswith(".")]
+    for entry in sorted(entries, key=lambda entry: entry.name):
         if entry.is_dir():
             yield f"{above}{entry.name}"
             if deep > 1:
@@ -168,7 +176,13 @@ def _places(folder: Path, above: str, deep: int) -> Iterator[str]:
 def _matching(root: Path, patterns: Sequence[str], types: Collection[str]) -> Iterator[tuple[int, Path, Groups]]:
     """(which pattern, file, groups) of the files that one describes."""
     compiled = [re.compile(rf"(?P<top>(?:.+?/)??){pattern}") for pattern in patterns]
+    seen = set[str]()
     for folder, folders, names in os.walk(root, followlinks=True):
+        place = os.path.realpath(folder)
+        if place in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add(place)
         folders[:] = sorted(name for name in folders if name[0] != ".")
         below = Path(folder).relative_to(root).as_posix()
         for name in sorted(names):
