@@ -74,3 +74,16 @@ def test_a_palette_of_other_colours_counts_by_its_indices_where_no_table_says_co
     np.testing.assert_array_equal(labels, two())
     (root / "labelmap.txt").write_text("background:0,0,0::\ndog:0,0,255::\ncat:0,255,0::\n")
     np.testing.assert_array_equal(drawn(root)[1], np.uint8([0, 2, 1])[two()])
+
+
+def test_voc_with_the_masks_of_sbd_alone_has_voc_s_classes(tmp_path):
+    photos(tmp_path / "JPEGImages", "a.jpg")
+    (tmp_path / "SegmentationClassAug").mkdir()
+    Image.fromarray(two() * 4).save(tmp_path / "SegmentationClassAug/a.png")
+    np.testing.assert_array_equal(drawn(tmp_path)[1], two() * 4)
+    (tmp_path / "SegmentationClass").mkdir()
+    Image.fromarray(two()).save(tmp_path / "SegmentationClass/a.png")
+    with pytest.warns(
+        UserWarning, match="masks in SegmentationClass count, those in SegmentationClassAug are passed over"
+    ):
+        np.testing.assert_array_equal(drawn(tmp_path)[1], two())

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from shotseg.data.annotations.drawn import Annotated, Annotations, Photos, check_map
-from shotseg.data.annotations.labelled import Labelled
+from shotseg.data.annotations.labelled import Labelled, note
 from shotseg.data.images import read_bytes, write_bytes, write_png
 from shotseg.data.samples import IGNORE
 from shotseg.errors import InputError
@@ -26,7 +26,8 @@ OWN_CLASSES = (
     "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )
 # fmt: on
-FOLDERS = ("SegmentationClass", "SegmentationClassPNG")  # the second of older LabelMe, beside arrays in the first
+# Of older LabelMe, beside arrays in the first; and of VOC 2012 with the masks of SBD, as most code has it.
+FOLDERS = ("SegmentationClass", "SegmentationClassPNG", "SegmentationClassAug")
 MAP, LISTED = "labelmap.txt", "class_names.txt"  # what says the classes; the second of LabelMe
 HEAD = "label:color_rgb"
 BACKGROUND, VOID = "background", "ignored"  # names that labelmap.txt keeps for itself
@@ -72,6 +73,8 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     masks = next((folder for folder, found in drawn.items() if found), None)
     if masks is None:
         raise InputError(f"{path}: no PNG in its {' or '.join(FOLDERS)}; save the masks as PNG")
+    if others := [folder.name for folder, found in drawn.items() if found and folder != masks]:
+        note(f"{path}: the masks in {masks.name} count, those in {', '.join(others)} are passed over")
     finder = Photos(path, *([images] if images else [path / "JPEGImages", path / "images"]))
     photos = []
     for mask in drawn[masks]:
