@@ -11,7 +11,7 @@ from annotated import photos
 from shotseg.data.annotations import detect, index, read
 from shotseg.data.annotations.opened import open_folder
 from shotseg.data.annotations.voc import palette
-from shotseg.errors import InputError
+from shotseg.errors import InputError, InputWarning, LeftOutWarning
 
 LEFT, RIGHT, BOTH = (15,), (60,), (15, 60)
 
@@ -363,3 +363,10 @@ def test_a_table_that_was_mended_is_read_anew(tmp_path):
     assert open_folder(tmp_path).classes == ["Car", "Sky"]
     (tmp_path / "class_dict.csv").write_text(COLOURS.replace("Car", "Bus"))
     assert open_folder(tmp_path).classes == ["Bus", "Sky"]
+
+
+def test_what_is_said_of_a_data_set_that_is_whole_is_no_failure(tmp_path):
+    cells(tmp_path)
+    with pytest.warns(InputWarning) as lines:
+        index("dataset", tmp_path)
+    assert len(lines) == 2 and not any(issubclass(line.category, LeftOutWarning) for line in lines)

@@ -15,12 +15,13 @@ import numpy as np
 
 from shotseg.data.annotations.drawn import Annotated, Annotations, Shape, check_map, numbered
 from shotseg.data.annotations.known_layouts import LAYOUTS, Groups, Layout, Values, forget_tables
-from shotseg.data.annotations.labelled import note, some
+from shotseg.data.annotations.labelled import note as left_out
+from shotseg.data.annotations.labelled import some
 from shotseg.data.annotations.voc import VOID
 from shotseg.data.images import IMAGE_TYPES, MASK_TYPES, read_bytes, read_image, read_mask
 from shotseg.data.pixels import decode
 from shotseg.data.samples import IGNORE
-from shotseg.errors import InputError
+from shotseg.errors import InputError, note
 
 DEEP = 3  # folders below the one that is given, in which a data set is looked for
 TABLES = (".csv", ".json", ".txt")
@@ -99,7 +100,7 @@ def _joined(
                     shape for mask in masks for shape in _shapes(mask.path, means[mask.path], label_of, row.objects)
                 ]
             except InputError as error:
-                note(str(error))
+                left_out(str(error))
                 continue
             found.append(Annotated(file.as_posix(), first, shapes=shapes, photo=photo))
         else:
@@ -120,7 +121,7 @@ def _shapes(mask: Path, meant: str | Values, label_of: Mapping[str, int], object
     ids = [int(number) for number in np.unique(_ids(mask)) if number > 0]
     named = {number: meant if isinstance(meant, str) else meant.get(number) for number in ids}
     if unknown := [number for number, name in named.items() if name is None]:
-        note(f"{mask}: left out, objects without a class: {some(unknown)}")
+        left_out(f"{mask}: left out, objects without a class: {some(unknown)}")
     return [Shape(label_of[name], partial(_of_object, mask, number)) for number, name in named.items() if name]
 
 

@@ -15,10 +15,10 @@ import numpy as np
 from PIL import Image
 
 from shotseg.data.annotations.drawn import Annotated, Annotations, Photos, check_map
-from shotseg.data.annotations.labelled import Labelled, note
+from shotseg.data.annotations.labelled import Labelled
 from shotseg.data.images import read_bytes, write_bytes, write_png
 from shotseg.data.samples import IGNORE
-from shotseg.errors import InputError
+from shotseg.errors import InputError, note
 
 # fmt: off
 OWN_CLASSES = (
