@@ -1,3 +1,4 @@
+import contextlib
 import gc
 import os
 
@@ -37,6 +38,19 @@ def same_random_numbers_in_every_test():
     import torch
 
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def in_python():
+    """For a test of what the library says to who calls it from Python; to the others it says flags, as on the command line."""
+
+
+@pytest.fixture(autouse=True)
+def flags_are_named(request):
+    from shotseg.errors import on_the_command_line
+
+    with contextlib.nullcontext() if "in_python" in request.fixturenames else on_the_command_line():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -372,3 +372,11 @@ def test_a_place_or_a_name_that_cannot_be_written_is_one_line_before_the_work(tm
     command = ["convert", str(tmp_path / "long"), "--out", str(tmp_path / "out"), "--to"]
     assert main([*command, "labelme"]) == 2 and "its name is too long" in capsys.readouterr().err
     assert main([*command, "yolo"]) == 0
+
+
+def test_annotations_of_coco_may_be_a_mapping_by_their_ids(tmp_path):
+    file = instances(photos(tmp_path, "a.jpg"), [{"segmentation": SQUARE}]) / "instances.json"
+    content = json.loads(file.read_text())
+    content["annotations"] = {str(each["id"]): each for each in content["annotations"]}
+    file.write_text(json.dumps(content))
+    assert labels_of("coco", tmp_path)["a"].any()

@@ -37,6 +37,16 @@ def tree(folder):
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
+def test_voc_alone_says_what_pascal_5i_needs_beside_it_and_that_it_is_read_without(tmp_path):
+    voc = miniatures.BUILD["pascal5i"](tmp_path) / "VOCdevkit/VOC2012"
+    for name in ("benchmark_RELEASE", "SBD", "benchmark.tgz"):
+        shutil.rmtree(tmp_path / name, ignore_errors=True)
+    assert voc.is_dir()
+    with pytest.raises(UsageError, match=r"benchmark\.tgz from .*Aug in VOC2012 does too; VOC2012 alone is read"):
+        prepare("pascal5i", tmp_path, quiet=True)
+    assert load("folder", voc).classes
+
+
 # --- every data set -------------------------------------------------------------------------------------------------
 
 

@@ -11,9 +11,8 @@ from PIL import Image
 from annotated import photos as flat_photos
 from shotseg.cli import _parsed, main
 from shotseg.data.annotations import read
-from shotseg.data.annotations.drawn import upright_size
 from shotseg.data.annotations.opened import open_folder
-from shotseg.data.images import read_image
+from shotseg.data.images import read_image, upright_size
 from shotseg.errors import UsageError
 from shotseg.training.data import views
 from test_pseudo_label import bright, label  # noqa: F401 (a fixture)

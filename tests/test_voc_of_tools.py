@@ -62,3 +62,28 @@ def test_a_mask_is_known_by_the_words_that_tools_put_behind_a_name(tmp_path, mas
     (tmp_path / "masks").mkdir()
     Image.fromarray(np.uint8(two() == 1)).save(tmp_path / "masks" / mask)
     assert FolderDataset(tmp_path).items[0].mask_path == tmp_path / "masks" / mask
+
+
+def test_a_palette_of_other_colours_counts_by_its_indices_where_no_table_says_colours(tmp_path):
+    root = voc(tmp_path)
+    image = Image.fromarray(two())
+    image.putpalette([0, 0, 0, 0, 255, 0, 0, 0, 255])
+    image.save(root / "SegmentationClass/a.png")
+    classes, labels = drawn(root)
+    assert classes[:2] == ["aeroplane", "bicycle"]
+    np.testing.assert_array_equal(labels, two())
+    (root / "labelmap.txt").write_text("background:0,0,0::\ndog:0,0,255::\ncat:0,255,0::\n")
+    np.testing.assert_array_equal(drawn(root)[1], np.uint8([0, 2, 1])[two()])
+
+
+def test_voc_with_the_masks_of_sbd_alone_has_voc_s_classes(tmp_path):
+    photos(tmp_path / "JPEGImages", "a.jpg")
+    (tmp_path / "SegmentationClassAug").mkdir()
+    Image.fromarray(two() * 4).save(tmp_path / "SegmentationClassAug/a.png")
+    np.testing.assert_array_equal(drawn(tmp_path)[1], two() * 4)
+    (tmp_path / "SegmentationClass").mkdir()
+    Image.fromarray(two()).save(tmp_path / "SegmentationClass/a.png")
+    with pytest.warns(
+        UserWarning, match="masks in SegmentationClass count, those in SegmentationClassAug are passed over"
+    ):
+        np.testing.assert_array_equal(drawn(tmp_path)[1], two())

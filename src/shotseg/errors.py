@@ -1,12 +1,26 @@
 """The one error type that a person should see: a single line with what is wrong, where, and the mend."""
 
 import difflib
+import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+COMMAND = r"(?P<command>\bshotseg [^;`)]*|\([a-z]+ --[^)]*\))"  # of the command line in any case
+NAME = r"(?P<name>(?:data\.)?[a-z][a-z0-9]*(?:-[a-z0-9]+)*)(?!\.?\w|-)"
+VALUE = (
+    r"(?P<value>\d[\d.,/]*\b|(?(first)[^:;]+(?=: )|(?!)))"  # a number, or at the beginning what stands before a colon
+)
+FLAG = re.compile(rf"{COMMAND}|(?:(?P<first>^)|(?<=[\s(]))--{NAME}(?: {VALUE})?")
+RENAMED = {"from": "format"}  # flags whose argument has another name
+_asked = {"flags": False}
 
 
 class ShotsegError(Exception):
     """Something the user can mend. The message is one line: what, which file or value, what to do."""
+
+    def __init__(self, message: object = ""):
+        super().__init__(spoken(str(message)))
 
 
 class InputError(ShotsegError):
@@ -55,4 +69,26 @@ class NoMaskWarning(InputWarning):
 
 def note(line: str, kind: type[InputWarning] = InputWarning) -> None:
     """Say one line that stops nothing; the same line is said once."""
-    warnings.warn(line, kind, stacklevel=2)
+    warnings.warn(spoken(line), kind, stacklevel=2)
+
+
+@contextmanager
+def on_the_command_line() -> Iterator[None]:
+    """Within it messages name flags, as they are written; elsewhere the arguments of Python."""
+    before, _asked["flags"] = _asked["flags"], True
+    try:
+        yield
+    finally:
+        _asked["flags"] = before
+
+
+def spoken(line: str) -> str:
+    """A line that names flags, for who asked: "--min-area 2: ..." or "min_area=2: ...", "add --resume" or "add 'resume'"."""
+    return line if _asked["flags"] else FLAG.sub(_argument, line)
+
+
+def _argument(flag: re.Match) -> str:
+    if flag["command"]:
+        return flag[0]
+    name = RENAMED.get(flag["name"], flag["name"].replace("-", "_"))
+    return f"{name}={flag['value']}" if flag["value"] else f"{name!r}"

@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import Any
 
 from shotseg import __version__
-from shotseg.errors import ShotsegError, UsageError, is_out_of_memory
+from shotseg.errors import ShotsegError, UsageError, is_out_of_memory, on_the_command_line
 
 # verb -> (module, class, what it does). A class is a frozen dataclass with ``run() -> exit code``.
 VERBS = {
@@ -36,6 +36,11 @@ VERBS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``shotseg argv...`` and give its exit code; whatever goes wrong is one line on stderr."""
+    with on_the_command_line():
+        return _run(argv)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     verb = None
     warnings.filterwarnings("ignore", module="PIL")  # which names no file; damage that harms no pixel is passed over

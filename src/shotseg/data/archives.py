@@ -33,7 +33,9 @@ def gather(
     if missing := _missing(root, parts):
         wanted = "; ".join(f"{part['file']} from {part['url']}" for part in missing)
         by_us = " or add --download" if all(part.get("direct") for part in missing) and not download else ""
-        raise UsageError(f"{facts['title']}: missing in {root}: {wanted}; download by hand and put it there{by_us}")
+        instead = f"; {facts['instead']}" if "instead" in facts else ""
+        said = f"missing in {root}: {wanted}; download by hand and put it there{by_us}{instead}"
+        raise UsageError(f"{facts['title']}: {said}")
     found: dict[str, Any] = {"root": root, "variant": variant}
     archives = []
     for key, part in parts.items():

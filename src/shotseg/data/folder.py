@@ -20,11 +20,12 @@ from pathlib import Path
 import numpy as np
 
 from shotseg.data.class_table import read_class_table
-from shotseg.data.images import read_bytes, read_image, read_mask, read_pair
+from shotseg.data.images import joined, one_class, read_bytes, read_image, read_mask, read_pair, scaled_to, upright_size
 from shotseg.data.layout import by_class
 from shotseg.data.listing import find_images, some
 from shotseg.data.pairing import photos_and_masks
 from shotseg.data.samples import IGNORE, Sample
+from shotseg.data.several_classes import warn_of_classes
 from shotseg.data.tables import plain, rows_of
 from shotseg.errors import UsageError, note
 
@@ -106,6 +107,9 @@ class FolderDataset:
                 label: [(f"{label}/{stem}", photo, drawn, None) for stem, photo, drawn in pairs]
                 for label, pairs in by_class(self.root, name).items()
             }
+            if len(found) == 1:
+                [(label, rows)] = found.items()
+                warn_of_classes(self.root, label, [row[2][0] for row in rows if row[2]])
         unknown = sorted(set(classes or ()) - set(found))
         if unknown:
             raise UsageError(f"{self.root}: no class {unknown[0]!r}; it has {some(list(found))}")
@@ -139,6 +143,20 @@ class FolderDataset:
                 item.image_path, item.mask_paths, item.class_value, empty=True, bands=self.bands, page=self.page
             )
         return Sample(image, mask, self._tags[item.image_path], item.id, item.image_path)
+
+    def mask(self, index: int) -> np.ndarray:
+        """(H, W) uint8 in {0, 1, 255}: the mask of an item that has one, at its photo's size, which is not decoded.
+
+        Raises InputError as :meth:`sample`.
+        """
+        item = self.items[index]
+        size = upright_size(item.image_path, self.page)
+        masks = ((path, read_mask(path, labels=item.class_value is not None)) for path in item.mask_paths)
+        return joined(one_class(scaled_to(mask, size, path, item.image_path), item.class_value) for path, mask in masks)
+
+    def label_map(self, index: int) -> Path | None:
+        """The file of the label map that an item stands in, None where its mask is of its class alone."""
+        return self.items[index].mask_path if self.items[index].class_value is not None else None
 
     @cached_property
     def folds(self) -> dict[int, list[str]]:

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from shotseg.arguments import checked
+from shotseg.data import tiff
 from shotseg.data.containers import PNG
 from shotseg.data.enlarging import BAND, Strips
 from shotseg.data.masks import binary, class_ids
@@ -33,6 +34,7 @@ IMAGE_TYPES = frozenset(
 )
 MASK_TYPES = IMAGE_TYPES | {".npy", ".npz"}
 Bands = Callable[[np.ndarray], Iterator[np.ndarray]]
+ORIENTATION = 274  # EXIF: above 4 the photo lies on its side
 TEMPORARY = ".shotseg-"  # how a half-written file's name starts, should the process be killed before it can remove it
 
 
@@ -45,6 +47,25 @@ def read_image(path: str | Path, bands: Sequence[int] | None = None, page: int =
     Raises InputError (one line) for a file that is missing, empty, truncated, not an image, or above ``MAX_PIXELS``.
     """
     return to_rgb(decode(read_bytes(path), path, bands, page))
+
+
+def upright_size(path: Path, page: int = 1) -> tuple[int, int]:
+    """(height, width) of a photo turned upright, from its header where that says it; page: of a TIFF, from 1.
+
+    Raises InputError where the photo cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            is_tiff = file.read(4) in tiff.SIGNATURES
+            file.seek(0)
+            if is_tiff:  # Pillow turns some and says so all the same, and knows no photo of five bands
+                return tiff.upright_size(file, page, path)
+        with Image.open(path) as image:
+            width, height = image.size
+            return (width, height) if image.getexif().get(ORIENTATION, 1) > 4 else (height, width)
+    except Exception:  # another reader may know it
+        height, width = read_image(path).shape[:2]
+        return height, width
 
 
 @checked

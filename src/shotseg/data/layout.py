@@ -22,7 +22,7 @@ from shotseg.data.tables import plain
 from shotseg.errors import InputError, UsageError, note
 
 # What people call the folders of photos and of masks, in small letters without blanks and marks.
-PHOTO_FOLDERS = ("images", "image", "imgs", "img", "photos", "photo", "jpegimages", "original", "originals")
+PHOTO_FOLDERS = ("images", "image", "imgs", "img", "im", "photos", "photo", "jpegimages", "original", "originals")
 OBJECTS = "segmentationobject"  # of VOC: objects by number, without their classes
 MASK_FOLDERS = (
     *("masks", "mask", "labels", "label", "annotations", "segmentations", "segmentation", "gt", "groundtruth"),
@@ -144,6 +144,9 @@ def _layout(root: Path, name: str | None) -> dict[str, list[Place]]:
         found = {
             label: [Place(folder, _flat(folder / "masks"))] for label, folder in below.items() if has_photos(folder)
         }
+        if masked := [label for label in found if MASK_WORDS & set(_words(label)) and len(found) > 1]:
+            said = f"read as classes of photos, and named as masks: {some(masked)}"
+            note(f"{root}: {said}; put photos into images/, masks into masks/")
     if not found:
         raise UsageError(
             f"{root}: no photos in it; lay it out as images/<class>/<name>.jpg and masks/<class>/<name>.png"
@@ -184,25 +187,33 @@ def _parts(folder: Path) -> tuple[Path, Path]:
 def _by_words(folder: Path) -> dict[str, tuple[Path, Path]]:
     """What is left of two names without their words for photos and masks -> those two folders, of files of the same names.
 
-    None unless every folder of images is one of two; where there are only two, what is left of their names may differ.
+    Photos need no word: train/ with train_labels/. None unless every folder of images is one of two; where there are only two,
+    what is left of their names may differ.
     """
     photos: dict[str, Path] = {}
     masks: dict[str, Path] = {}
+    wordless: dict[str, Path] = {}
     for name, path in subfolders(folder).items():
-        words = [word.casefold() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+|\d+", name)]
+        words = _words(name)
         rest = " ".join(word for word in words if word not in PHOTO_WORDS | MASK_WORDS)
         if not MASK_WORDS.isdisjoint(words):
-            masks[rest] = path
+            masks |= {rest: path} if _holds_images(path) else {}
         elif not PHOTO_WORDS.isdisjoint(words):
             photos[rest] = path
         elif has_photos(path):
-            return {}
-    if len(photos) == len(masks) == 1:
+            wordless[rest] = path
+    if len(photos) == len(masks) == 1 and not wordless:
         photos, masks = {"": photos.popitem()[1]}, {"": masks.popitem()[1]}
+    photos |= wordless
     if not photos or photos.keys() != masks.keys():
         return {}
     pairs = {rest: (path, masks[rest]) for rest, path in photos.items()}
     return pairs if all(share_names(*pair) for pair in pairs.values()) else {}
+
+
+def _words(name: str) -> list[str]:
+    """The words of "trainMasks_2", in small letters."""
+    return [word.casefold() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+|\d+", name)]
 
 
 def _holds_images(folder: Path) -> bool:

@@ -13,6 +13,7 @@ import torch
 from shotseg import models
 from shotseg.arguments import checked
 from shotseg.data.reading import AS_SEEN, Reading
+from shotseg.data.usable import usable
 from shotseg.data.writable import check_out
 from shotseg.errors import UsageError, note
 from shotseg.evaluation import effort as strokes
@@ -86,7 +87,7 @@ def evaluate(
                 default a warning.
 
     Gives scores in percent with 95 % intervals, the protocol and the counts. Under ``torchrun`` every process gets the result,
-    and the first writes it. Raises UsageError for options that do not fit (named as the flags of the command line), InputError
+    and the first writes it. Raises UsageError for options that do not fit, InputError
     for a photo or checkpoint that cannot be used.
     """
     asked = SimpleNamespace(**locals())
@@ -125,11 +126,13 @@ def _few_shot(asked: SimpleNamespace) -> tuple[dict[str, Any], str]:
         asked.reading.refuse("a prepared data set")
     where = (asked.name, asked.root, protocol, fold, asked.folds)
     photos, known = subject.opened(asked.dataset, *where, {**chosen, **asked.reading.view})
+    photos, unusable = usable(photos, asked.classes or known, asked.say)
     classes, left_out = subject.tested(photos, asked.root or asked.name, known, asked.classes, shot, way)
     if left_out:
         asked.say(f"left out, fewer than {shot + 1} photos: {', '.join(left_out)}")
         way = min(way, len(classes)) if way <= len(classes) + len(left_out) else way
     data = {"root": str(asked.root or getattr(photos, "root", "")), **chosen, **asked.reading.said}
+    data |= {"left_out": unusable} if unusable else {}
     made_of = (asked.method, asked.encoder, asked.checkpoint)
     about = subject.about(*made_of, photos, asked.name, fold, shot=shot, data=data)
     model, device = subject.model(*made_of, asked.device, asked.runtime)

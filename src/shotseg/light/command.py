@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from shotseg.data.listing import find_images
-from shotseg.errors import InputError, ShotsegError, UsageError
+from shotseg.errors import InputError, ShotsegError, UsageError, on_the_command_line
 from shotseg.light.exported import OnnxSegmenter
 
 
@@ -26,6 +26,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of masks/<class>/ and labels/")
     parser.add_argument("--known", action="store_true", help="every class is in every photo")
     given = parser.parse_args(argv)
+    with on_the_command_line():
+        return _run(given)
+
+
+def _run(given: argparse.Namespace) -> int:
     try:
         segmenter = OnnxSegmenter(given.export, present=None if given.known else 0.5)
         segmenter.exported.open()

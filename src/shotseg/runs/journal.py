@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from shotseg.data import remote
-from shotseg.errors import InputError, UsageError
+from shotseg.errors import InputError, UsageError, spoken
 from shotseg.report import thumbnail
 from shotseg.runs.destination import Folder
 from shotseg.runs.output import STATE, full, remove_halves, remove_results, write_lines
@@ -292,11 +292,8 @@ def join_shards(place: Folder, run: Run) -> Records | None:
         return None
     for part in parts:
         if not run.is_with(Run.read(part.path(out))):
-            warnings.warn(
-                f"{part.results_path(out)} is of a run with other settings or photos: not joined; "
-                f"run --shard {part.part + 1}/{run.count} again",
-                stacklevel=3,
-            )
+            what = f"{part.results_path(out)} is of a run with other settings or photos: not joined"
+            warnings.warn(spoken(f"{what}; run --shard {part.part + 1}/{run.count} again"), stacklevel=3)
             return None
     place.fetch(part.tag for part in parts)
     joined = Records()

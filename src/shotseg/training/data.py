@@ -18,12 +18,13 @@ from torch import Generator, Tensor
 
 from shotseg import data
 from shotseg.data import transforms
-from shotseg.data.annotations.opened import AnnotatedDataset, open_folder
-from shotseg.data.folder import FolderDataset, Item
+from shotseg.data.annotations.opened import open_folder
+from shotseg.data.folder import Item
 from shotseg.data.images import read_pair, write_bytes, write_png
 from shotseg.data.manifest import ManifestDataset, PreparedPhoto
 from shotseg.data.reading import AS_SEEN, Reading
 from shotseg.data.samples import IGNORE, Sample
+from shotseg.data.usable import usable
 from shotseg.encoders.features import Features
 from shotseg.errors import InputError, UsageError
 from shotseg.priors.pseudo_masks import from_name
@@ -202,10 +203,8 @@ def _contents(dataset: Any) -> set[str]:
     return {item.content for item in dataset.items} | {photo.image for photo in _photos(dataset)}
 
 
-Folder = FolderDataset | AnnotatedDataset
-
-
-def _folder(choice: DataChoice, root: Path) -> tuple[Folder, Folder | None]:
+def _folder(choice: DataChoice, root: Path) -> tuple[Any, Any]:
+    """The items to train on, and those of the test classes, None without such; what cannot be used is said and left out."""
     masks = choice.supervision == "mask"
     every = open_folder(root, masks=masks, **choice.reading.view)
     folds = {str(fold): names for fold, names in every.folds.items()}
@@ -219,8 +218,12 @@ def _folder(choice: DataChoice, root: Path) -> tuple[Folder, Folder | None]:
     rest = [name for name in every.classes if name not in test]
     if not rest:
         raise UsageError(f"{root}: every class is a test class; leave some to train on")
-    train = open_folder(root, classes=rest, masks=masks, **choice.reading.view)
-    return train, open_folder(root, classes=test, masks=masks, **choice.reading.view) if test else None
+
+    def opened(classes: Sequence[str]) -> Any:
+        dataset = open_folder(root, classes=classes, masks=masks, **choice.reading.view)
+        return usable(dataset, classes)[0] if masks else dataset
+
+    return opened(rest), opened(test) if test else None
 
 
 def _prepared(choice: DataChoice, root: Path) -> tuple[ManifestDataset, ManifestDataset | None]:

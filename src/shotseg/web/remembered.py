@@ -7,8 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shotseg.data.annotations.drawn import upright_size
-from shotseg.data.images import write_bytes
+from shotseg.data.images import upright_size, write_bytes
 from shotseg.errors import InputError
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from shotseg import plugins
 from shotseg.arguments import checked
-from shotseg.data.annotations import coco, cvat, label_studio, labelme, masks, names, voc, yolo
+from shotseg.data.annotations import coco, cvat, label_studio, labelme, laid_out, masks, names, voc, yolo
 from shotseg.data.annotations.drawn import Annotations
 from shotseg.data.annotations.labelled import Labelled, arranged, inside, note, some
 from shotseg.data.annotations.place import placed
@@ -59,7 +59,7 @@ FORMATS = {
     "cvat": Format(cvat.write, cvat.read, cvat.files),
 }
 WITH_IDS = ("coco", "coco-polygons")
-READERS = {name: form.read for name, form in FORMATS.items()} | {"pairs": masks.read_pairs}
+READERS = {name: form.read for name, form in FORMATS.items()} | {"pairs": masks.read_pairs, "dataset": laid_out.read}
 
 
 def list_formats() -> list[str]:
@@ -152,6 +152,8 @@ def detect(path: str | Path) -> str:
         return "mask"
     if path.is_file() and (what := packed(path)):
         raise UsageError(f"{path}: {what}, and give the folder")
+    if laid_out.known(path):
+        return "dataset"
     fits = [name for name in list_formats() if _chosen(name).files(path)]
     if fits and masks.holds_masks(path):
         fits.insert(0, "mask")
@@ -190,12 +192,11 @@ def _name_unread(path: Path) -> None:
 
 
 def _one_deeper(path: Path) -> Path | None:
-    """The only folder below, where it holds annotations: an archive is often unpacked so."""
-    below = list(subfolders(path).values())
-    own = [folder for folder in below if folder.name != "__MACOSX"]
+    """The first folder below that holds annotations, where each is alone in its own: an archive is often unpacked so."""
+    own = [folder for folder in subfolders(path).values() if folder.name != "__MACOSX"]
     if len(own) != 1 or has_photos(path):
         return None
-    return own[0] if any(_chosen(name).files(own[0]) for name in FORMATS) else None
+    return own[0] if any(_chosen(name).files(own[0]) for name in FORMATS) else _one_deeper(own[0])
 
 
 def _pair_or_folder(path: Path) -> str:

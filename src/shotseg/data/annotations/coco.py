@@ -126,8 +126,9 @@ def _named(categories: list[dict]) -> list[dict]:
 
 
 def _objects(content: dict, key: str, path: Path) -> list[dict]:
-    """The objects of a list; what is none, as null, is named."""
-    entries = list(content[key])
+    """The objects of a list, or of a mapping by their ids as LIVECell has them; what is none, as null, is named."""
+    given = content[key]
+    entries = list(given.values() if isinstance(given, dict) else given)
     found = [each for each in entries if isinstance(each, dict)]
     if entries and not found:
         raise ValueError(f"no object in its {key}")

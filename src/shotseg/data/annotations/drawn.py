@@ -7,16 +7,15 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import numpy as np
-from PIL import Image
 
-from shotseg.data import tiff
 from shotseg.data.annotations.labelled import MOST, Labelled, Part, cropped, label_map, note
-from shotseg.data.images import IMAGE_TYPES, one_class, read_image
+from shotseg.data.images import IMAGE_TYPES, one_class, upright_size
 from shotseg.data.pixels import MAX_PIXELS
 from shotseg.data.samples import IGNORE
 from shotseg.data.sets import coco_masks
@@ -31,7 +30,6 @@ BROKEN = (
     AttributeError,
 )  # what odd content makes code raise
 ALIKE = 0.01  # how far the scales of the two sides may differ in a resized photo
-ORIENTATION = 274  # EXIF: above 4 the photo lies on its side
 
 
 class Shape(NamedTuple):
@@ -75,7 +73,7 @@ class Annotated:
     def mask(self, label: int) -> np.ndarray:
         """(H, W) uint8 in {0, 1, 255} of one class, at the photo's size. Raises InputError where it cannot be drawn."""
         if self.map is not None:
-            return self._fitted(one_class(self.map(), label))
+            return self._fitted(one_class(_map_of(self), label))
         found = [mask for _, mask in self._drawn([shape for shape in self.shapes if shape.label == label])]
         return np.any(found, axis=0).astype(np.uint8) if found else np.zeros(self._target(), np.uint8)
 
@@ -136,6 +134,13 @@ class Annotated:
             if self.source.stem != PurePosixPath(self.file).stem
             else str(self.source)
         )
+
+
+@lru_cache(maxsize=4)
+def _map_of(photo: Annotated) -> np.ndarray:
+    """The label map of a photo, which is asked for once for each class that it shows. It is not to be written into."""
+    assert photo.map is not None
+    return photo.map()
 
 
 class Annotations(NamedTuple):
@@ -249,22 +254,6 @@ def size(height: Any, width: Any) -> tuple[int, int] | None:
     if found[0] * found[1] > MAX_PIXELS:
         raise ValueError(f"a photo of {found[1]} x {found[0]}")
     return found
-
-
-def upright_size(path: Path, page: int = 1) -> tuple[int, int]:
-    """(height, width) of a photo turned upright, from its header where that says it; page: of a TIFF, from 1."""
-    try:
-        with path.open("rb") as file:
-            is_tiff = file.read(4) in tiff.SIGNATURES
-            file.seek(0)
-            if is_tiff:  # Pillow turns some and says so all the same, and knows no photo of five bands
-                return tiff.upright_size(file, page, path)
-        with Image.open(path) as image:
-            width, height = image.size
-            return (width, height) if image.getexif().get(ORIENTATION, 1) > 4 else (height, width)
-    except Exception:  # another reader may know it
-        height, width = read_image(path).shape[:2]
-        return height, width
 
 
 def numbered(names: Iterable[str]) -> list[str]:

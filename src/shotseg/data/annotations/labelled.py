@@ -18,7 +18,7 @@ from shotseg.data.annotations.outlines import parts
 from shotseg.data.images import read_bytes
 from shotseg.data.listing import has_controls
 from shotseg.data.samples import IGNORE
-from shotseg.errors import InputError, LeftOutWarning
+from shotseg.errors import InputError, LeftOutWarning, spoken
 
 MOST = 254  # classes that fit into a label map of bytes, beside the background and what is ignored
 Content = TypeVar("Content")
@@ -147,7 +147,7 @@ def _ignored(labels: np.ndarray) -> int:
 
 def note(line: str) -> None:
     """One line about what cannot be used; what is left goes on."""
-    warnings.warn(line, LeftOutWarning, stacklevel=2)
+    warnings.warn(spoken(line), LeftOutWarning, stacklevel=2)
 
 
 def some(values: Iterable[Any]) -> str:

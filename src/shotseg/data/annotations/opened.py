@@ -89,6 +89,16 @@ class AnnotatedDataset:
             raise InputError(f"{item.mask_path}: {item.id} has another size than {item.image_path}; export it again")
         return Sample(image, mask, self._tags[item.image_path], item.id, item.image_path)
 
+    def mask(self, index: int) -> np.ndarray:
+        """(H, W) uint8 in {0, 1, 255}: the mask of an item, at its photo's size. Raises InputError as :meth:`sample`."""
+        photo, label = self._photos[index]
+        return photo.mask(label)
+
+    def label_map(self, index: int) -> Path | None:
+        """The file of the label map that an item stands in, None where its mask is drawn."""
+        photo = self._photos[index][0]
+        return photo.source if photo.map is not None else None
+
     def truth(self, file: str, class_name: str) -> np.ndarray | None:
         """(H, W) uint8 in {0, 1, 255} of a class in the photo of that name, its ending aside, or of its name's last part.
 

@@ -25,10 +25,12 @@ OTHERS = {  # tool -> a word of its own
     "Cityscapes": "imgHeight",
     "V7 Darwin": "paths",
     "SA-1B": "stability_score",
+    "SuperAnnotate": "className",
+    "Encord": "objectHash",
 }
 TEXTS = (".json", ".ndjson", ".geojson")
 TAGS = {b"<bndbox>": "VOC boxes", b"<robndbox>": "roLabelImg"}  # of XML files, one a photo
-HEADERS = {b"region_shape_attributes": "VIA"}  # of tables
+HEADERS = {b"region_shape_attributes": "VIA", b"EncodedPixels": "Kaggle, run lengths"}  # of tables
 PLACES = (
     *("*.json", "*.ndjson", "*.geojson", "ann/*.json", "*/ann/*.json", "annotations/*.json"),
     *("*.xml", "[Aa]nnotations/*.xml", "train/*.xml", "*.csv", "*.txt", "obj_*_data/*.txt"),

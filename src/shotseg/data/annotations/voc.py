@@ -18,7 +18,7 @@ from shotseg.data.annotations.drawn import Annotated, Annotations, Photos, check
 from shotseg.data.annotations.labelled import Labelled
 from shotseg.data.images import read_bytes, write_bytes, write_png
 from shotseg.data.samples import IGNORE
-from shotseg.errors import InputError
+from shotseg.errors import InputError, note
 
 # fmt: off
 OWN_CLASSES = (
@@ -26,7 +26,8 @@ OWN_CLASSES = (
     "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )
 # fmt: on
-FOLDERS = ("SegmentationClass", "SegmentationClassPNG")  # the second of older LabelMe, beside arrays in the first
+# Of older LabelMe, beside arrays in the first; and of VOC 2012 with the masks of SBD, as most code has it.
+FOLDERS = ("SegmentationClass", "SegmentationClassPNG", "SegmentationClassAug")
 MAP, LISTED = "labelmap.txt", "class_names.txt"  # what says the classes; the second of LabelMe
 HEAD = "label:color_rgb"
 BACKGROUND, VOID = "background", "ignored"  # names that labelmap.txt keeps for itself
@@ -67,17 +68,20 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         raise InputError(f"{path}: no folder SegmentationClass in it; give the folder of a VOC data set")
     names = path / LISTED
     colours = _listed(names) if names.is_file() and not (path / MAP).is_file() else _colours(path / MAP)
+    ordered = not (path / MAP).is_file()
     drawn = {path / name: sorted((path / name).rglob("*.[pP][nN][gG]")) for name in FOLDERS}
     masks = next((folder for folder, found in drawn.items() if found), None)
     if masks is None:
         raise InputError(f"{path}: no PNG in its {' or '.join(FOLDERS)}; save the masks as PNG")
+    if others := [folder.name for folder, found in drawn.items() if found and folder != masks]:
+        note(f"{path}: the masks in {masks.name} count, those in {', '.join(others)} are passed over")
     finder = Photos(path, *([images] if images else [path / "JPEGImages", path / "images"]))
     photos = []
     for mask in drawn[masks]:
         stem = mask.relative_to(masks).with_suffix("").as_posix()
         photo = finder.stem(stem)
         file = f"{stem}{photo.suffix if photo else '.jpg'}"
-        photos.append(Annotated(file, mask, photo=photo, map=partial(_labels, mask, colours)))
+        photos.append(Annotated(file, mask, photo=photo, map=partial(_labels, mask, colours, ordered)))
     return Annotations([name for name, _ in colours if name not in (BACKGROUND, VOID)], photos)
 
 
@@ -113,30 +117,38 @@ def _colours(path: Path) -> Colours:
     return tuple(found)
 
 
-def _labels(path: Path, colours: Colours) -> np.ndarray:
-    """(H, W) uint8: 0 = background, i + 1 = the i-th class of the lines, 255 = ignore."""
+def _labels(path: Path, colours: Colours, ordered: bool) -> np.ndarray:
+    """(H, W) uint8: 0 = background, i + 1 = the i-th class of the lines, 255 = ignore.
+
+    ordered: no table says the colours, so that in a palette of others the indices count.
+    """
     classes = [name for name, _ in colours if name not in (BACKGROUND, VOID)]
     label_of = {BACKGROUND: 0, VOID: IGNORE, **{name: i for i, name in enumerate(classes, start=1)}}
     check_map(classes, path)
+    by_line = {i: label_of[name] for i, (name, _) in enumerate(c for c in colours if c[0] != VOID)} | {IGNORE: IGNORE}
+    by_colour = {_code(palette()[IGNORE]): IGNORE, 0: 0} | {code: label_of[name] for name, code in colours}
     try:
         with Image.open(io.BytesIO(read_bytes(path))) as image:
-            if image.mode in ("L", "1") or image.mode.startswith("I"):
-                values = np.array(image).astype(np.int64)
-                table = {i: label_of[name] for i, (name, _) in enumerate(c for c in colours if c[0] != VOID)}
-                table[IGNORE] = IGNORE
-            else:
-                values = np.array(image.convert("RGB")).astype(np.int64) @ (1 << 16, 1 << 8, 1)
-                table = {_code(palette()[IGNORE]): IGNORE, 0: 0} | {code: label_of[name] for name, code in colours}
+            grey = image.mode in ("L", "1") or image.mode.startswith("I")
+            values = np.array(image if grey or image.mode == "P" else image.convert("RGB"))
+            shown = np.array(image.getpalette("RGB") if image.mode == "P" else []).reshape(-1, 3) @ (1 << 16, 1 << 8, 1)
     except InputError:
         raise
     except Exception as error:  # a broken file can make a decoder fail in any way
         raise InputError(f"{path}: cannot be read as an image ({error}); export it again") from error
-    found, places = np.unique(values, return_inverse=True)
-    unknown = [int(value) for value in found if value not in table]
-    if unknown:
-        what = f"value {unknown[0]}" if image.mode[0] in "LI1" else f"colour #{unknown[0]:06x}"
+    table = by_line if grey else by_colour
+    if values.ndim == 3:
+        values = values.astype(np.int64) @ (1 << 16, 1 << 8, 1)
+    elif not grey:
+        used = np.unique(values).tolist()
+        table = {index: by_colour[shown[index]] for index in used if shown[index] in by_colour}
+        if ordered and len(table) < len(used) and by_line.keys() >= set(used):
+            table = by_line
+    found = np.unique(values)
+    if unknown := [value for value in found.tolist() if value not in table]:
+        what = f"value {unknown[0]}" if grey else f"colour #{shown[unknown[0]] if len(shown) else unknown[0]:06x}"
         raise InputError(f"{path}: {what} is not in labelmap.txt; add its line")
-    return np.array([table[value] for value in found.tolist()], np.uint8)[places].reshape(values.shape)
+    return np.array([table[value] for value in found.tolist()], np.uint8)[np.searchsorted(found, values)]
 
 
 def _code(colour: np.ndarray) -> int:

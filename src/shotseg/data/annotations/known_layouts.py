@@ -1,0 +1,399 @@
+"""Data sets as their publishers pack them: which photo a mask belongs to, and what its values mean. One row a data set."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from shotseg.data.annotations.labelled import read_json
+from shotseg.data.annotations.voc import VOID
+from shotseg.data.images import read_bytes
+from shotseg.data.sets import names, spec
+from shotseg.data.tables import column, plain, rows_of
+from shotseg.errors import InputError
+
+Groups = Mapping[str, str]  # the named groups of a mask's path; "top" is what comes before the data set's own folders
+Values = Mapping[int, str]  # value, or red << 16 | green << 8 | blue -> class, "" = background, VOID = ignored
+
+
+class Layout(NamedTuple):
+    """A data set as it is downloaded. Patterns are of paths below the folder without their ending, from "top" on.
+
+    places:  globs of folders and tables, each of which is there.
+    photos:  of its photos.     masks: of its masks; of several the first that has one of a photo counts.
+             A mask is of the photo with which it shares all groups that both patterns name; "n" is a number.
+    means:   folder, groups -> the class of all that is not background, or that of each value.
+    objects: each value is an object.       order: classes from the lowest to the topmost, where masks of a photo overlap.
+    nothing: of photos that show no class.      said: which masks count, where there are others.
+    refused: why it is not read, and the mend.
+    """
+
+    title: str
+    places: tuple[str, ...]
+    photos: str
+    masks: tuple[str, ...]
+    means: Callable[[Path, Groups], str | Values] = lambda root, groups: ""
+    objects: bool = False
+    order: str = ""
+    nothing: str = ""
+    said: str = ""
+    refused: str = ""
+
+
+def _called(pattern: str) -> Callable[[Path, Groups], str]:
+    """The class is made of the groups."""
+    return lambda root, groups: " ".join(pattern.format_map({k: v or "" for k, v in groups.items()}).split())
+
+
+def _numbered(names: str, first: int = 0, void: tuple[int, ...] = (255,)) -> Callable[[Path, Groups], Values]:
+    """The classes, parted by commas, of the values from the first on."""
+    values = dict(enumerate(names.split(","), first)) | dict.fromkeys(void, VOID)
+    return lambda root, groups: values
+
+
+# --- what some write in tables of their own ---------------------------------------------------------------------------
+
+
+def _vistas(root: Path, groups: Groups) -> Values:
+    version = (groups["version"] or "").strip("/")
+    return _of_config(root / groups["top"] / (f"config_{version}.json" if version else "config.json"))
+
+
+@lru_cache(maxsize=8)
+def _of_config(path: Path) -> Values:
+    try:
+        labels = read_json(path)["labels"]
+        return {i: row["name"] if row.get("evaluate", True) else VOID for i, row in enumerate(labels)}
+    except (TypeError, KeyError, AttributeError):
+        raise InputError(f"{path}: not the table of Mapillary Vistas, labels with their names; copy it again") from None
+
+
+def _categories(root: Path, groups: Groups) -> Values | str:
+    """The class of each object of a video, by meta.json; where there is none, that of all is the video's name."""
+    table = root / groups["top"] / "meta.json"
+    if not table.is_file():
+        return groups["video"]
+    try:
+        objects = _of_videos(table).get(groups["video"], {}).get("objects", {})
+        return {int(number): str(row.get("category", groups["video"])) for number, row in objects.items()}
+    except (TypeError, ValueError, AttributeError):
+        raise InputError(f"{table}: not a table of videos with their objects; copy it again") from None
+
+
+@lru_cache(maxsize=8)
+def _of_videos(path: Path) -> Mapping:
+    return read_json(path)["videos"]
+
+
+def _colours(root: Path, groups: Groups) -> Values:
+    return _of_colours(_table_of_colours(root))
+
+
+@lru_cache(maxsize=8)
+def _table_of_colours(root: Path) -> Path:
+    """The first in the folder, or in those below in which a data set is looked for."""
+    names, depths = ("class_dict.csv", "label_colors.txt"), ("", "*/", "*/*/")
+    found = (table for depth in depths for name in names for table in sorted(root.glob(f"{depth}{name}")))
+    return next(found, root / names[0])
+
+
+@lru_cache(maxsize=8)
+def _of_colours(path: Path) -> Values:
+    """Colours and their classes: columns name, r, g and b, or "r g b name" a line. Void and unknown are ignored."""
+    found: dict[int, str] = {}
+    if path.suffix == ".txt":
+        lines = read_bytes(path).decode("utf-8-sig", "replace").splitlines()
+        rows = [(*line.split(None, 3)[:3], line.split(None, 3)[3].strip()) for line in lines if len(line.split()) > 3]
+    else:
+        table = [row for _, row in rows_of(path, lambda cells: {"r", "g", "b"} <= {plain(cell) for cell in cells})]
+        head = [plain(cell) for cell in table[0]] if table else []
+        at = [column(head, (name,)) for name in ("r", "g", "b")] + [column(head, ("name", "class", "label"))]
+        if None in at:
+            raise InputError(f"{path}: not a table of colours; give the columns name, r, g and b")
+        rows = [tuple(row[i].strip() for i in at if i is not None and i < len(row)) for row in table[1:]]
+    for row in rows:
+        if len(row) < 4 or not all(part.isdecimal() and int(part) < 256 for part in row[:3]):
+            raise InputError(f"{path}: {' '.join(row)[:60]!r} is not a name and r, g, b from 0 to 255; correct it")
+        red, green, blue = (int(part) for part in row[:3])
+        name = VOID if re.fullmatch("void|unknown|unlabell?ed", row[3], re.IGNORECASE) else row[3]
+        found[red << 16 | green << 8 | blue] = "" if name.casefold() == "background" else name
+    return found
+
+
+def forget_tables() -> None:
+    """Before a folder is read: its tables may have changed since they were read last."""
+    for table in (_of_config, _of_videos, _table_of_colours, _of_colours):
+        table.cache_clear()
+
+
+# --- values ------------------------------------------------------------------------------------------------------------
+
+_CITYSCAPES = _numbered(
+    "road,sidewalk,parking,rail track,building,wall,fence,guard rail,bridge,tunnel,pole,polegroup,traffic light,"
+    "traffic sign,vegetation,terrain,sky,person,rider,car,truck,bus,caravan,trailer,train,motorcycle,bicycle",
+    first=7,
+    void=(*range(7), 255),
+)
+_NINETEEN = _numbered(
+    "road,sidewalk,building,wall,fence,pole,traffic light,traffic sign,vegetation,terrain,sky,person,rider,car,truck,"
+    "bus,train,motorcycle,bicycle"
+)
+_LIP = _numbered(
+    ",hat,hair,glove,sunglasses,upper-clothes,dress,coat,socks,pants,jumpsuits,scarf,skirt,face,left-arm,right-arm,"
+    "left-leg,right-leg,left-shoe,right-shoe"
+)
+_LOVEDA = _numbered(",building,road,water,barren,forest,agriculture", first=1, void=(0, 255))
+_CAMVID = _numbered("sky,building,pole,road,pavement,tree,sign symbol,fence,car,pedestrian,bicyclist", void=(11, 255))
+
+
+_FACE = "skin nose eye_g l_eye r_eye l_brow r_brow l_ear r_ear mouth u_lip l_lip hair hat ear_r neck_l neck cloth"
+
+
+def _cityscapes(root: Path, groups: Groups) -> Values:
+    return _NINETEEN(root, groups) if groups["ids"] == "labelTrainIds" else _CITYSCAPES(root, groups)
+
+
+def _ade(root: Path, groups: Groups) -> Values:
+    return _of_ade()
+
+
+@lru_cache(maxsize=1)
+def _of_ade() -> Values:
+    """Of the 150 classes; in these files they count from 1, and 0 is what is none of them."""
+    return {0: VOID, **{number + 1: name for number, name in names(spec("ade20k150")).items()}}
+
+
+def _coco_stuff(root: Path, groups: Groups) -> Values:
+    return _of_coco_stuff()
+
+
+@lru_cache(maxsize=1)
+def _of_coco_stuff() -> Values:
+    """Of 91 things and 91 stuffs from 0 on; the eleven that no photo shows have no name."""
+    missing = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)
+    numbers = (number for number in range(182) if number not in missing)
+    return {**dict(zip(numbers, names(spec("coco_stuff10k")).values())), 255: VOID}
+
+
+def _pet(root: Path, groups: Groups) -> Values:
+    return {1: groups["breed"], 2: "", 3: VOID}
+
+
+LAYOUTS = (
+    Layout(
+        "Cityscapes",
+        ("gt*/*", "leftImg8bit*/*"),
+        r"leftImg8bit(_trainextra)?/(?P<name>.+)_leftImg8bit",
+        tuple(
+            rf"gt{kind}/(?P<name>.+)_gt{kind}_(?P<ids>{ids})"
+            for ids in ("labelIds", "labelTrainIds")
+            for kind in ("Fine", "Coarse")
+        ),
+        _cityscapes,
+        said="*_labelIds.png count, else *_labelTrainIds.png; _instanceIds, _color and _polygons are passed over",
+    ),
+    Layout(
+        "Cityscapes",
+        ("gt*/*", "leftImg8bit*/*"),
+        r"leftImg8bit/(?P<name>.+)_leftImg8bit",
+        (r"gt\w+/(?P<name>.+)_gt\w+_(color|instanceIds|polygons)",),
+        refused="it has no *_labelIds.png; unpack gtFine_trainvaltest.zip, or make them with cityscapesscripts",
+    ),
+    Layout(
+        "CelebAMask-HQ",
+        ("CelebAMask-HQ-mask-anno", "CelebA-HQ-img"),
+        r"CelebA-HQ-img/(?P<n>\d+)",
+        (r"CelebAMask-HQ-mask-anno/(\d+/)?(?P<n>\d+)_(?P<part>\w+)",),
+        _called("{part}"),
+        order=_FACE,
+    ),
+    Layout(
+        "MVTec AD",
+        ("ground_truth/*", "test/*"),
+        r"((?P<object>[^/]+)/)?test/(?P<defect>[^/]+)/(?P<name>[^/]+)",
+        (r"((?P<object>[^/]+)/)?ground_truth/(?P<defect>[^/]+)/(?P<name>[^/]+?)(_mask|/[^/]+)?",),
+        _called("{object} {defect}"),
+        nothing=r"((?P<object>[^/]+)/)?(train|test)/(good|ok)/[^/]+",
+        said="photos in good/ show no class",
+    ),
+    Layout(
+        "VisA",
+        ("Data/Images", "Data/Masks"),
+        r"((?P<object>[^/]+)/)?Data/Images/Anomaly/(?P<name>[^/]+)",
+        (r"((?P<object>[^/]+)/)?Data/Masks/Anomaly/(?P<name>[^/]+)",),
+        _called("{object} anomaly"),
+        nothing=r"((?P<object>[^/]+)/)?Data/Images/Normal/[^/]+",
+        said="all kinds of anomaly are one class of their object; photos in Normal/ show none",
+    ),
+    Layout(
+        "Montgomery County X-rays",
+        ("ManualMask/*Mask", "CXR_png"),
+        r"CXR_png/(?P<name>[^/]+)",
+        (r"ManualMask/(?P<side>left|right)Mask/(?P<name>[^/]+?)(_mask)?",),
+        _called("{side} lung"),
+    ),
+    Layout(
+        "Cell Tracking Challenge",
+        ("[0-9][0-9]_[GS]T/SEG",),
+        r"(?P<sequence>\d\d)/t(?P<n>\d+)",
+        tuple(rf"(?P<sequence>\d\d)_{truth}/SEG/man_seg(?P<n>\d+)" for truth in ("GT", "ST")),
+        _called("cell"),
+        objects=True,
+        said="GT/SEG counts, else ST/SEG; the markers of TRA are passed over",
+    ),
+    Layout(
+        "Cell Tracking Challenge",
+        ("[0-9][0-9]_GT/SEG",),
+        r"(?P<sequence>\d\d)/t(?P<n>\d+)",
+        (r"(?P<sequence>\d\d)_GT/SEG/man_seg_\d+_\d+",),
+        refused="its photos are volumes; save their slices as photos, with a mask of the same name for each",
+    ),
+    Layout(
+        "DAVIS or YouTube-VOS",
+        ("JPEGImages/*", "Annotations/*"),
+        r"JPEGImages/((480p|1080p|Full-Resolution)/)?(?P<video>[^/]+)/(?P<frame>\d{5,})",
+        (r"Annotations/((480p|1080p|Full-Resolution)/)?(?P<video>[^/]+)/(?P<frame>\d{5,})",),
+        _categories,
+        objects=True,
+        said="the class is the video's name, or what meta.json says of each object",
+    ),
+    Layout(
+        "Mapillary Vistas",
+        ("training/images", "config*.json"),
+        r"(?P<part>training|validation)/images/(?P<name>[^/]+)",
+        tuple(
+            rf"(?P<part>training|validation)/(?P<version>{version})labels/(?P<name>[^/]+)"
+            for version in (r"v2\.0/", r"v1\.2/", "")
+        ),
+        _vistas,
+        said="labels/ of v2.0 count, else those of v1.2; what config.json does not evaluate is ignored",
+    ),
+    Layout(
+        "BDD100K",
+        ("labels/sem_seg/masks",),
+        r"images/10k/(?P<name>.+)",
+        (r"labels/sem_seg/masks/(?P<name>.+)",),
+        _NINETEEN,
+        said="masks/ count; colormaps/ are passed over",
+    ),
+    Layout(
+        "ADE20K of 150 classes",
+        ("annotations/training", "objectInfo150.txt"),
+        r"images/(?P<name>(training|validation)/[^/]+)",
+        (r"annotations/(?P<name>(training|validation)/[^/]+)",),
+        _ade,
+        said="0 is ignored",
+    ),
+    Layout(
+        "COCO-Stuff",
+        ("stuffthingmaps*/*2017",),
+        r"(images/)?(?P<part>train|val)2017/(?P<name>\d+)",
+        (r"stuffthingmaps\w*/(?P<part>train|val)2017/(?P<name>\d+)",),
+        _coco_stuff,
+    ),
+    Layout(
+        "ADE20K",
+        ("images/ADE/*",),
+        r"(?P<name>images/ADE/.+)",
+        (r"(?P<name>images/ADE/.+)_seg",),
+        refused="its colours of 3,688 classes are not read; take ADEChallengeData2016.zip, of the same photos",
+    ),
+    Layout(
+        "LoveDA",
+        ("*/images_png", "*/masks_png"),
+        r"(?P<place>[^/]+/[^/]+)/images_png/(?P<name>[^/]+)",
+        (r"(?P<place>[^/]+/[^/]+)/masks_png/(?P<name>[^/]+)",),
+        _LOVEDA,
+        said="1 is background; 0, no data, is ignored",
+    ),
+    Layout(
+        "Oxford-IIIT Pets",
+        ("annotations/trimaps", "images"),
+        r"images/(?P<breed>.+)_(?P<number>\d+)",
+        (r"annotations/trimaps/(?P<breed>.+)_(?P<number>\d+)",),
+        _pet,
+        said="1 of the trimaps is the animal, of the breed in its name; 2 is background, and the rim of 3 is ignored",
+    ),
+    Layout(
+        "DRIVE",
+        ("*/1st_manual", "*/images"),
+        r"(?P<part>training|test)/images/(?P<n>\d+)_\w+",
+        (r"(?P<part>training|test)/1st_manual/(?P<n>\d+)_manual1",),
+        _called("vessel"),
+        said="1st_manual/ counts; 2nd_manual/ and mask/, the field of view, are passed over",
+    ),
+    Layout(
+        "HAM10000",
+        ("HAM10000_images_part_1", "HAM10000_segmentations*"),
+        r"HAM10000_images_part_\d/(?P<name>[^/]+)",
+        (r"HAM10000_segmentations\w*/(?P<name>[^/]+)_segmentation",),
+        _called("lesion"),
+    ),
+    Layout(
+        "PH2",
+        ("*_Dermoscopic_Image", "*_lesion"),
+        r"(?P<name>\w+)/\w+_Dermoscopic_Image/\w+",
+        (r"(?P<name>\w+)/\w+_lesion/\w+_lesion",),
+        _called("lesion"),
+    ),
+    Layout(
+        "CUB-200-2011",
+        ("segmentations/*", "images/*"),
+        r"images/(?P<bird>\d+\.\w+)/(?P<name>[^/]+)",
+        (r"segmentations/(?P<bird>\d+\.\w+)/(?P<name>[^/]+)",),
+        _called("{bird}"),
+    ),
+    Layout(
+        "LIP",
+        ("*_images", "*_segmentations"),
+        r"(TrainVal_images/)*(?P<part>train|val)_images/(?P<name>[^/]+)",
+        (r"(TrainVal_parsing_annotations/)*(?P<part>train|val)_segmentations/(?P<name>[^/]+)",),
+        _LIP,
+    ),
+    Layout(
+        "COD10K",
+        ("*/GT_Object", "*/Image"),
+        r"(?P<part>Train|Test)/Image/(?P<name>[^/]+)",
+        (r"(?P<part>Train|Test)/GT_Object/(?P<name>COD10K-CAM-\d+-[^-]+-\d+-(?P<animal>[^/-]+)-\d+)",),
+        _called("{animal}"),
+        said="GT_Object counts, of the animal in its name; GT_Edge and GT_Instance are passed over",
+    ),
+    Layout(
+        "CamVid",
+        ("*_labels", "class_dict.csv"),
+        r"(?P<part>train|val|test)/(?P<name>[^/]+)",
+        (r"(?P<part>train|val|test)_labels/(?P<name>[^/]+?)(_L)?",),
+        _colours,
+    ),
+    Layout(
+        "CamVid",
+        ("LabeledApproved_full", "label_colors.txt"),
+        r"701_StillsRaw_full/(?P<name>[^/]+)",
+        (r"LabeledApproved_full/(?P<name>[^/]+)_L",),
+        _colours,
+    ),
+    Layout(
+        "CamVid of 11 classes",
+        ("trainannot", "train"),
+        r"(?P<part>train|val|test)/(?P<name>[^/]+)",
+        (r"(?P<part>train|val|test)annot/(?P<name>[^/]+)",),
+        _CAMVID,
+    ),
+    Layout(
+        "masks in the colours of class_dict.csv",
+        ("class_dict.csv",),
+        r"(?P<name>.+)_sat",
+        (r"(?P<name>.+)_mask",),
+        _colours,
+    ),
+    Layout(
+        "masks in the colours of class_dict.csv",
+        ("class_dict.csv",),
+        r"(?P<part>.*/)?[Ii]mages?/(?P<name>.+)",
+        (r"(?P<part>.*/)?([Mm]asks?|[Ll]abels?)/(?P<name>.+?)(_mask|_label|_L)?",),
+        _colours,
+    ),
+)
