@@ -20,6 +20,7 @@ from shotseg.errors import InputError, note
 
 EMPTY = "no pixel of the class in the mask"
 SHOWN = 20  # of those left out, which are named one by one
+MOST_SEEN = 20_000  # items of a data set; to look through more takes longer than what is done with it
 
 
 class Usable:
@@ -42,10 +43,11 @@ class Usable:
 def usable(dataset: Any, classes: Collection[str], say: Callable[[str], None] = note) -> tuple[Any, int]:
     """The data set without items of those classes whose photo or mask cannot be used, and how many those are; they are said.
 
-    A folder or annotations are looked through; what is prepared was, and others give what they give. An empty mask is no fault,
-    yet no example either. Raises InputError where more than ``MOST_LEFT_OUT`` of the others cannot be used.
+    A folder or annotations are looked through, up to ``MOST_SEEN`` items; what is prepared was, and others give what they give.
+    An empty mask is no fault, yet no example either. Raises InputError where more than ``MOST_LEFT_OUT`` of the others cannot be
+    used.
     """
-    if not isinstance(dataset, FolderDataset | AnnotatedDataset):
+    if not isinstance(dataset, FolderDataset | AnnotatedDataset) or len(dataset.items) > MOST_SEEN:
         return dataset, 0
     items = dataset.items
     of_photo: dict[Path, list[int]] = defaultdict(list)
