@@ -24,7 +24,20 @@ from shotseg.training.few_shot import FewShot
 from shotseg.training.run import train
 from training_miniature import TINY
 
-SMALL = ["--model.size", "64", "--model.encoder", TINY, "--model.weights", "random", "--model.options.width", "8", "--device", "cpu", "--data.held-out", "0.3"]
+SMALL = [
+    "--model.size",
+    "64",
+    "--model.encoder",
+    TINY,
+    "--model.weights",
+    "random",
+    "--model.options.width",
+    "8",
+    "--device",
+    "cpu",
+    "--data.held-out",
+    "0.3",
+]
 SMALL += ["--validation.every", "4", "--validation.episodes", "3", "--save-every", "2"]
 
 
