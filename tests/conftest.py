@@ -32,6 +32,7 @@ def curves():
     """What draws the curves of a training's report, for the test that asks for it."""
     with pytest.MonkeyPatch.context() as patch:
         once.encoders_are_read_once(patch)
+        once.forms_are_kept(patch)
         yield once.curves_are_not_drawn(patch)
 
 

@@ -57,6 +57,13 @@ def copies(module) -> Callable:
     return lambda: Unpickler(io.BytesIO(file.getvalue())).load()
 
 
+def forms_are_kept(patch: pytest.MonkeyPatch) -> None:
+    """What ONNX Runtime takes is made again only where more encoders than these were used since."""
+    from shotseg.encoders import runtime
+
+    patch.setattr(runtime, "KEPT", 5)
+
+
 def curves_are_not_drawn(patch: pytest.MonkeyPatch) -> Callable:
     """Drawing them takes as long as a short training. What draws them."""
     from shotseg.training import progress
