@@ -233,9 +233,9 @@ def test_an_interrupted_run_goes_on_to_the_same_files(support, photos, tmp_path,
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked, so that each starts at once")
 def test_a_run_killed_at_any_moment_goes_on_to_the_files_of_a_whole_one(tmp_path):
     script = Path(__file__).parents[1] / "scripts/kill_runs.py"
-    said = runpy.run_path(str(script))["check"](tmp_path, photos=400, kills=12, seed=0)
+    said = runpy.run_path(str(script))["check"](tmp_path, photos=240, kills=8, seed=0)
     killed = int(said.split("killed ")[1].split()[0])
-    assert killed >= 4, said  # a quick machine has finished before some
+    assert killed >= 2, said  # a quick machine has finished before some
 
 
 def test_a_run_with_other_settings_is_not_mixed_into_old_results(support, photos, done, tmp_path, capsys):
