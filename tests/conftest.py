@@ -33,6 +33,7 @@ def curves():
     with pytest.MonkeyPatch.context() as patch:
         once.encoders_are_read_once(patch)
         once.forms_are_kept(patch)
+        once.flags_are_read_once(patch)
         yield once.curves_are_not_drawn(patch)
 
 

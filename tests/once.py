@@ -1,5 +1,6 @@
 """What every test would do again: reading the encoders of the installation, drawing the curves of a training."""
 
+import functools
 import io
 import pickle
 from collections.abc import Callable
@@ -62,6 +63,14 @@ def forms_are_kept(patch: pytest.MonkeyPatch) -> None:
     from shotseg.encoders import runtime
 
     patch.setattr(runtime, "KEPT", 5)
+
+
+def flags_are_read_once(patch: pytest.MonkeyPatch) -> None:
+    """tyro forgets after each command line what it read of its flags in the source, which is half of its time."""
+    from tyro import _docstrings
+
+    if source := getattr(_docstrings, "_ClassTokenization", None):
+        patch.setattr(source, "make", staticmethod(functools.cache(source.make)))
 
 
 def curves_are_not_drawn(patch: pytest.MonkeyPatch) -> Callable:
