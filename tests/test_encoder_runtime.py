@@ -148,7 +148,9 @@ def own_folder(tmp_path, monkeypatch):
     int8.demo_photos.cache_clear()
 
 
-def test_in_8_bits_maps_are_nearly_those_of_torch_and_masks_of_kept_supports_nearly_the_same(own_folder, made_before, tmp_path):
+def test_in_8_bits_maps_are_nearly_those_of_torch_and_masks_of_kept_supports_nearly_the_same(
+    own_folder, made_before, tmp_path
+):
     (image, mask), (query, truth) = square(20, 30, 0), square(40, 70, 1)
     exact = shotseg.Segmenter(encoder="efficientnet-lite0", size=96, device="cpu", runtime="torch")
     exact.add("red", [image], [mask])
