@@ -177,7 +177,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(photos, tmp_path):
     process = warm.shotseg(tmp_path, *command(photos, killed, *flags))
     while process.poll() is None and not (killed / "last.safetensors").is_file():
         time.sleep(0.05)
-    time.sleep(np.random.default_rng().uniform(0, 0.5))  # at any step
+    time.sleep(np.random.default_rng().uniform(0, 0.2))  # at any step
     process.kill()
     assert warm.shotseg(tmp_path, *command(photos, killed, "--resume", *flags)).wait() == 0
     ours, theirs = load_file(killed / "last.safetensors"), load_file(whole / "last.safetensors")
