@@ -1,6 +1,7 @@
 import contextlib
 import gc
 import os
+import sys
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test waits for a network
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, here and in every process that a test starts
@@ -19,10 +20,12 @@ def pytest_cmdline_main(config):
         asked.numprocesses, asked.dist = "auto", "worksteal"
 
 
-def pytest_collection_finish():
+def pytest_collection_finish(session):
     """What is imported lives to the end: to look through it for garbage takes 4 % of the time."""
     gc.collect()
     gc.freeze()
+    if "warm" in sys.modules and session.items:
+        sys.modules["warm"].fork_the_server()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,6 +33,8 @@ def curves():
     """What draws the curves of a training's report, for the test that asks for it."""
     with pytest.MonkeyPatch.context() as patch:
         once.encoders_are_read_once(patch)
+        once.forms_are_kept(patch)
+        once.flags_are_read_once(patch)
         yield once.curves_are_not_drawn(patch)
 
 

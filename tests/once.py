@@ -1,7 +1,9 @@
 """What every test would do again: reading the encoders of the installation, drawing the curves of a training."""
 
+import functools
 import io
 import pickle
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -15,23 +17,57 @@ def encoders_are_read_once(patch: pytest.MonkeyPatch) -> None:
     from shotseg.encoders.weights import own_file
 
     build, read = encoders._build, {}
+    hashed = hashes_are_kept(patch)
 
     def copied(row, weights):
         random = weights == "random"
         installed = weights == "default" and not own_file(row).is_file()
-        if not (row.name.startswith("efficientnet") and (random or installed)):
+        small = row.name in ("timm:test_efficientnet", "timm:test_resnet")
+        if not (random or installed) or not (small or row.name.startswith("efficientnet")):
             return build(row, weights)
         drawn_from = torch.get_rng_state() if random else torch.zeros(0)
         key = (row.name, drawn_from.numpy().tobytes())
         if key not in read:
             with torch.random.fork_rng(devices=[]):
-                read[key] = copies(build(row, weights)), torch.get_rng_state()
-        copy, drawn_to = read[key]
+                built = build(row, weights)
+                read[key] = copies(built), hashed.of(built), torch.get_rng_state()
+        copy, digest, drawn_to = read[key]
         if random:
             torch.set_rng_state(drawn_to)
-        return copy()
+        return hashed.known(copy(), digest)
 
     patch.setattr(encoders, "_build", copied)
+
+
+class Hashes:
+    """Of networks that still have the weights with which they were met: no number was written into since."""
+
+    def __init__(self, digest: Callable):
+        self._digest, self._known = digest, weakref.WeakKeyDictionary()
+
+    def of(self, net):
+        found = self._known.get(net)
+        if found is None or found[0] != self._written(net):
+            self.known(net, self._digest(net))
+        return self._known[net][1]
+
+    def known(self, net, digest: str):
+        self._known[net] = self._written(net), digest
+        return net
+
+    @staticmethod
+    def _written(net) -> list:
+        return [(name, id(tensor), tensor._version) for name, tensor in net.state_dict(keep_vars=True).items()]
+
+
+def hashes_are_kept(patch: pytest.MonkeyPatch) -> Hashes:
+    from shotseg import segmenter
+    from shotseg.encoders import runtime, weights
+
+    hashes = Hashes(weights.digest)
+    for module in (segmenter, runtime):
+        patch.setattr(module, "digest", hashes.of)
+    return hashes
 
 
 def copies(module) -> Callable:
@@ -55,6 +91,21 @@ def copies(module) -> Callable:
 
     Pickler(file, pickle.HIGHEST_PROTOCOL).dump(module)
     return lambda: Unpickler(io.BytesIO(file.getvalue())).load()
+
+
+def forms_are_kept(patch: pytest.MonkeyPatch) -> None:
+    """What ONNX Runtime takes is made again only where more encoders than these were used since."""
+    from shotseg.encoders import runtime
+
+    patch.setattr(runtime, "KEPT", 5)
+
+
+def flags_are_read_once(patch: pytest.MonkeyPatch) -> None:
+    """tyro forgets after each command line what it read of its flags in the source, which is half of its time."""
+    from tyro import _docstrings
+
+    if source := getattr(_docstrings, "_ClassTokenization", None):
+        patch.setattr(source, "make", staticmethod(functools.cache(source.make)))
 
 
 def curves_are_not_drawn(patch: pytest.MonkeyPatch) -> Callable:

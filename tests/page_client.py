@@ -29,7 +29,7 @@ def photos(page, **options):
     return ok(page.get(f"{API}/photos", params={"sort": "name", **options}))["items"]
 
 
-def until(page, condition, seconds=20):
+def until(page, condition, seconds=120):
     for _ in range(seconds * 20):
         if condition():
             return
@@ -80,7 +80,7 @@ def patch(page, item, piece, left, top):
 
 def accept(page, index):
     """As a person does: look at the mask, then accept what was seen."""
-    for _ in range(20):
+    for _ in range(200):
         item = photos(page)[index]
         _, version = mask(page, item)
         answer = page.post(f"{API}/photos/{item['id']}/state", json={"version": version, "state": "accepted"})

@@ -1,5 +1,7 @@
 """CORENet's properties: no reference code exists, so its parts are held against CST and against what they must keep."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -21,6 +23,7 @@ from shotseg.models.corenet.kernel_fusion import CorrelationGuidedTransformer
 from shotseg.models.corenet.noisy_labels import Teacher, confidence, relabelled, weighted_cross_entropy
 from shotseg.models.cst import CST
 from shotseg.priors.pixel_adaptive import pamr, par
+from training_miniature import TINY
 
 SIZE = 64
 PHOTO = np.random.default_rng(0).integers(0, 255, (48, 80, 3)).astype(np.uint8)
@@ -43,7 +46,7 @@ def names_cost_nothing(monkeypatch):
 
 @pytest.fixture(scope="module")
 def lite():
-    return encoders.load("efficientnet-lite0", "random")
+    return encoders.load(TINY, "random")
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +54,7 @@ def clip():
     return tiny_clip.random()
 
 
+@functools.cache
 def vit():
     return encoders.load("timm:vit_tiny_patch16_224", "random")
 

@@ -1,5 +1,7 @@
 """What CST does beyond its golden values: any encoder, three kinds of supervision, several ways, bounded memory."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -22,6 +24,7 @@ def lite():
     return encoders.load("efficientnet-lite0", "random")
 
 
+@functools.cache
 def vit(name: str = "timm:vit_tiny_patch16_224"):
     return encoders.load(name, "random")
 

@@ -5,6 +5,7 @@ import functools
 import json
 import sys
 import warnings
+from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -19,6 +20,7 @@ from shotseg.cli import main
 from shotseg.data.images import write_png
 from shotseg.encoders import Encoder, Features, int8, runtime
 from shotseg.errors import UsageError
+from training_miniature import TINY
 
 SIZES = ((1, 32, 64), (3, 65, 33), (2, 64, 32), (1, 33, 47))
 NETWORKS = {
@@ -36,11 +38,16 @@ FORMS = (
 )
 
 
+@pytest.fixture
+def made_before():
+    """For tests of what a form gives, however it came to be there."""
+
+
 @pytest.fixture(autouse=True)
-def nothing_made_before():
-    runtime._made.clear()
-    yield
-    runtime._made.clear()
+def nothing_made_before(request, monkeypatch):
+    if "made_before" not in request.fixturenames:
+        monkeypatch.setattr(runtime, "_made", OrderedDict())
+        monkeypatch.setattr(runtime, "KEPT", 2)
 
 
 class Own(Encoder):
@@ -141,7 +148,9 @@ def own_folder(tmp_path, monkeypatch):
     int8.demo_photos.cache_clear()
 
 
-def test_in_8_bits_maps_are_nearly_those_of_torch_and_masks_of_kept_supports_nearly_the_same(own_folder, tmp_path):
+def test_in_8_bits_maps_are_nearly_those_of_torch_and_masks_of_kept_supports_nearly_the_same(
+    own_folder, made_before, tmp_path
+):
     (image, mask), (query, truth) = square(20, 30, 0), square(40, 70, 1)
     exact = shotseg.Segmenter(encoder="efficientnet-lite0", size=96, device="cpu", runtime="torch")
     exact.add("red", [image], [mask])
@@ -203,8 +212,8 @@ def test_a_network_whose_maps_8_bits_do_not_hold_is_computed_in_32_and_says_so(o
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_threads_share_one_form_and_get_the_maps_that_one_thread_gets(form):
-    encoder = encoders.load("efficientnet-lite0")
+def test_threads_share_one_form_and_get_the_maps_that_one_thread_gets(form, made_before):
+    encoder = encoders.load(TINY, "random")
     runtime.use(encoder, form)
     twins = [copy.deepcopy(encoder) for _ in range(4)]
     assert all(twin.fast is encoder.fast for twin in twins)
@@ -228,7 +237,7 @@ def test_equal_weights_take_the_form_that_is_there_and_others_get_their_own(form
 
 
 def test_making_a_form_takes_none_of_the_random_numbers():
-    encoder = encoders.load("efficientnet-lite0")
+    encoder = encoders.load(TINY, "random")
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
@@ -236,8 +245,8 @@ def test_making_a_form_takes_none_of_the_random_numbers():
     assert torch.equal(torch.rand(2), expected)
 
 
-def test_extract_stays_torch_with_its_gradients():
-    encoder = encoders.load("efficientnet-lite0")
+def test_extract_stays_torch_with_its_gradients(made_before):
+    encoder = encoders.load(TINY, "random")
     runtime.use(encoder)
     images = torch.rand(1, 3, 64, 64, requires_grad=True)
     encoder.extract(images).maps[-1].sum().backward()
@@ -252,7 +261,7 @@ def square(top, left, seed):
     return image, mask
 
 
-def test_masks_are_the_same_and_a_saved_support_serves_both(tmp_path):
+def test_masks_are_the_same_and_a_saved_support_serves_both(made_before, tmp_path):
     pytest.importorskip("onnxruntime")
     image, mask = square(20, 30, 0)
     query, _ = square(40, 70, 1)
@@ -272,7 +281,7 @@ def test_masks_are_the_same_and_a_saved_support_serves_both(tmp_path):
     assert np.array_equal(crossed.predict(query).labels, found["torch"].labels)
 
 
-def test_an_evaluation_says_what_computed_it_and_counts_the_same(tmp_path):
+def test_an_evaluation_says_what_computed_it_and_counts_the_same(made_before, tmp_path):
     pytest.importorskip("onnxruntime")
     photos = miniatures.folder(tmp_path / "photos")
     how = {"episodes": 6, "seeds": (0,), "size": 64, "device": "cpu"}
@@ -283,7 +292,7 @@ def test_an_evaluation_says_what_computed_it_and_counts_the_same(tmp_path):
         shotseg.evaluate(photos, shotseg.Segmenter(device="cpu").model, runtime="torch", **how)
 
 
-def test_the_command_line_takes_it_for_a_folder_and_for_a_benchmark(tmp_path):
+def test_the_command_line_takes_it_for_a_folder_and_for_a_benchmark(made_before, tmp_path):
     image, mask = square(20, 30, 0)
     for name in ("images/red/a.png", "photos/b.png"):
         write_png(tmp_path / name, image)

@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from timm.layers import weight_init
 from torch.nn import functional as F
 from transformers import ConvNextConfig, Dinov2Config, HieraConfig, PvtV2Config, SwinConfig
 
@@ -118,6 +119,9 @@ def loaded(monkeypatch):
     """
     for name in KEEP_THE_SHAPE:
         monkeypatch.setattr(F, name, lambda x, *settings, **more: x)
+    for name in (name for name in vars(torch.nn.init) if name.endswith("_") and not name.startswith("_")):
+        monkeypatch.setattr(torch.nn.init, name, lambda x, *settings, **more: x)
+    monkeypatch.setattr(weight_init, "_trunc_normal_", lambda x, *settings: x)
     monkeypatch.setattr(torch.nn.LSTM, "forward", shape_of_lstm)
     monkeypatch.setattr(TimmCNN, "_last_stage_fits", lambda encoder: False)  # its numbers are needed for that
 

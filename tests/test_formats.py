@@ -1,5 +1,6 @@
 """Annotation files: every format as a data set, and from one into another."""
 
+import gc
 import json
 import subprocess
 import sys
@@ -105,23 +106,24 @@ def test_where_two_formats_fit_from_decides(tmp_path):
 @pytest.mark.parametrize("format", ["coco", "labelstudio", "cvat"])
 def test_ten_times_the_photos_take_no_more_memory(format, tmp_path):
     most = []
-    for count in (50, 500):
+    for count in (30, 300):
+        gc.collect()
         tracemalloc.start()
         write(format, tmp_path / str(count), Blobs(count), CLASSES)
         most.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert most[1] < most[0] + 100_000  # 450 photos more
-    assert len(labels_of(format, tmp_path / "50")) == 50
+    assert most[1] < most[0] + 60_000  # 270 photos more
+    assert len(labels_of(format, tmp_path / "30")) == 30
 
 
-TEN_THOUSAND = """
+FIVE_THOUSAND = """
 import resource, sys
 import numpy as np
 from shotseg.data.annotations import Labelled, write
 
 labels = np.zeros((24, 32), np.uint8)
 labels[4:12, 5:20], labels[14:20, 2:9] = 1, 2
-for count in (2_000, 10_000):
+for count in (1_000, 5_000):
     photos = (Labelled(f"{i}.jpg", labels, scores={"cat": 0.5}) for i in range(count))
     write(sys.argv[1], f"{sys.argv[2]}/{count}", photos, ["cat", "dog"])
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
@@ -129,14 +131,14 @@ for count in (2_000, 10_000):
 
 
 @pytest.mark.parametrize("format", ["coco", "labelstudio"])
-def test_ten_thousand_photos_are_written_in_the_memory_of_two_thousand(format, tmp_path):
-    command = [sys.executable, "-c", TEN_THOUSAND, format, str(tmp_path)]
+def test_five_thousand_photos_are_written_in_the_memory_of_one_thousand(format, tmp_path):
+    command = [sys.executable, "-c", FIVE_THOUSAND, format, str(tmp_path)]
     few, many = map(
         int, subprocess.run(command, capture_output=True, check=True, text=True, timeout=300).stdout.split()
     )
-    assert many - few < few / 50
-    (file,) = (path for path in (tmp_path / "10000").rglob("*.json"))
-    assert file.read_bytes().count(b".jpg") == 10_000
+    assert many - few < few / 100
+    (file,) = (path for path in (tmp_path / "5000").rglob("*.json"))
+    assert file.read_bytes().count(b".jpg") == 5_000
 
 
 def test_small_objects_are_left_out_and_a_class_is_one_annotation_on_request(tmp_path):

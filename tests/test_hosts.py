@@ -18,6 +18,7 @@ from shotseg.models.hdmnet import HDMNet, distillation
 from shotseg.models.pfenet import PFENet
 from shotseg.models.pi_clip import PICLIP
 from shotseg.models.pi_clip_priors import ClipPriorsOnly, ClipZeroShot
+from training_miniature import TINY
 
 BASE = {"base_classes": (3, 7, 9)}
 MAKE = {
@@ -38,7 +39,7 @@ def clip():
 
 
 @functools.cache
-def encoder(name="efficientnet-lite0"):
+def encoder(name=TINY):
     return encoders.load(name, weights="random")
 
 
@@ -133,7 +134,7 @@ def test_kept_features_give_the_same_losses(name):
         golden.assert_close(term, kept[term], fresh[term], atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["vgg16-bn", "timm:resnet18"])
+@pytest.mark.parametrize("kind", ["efficientnet-lite0", "vgg16-bn", "timm:resnet18"])
 def test_other_encoders_carry_the_hosts(kind):
     for name in ("pfenet", "bam", "hdmnet"):
         assert answer(MAKE[name](encoder(kind)), task(1, 1, 64, 64)).shape == (1, 2, 64, 64)

@@ -47,7 +47,7 @@ def test_weights_that_are_nowhere_are_one_line_at_once(name, silence, capfd):
     start = time.perf_counter()
     with pytest.raises(UsageError, match="no answer from") as error:
         encoders.load(name)
-    assert time.perf_counter() - start < 20  # most of it the building of the network
+    assert time.perf_counter() - start < 40  # most of it the building of the network
     assert "\n" not in str(error.value) and "connect once" in str(error.value)
     assert "Retrying" not in capfd.readouterr().err and not constants.HF_HUB_OFFLINE
 
@@ -57,7 +57,7 @@ def test_zero_shot_without_a_network_is_one_line_in_seconds(silence, monkeypatch
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # the port where nobody listens
     flags = ["--name", "cat", "--method", "pi-clip-zero-shot", "--query", str(DATA), "--out", str(tmp_path / "out")]
     start = time.perf_counter()
-    assert main(["segment", *flags]) == 2 and time.perf_counter() - start < 20
+    assert main(["segment", *flags]) == 2 and time.perf_counter() - start < 40
     lines = capfd.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and "no answer from huggingface.co" in lines[0] and "weights=" not in lines[0]
 

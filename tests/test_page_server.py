@@ -151,7 +151,7 @@ def test_the_page_is_there_before_its_model_and_what_is_drawn_meanwhile_stays(tm
     there = threading.Event()
 
     def load():
-        there.wait(20)
+        there.wait(120)
         return segmenter
 
     app = make_app(project_of(tmp_path, 3), load, frozenset({HOST}))

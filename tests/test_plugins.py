@@ -60,7 +60,7 @@ def test_the_example_method_is_trained_measured_and_segmented_with_from_the_comm
     about = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
     installed(about["entry-points"], about["name"].replace("-", "_"), at=EXAMPLE)
     photos = squares(tmp_path / "photos")
-    small = ["--steps", "30", "--batch", "4", "--save_every", "30", "--model.size", "64", "--model.weights", "random"]
+    small = ["--steps", "8", "--batch", "4", "--save_every", "8", "--model.size", "64", "--model.weights", "random"]
     data = ["--data.fold", "", "--data.test_classes", "cross", "--data.held_out", "0.4", "--validation.episodes", "2"]
     run, masks = tmp_path / "run", tmp_path / "masks"
     assert (

@@ -26,17 +26,19 @@ from shotseg.priors.visual import max_cosine
 from shotseg.reference import qgnet as reference
 from shotseg.training import checkpoint
 from shotseg.training.run import train
+from training_miniature import TINY
 
+TINY_RESNET = "timm:test_resnet"
 SOURCES = ("dense", "region", "bank", "control", "none")
 
 
 @functools.cache
-def encoder(name="efficientnet-lite0"):
+def encoder(name=TINY):
     return encoders.load(name, weights="random")
 
 
 def small(source="dense", **options) -> QGNet:
-    options.setdefault("extractor", encoder("timm:resnet18"))
+    options.setdefault("extractor", encoder(TINY_RESNET))
     return QGNet(encoder(), prior_source=source, width=16, segments=8, centres=4, size=64, **options)
 
 
@@ -133,7 +135,7 @@ def test_maps_of_pi_clip_take_the_place_of_the_guided_map():
         support = model.encode_support(episode.support, episode.support_mask)
         prediction = model(model.encode(episode.query), support, episode.query, priors=given)
     assert prediction.extra["prior"].shape[1] == 4
-    clip = PICLIP(encoder(), clip=tiny_clip.pi_clip(), host="qgnet", width=16, extractor=encoder("timm:resnet18"))
+    clip = PICLIP(encoder(), clip=tiny_clip.pi_clip(), host="qgnet", width=16, extractor=encoder(TINY_RESNET))
     found = answer(clip, episode)
     assert found.extra["prior"].shape[1] == 3  # text, visual, prior region
     sum(clip.train().loss(episode).values()).backward()
@@ -141,7 +143,13 @@ def test_maps_of_pi_clip_take_the_place_of_the_guided_map():
 
 
 @pytest.mark.parametrize(
-    "names", [("vgg16-bn", "resnet50"), ("resnet50", "same"), ("timm:resnet18", "timm:vit_tiny_patch16_224")]
+    "names",
+    [
+        ("efficientnet-lite0", "timm:resnet18"),
+        ("vgg16-bn", "resnet50"),
+        ("resnet50", "same"),
+        ("timm:resnet18", "timm:vit_tiny_patch16_224"),
+    ],
 )
 def test_other_networks_carry_it(names):
     own, other = names
@@ -154,7 +162,7 @@ def test_a_map_without_range_is_no_noise_unless_asked_for():
     for flat, expected in ((2.0, True), (0.0, False)):
         region = small(flat=flat).region.eval()
         with torch.no_grad():
-            found = region(torch.rand(1, 320, 4, 4), torch.rand(1, 512, 8, 8))
+            found = region(torch.rand(1, 64, 4, 4), torch.rand(1, 96, 8, 8))
         assert bool((found == 0).all()) == expected
 
 
@@ -217,7 +225,8 @@ def photos(tmp_path_factory):
     return root
 
 
-SHORT = ["--device", "cpu", "--data.held-out", "0.3", "--workers", "0", "--save-every", "2"]
+SHORT = ["--device", "cpu", "--model.encoder", TINY, "--model.weights", "random", "--data.held-out", "0.3"]
+SHORT += ["--workers", "0", "--save-every", "2"]
 
 
 def settings(name, *flags):
@@ -229,7 +238,8 @@ def first_stage(tmp_path_factory):
     """A contrastive recipe that takes seconds."""
     path = tmp_path_factory.mktemp("recipe") / "short.yaml"
     path.write_text(
-        "extends: contrastive/tiny\nmodel: {size: 64}\ndata: {held_out: 0.3}\nbatch: 4\nsteps: 2\nschedule: {warmup: 0}\n"
+        f"extends: contrastive/tiny\nmodel: {{encoder: {TINY}, size: 64, weights: random}}\ndata: {{held_out: 0.3}}\n"
+        "batch: 4\nsteps: 2\nschedule: {warmup: 0}\n"
         "validation: {every: 2, episodes: 4}\ncontrastive: {dim: 16, bn_groups: 2}\n"
     )
     return str(path)
@@ -241,6 +251,7 @@ def test_one_command_trains_extractor_priors_and_model(photos, first_stage, tmp_
     flags = ["--model.size", "64", "--model.options.width", "8", "--steps", "2", "--validation.episodes", "2"]
     flags += ["--extractor", first_stage, "--unlabelled", str(photos / "plain"), "--batch", "2"]
     flags += ["--model.options.prior-source", source, "--model.options.centres", "4"]
+    flags += ["--model.options.extractor", TINY, "--model.options.extractor-weights", "random"]
     recipe = settings("qgnet/tiny", *flags)
     run = {"device": "cpu", "say": said.append}
     stage = train(recipe, photos / "labelled", tmp_path, until="extractor", **run)

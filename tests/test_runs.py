@@ -6,7 +6,6 @@ import runpy
 import shutil
 import signal
 import sys
-import threading
 import time
 import warnings
 from pathlib import Path
@@ -201,20 +200,22 @@ def test_a_resumed_run_does_only_what_is_missing(support, photos, done, tmp_path
     assert content(out) == content(done)
 
 
-def test_an_interrupted_run_goes_on_to_the_same_files(support, photos, tmp_path, capsys):
+def test_an_interrupted_run_goes_on_to_the_same_files(support, photos, tmp_path, capsys, monkeypatch):
     many, out, whole = tmp_path / "many", tmp_path / "out", tmp_path / "whole"
     many.mkdir()
     for i in range(30):
         os.link(photos / "a.jpg", many / f"{i:03d}.jpg")
-    journal = out / ".shotseg/journal.jsonl"
+    written, write = [], engines.write
 
-    def press_once_it_works():
-        while not (journal.exists() and journal.read_bytes().count(b"\n") > 2):
-            time.sleep(0.005)
-        os.kill(os.getpid(), signal.SIGINT)
+    def pressed(out, step):
+        record = write(out, step)
+        written.append(step.photo.name)
+        if len(written) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return record
 
+    monkeypatch.setattr(engines, "write", pressed)
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
-    threading.Thread(target=press_once_it_works, daemon=True).start()
     try:
         assert segment(support, many, out) == 130
     finally:
@@ -233,9 +234,9 @@ def test_an_interrupted_run_goes_on_to_the_same_files(support, photos, tmp_path,
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked, so that each starts at once")
 def test_a_run_killed_at_any_moment_goes_on_to_the_files_of_a_whole_one(tmp_path):
     script = Path(__file__).parents[1] / "scripts/kill_runs.py"
-    said = runpy.run_path(str(script))["check"](tmp_path, photos=400, kills=12, seed=0)
+    said = runpy.run_path(str(script))["check"](tmp_path, photos=240, kills=8, seed=0)
     killed = int(said.split("killed ")[1].split()[0])
-    assert killed >= 4, said  # a quick machine has finished before some
+    assert killed >= 2, said  # a quick machine has finished before some
 
 
 def test_a_run_with_other_settings_is_not_mixed_into_old_results(support, photos, done, tmp_path, capsys):

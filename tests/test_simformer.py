@@ -33,6 +33,7 @@ from shotseg.training import recipe as recipes
 from shotseg.training import weak_shot_training as task
 from shotseg.training.pairs import PairSampler
 from shotseg.training.run import train
+from training_miniature import TINY
 
 CLASSES = ["background", "sky", "tree", "car", "dog"]
 NOVEL = ("car", "dog")
@@ -83,7 +84,7 @@ def recipe(**changes):
     content = {
         "model": {
             "name": "simformer",
-            "encoder": "efficientnet-lite0",
+            "encoder": TINY,
             "weights": "random",
             "size": 64,
             "geometry": "squash",
@@ -375,7 +376,7 @@ def test_pseudo_labels_hold_known_pixels_and_tagged_classes_alone():
 
 def network(cls=MaskFormer, **options):
     torch.manual_seed(0)
-    encoder = encoders.load("efficientnet-lite0", weights="random")
+    encoder = encoders.load(TINY, weights="random")
     small = {k: v for k, v in SMALL.items() if cls is SimFormer or k not in ("simnet_width", "points")}
     return cls(encoder, 5, **{**small, **options})
 

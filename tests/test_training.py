@@ -22,8 +22,22 @@ from shotseg.training import recipe as recipes
 from shotseg.training.data import FeatureCache, views
 from shotseg.training.few_shot import FewShot
 from shotseg.training.run import train
+from training_miniature import TINY
 
-SMALL = ["--model.size", "64", "--model.options.width", "8", "--device", "cpu", "--data.held-out", "0.3"]
+SMALL = [
+    "--model.size",
+    "64",
+    "--model.encoder",
+    TINY,
+    "--model.weights",
+    "random",
+    "--model.options.width",
+    "8",
+    "--device",
+    "cpu",
+    "--data.held-out",
+    "0.3",
+]
 SMALL += ["--validation.every", "4", "--validation.episodes", "3", "--save-every", "2"]
 
 
@@ -163,7 +177,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(photos, tmp_path):
     process = warm.shotseg(tmp_path, *command(photos, killed, *flags))
     while process.poll() is None and not (killed / "last.safetensors").is_file():
         time.sleep(0.05)
-    time.sleep(np.random.default_rng().uniform(0, 0.5))  # at any step
+    time.sleep(np.random.default_rng().uniform(0, 0.2))  # at any step
     process.kill()
     assert warm.shotseg(tmp_path, *command(photos, killed, "--resume", *flags)).wait() == 0
     ours, theirs = load_file(killed / "last.safetensors"), load_file(whole / "last.safetensors")

@@ -14,12 +14,12 @@ from shotseg.cli import main
 from shotseg.errors import UsageError
 from shotseg.training import checkpoint, interrupt, progress
 from shotseg.training.run import train
-from training_miniature import settings, squares
+from training_miniature import TINY, settings, squares
 
 QUIET = {"device": "cpu", "say": lambda line: None}
 FLAGS = ["--model.size", "64", "--model.weights", "random", "--data.fold", "", "--data.held-out", "0.4", "--batch", "2"]
 FLAGS += ["--data.test-classes", "cross", "--validation.every", "0", "--validation.episodes", "2", "--steps", "400"]
-FLAGS += ["--no-cache-features", "--save-every", "300", "--device", "cpu"]
+FLAGS += ["--no-cache-features", "--save-every", "300", "--device", "cpu", "--model.encoder", TINY]
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def test_an_interrupted_training_is_kept_at_the_step_it_stood(photos, tmp_path, 
     while process.poll() is None and (not metrics.is_file() or metrics.read_text().count("\n") < 5):
         time.sleep(0.05)
     os.killpg(process.pid, number)  # as a terminal sends it: to the processes that read photos too
-    code, said = process.wait(60), process.err.read_text()
+    code, said = process.wait(), process.err.read_text()
     assert code == 130, said
     assert "Traceback" not in said and "with --resume to go on" in said.splitlines()[-1]
     step = checkpoint.read(tmp_path / "last.safetensors")[1]["step"]

@@ -18,6 +18,9 @@ from shotseg.training import checkpoint, loop
 from shotseg.training import recipe as recipes
 from shotseg.training.data import views
 from shotseg.training.run import train
+from training_miniature import TINY
+
+SMALL = {"encoder": TINY, "weights": "random"}
 
 
 def settings(name, options=None, **changes):
@@ -64,10 +67,11 @@ def clip_is_tiny(monkeypatch):
 def test_a_prepared_data_set_trains_a_model_and_its_base_learner(voc, tmp_path, name):
     base = tmp_path / "base.yaml"
     base.write_text(
-        "extends: base-learner/tiny\nmodel: {size: 64}\nsteps: 2\nvalidation: {every: 0}\ndata: {held_out: 0.3}\n"
+        f"extends: base-learner/tiny\nmodel: {{encoder: {TINY}, weights: random, size: 64}}\nsteps: 2\n"
+        "validation: {every: 0}\ndata: {held_out: 0.3}\n"
     )
     data = {"name": "pascal5i", "fold": "1", "family": "pfenet"}
-    recipe = settings(name, data=data, base=str(base) if name == "bam/tiny" else "")
+    recipe = settings(name, data=data, base=str(base) if name == "bam/tiny" else "", model=SMALL)
     outcome = run(recipe, voc, tmp_path / "run")
     about = checkpoint.read(outcome.best)[1]
     novel = {"bus", "car", "cat", "chair", "cow"}
@@ -101,7 +105,7 @@ def test_clip_runs_once_for_each_photo_and_its_weights_are_not_kept(photos, tmp_
     "options", [{"text_context": "oracle"}, {"reference": True}, {"text_context": "known", "known": "ant"}]
 )
 def test_clip_is_told_in_training_what_it_asks(photos, tmp_path, clip_is_tiny, options):
-    recipe = settings("pi-clip/tiny", {"tokens": 8, **options}, data={"fold": ""})
+    recipe = settings("pi-clip/tiny", {"tokens": 8, **options}, data={"fold": ""}, model=SMALL)
     assert run(recipe, photos, tmp_path / "run").best.is_file()
 
 

@@ -14,6 +14,7 @@ from shotseg.training import recipe as recipes
 from shotseg.training.data import PseudoPart, views
 from shotseg.training.few_shot import FewShot
 from shotseg.training.run import train
+from training_miniature import TINY
 
 CLASSES = ("disc", "stripe", "cross")
 SIDE = 64
@@ -36,7 +37,7 @@ def photos(tmp_path):
 
 def recipe(pseudo, name: str = "guided/tiny", **changes) -> recipes.Recipe:
     weak = {
-        "model": {"size": SIDE, "weights": "random"},
+        "model": {"encoder": TINY, "size": SIDE, "weights": "random"},
         "data": {"test_classes": ["disc"], "supervision": "pseudo", "pseudo": str(pseudo), "held_out": 0.4},
         "validation": {"every": 0, "episodes": 2},
         "base": "",

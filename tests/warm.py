@@ -1,14 +1,17 @@
 """Processes of their own without the seconds of a start: forked from a server that has imported what is slow to import.
 
-Such a process is killed and interrupted as any other; only its birth is another.
+Such a process is killed and interrupted as any other; only its birth is another. On Linux the server is itself a fork, of the
+process of the tests before the first of them, so that nothing is imported twice; elsewhere it imports what is slow.
 """
 
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from multiprocessing import connection, forkserver, resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,28 @@ import once
 
 SLOW = ["torch", "timm", "accelerate", "shotseg.segmenter", "shotseg.training.run", "shotseg.evaluation.door"]
 _context = multiprocessing.get_context("forkserver")
+
+
+def fork_the_server() -> None:
+    """Makes the server of this process and of the processes that others start by "forkserver"; no test has run yet."""
+    server = forkserver._forkserver  # type: ignore[attr-defined]
+    if sys.platform != "linux" or server._forkserver_pid is not None:
+        return
+    resource_tracker.ensure_running()
+    address = connection.arbitrary_address("AF_UNIX")  # type: ignore[attr-defined]
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen()
+        read, write = os.pipe()  # it ends with the last process that holds the end to write
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.close(write)
+                forkserver.main(listener.fileno(), read, [])
+            finally:
+                os._exit(0)
+        os.close(read)
+    server._forkserver_address, server._forkserver_alive_fd, server._forkserver_pid = address, write, pid
 
 
 class Process:
@@ -82,8 +107,6 @@ def group(folder: Path, count: int, work: Callable[..., Any], *given: Any) -> No
 
 
 def _free_port() -> int:
-    import socket
-
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
@@ -99,6 +122,7 @@ def _at_work(out: Path, err: Path, env: dict[str, str], work: Callable[..., Any]
         os.close(file)
     sys.stdout, sys.stderr = (os.fdopen(n, "w", buffering=1, closefd=False) for n in (1, 2))
     once.encoders_are_read_once(pytest.MonkeyPatch())  # as in the process of the tests: random numbers are the same
+    once.curves_are_not_drawn(pytest.MonkeyPatch())
     sys.exit(work(*given))
 
 

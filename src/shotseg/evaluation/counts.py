@@ -183,8 +183,11 @@ def weak_shot(counts: Counts, base: Array, novel: Array) -> dict[str, float]:
 
 def resamples(episodes: int, times: int = 1000, seed: int = 0) -> Array:
     """(times, episodes) int64: how often a bootstrap resample takes each episode; the same for the same arguments."""
-    draw = np.random.default_rng(seed)
-    return np.stack([np.bincount(draw.integers(episodes, size=episodes), minlength=episodes) for _ in range(times)])
+    draw, taken = np.random.default_rng(seed), np.empty((times, episodes), np.int64)
+    for rows in np.array_split(taken, max(1, taken.size // 10**5)):  # what a cache holds
+        drawn = draw.integers(episodes, size=rows.shape) + episodes * np.arange(len(rows))[:, None]
+        rows[:] = np.bincount(drawn.ravel(), minlength=rows.size).reshape(rows.shape)
+    return taken
 
 
 def _resampled(counts: Counts, class_ids: Array, absent: str, times: int, runs: Array | None) -> Array:
