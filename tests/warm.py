@@ -26,8 +26,8 @@ _context = multiprocessing.get_context("forkserver")
 def fork_the_server() -> None:
     """Makes the server of this process and of the processes that others start by "forkserver"; no test has run yet."""
     server = forkserver._forkserver  # type: ignore[attr-defined]
-    if sys.platform != "linux" or sys.version_info >= (3, 14) or server._forkserver_pid is not None:
-        return  # 3.14's server wants a key
+    if sys.platform != "linux" or server._forkserver_pid is not None:
+        return
     resource_tracker.ensure_running()
     address = connection.arbitrary_address("AF_UNIX")  # type: ignore[attr-defined]
     with socket.socket(socket.AF_UNIX) as listener:
