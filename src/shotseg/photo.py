@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -66,8 +67,10 @@ def open_photo(photo: Photo, least: int) -> Opened:
     return Opened(_reduced(image, least), (image.shape[0], image.shape[1]), partial(np.asarray, image))
 
 
-def open_file(data: bytes, name: object, least: int, bands: Sequence[int] | None = None, page: int = 1) -> Opened:
-    """The same of the content of a file; bands and page as for :func:`shotseg.data.images.read_image`."""
+def open_file(
+    data: bytes | Path, name: object, least: int, bands: Sequence[int] | None = None, page: int = 1
+) -> Opened:
+    """The same of the content of a file; data, bands and page as for :func:`shotseg.data.pixels.decode`."""
     pixels = decode(data, name, bands, page, least)
     image = to_rgb(pixels)
     size = pixels.whole or (image.shape[0], image.shape[1])
@@ -75,7 +78,7 @@ def open_file(data: bytes, name: object, least: int, bands: Sequence[int] | None
     return Opened(_reduced(image, least), size, partial(_decoded, data, name, bands, page))
 
 
-def _decoded(data: bytes, name: object, bands: Sequence[int] | None, page: int) -> np.ndarray:
+def _decoded(data: bytes | Path, name: object, bands: Sequence[int] | None, page: int) -> np.ndarray:
     return to_rgb(decode(data, name, bands, page))
 
 

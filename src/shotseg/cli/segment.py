@@ -110,6 +110,9 @@ class Segment:
     those after them. Of a video also OUT/overlay.mp4."""
     overlay_video: float | None = None
     """Of --track on folders: also OUT/overlay.mp4, with so many frames a second (extra: video)."""
+    pages: str = ""
+    """Of files of the query with several pages or frames (stacks, scans, GIF): those to segment, each a photo of its own: all, or
+    as 1-20. With --track each file is a sequence, and of one file all pages are taken."""
     reading: Reading = AS_SEEN
 
     def run(self) -> int:
@@ -164,6 +167,7 @@ class Segment:
             check_tracks,
             find_photos,
             frames_of,
+            pages_of,
             parse_shard,
             put,
             segment_folder,
@@ -172,6 +176,7 @@ class Segment:
 
         parse_shard(self.shard)
         photos = find_photos(self.query, self.out, **self.reading.which)
+        photos = pages_of(photos, pages) if (pages := self._pages()) else photos
         must_exist(support=self.support)
         if self.support is not None and address(self.out) is None and self.support.resolve() == self.out.resolve():
             raise UsageError(
@@ -233,6 +238,15 @@ class Segment:
         if self.format != "mask":
             print(next_step(self.format, self.out / self.format))
         return 1 if summary.failed or failed else 0
+
+    def _pages(self) -> str:
+        """Which pages of a file are photos of their own; "": one of each file."""
+        from shotseg.data.video import is_video
+
+        stack = self.track and Path(self.query).is_file() and not is_video(self.query) and self.reading.page == 1
+        if self.pages and self.format != "mask":
+            raise UsageError(f"--format {self.format} is of photo files, which pages are not; save each page as a file")
+        return self.pages or ("all" if stack and self.format == "mask" else "")
 
     def _check_track(self, semantic: bool) -> None:
         from shotseg.data.video import is_video
