@@ -45,7 +45,7 @@ class Segment:
     support: Path | None = None
     """Examples: a folder with images/<class>/<name>.jpg and masks/<class>/<name>.png (no masks: the class name is used; of
     one class also images/ and masks/, or masks beside the photos); annotations of another tool (COCO, LabelMe, CVAT, YOLO,
-    VOC, Label Studio); or a .safetensors file that Segmenter.save wrote."""
+    VOC, Label Studio, Supervisely, run lengths); or a .safetensors file that Segmenter.save wrote."""
     name: tuple[str, ...] = ()
     """In place of examples: names of the classes, for a method that needs no more (pi-clip-zero-shot). Beside examples of
     one class: its name, where no folder is called by it."""

@@ -16,7 +16,19 @@ from typing import NamedTuple
 
 from shotseg import plugins
 from shotseg.arguments import checked
-from shotseg.data.annotations import coco, cvat, label_studio, labelme, laid_out, masks, names, voc, yolo
+from shotseg.data.annotations import (
+    coco,
+    cvat,
+    label_studio,
+    labelme,
+    laid_out,
+    masks,
+    names,
+    run_lengths,
+    supervisely,
+    voc,
+    yolo,
+)
 from shotseg.data.annotations.drawn import Annotations
 from shotseg.data.annotations.labelled import Labelled, arranged, inside, note, some
 from shotseg.data.annotations.place import placed
@@ -40,6 +52,13 @@ __all__ = [
 ]
 
 
+class Source(NamedTuple):
+    """Of a format that is not written. read(path, images); files(path): the files of the format there."""
+
+    read: Callable[..., Annotations]
+    files: Callable[[Path], list[Path]]
+
+
 class Format(NamedTuple):
     """write(out, results, classes); read(path, images); files(path): the files of the format there."""
 
@@ -58,8 +77,15 @@ FORMATS = {
     "labelme": Format(labelme.write, labelme.read, labelme.files),
     "cvat": Format(cvat.write, cvat.read, cvat.files),
 }
+SOURCES = {
+    "supervisely": Source(supervisely.read, supervisely.files),
+    "rle": Source(run_lengths.read, run_lengths.files),
+}
 WITH_IDS = ("coco", "coco-polygons")
-READERS = {name: form.read for name, form in FORMATS.items()} | {"pairs": masks.read_pairs, "dataset": laid_out.read}
+READERS = {name: form.read for name, form in (FORMATS | SOURCES).items()} | {
+    "pairs": masks.read_pairs,
+    "dataset": laid_out.read,
+}
 
 
 def list_formats() -> list[str]:
@@ -155,6 +181,7 @@ def detect(path: str | Path) -> str:
     if laid_out.known(path):
         return "dataset"
     fits = [name for name in list_formats() if _chosen(name).files(path)]
+    fits += [name for name, source in SOURCES.items() if source.files(path)]
     if fits and masks.holds_masks(path):
         fits.insert(0, "mask")
     if len(fits) > 1:
@@ -196,7 +223,7 @@ def _one_deeper(path: Path) -> Path | None:
     own = [folder for folder in subfolders(path).values() if folder.name != "__MACOSX"]
     if len(own) != 1 or has_photos(path):
         return None
-    return own[0] if any(_chosen(name).files(own[0]) for name in FORMATS) else _one_deeper(own[0])
+    return own[0] if any(form.files(own[0]) for form in (FORMATS | SOURCES).values()) else _one_deeper(own[0])
 
 
 def _pair_or_folder(path: Path) -> str:

@@ -15,7 +15,6 @@ OTHERS = {  # tool -> a word of its own
     "GeoJSON": "FeatureCollection",
     "ISAT": "ISAT",
     "Ultralytics NDJSON": "class_names",
-    "Supervisely": "geometryType",
     "VIA": "shape_attributes",
     "Labelbox": "data_row",
     "Datumaro": "dm_format_version",
@@ -30,7 +29,7 @@ OTHERS = {  # tool -> a word of its own
 }
 TEXTS = (".json", ".ndjson", ".geojson")
 TAGS = {b"<bndbox>": "VOC boxes", b"<robndbox>": "roLabelImg"}  # of XML files, one a photo
-HEADERS = {b"region_shape_attributes": "VIA", b"EncodedPixels": "Kaggle, run lengths"}  # of tables
+HEADERS = {b"region_shape_attributes": "VIA"}  # of tables
 PLACES = (
     *("*.json", "*.ndjson", "*.geojson", "ann/*.json", "*/ann/*.json", "annotations/*.json"),
     *("*.xml", "[Aa]nnotations/*.xml", "train/*.xml", "*.csv", "*.txt", "obj_*_data/*.txt"),
