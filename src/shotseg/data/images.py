@@ -84,18 +84,14 @@ def upright_size(path: Path, page: int = 1) -> tuple[int, int]:
 
 
 @checked
-def read_mask(path: str | Path, like: tuple[int, int] | None = None, labels: bool = False) -> np.ndarray:
+def read_mask(path: str | Path, like: tuple[int, int] | None = None, labels: bool = False, page: int = 1) -> np.ndarray:
     """A mask as (H, W) uint8. Of one class: 1 = the class, 0 = background, 255 = ignore, by the rule of
     :mod:`shotseg.data.masks`. With ``labels=True`` a label map: class ids as stored (palette: the indices), 255 = ignore.
 
     like: the (H, W) of its photo; a mask of another size but the same shape is scaled to it, by the nearest pixel.
+    page: of its photo, from 1; a mask of one page is that of all.
     Raises InputError for an unreadable file, a photo in colours, ids that do not fit, or another shape than ``like``.
     """
-    return _mask(path, like, labels)
-
-
-def _mask(path: str | Path, like: tuple[int, int] | None, labels: bool, page: int = 1) -> np.ndarray:
-    """page: of its photo; a mask of one page is that of any."""
     page = page if page > 1 and pages_in(path) > 1 else 1
     pixels = decode(read_bytes(path), path, page=page)
     mask = class_ids(pixels, path) if labels else binary(pixels, path)
@@ -120,7 +116,7 @@ def read_pair(
     """
     image = read_image(image_path, bands, page)
     files = [mask_path] if isinstance(mask_path, str | Path) else mask_path
-    masks = ((file, _mask(file, None, class_value is not None, page)) for file in files)
+    masks = ((file, read_mask(file, labels=class_value is not None, page=page)) for file in files)
     known = joined(one_class(scaled_to(mask, image.shape[:2], file, image_path), class_value) for file, mask in masks)
     if not empty and not (known == 1).any():
         of = "" if class_value is None else f" of class {class_value}"
