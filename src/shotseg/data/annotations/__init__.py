@@ -19,6 +19,7 @@ from shotseg.arguments import checked
 from shotseg.data.annotations import (
     coco,
     cvat,
+    geojson,
     label_studio,
     labelme,
     laid_out,
@@ -80,6 +81,7 @@ FORMATS = {
 SOURCES = {
     "supervisely": Source(supervisely.read, supervisely.files),
     "rle": Source(run_lengths.read, run_lengths.files),
+    "geojson": Source(geojson.read, geojson.files),
 }
 WITH_IDS = ("coco", "coco-polygons")
 READERS = {name: form.read for name, form in (FORMATS | SOURCES).items()} | {

@@ -12,7 +12,6 @@ from shotseg.data.containers import stranger
 
 HEAD = 1 << 20
 OTHERS = {  # tool -> a word of its own
-    "GeoJSON": "FeatureCollection",
     "ISAT": "ISAT",
     "Ultralytics NDJSON": "class_names",
     "VIA": "shape_attributes",
@@ -41,7 +40,7 @@ COCO = {"images", "annotations", "categories", "licenses"}
 
 
 def json_kind(path: Path) -> str:
-    """ "coco", "labelme", "labelstudio", or "" for any other file."""
+    """ "coco", "labelme", "labelstudio", "geojson", or "" for any other file."""
     try:
         state = path.stat()
         return _kind(path, state.st_mtime_ns, state.st_size)
@@ -101,6 +100,8 @@ def _kind(path: Path, changed: int, length: int) -> str:
     else:
         first = content[0] if listed and content else content
         keys = set(first) if isinstance(first, dict) else set()
+    if re.search(r'"type"\s*:\s*"Feature(Collection)?"', head) or (path.suffix.lower() == ".geojson" and not listed):
+        return "geojson"
     if PANOPTIC in head or (listed and '"coordinates"' in head and '"data"' not in head):
         return ""
     if listed:
