@@ -77,11 +77,11 @@ FORMATS = {
     "labelstudio": Format(label_studio.write, label_studio.read, label_studio.files),
     "labelme": Format(labelme.write, labelme.read, labelme.files),
     "cvat": Format(cvat.write, cvat.read, cvat.files),
+    "geojson": Format(geojson.write, geojson.read, geojson.files),
 }
 SOURCES = {
     "supervisely": Source(supervisely.read, supervisely.files),
     "rle": Source(run_lengths.read, run_lengths.files),
-    "geojson": Source(geojson.read, geojson.files),
 }
 WITH_IDS = ("coco", "coco-polygons")
 READERS = {name: form.read for name, form in (FORMATS | SOURCES).items()} | {

@@ -1,14 +1,14 @@
-"""GeoJSON: outlines on a map, or in pixels as QuPath writes them.
+"""GeoJSON: outlines on a map, or in pixels as QuPath writes and reads them.
 
 A file named as a photo is of that photo alone. Any other is drawn on every photo with a place on earth that lies where its
-outlines do. On such photos coordinates are longitude and latitude (RFC 7946), or of the file's ``crs``; on others they are
-pixels. A pixel is an object's where its middle lies inside.
+outlines do. On such photos coordinates are longitude and latitude (RFC 7946), or of the file's ``crs``; on others, and in files
+written here, they are pixels. A pixel is an object's where its middle lies inside.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import compress
@@ -18,17 +18,32 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from shotseg.data import geo
-from shotseg.data.annotations.drawn import BROKEN, Annotated, Annotations, Photos, Shape
-from shotseg.data.annotations.labelled import inside, malformed, note, read_json, some, usable
+from shotseg.data.annotations import outlines
+from shotseg.data.annotations.drawn import BROKEN, Annotated, Annotations, Photos, Shape, numbered, size
+from shotseg.data.annotations.labelled import Labelled, Part, inside, malformed, note, read_json, some, usable
 from shotseg.data.annotations.sniff import json_kind
+from shotseg.data.annotations.streams import dumped
+from shotseg.data.images import write_bytes
 from shotseg.data.listing import images_below
 from shotseg.errors import InputError
 
 KEYS = ("class", "classification", "class_name", "classname", "label", "category")  # properties that name a class
 NO_CLASS = "object"  # where a photo's own file names none
-FOLDERS = (".", "annotations", "labels", "geojson")  # below the one that is given
+FOLDERS = (".", "annotations", "labels", "geojson")  # where .json may be GeoJSON
 Polygon = list[np.ndarray]  # its outline and its holes, (N, 2) each
 MENDS = {"no area": "draw polygons", "no class": "give them one"}
+
+
+def write(out: Path, results: Iterable[Labelled], classes: Sequence[str]) -> None:
+    for result in results:
+        height, width = result.labels.shape
+        content = {
+            "type": "FeatureCollection",
+            "features": [_feature(part, classes[part.label - 1]) for part in result.objects],
+            "photo": {"file": result.file, "height": height, "width": width},
+            "classes": list(classes),
+        }
+        write_bytes(out / f"{result.stem}.geojson", dumped(content))
 
 
 class Outline(NamedTuple):
@@ -41,12 +56,19 @@ class Outline(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Outlines:
-    """The objects of a file.   crs: of their coordinates, None where it names none.   lost: how many cannot be used."""
+    """The objects of a file.
+
+    crs:   of their coordinates, None where it names none.      lost: how many cannot be used.
+    frame: the photo and its (height, width), in whose pixels they are, where the file says so.
+    known: the classes in their order, where the file says them.
+    """
 
     file: Path
     crs: str | None
     objects: list[Outline]
     lost: int
+    frame: tuple[str, tuple[int, int] | None] | None = None
+    known: tuple[str, ...] = ()
 
     @lru_cache(maxsize=4)  # noqa: B019 (the photos of one map ask for the same)
     def on(self, crs: Any) -> tuple[list[Outline], np.ndarray]:
@@ -65,28 +87,37 @@ class Outlines:
 def files(path: Path) -> list[Path]:
     if path.is_file():
         return [path] if json_kind(path) == "geojson" else []
-    found = (file for name in FOLDERS for file in sorted((path / name).glob("*.*json")))
-    return [file for file in found if file.suffix in (".json", ".geojson") and json_kind(file) == "geojson"]
+    # masks/ of a run holds some beside its masks, which are exact.
+    found = [file for file in sorted(path.rglob("*.geojson")) if "masks" not in file.relative_to(path).parts[:-1]]
+    others = [file for name in FOLDERS for file in sorted((path / name).glob("*.json"))]
+    return found or (others if any(json_kind(file) == "geojson" for file in others[:5]) else [])
 
 
 def read(path: Path, images: Path | None = None) -> Annotations:
-    """``path``: a file, or a folder of them. A file that is broken is named. Classes: sorted.
+    """``path``: a file, or a folder of them. A file that is broken is named. Classes: in the order that files say, then sorted.
 
     Raises InputError where there is none, where no photo fits, and for a photo of a map where rasterio is not installed.
     """
     found, broken = usable(files(path), _content)
     if not found:
         raise InputError(f"{path}: no GeoJSON in it; give the folder of its files")
-    base = images or (path if path.is_dir() else path.parent)
+    root = path if path.is_dir() else path.parent
+    base = images or root
     finder = Photos(base, base / "images")
-    placed = [(finder.find(each.file.stem), each) for each in found]
-    own = {photo: each.named(NO_CLASS) for photo, each in placed if photo is not None}
-    shared = [each.named(each.file.stem) for photo, each in placed if photo is None]
-    classes = sorted({one.name for each in (*own.values(), *shared) for one in each.objects})
-    photos = [_photo(base, photo, geo.place_of(photo), [each], classes) for photo, each in own.items()]
+    own, shared = list[tuple[Path | None, Outlines]](), list[Outlines]()
+    for each in found:
+        photo = finder.find(each.frame[0] if each.frame else each.file.relative_to(root).with_suffix("").as_posix())
+        if photo is None and each.frame is None:
+            shared.append(each.named(each.file.stem))
+        else:
+            own.append((photo, each.named(NO_CLASS)))
+    used = {one.name for each in (*(mine for _, mine in own), *shared) for one in each.objects}
+    classes = numbered([*(name for each in found for name in each.known), *sorted(used)])
+    photos = [_photo(base, photo, _place(photo, each), [each], classes) for photo, each in own]
     far = []
+    taken = {photo for photo, _ in own}
     for photo in images_below(base) if shared else ():
-        place = None if photo in own else geo.place_of(photo)
+        place = None if photo in taken else geo.place_of(photo)
         if place is not None and _meet(place, shared):
             photos.append(_photo(base, photo, place, shared, classes))
         elif place is not None:
@@ -117,12 +148,22 @@ def _content(file: Path) -> Outlines:
                 lost["no class" if polygons else "no area"] += 1
             else:
                 objects.append(_outline(title, polygons))
-        found = Outlines(file, None if crs is None else str(crs["properties"]["name"]), objects, lost.total())
+        name = None if crs is None else str(crs["properties"]["name"])
+        found = Outlines(file, name, objects, lost.total(), *_said(content))
     except BROKEN as error:
         raise malformed(file, error, "GeoJSON") from error
     for why, count in lost.items():
         note(f"{file}: {count} features left out, they have {why}; {MENDS[why]}")
     return found
+
+
+def _said(content: Any) -> tuple[tuple[str, tuple[int, int] | None] | None, tuple[str, ...]]:
+    """What files written here say of the photo and the classes."""
+    photo = content.get("photo") if isinstance(content, dict) else None
+    if not isinstance(photo, dict):
+        return None, ()
+    known = tuple(str(name) for name in content.get("classes", ()))
+    return (str(photo["file"]), size(photo.get("height"), photo.get("width"))), known
 
 
 def _properties(feature: dict) -> dict[str, Any]:
@@ -132,7 +173,7 @@ def _properties(feature: dict) -> dict[str, Any]:
 def _text(value: Any) -> str:
     """The name of a class; QuPath has it one deeper."""
     named = value.get("name") if isinstance(value, dict) else value
-    return "" if named is None else str(named).strip()
+    return "" if named is None or not str(named).strip() else str(named)
 
 
 def _polygons(geometry: dict | None) -> Iterator[Polygon]:
@@ -153,24 +194,28 @@ def _outline(name: str, polygons: list[Polygon]) -> Outline:
     return Outline(name, polygons, np.concatenate([points.min(0), points.max(0)]))
 
 
+def _place(photo: Path | None, found: Outlines) -> geo.Place | None:
+    return None if photo is None or found.frame else geo.place_of(photo)
+
+
 def _photo(
-    base: Path, photo: Path, place: geo.Place | None, outlines: Sequence[Outlines], classes: list[str]
+    base: Path, photo: Path | None, place: geo.Place | None, found: Sequence[Outlines], classes: list[str]
 ) -> Annotated:
     shapes = []
-    for each in outlines:
+    for each in found:
         objects, boxes = each.on(None if place is None else place.crs)
         near = [True] * len(objects) if place is None else place.meets(boxes)
         shapes += [
             Shape(classes.index(o.name) + 1, partial(_drawn, o.polygons, place)) for o in compress(objects, near)
         ]
-    file = inside(photo.relative_to(base).as_posix(), photo)
-    lost = outlines[0].lost if len(outlines) == 1 else 0
-    return Annotated(file, outlines[0].file, None if place is None else place.size, shapes, photo, lost)
+    name, frame = found[0].frame or (photo.relative_to(base).as_posix() if photo else "", None)
+    lost = found[0].lost if len(found) == 1 else 0
+    return Annotated(inside(name, found[0].file), found[0].file, place.size if place else frame, shapes, photo, lost)
 
 
-def _meet(place: geo.Place, outlines: Sequence[Outlines]) -> bool:
+def _meet(place: geo.Place, found: Sequence[Outlines]) -> bool:
     """Whether a photo lies in the box around all outlines: there it shows what it has of them, else nothing is known of it."""
-    boxes = np.concatenate([each.on(place.crs)[1] for each in outlines])
+    boxes = np.concatenate([each.on(place.crs)[1] for each in found])
     return bool(len(boxes)) and bool(place.meets(np.r_[boxes[:, :2].min(0), boxes[:, 2:].max(0)][None])[0])
 
 
@@ -188,3 +233,21 @@ def _drawn(polygons: list[Polygon], place: geo.Place | None, height: int, width:
             part[filled(points[:, 1] - 0.5, points[:, 0] - 0.5, mask.shape)] ^= True
         mask |= part
     return mask
+
+
+def _feature(part: Part, name: str) -> dict[str, Any]:
+    pieces = [
+        outlines.rings(mask, part.top + top, part.left + left, outlines.EXACT)
+        for mask, top, left in outlines.parts(part.mask)
+    ]
+    polygons = [[[*ring.tolist(), ring[0].tolist()] for ring in rings] for rings in pieces]
+    shape = (
+        {"type": "Polygon", "coordinates": polygons[0]}
+        if len(polygons) == 1
+        else {"type": "MultiPolygon", "coordinates": polygons}
+    )
+    return {
+        "type": "Feature",
+        "geometry": shape,
+        "properties": {"objectType": "annotation", "classification": {"name": name}},
+    }
