@@ -25,6 +25,7 @@ from shotseg.data.annotations import (
     laid_out,
     masks,
     names,
+    panoptic,
     run_lengths,
     supervisely,
     voc,
@@ -82,6 +83,7 @@ FORMATS = {
 SOURCES = {
     "supervisely": Source(supervisely.read, supervisely.files),
     "rle": Source(run_lengths.read, run_lengths.files),
+    "panoptic": Source(panoptic.read, panoptic.files),
 }
 WITH_IDS = ("coco", "coco-polygons")
 READERS = {name: form.read for name, form in (FORMATS | SOURCES).items()} | {

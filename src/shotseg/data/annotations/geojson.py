@@ -19,7 +19,7 @@ import numpy as np
 
 from shotseg.data import geo
 from shotseg.data.annotations import outlines
-from shotseg.data.annotations.drawn import BROKEN, Annotated, Annotations, Photos, Shape, numbered, size
+from shotseg.data.annotations.drawn import BROKEN, CLASS_KEYS, Annotated, Annotations, Photos, Shape, numbered, size
 from shotseg.data.annotations.labelled import Labelled, Part, inside, malformed, note, read_json, some, usable
 from shotseg.data.annotations.sniff import json_kind
 from shotseg.data.annotations.streams import dumped
@@ -27,7 +27,6 @@ from shotseg.data.images import write_bytes
 from shotseg.data.listing import images_below
 from shotseg.errors import InputError
 
-KEYS = ("class", "classification", "class_name", "classname", "label", "category")  # properties that name a class
 NO_CLASS = "object"  # where a photo's own file names none
 FOLDERS = (".", "annotations", "labels", "geojson")  # where .json may be GeoJSON
 Polygon = list[np.ndarray]  # its outline and its holes, (N, 2) each
@@ -139,7 +138,7 @@ def _content(file: Path) -> Outlines:
         features = content["features"] if isinstance(content, dict) and "features" in content else content
         features = [dict(each) for each in (features if isinstance(features, list) else [features])]
         known = {key for each in features for key in _properties(each)}
-        key = next((key for key in KEYS if key in known), "")
+        key = next((key for key in CLASS_KEYS if key in known), "")
         objects, lost = [], Counter[str]()
         for each in features:
             title = _text(_properties(each).get(key))

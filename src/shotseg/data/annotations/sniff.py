@@ -17,7 +17,6 @@ OTHERS = {  # tool -> a word of its own
     "VIA": "shape_attributes",
     "Labelbox": "data_row",
     "Datumaro": "dm_format_version",
-    "COCO panoptic": "segments_info",
     "COCO results": "category_id",
     "CreateML": "coordinates",
     "Cityscapes": "imgHeight",
@@ -40,7 +39,7 @@ COCO = {"images", "annotations", "categories", "licenses"}
 
 
 def json_kind(path: Path) -> str:
-    """ "coco", "labelme", "labelstudio", "geojson", or "" for any other file."""
+    """ "coco", "panoptic", "labelme", "labelstudio", "geojson", or "" for any other file."""
     try:
         state = path.stat()
         return _kind(path, state.st_mtime_ns, state.st_size)
@@ -85,6 +84,16 @@ def _head(path: Path) -> str:
     return head.decode("utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", "replace")
 
 
+def _within(path: Path, length: int, word: str) -> bool:
+    """Whether a long file has a word near a quarter, a half or three quarters of it: before these are lists of photos."""
+    with path.open("rb") as file:
+        for quarter in (1, 2, 3):
+            file.seek(length * quarter // 4)
+            if word.encode() in file.read(1 << 16):
+                return True
+    return False
+
+
 @lru_cache(maxsize=4096)
 def _kind(path: Path, changed: int, length: int) -> str:
     head = _head(path)
@@ -102,7 +111,9 @@ def _kind(path: Path, changed: int, length: int) -> str:
         keys = set(first) if isinstance(first, dict) else set()
     if re.search(r'"type"\s*:\s*"Feature(Collection)?"', head) or (path.suffix.lower() == ".geojson" and not listed):
         return "geojson"
-    if PANOPTIC in head or (listed and '"coordinates"' in head and '"data"' not in head):
+    if PANOPTIC in head or (length > HEAD and _within(path, length, PANOPTIC)):
+        return "panoptic"
+    if listed and '"coordinates"' in head and '"data"' not in head:
         return ""
     if listed:
         known = keys & {"data", "annotations", "predictions", "completions"} or '"original_width"' in head
