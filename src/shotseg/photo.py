@@ -140,7 +140,8 @@ def read_photo(photo: Photo) -> np.ndarray:
     - a path, the bytes of a file, an open file, an address (``https://``, see :func:`shotseg.data.fetched.fetch`);
     - a PIL image, an array, a tensor, a list: (H, W), (H, W, C) or (C, H, W) with C = 1 (grey), 2 (grey, alpha), 3 (RGB) or
       4 (RGB, alpha), of bytes, of wider whole numbers, or of fractions. Where both fit, the last dimension is C;
-    - a Sample, a row of Hugging Face ``datasets``, a sample of FiftyOne, see :mod:`shotseg.data.held`.
+    - a Sample, a row of Hugging Face ``datasets``, a sample of FiftyOne, an item (photo, ...) of a torch data set, see
+      :mod:`shotseg.data.held`.
 
     The same pixels give the same photo, whatever they come in: see :func:`shotseg.data.pixels.shown_range`.
     Raises InputError for anything else, and for a file that cannot be read.
@@ -247,7 +248,8 @@ def are_several(photo: Any) -> bool:
     """Whether this is a sequence of photos where one was asked for: a list of files or pictures, or an array (N, H, W, C)."""
     if isinstance(photo, list | tuple) and photo:
         return len(getattr(photo[0], "shape", (0,) * 3)) == 3 and is_one(photo[0])
-    return len(getattr(photo, "shape", ())) == 4
+    shape: tuple[int, ...] = getattr(photo, "shape", ())
+    return len(shape) == 4 and shape[0] != 1
 
 
 def _as_decoded(photo: Photo, mask: Any) -> np.ndarray | None:
@@ -291,9 +293,13 @@ def _pixels(source: Any, name: object) -> Pixels:
         raise InputError(
             f"{name}: of type {type(source).__name__}; give a path, bytes, an open file, a PIL image, an array or a row"
         )
+    if len(getattr(source, "shape", ())) == 4 and 1 not in source.shape[:2]:
+        raise InputError(f"{name}: a batch of {source.shape[0]} photos; give them one by one, or to predict_batch")
     try:
         return from_array(source, name)
     except ValueError as error:  # rows of different lengths
+        if is_one(source[0]) and not isinstance(source[0], list | tuple):
+            raise InputError(f"{name}: a {type(source).__name__} of a photo and more; give the photo alone") from None
         raise InputError(f"{name}: no rectangle of numbers ({first_line(error)}); give (H, W) or (H, W, 3)") from None
 
 
