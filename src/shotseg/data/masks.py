@@ -95,12 +95,17 @@ def warn_if_doubtful(mask: np.ndarray, name: object) -> None:
 
 
 def _encloses(mask: np.ndarray) -> float:
-    """How many times as large the mask is with its holes as without, by squares of pixels of which one is marked."""
+    """How many times as large the mask is with its holes as without, by squares of pixels of which one is marked; 0 where
+    scipy is missing, as beside the exported form alone."""
+    try:
+        from scipy import ndimage
+    except ImportError:
+        return 0
     side = max(1, max(mask.shape) // 512)
     squares = (
         np.add.reduceat(np.add.reduceat(mask, range(0, mask.shape[0], side)), range(0, mask.shape[1], side), axis=1) > 0
     )
-    return _ndimage().binary_fill_holes(squares).sum() / max(1, int(squares.sum()))
+    return float(ndimage.binary_fill_holes(squares).sum() / max(1, int(squares.sum())))
 
 
 def _levels(pixels: Pixels, name: object) -> np.ndarray:
