@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
-from shotseg.data import held, image_labels, masks
+from shotseg.data import held, image_labels, masks, tiff
 from shotseg.data import images as files
 from shotseg.data.fetched import fetch, is_web, shown
 from shotseg.data.masks import binary
@@ -208,6 +208,15 @@ def each(photos: Any, what: str) -> Iterable[Any]:
     return photos
 
 
+def in_order(frames: Any) -> Iterable[Any]:
+    """The frames of a sequence, or the pages of the stack at a path. Raises UsageError for one frame."""
+    if isinstance(frames, str | os.PathLike) and files.pages_in(path := os.fspath(frames)) > 1:
+        return files.read_pages(path)
+    if is_one(frames) and not hasattr(frames, "shape"):
+        raise UsageError("one frame: give track the frames in their order; of a video: shotseg segment --track")
+    return each(frames, "frames")
+
+
 def photos_with_masks(images: Any, masks: Any, name: str) -> tuple[Sequence[Any], Sequence[Any] | None]:
     """The photos of a class and the mask of each, or None for all; one photo or one mask need not be in a list.
 
@@ -274,7 +283,8 @@ def _pixels(source: Any, name: object) -> Pixels:
         return decode(_content(source), title(source))
     if isinstance(source, Image.Image):
         file = _undecoded_tiff(source)
-        return from_image(source) if file is None else decode(file, name, page=source.tell() + 1)
+        place = None if file is None else tiff.place_of(file, source.tell())
+        return from_image(source) if file is None or place is None else decode(file, name, place[1], place[0])
     if hasattr(source, "read"):
         name = getattr(source, "name", name)
         try:
