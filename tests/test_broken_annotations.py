@@ -120,9 +120,8 @@ def test_photos_that_are_there_without_an_object_are_not_said_to_be_missing(tmp_
 
 
 def test_files_of_tools_that_are_not_read_are_refused_by_name(tmp_path):
-    region = {"shape_attributes": {"name": "polygon"}, "region_attributes": {"class": "cat"}}
     for tool, file, content in (
-        ("VIA", "v/via.json", {"a.jpg123": {"filename": "a.jpg", "regions": [region]}}),
+        ("CreateML", "c/a.json", [{"image": "a.jpg", "annotations": [{"label": "cat", "coordinates": {}}]}]),
         ("Labelbox", "l/export.json", [{"data_row": {"external_id": "a.jpg"}}]),
     ):
         (tmp_path / file).parent.mkdir(parents=True)

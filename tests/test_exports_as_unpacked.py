@@ -102,7 +102,7 @@ OTHERS = {
     "GeoJSON": ("a.geojson", json.dumps({"type": "FeatureCollection", "features": [FEATURE]})),
     "Ultralytics NDJSON": ("set.ndjson", NDJSON),
     "VOC boxes": ("a.xml", "<annotation><object><name>cat</name><bndbox><xmin>1</xmin></bndbox></object></annotation>"),
-    "VIA": ("via.csv", "#filename,file_size,region_shape_attributes,region_attributes\n"),
+    "CreateML": ("a.json", json.dumps([{"image": "a.jpg", "annotations": [{"label": "cat", "coordinates": {}}]}])),
     "YOLO without data.yaml": ("a.txt", OUTLINE),
 }
 

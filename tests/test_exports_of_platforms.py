@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import zlib
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -213,8 +214,150 @@ def test_what_is_read_converts_to_the_formats_that_are_written(kind, tmp_path):
     np.testing.assert_array_equal(labels == classes.index("dog") + 1, DOG)
 
 
+def test_a_table_of_run_lengths_beside_folders_of_masks_is_not_asked(tmp_path):
+    photos(tmp_path / "images", "a.jpg")
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(CAT).save(tmp_path / "masks/a.png")
+    (tmp_path / "train.csv").write_text(f"id,rle_mask\na,{runs(CAT)}\n")
+    assert detect(tmp_path) == "mask"
+
+
 def test_other_tables_are_no_run_lengths(tmp_path):
     photos(tmp_path, "a.jpg")
     (tmp_path / "labels.csv").write_text("image,class,mask\na.jpg,cat,a.png\n")
     with pytest.raises(ShotsegError):
         open_folder(tmp_path / "labels.csv")
+
+
+OUTLINE = ([10, 30, 30, 10], [12, 12, 40, 40])  # 20 x 28 by COCO's rule
+SHAPES = [
+    ({"name": "polygon", "all_points_x": OUTLINE[0], "all_points_y": OUTLINE[1]}, 560),
+    ({"name": "rect", "x": 10, "y": 12, "width": 20, "height": 28}, 560),
+    ({"name": "circle", "cx": 40, "cy": 30, "r": 20}, 3.1416 * 400),
+    ({"name": "ellipse", "cx": 40, "cy": 30, "rx": 20, "ry": 10, "theta": 0.5}, 3.1416 * 200),
+]
+
+
+def of_via(shapes, attributes=({"class": "cat"},), version=2):
+    attributes = [*attributes] * len(shapes)
+    regions = [{"shape_attributes": shape, "region_attributes": own} for shape, own in zip(shapes, attributes)]
+    several = regions if version == 2 else {str(number): region for number, region in enumerate(regions)}
+    return {"a.jpg99": {"filename": "a.jpg", "size": 99, "regions": several, "file_attributes": {}}}
+
+
+@pytest.mark.parametrize(("shape", "area"), SHAPES, ids=[shape["name"] for shape, _ in SHAPES])
+def test_regions_of_via_are_drawn_by_the_rule_of_coco(shape, area, tmp_path):
+    photos(tmp_path, "a.jpg")
+    (tmp_path / "via_region_data.json").write_text(json.dumps(of_via([shape])))
+    (result,) = read(detect(tmp_path), tmp_path)[1]
+    assert abs(int(result.labels.sum()) - area) <= 0.01 * area
+
+
+@pytest.mark.parametrize("kind", ["version 1", "version 2", "project", "table", "splits"])
+def test_every_file_of_via_is_read(kind, tmp_path):
+    place = tmp_path / "train" if kind == "splits" else tmp_path
+    photos(place, "a.jpg", "b.jpg")
+    content = of_via(
+        [SHAPES[0][0], SHAPES[2][0]], ({"class": "cat"}, {"class": "dog"}), 1 if kind == "version 1" else 2
+    )
+    content["b.jpg1"] = {"filename": "b.jpg", "size": 1, "regions": [], "file_attributes": {}}
+    if kind == "table":
+        rows = ["filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,region_attributes"]
+        for number, region in enumerate(content["a.jpg99"]["regions"]):
+            cells = [json.dumps(region[key]).replace('"', '""') for key in ("shape_attributes", "region_attributes")]
+            rows.append(f'a.jpg,99,"{{}}",2,{number},"{cells[0]}","{cells[1]}"')
+        (tmp_path / "via_export_csv.csv").write_text("\n".join([*rows, 'b.jpg,1,"{}",0,0,"{}","{}"']))
+    else:
+        content = {"_via_settings": {}, "_via_img_metadata": content} if kind == "project" else content
+        (place / "via_region_data.json").write_text(json.dumps(content))
+    assert detect(tmp_path) == "via"
+    classes, results = read("via", tmp_path)
+    found = {result.stem: result for result in results}
+    assert classes == ["cat", "dog"]
+    a, b = (found[f"train/{name}" if kind == "splits" else name] for name in "ab")
+    assert [int((a.labels == label).sum()) > 500 for label in (1, 2)] == [False, True]
+    assert [part.label for part in a.objects] == [1, 2]
+    assert not b.labels.any()
+
+
+def test_regions_of_via_without_attributes_are_one_class_and_those_without_an_area_are_named(tmp_path):
+    root = tmp_path / "balloon"
+    photos(root, "a.jpg")
+    point = {"name": "point", "cx": 1, "cy": 1}
+    (root / "via.json").write_text(json.dumps(of_via([SHAPES[0][0], point], ({},))))
+    with pytest.warns(match="a point of a.jpg left out, it has no area"):
+        assert open_folder(root).classes == ["balloon"]
+
+
+def darwin(path, *objects):
+    slot = {"type": "image", "slot_name": "0", "width": 80, "height": 60, "source_files": []}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"version": "2.0", "item": {"name": "a.jpg", "slots": [slot]}, "annotations": objects}))
+
+
+def test_polygons_with_holes_and_raster_masks_of_darwin_are_read(tmp_path):
+    photos(tmp_path / "images", "a.jpg")
+    pixels = two().ravel().astype(int)
+    edges = np.flatnonzero(np.diff(np.r_[-1, pixels, -1]))
+    pairs = [number for start, end in pairwise(edges) for number in (int(pixels[start]) * 3, int(end - start))]
+    layer = {"dense_rle": pairs, "mask_annotation_ids_mapping": {"x": 3, "y": 6}, "total_pixels": 4800}
+    square = [{"x": x, "y": y} for x, y in ((60, 20), (78, 20), (78, 34), (60, 34))]
+    hole = [{"x": x, "y": y} for x, y in ((64, 24), (70, 24), (70, 30), (64, 30))]
+    darwin(
+        tmp_path / "releases/latest/annotations/a.json",
+        {"id": "x", "name": "cat", "mask": {"sparse_rle": None}},
+        {"id": "y", "name": "dog", "mask": {"sparse_rle": None}},
+        {"id": "z", "name": "__raster_layer__", "raster_layer": layer},
+        {
+            "id": "p",
+            "name": "ant",
+            "polygon": {"paths": [square, hole]},
+            "bounding_box": {"x": 60, "y": 20, "w": 18, "h": 14},
+        },
+        {"id": "t", "name": "sunny", "tag": {}},
+        {"id": "l", "name": "cat", "line": {"path": square}},
+    )
+    assert detect(tmp_path) == "darwin"
+    with pytest.warns(match="an object of cat left out, it has no area that is read"):
+        classes, results = read("darwin", tmp_path)
+    (result,) = results
+    assert classes == ["ant", "cat", "dog"]
+    expected = np.choose(two(), [0, 2, 3])
+    expected[20:34, 60:78] = 1
+    expected[24:30, 64:70] = np.choose(two(), [0, 2, 3])[24:30, 64:70]
+    np.testing.assert_array_equal(result.labels, expected)
+
+
+def test_masks_of_segment_anything_are_objects_of_one_class_which_stay_apart(tmp_path):
+    photos(tmp_path, "sa_1.jpg", "sa_2.jpg")
+    found = [theirs.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in (CAT, DOG)]
+    drawn = [{"segmentation": {**each, "counts": each["counts"].decode()}, "stability_score": 0.9} for each in found]
+    image = {"image_id": 1, "width": 80, "height": 60, "file_name": "sa_1.jpg"}
+    (tmp_path / "sa_1.json").write_text(json.dumps({"image": image, "annotations": drawn}))
+    (tmp_path / "sa_2.json").write_text(json.dumps(drawn))
+    assert detect(tmp_path) == "sa1b"
+    classes, results = read("sa1b", tmp_path)
+    assert classes == ["object"]
+    for result in results:
+        assert [int(part.mask.sum()) for part in result.objects] == [CAT.sum(), DOG.sum()]
+        np.testing.assert_array_equal(result.labels > 0, CAT | DOG)
+
+
+@pytest.mark.parametrize("kind", ["via", "darwin", "sa1b"])
+def test_a_name_that_leads_out_of_the_folder_is_named_and_the_other_photos_are_read(kind, tmp_path):
+    photos(tmp_path, "a.jpg")
+    counts = theirs.encode(np.asfortranarray(CAT.astype(np.uint8)))["counts"].decode()
+    for name in ("a.jpg", "../../b.jpg"):
+        file = tmp_path / f"{name[-5]}.json"
+        if kind == "via":
+            file.write_text(json.dumps(of_via([SHAPES[0][0]])).replace("a.jpg", name))
+        elif kind == "darwin":
+            darwin(file, {"id": "b", "name": "cat", "bounding_box": {"x": 1, "y": 1, "w": 5, "h": 5}})
+            file.write_text(file.read_text().replace("a.jpg", name))
+        else:
+            drawn = [{"segmentation": {"size": [60, 80], "counts": counts}, "stability_score": 1}]
+            image = {"file_name": name, "width": 80, "height": 60}
+            file.write_text(json.dumps({"image": image, "annotations": drawn}))
+    with pytest.warns(match="lies outside its folder"):
+        _, results = read(detect(tmp_path), tmp_path)
+    assert [result.file for result in results] == ["a.jpg"]

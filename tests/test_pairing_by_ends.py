@@ -3,6 +3,7 @@
 import pytest
 
 from shotseg.data.annotations.opened import open_folder
+from shotseg.runs import find_photos
 from test_pairing import LEFT, RIGHT, mask, photo
 
 ENDS = [
@@ -67,3 +68,15 @@ def test_in_a_folder_of_masks_an_end_of_few_pairs_nothing(tmp_path):
     photo(tmp_path / "images/d.jpg")
     with pytest.warns(match="left out, a mask of no photo: a_x.png"):
         assert paired(tmp_path)["a.jpg"] == []
+
+
+def test_masks_beside_their_photos_are_no_photos_to_segment(tmp_path):
+    for name in ("a.jpg", "B.PNG", "c_mask.png", "d.jpg", "d_label.jpg"):
+        photo(tmp_path / "deep" / name)
+    for name in ("a_mask.png", "B_seg.png", "a_mask_2.png"):
+        mask(tmp_path / "deep" / name, LEFT)
+    with pytest.warns(match="3 masks beside their photos are not segmented"):
+        found = {photo.file for photo in find_photos(tmp_path)}
+    assert found == {"deep/a.jpg", "deep/B.PNG", "deep/c_mask.png", "deep/d.jpg", "deep/d_label.jpg"}
+    asked = {photo.file for photo in find_photos(str(tmp_path / "deep/*_mask.png"))}
+    assert asked == {"a_mask.png", "c_mask.png"}

@@ -11,9 +11,10 @@ from PIL import Image
 import shotseg
 from shotseg.cli import main
 from shotseg.cli.demo import demo_items
-from shotseg.data.images import pages_in, read_image, read_pair
+from shotseg.data.images import pages_in, read_image, read_pages, read_pair
 from shotseg.data.windows import open_windows
 from shotseg.errors import InputError, UsageError
+from shotseg.photo import read_photo
 from shotseg.runs import find_photos, frames_of, pages_of, segment_folder
 
 STACK = np.arange(24, dtype=np.uint8).reshape(2, 3, 4, 1, 1) * 10 + np.zeros((30, 40), np.uint8)
@@ -88,6 +89,29 @@ def test_channels_of_a_stack_are_bands_of_one_page_and_depth_and_time_are_pages(
         assert (open_windows(path, bands, 6).read() == read_image(path, bands, 6)).all()
     with pytest.raises(InputError, match="no page 9, it has 8"):
         read_image(path, page=9)
+
+
+@pytest.mark.parametrize("write", [ome, imagej])
+def test_a_page_that_pillow_has_turned_to_is_that_page_whatever_the_axes_are(tmp_path, write):
+    write(tmp_path / "stack.ome.tif")
+    flat = tifffile.imread(tmp_path / "stack.ome.tif").reshape(-1, 30, 40)
+    with Image.open(tmp_path / "stack.ome.tif") as image:
+        for number in (23, 5, 0):
+            image.seek(number)
+            assert (read_photo(image) == flat[number, 0, 0]).all()
+
+
+def test_in_python_a_stack_is_tracked_by_its_path_and_read_page_by_page(segmenter, pictures, tmp_path):
+    pictures[0].save(tmp_path / "stack.tif", save_all=True, append_images=pictures[1:])
+    pages = list(read_pages(tmp_path / "stack.tif"))
+    assert all((page == np.asarray(picture)).all() for page, picture in zip(pages, pictures, strict=True))
+    found, expected = segmenter.track(tmp_path / "stack.tif"), segmenter.track(pages)
+    assert all((mine.labels == theirs.labels).all() for mine, theirs in zip(found, expected, strict=True))
+    pictures[0].save(tmp_path / "one.tif")
+    with pytest.raises(UsageError, match="one frame: give track the frames in their order"):
+        next(segmenter.track(tmp_path / "one.tif"))
+    with pytest.raises(InputError, match=r"none.tif: no such file"):
+        next(read_pages(tmp_path / "none.tif"))
 
 
 def test_bands_that_are_pages_without_a_word_on_axes_are_one_photo(tmp_path):

@@ -49,6 +49,17 @@ def read_image(path: str | Path, bands: Sequence[int] | None = None, page: int =
     return to_rgb(decode(read_bytes(path), path, bands, page))
 
 
+@checked
+def read_pages(path: str | Path, bands: Sequence[int] | None = None) -> Iterator[np.ndarray]:
+    """Each page or frame of a file, (H, W, 3) uint8 RGB as of :func:`read_image`, one at a time.
+
+    Raises InputError (one line) at a page that cannot be read.
+    """
+    read_bytes(path)  # which says what is wrong
+    for page in range(1, pages_in(path, bands) + 1):
+        yield to_rgb(decode(Path(path), path, bands, page))
+
+
 def pages_in(path: str | Path, bands: Sequence[int] | None = None) -> int:
     """How many pages or frames a file has, 1 where it cannot be read; channels and smaller copies are none.
 

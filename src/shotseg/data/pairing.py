@@ -7,6 +7,7 @@ that masks share are of :mod:`shotseg.data.suffixes`.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
@@ -21,6 +22,7 @@ from shotseg.errors import UsageError, note
 CAMERA = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".heic", ".heif", ".avif", ".webp"}
 )  # endings of photos, not of masks
+USUAL = tuple(end for kind in ("jpg", "jpeg", "png", "tif", "tiff", "bmp") for end in (f".{kind}", f".{kind.upper()}"))
 MARKED = (
     r"(cp[_-])?masks?|labels?|lab|segs?|segmentations?|segmask|gt|ground[_-]?truth|annotations?|anno|label_ground-truth"
     r"|manual\d?|gtfine_labelids|instance_color_rgb"
@@ -142,6 +144,15 @@ def mask_named(path: Path) -> tuple[Path, ...]:
     drawn = _drawn_in(path.parent, path.parent.stat().st_mtime_ns)
     photo = path.with_name(f"{path.name}.jpg")
     return drawn.of(photo) or drawn.objects_of(photo)
+
+
+def is_beside_its_photo(path: Path) -> bool:
+    """Whether a file is called a mask and its photo lies beside it: "a_mask.png" beside "a.jpg". Cameras write no such file."""
+    if path.suffix.lower() in CAMERA or not _is_called_mask(path.stem):
+        return False
+    stems = {MASK_WORD.sub("", re.sub(r"[ ._-]*\d+$", "", path.stem)), MASK_WORD.sub("", path.stem)} - {path.stem}
+    begins = [os.path.join(path.parent, stem) for stem in stems]  # noqa: PTH118 (fast)
+    return any(os.path.isfile(begin + end) for begin in begins for end in USUAL)  # noqa: PTH113
 
 
 def lie_beside(path: Path) -> bool:

@@ -58,6 +58,15 @@ def _pictures(file: Any) -> list[list[int]]:
     return [group for series in file.series for group in _channels(series)] or plain
 
 
+def place_of(data: bytes, number: int) -> tuple[int, tuple[int] | None] | None:
+    """(page, bands) that give the ``number``-th page of the file, from 0, as Pillow counts; None for a smaller copy."""
+    with opened(data) as file:
+        for page, group in enumerate(pictures(file), start=1):
+            if number in group:
+                return page, (group.index(number) + 1,) if len(group) > 1 else None
+    return None
+
+
 def _channels(series: Any) -> Iterator[list[int]]:
     """The pages of each picture of a series; none where it has no axis of channels, or not all of its pages."""
     axes = series.axes[: -len(series.keyframe.axes)]

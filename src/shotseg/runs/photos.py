@@ -14,6 +14,7 @@ from typing import Any
 from shotseg.data import images as files
 from shotseg.data import remote
 from shotseg.data.listing import each_image
+from shotseg.data.pairing import is_beside_its_photo
 from shotseg.data.video import is_video
 from shotseg.errors import InputError, UsageError, note
 from shotseg.runs.output import FOLDERS, annotation_files, has_run, result_files
@@ -43,7 +44,8 @@ def find_photos(query: str | Path, out: Path | None = None, **same: Any) -> Phot
         base = Path(os.path.commonpath(places))
     folders = {folder for place in places for folder in (place, *place.parents)}
     runs = [folder for folder in folders if folder.is_relative_to(base) and has_run(folder)]
-    photos = PhotoList.named(_below(base, found, _results(out, base).union(*map(_written, runs))), **same)
+    below = _below(base, found, _results(out, base).union(*map(_written, runs)))
+    photos = PhotoList.named(_without_masks(query, below) if Path(query).is_dir() else below, **same)
     if not photos:
         raise UsageError(f"{query}: holds results only; give --query a folder of photos")
     return photos
@@ -129,6 +131,20 @@ def _below(base: Path, paths: Iterable[str], results: set[Path]) -> Iterator[tup
         place = place_of(path.parent)
         if place is not None and place / path.name not in results and not path.name.startswith("."):
             yield path.relative_to(base).as_posix(), str(path)
+
+
+def _without_masks(query: str | Path, found: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """The same without masks that lie beside their photos; how many is said."""
+    masks = 0
+    for file, path in found:
+        if is_beside_its_photo(Path(path)):
+            masks += 1
+        else:
+            yield file, path
+    if masks:
+        note(
+            f"{query}: {masks} masks beside their photos are not segmented; as photos they are taken by a pattern, as *_mask.png"
+        )
 
 
 def _results(out: Path | None, base: Path) -> set[Path]:

@@ -19,6 +19,7 @@ from shotseg.arguments import checked
 from shotseg.data.annotations import (
     coco,
     cvat,
+    darwin,
     geojson,
     label_studio,
     labelme,
@@ -27,7 +28,9 @@ from shotseg.data.annotations import (
     names,
     panoptic,
     run_lengths,
+    sa1b,
     supervisely,
+    via,
     voc,
     yolo,
 )
@@ -82,6 +85,9 @@ FORMATS = {
 }
 SOURCES = {
     "supervisely": Source(supervisely.read, supervisely.files),
+    "via": Source(via.read, via.files),
+    "darwin": Source(darwin.read, darwin.files),
+    "sa1b": Source(sa1b.read, sa1b.files),
     "rle": Source(run_lengths.read, run_lengths.files),
     "panoptic": Source(panoptic.read, panoptic.files),
 }
@@ -187,7 +193,7 @@ def detect(path: str | Path) -> str:
     fits = [name for name in list_formats() if _chosen(name).files(path)]
     fits += [name for name, source in SOURCES.items() if source.files(path)]
     if fits and masks.holds_masks(path):
-        fits.insert(0, "mask")
+        fits = ["mask", *(name for name in fits if name != "rle")]  # a table says the same as the masks beside it
     if len(fits) > 1:
         raise UsageError(f"{path}: {' and '.join(fits)} both fit; say which with --from, or give the file itself")
     if not fits and not (path.is_dir() and masks.value_tables(path)):

@@ -14,20 +14,16 @@ HEAD = 1 << 20
 OTHERS = {  # tool -> a word of its own
     "ISAT": "ISAT",
     "Ultralytics NDJSON": "class_names",
-    "VIA": "shape_attributes",
     "Labelbox": "data_row",
     "Datumaro": "dm_format_version",
     "COCO results": "category_id",
     "CreateML": "coordinates",
     "Cityscapes": "imgHeight",
-    "V7 Darwin": "paths",
-    "SA-1B": "stability_score",
     "SuperAnnotate": "className",
     "Encord": "objectHash",
 }
 TEXTS = (".json", ".ndjson", ".geojson")
 TAGS = {b"<bndbox>": "VOC boxes", b"<robndbox>": "roLabelImg"}  # of XML files, one a photo
-HEADERS = {b"region_shape_attributes": "VIA"}  # of tables
 PLACES = (
     *("*.json", "*.ndjson", "*.geojson", "ann/*.json", "*/ann/*.json", "annotations/*.json"),
     *("*.xml", "[Aa]nnotations/*.xml", "train/*.xml", "*.csv", "*.txt", "obj_*_data/*.txt"),
@@ -57,12 +53,18 @@ def _unread(file: Path) -> str:
     if file.suffix.lower() in TEXTS:
         head = _head(file)
         return next((tool for tool, word in OTHERS.items() if f'"{word}"' in head), "")
-    words = {".xml": TAGS, ".csv": HEADERS}.get(file.suffix.lower(), {})
+    words = TAGS if file.suffix.lower() == ".xml" else {}
     with file.open("rb") as opened:
         beginning = opened.read(1 << 16)
     if file.suffix.lower() == ".txt":
         return "YOLO without data.yaml" if NUMBERS.match(beginning) else ""
     return next((tool for word, tool in words.items() if word in beginning), "")
+
+
+def begins_with(path: Path, *words: str) -> bool:
+    """Whether the beginning of a file has all these words in it, each as a whole name."""
+    head = _head(path)
+    return all(re.search(rf"(?<![A-Za-z]){word}\b", head) for word in words)
 
 
 def packed(path: Path) -> str:
