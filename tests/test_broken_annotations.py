@@ -120,18 +120,15 @@ def test_photos_that_are_there_without_an_object_are_not_said_to_be_missing(tmp_
 
 
 def test_files_of_tools_that_are_not_read_are_refused_by_name(tmp_path):
-    supervisely = {"size": {"height": 60, "width": 80}, "objects": [{"classTitle": "cat", "geometryType": "bitmap"}]}
-    region = {"shape_attributes": {"name": "polygon"}, "region_attributes": {"class": "cat"}}
     for tool, file, content in (
-        ("Supervisely", "s/ds/ann/a.jpg.json", supervisely),
-        ("VIA", "v/via.json", {"a.jpg123": {"filename": "a.jpg", "regions": [region]}}),
+        ("CreateML", "c/a.json", [{"image": "a.jpg", "annotations": [{"label": "cat", "coordinates": {}}]}]),
         ("Labelbox", "l/export.json", [{"data_row": {"external_id": "a.jpg"}}]),
     ):
         (tmp_path / file).parent.mkdir(parents=True)
         (tmp_path / file).write_text(json.dumps(content))
         root = tmp_path / file[0]
-        photos(root / "ds/img" if tool == "Supervisely" else root, "a.jpg")
-        for path in (root, tmp_path / file) + ((root / "ds",) if tool == "Supervisely" else ()):
+        photos(root, "a.jpg")
+        for path in (root, tmp_path / file):
             with pytest.raises(ShotsegError, match=f"annotations of {tool}, which are not read; export them as COCO"):
                 open_folder(path)
 

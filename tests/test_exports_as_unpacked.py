@@ -95,14 +95,12 @@ def test_categories_without_any_name_are_called_by_their_supercategories(tmp_pat
 
 
 ISAT = {"info": {"description": "ISAT", "name": "a.jpg"}, "objects": [{"category": "cat", "segmentation": CORNERS}]}
-FEATURE = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [CORNERS]}, "properties": {}}
 NDJSON = '{"type": "dataset", "task": "segment", "class_names": {"0": "cat"}}\n{"type": "image", "file": "a.jpg"}\n'
 OTHERS = {
     "ISAT": ("a.json", json.dumps(ISAT)),
-    "GeoJSON": ("a.geojson", json.dumps({"type": "FeatureCollection", "features": [FEATURE]})),
     "Ultralytics NDJSON": ("set.ndjson", NDJSON),
     "VOC boxes": ("a.xml", "<annotation><object><name>cat</name><bndbox><xmin>1</xmin></bndbox></object></annotation>"),
-    "VIA": ("via.csv", "#filename,file_size,region_shape_attributes,region_attributes\n"),
+    "CreateML": ("a.json", json.dumps([{"image": "a.jpg", "annotations": [{"label": "cat", "coordinates": {}}]}])),
     "YOLO without data.yaml": ("a.txt", OUTLINE),
 }
 

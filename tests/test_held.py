@@ -264,3 +264,34 @@ def test_the_same_photo_in_every_form_of_bytes():
         np.testing.assert_array_equal(read_photo(file), read_image(PHOTO))
     with pytest.raises(InputError, match=r"example\.jpg: cannot be read \(.*closed file.*\); open it again"):
         read_photo(file)
+
+
+def test_an_item_of_a_torch_data_set_is_its_photo_and_its_mask():
+    photo, mask = Image.open(PHOTO), Image.open(MASK)
+    tensor, drawn = torch.from_numpy(read_image(PHOTO)).permute(2, 0, 1), torch.from_numpy(read_mask(MASK))
+    expected = read_shot(PHOTO, MASK)
+    for item in ((photo, mask), (tensor, drawn), (str(PHOTO), str(MASK)), (PHOTO, MASK, "a name")):
+        found = read_shot(item)
+        assert all((mine == theirs).all() for mine, theirs in zip(found, expected, strict=True))
+    for item in ((tensor, 3), (PHOTO, "hair"), (tensor, {"boxes": []})):
+        image, known = read_shot(item)
+        assert known is None
+        assert (image == expected[0]).all()
+
+
+def test_a_tuple_of_planes_or_rows_of_numbers_is_one_photo():
+    image = read_image(PHOTO)[:8, :9]
+    for whole in (tuple(np.moveaxis(image, 2, 0)), tuple(image), tuple(image[..., 0].tolist())):
+        assert read_photo(whole).shape == image.shape
+
+
+def test_a_batch_of_one_is_a_photo_and_of_several_is_one_line():
+    image = read_image(PHOTO)
+    tensor = torch.from_numpy(image).permute(2, 0, 1)
+    for one in (image[None], tensor[None]):
+        assert (read_photo(one) == image).all()
+    for several in (np.stack([image] * 2), torch.stack([tensor] * 2)):
+        with pytest.raises(InputError, match="a batch of 2 photos; give them one by one, or to predict_batch"):
+            read_photo(several)
+    with pytest.raises(InputError, match="a list of a photo and more; give the photo alone"):
+        read_photo([tensor, 3])

@@ -81,7 +81,6 @@ def test_a_class_that_is_called_as_masks_gets_a_line(tmp_path):
 @pytest.mark.parametrize(
     ("file", "content", "tool"),
     [
-        ("train.csv", "ImageId,ClassId,EncodedPixels\na.jpg,1,1 5\n", "Kaggle, run lengths"),
         ("a.jpg.json", '{"metadata": {}, "instances": [{"className": "cat"}]}', "SuperAnnotate"),
         ("a.json", '{"objects": [{"objectHash": "x"}]}', "Encord"),
     ],

@@ -381,10 +381,18 @@ def test_an_inverted_or_full_mask_of_an_example_is_said(mask, says):
         read_shot(PHOTO, mask)
 
 
-def test_a_large_object_and_a_plain_mask_are_not_said():
+@pytest.mark.parametrize("scale", [1, 6])
+def test_an_outline_in_place_of_an_area_is_said(scale):
+    outline = (DISC & ~((Y - 100) ** 2 + (X - 150) ** 2 < 57**2)).repeat(scale, 0).repeat(scale, 1)
+    with pytest.warns(InputWarning, match="the mask looks like an outline; fill it, if the object is what it encloses"):
+        read_shot(PHOTO.repeat(scale, 0).repeat(scale, 1), outline)
+
+
+def test_a_large_object_a_wheel_and_a_plain_mask_are_not_said():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         read_shot(PHOTO, DISC)
+        read_shot(PHOTO, DISC & ~((Y - 100) ** 2 + (X - 150) ** 2 < 52**2))
         large = np.ones_like(DISC)
         large[:30], large[:, -20:] = 0, 0
         read_shot(PHOTO, large)

@@ -8,12 +8,13 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
-from shotseg.data import held, image_labels, masks
+from shotseg.data import held, image_labels, masks, tiff
 from shotseg.data import images as files
 from shotseg.data.fetched import fetch, is_web, shown
 from shotseg.data.masks import binary
@@ -66,8 +67,10 @@ def open_photo(photo: Photo, least: int) -> Opened:
     return Opened(_reduced(image, least), (image.shape[0], image.shape[1]), partial(np.asarray, image))
 
 
-def open_file(data: bytes, name: object, least: int, bands: Sequence[int] | None = None, page: int = 1) -> Opened:
-    """The same of the content of a file; bands and page as for :func:`shotseg.data.images.read_image`."""
+def open_file(
+    data: bytes | Path, name: object, least: int, bands: Sequence[int] | None = None, page: int = 1
+) -> Opened:
+    """The same of the content of a file; data, bands and page as for :func:`shotseg.data.pixels.decode`."""
     pixels = decode(data, name, bands, page, least)
     image = to_rgb(pixels)
     size = pixels.whole or (image.shape[0], image.shape[1])
@@ -75,7 +78,7 @@ def open_file(data: bytes, name: object, least: int, bands: Sequence[int] | None
     return Opened(_reduced(image, least), size, partial(_decoded, data, name, bands, page))
 
 
-def _decoded(data: bytes, name: object, bands: Sequence[int] | None, page: int) -> np.ndarray:
+def _decoded(data: bytes | Path, name: object, bands: Sequence[int] | None, page: int) -> np.ndarray:
     return to_rgb(decode(data, name, bands, page))
 
 
@@ -137,7 +140,8 @@ def read_photo(photo: Photo) -> np.ndarray:
     - a path, the bytes of a file, an open file, an address (``https://``, see :func:`shotseg.data.fetched.fetch`);
     - a PIL image, an array, a tensor, a list: (H, W), (H, W, C) or (C, H, W) with C = 1 (grey), 2 (grey, alpha), 3 (RGB) or
       4 (RGB, alpha), of bytes, of wider whole numbers, or of fractions. Where both fit, the last dimension is C;
-    - a Sample, a row of Hugging Face ``datasets``, a sample of FiftyOne, see :mod:`shotseg.data.held`.
+    - a Sample, a row of Hugging Face ``datasets``, a sample of FiftyOne, an item (photo, ...) of a torch data set, see
+      :mod:`shotseg.data.held`.
 
     The same pixels give the same photo, whatever they come in: see :func:`shotseg.data.pixels.shown_range`.
     Raises InputError for anything else, and for a file that cannot be read.
@@ -204,6 +208,15 @@ def each(photos: Any, what: str) -> Iterable[Any]:
     return photos
 
 
+def in_order(frames: Any) -> Iterable[Any]:
+    """The frames of a sequence, or the pages of the stack at a path. Raises UsageError for one frame."""
+    if isinstance(frames, str | os.PathLike) and files.pages_in(path := os.fspath(frames)) > 1:
+        return files.read_pages(path)
+    if is_one(frames) and not hasattr(frames, "shape"):
+        raise UsageError("one frame: give track the frames in their order; of a video: shotseg segment --track")
+    return each(frames, "frames")
+
+
 def photos_with_masks(images: Any, masks: Any, name: str) -> tuple[Sequence[Any], Sequence[Any] | None]:
     """The photos of a class and the mask of each, or None for all; one photo or one mask need not be in a list.
 
@@ -244,7 +257,8 @@ def are_several(photo: Any) -> bool:
     """Whether this is a sequence of photos where one was asked for: a list of files or pictures, or an array (N, H, W, C)."""
     if isinstance(photo, list | tuple) and photo:
         return len(getattr(photo[0], "shape", (0,) * 3)) == 3 and is_one(photo[0])
-    return len(getattr(photo, "shape", ())) == 4
+    shape: tuple[int, ...] = getattr(photo, "shape", ())
+    return len(shape) == 4 and shape[0] != 1
 
 
 def _as_decoded(photo: Photo, mask: Any) -> np.ndarray | None:
@@ -269,7 +283,8 @@ def _pixels(source: Any, name: object) -> Pixels:
         return decode(_content(source), title(source))
     if isinstance(source, Image.Image):
         file = _undecoded_tiff(source)
-        return from_image(source) if file is None else decode(file, name, page=source.tell() + 1)
+        place = None if file is None else tiff.place_of(file, source.tell())
+        return from_image(source) if file is None or place is None else decode(file, name, place[1], place[0])
     if hasattr(source, "read"):
         name = getattr(source, "name", name)
         try:
@@ -288,9 +303,13 @@ def _pixels(source: Any, name: object) -> Pixels:
         raise InputError(
             f"{name}: of type {type(source).__name__}; give a path, bytes, an open file, a PIL image, an array or a row"
         )
+    if len(getattr(source, "shape", ())) == 4 and 1 not in source.shape[:2]:
+        raise InputError(f"{name}: a batch of {source.shape[0]} photos; give them one by one, or to predict_batch")
     try:
         return from_array(source, name)
     except ValueError as error:  # rows of different lengths
+        if is_one(source[0]) and not isinstance(source[0], list | tuple):
+            raise InputError(f"{name}: a {type(source).__name__} of a photo and more; give the photo alone") from None
         raise InputError(f"{name}: no rectangle of numbers ({first_line(error)}); give (H, W) or (H, W, 3)") from None
 
 

@@ -35,9 +35,8 @@ from shotseg.photo import (
     Photo,
     are_several,
     check_classes,
-    each,
     enough,
-    is_one,
+    in_order,
     listed_photos,
     open_photo,
     photos_with_masks,
@@ -232,14 +231,14 @@ class Segmenter(Learnt):
     def track(self, frames: Iterable[Photo]) -> Iterator[Result]:
         """Segment the frames of one sequence, one after the other; those that are sure serve the next ones as further examples.
 
+        frames: what :func:`shotseg.photo.read_photo` takes, in their order; or the path of a stack, whose pages they are.
+
         What was added stays as it is, and alone says whether a class is there: :mod:`shotseg.models.memory`.
         Raises UsageError for a method that does not learn from masks, and for one frame in place of several; InputError at a
         frame that cannot be read.
         """
-        if is_one(frames) and not hasattr(frames, "shape"):
-            raise UsageError("one frame: give track the frames in their order; of a video: shotseg segment --track")
         memory = Memory()
-        for frame in each(frames, "frames"):
+        for frame in in_order(frames):
             yield self.follow(self.encode(frame), memory)
 
     @in_turns

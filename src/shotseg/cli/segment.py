@@ -45,7 +45,7 @@ class Segment:
     support: Path | None = None
     """Examples: a folder with images/<class>/<name>.jpg and masks/<class>/<name>.png (no masks: the class name is used; of
     one class also images/ and masks/, or masks beside the photos); annotations of another tool (COCO, LabelMe, CVAT, YOLO,
-    VOC, Label Studio); or a .safetensors file that Segmenter.save wrote."""
+    VOC, Label Studio, Supervisely, run lengths); or a .safetensors file that Segmenter.save wrote."""
     name: tuple[str, ...] = ()
     """In place of examples: names of the classes, for a method that needs no more (pi-clip-zero-shot). Beside examples of
     one class: its name, where no folder is called by it."""
@@ -57,7 +57,7 @@ class Segment:
     """A trained model (best.safetensors of a run); its own recipe then says method and encoder."""
     format: str = "mask"
     """Annotations to write beside the masks, into OUT/<format>: mask, coco,
-    coco-polygons, voc, yolo, labelstudio, labelme, cvat, or one of another package."""
+    coco-polygons, voc, yolo, labelstudio, labelme, cvat, geojson, or one of another package."""
     min_object: int = 0
     """Of --format: leave out objects of fewer pixels."""
     one_a_class: bool = False
@@ -110,6 +110,9 @@ class Segment:
     those after them. Of a video also OUT/overlay.mp4."""
     overlay_video: float | None = None
     """Of --track on folders: also OUT/overlay.mp4, with so many frames a second (extra: video)."""
+    pages: str = ""
+    """Of files of the query with several pages or frames (stacks, scans, GIF): those to segment, each a photo of its own: all, or
+    as 1-20. With --track each file is a sequence, and of one file all pages are taken."""
     reading: Reading = AS_SEEN
 
     def run(self) -> int:
@@ -164,6 +167,7 @@ class Segment:
             check_tracks,
             find_photos,
             frames_of,
+            pages_of,
             parse_shard,
             put,
             segment_folder,
@@ -172,6 +176,7 @@ class Segment:
 
         parse_shard(self.shard)
         photos = find_photos(self.query, self.out, **self.reading.which)
+        photos = pages_of(photos, pages) if (pages := self._pages()) else photos
         must_exist(support=self.support)
         if self.support is not None and address(self.out) is None and self.support.resolve() == self.out.resolve():
             raise UsageError(
@@ -233,6 +238,15 @@ class Segment:
         if self.format != "mask":
             print(next_step(self.format, self.out / self.format))
         return 1 if summary.failed or failed else 0
+
+    def _pages(self) -> str:
+        """Which pages of a file are photos of their own; "": one of each file."""
+        from shotseg.data.video import is_video
+
+        stack = self.track and Path(self.query).is_file() and not is_video(self.query) and self.reading.page == 1
+        if self.pages and self.format != "mask":
+            raise UsageError(f"--format {self.format} is of photo files, which pages are not; save each page as a file")
+        return self.pages or ("all" if stack and self.format == "mask" else "")
 
     def _check_track(self, semantic: bool) -> None:
         from shotseg.data.video import is_video

@@ -151,7 +151,7 @@ class FolderDataset:
         """
         item = self.items[index]
         size = upright_size(item.image_path, self.page)
-        masks = ((path, read_mask(path, labels=item.class_value is not None)) for path in item.mask_paths)
+        masks = ((path, read_mask(path, None, item.class_value is not None, self.page)) for path in item.mask_paths)
         return joined(one_class(scaled_to(mask, size, path, item.image_path), item.class_value) for path, mask in masks)
 
     def label_map(self, index: int) -> Path | None:

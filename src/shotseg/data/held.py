@@ -1,4 +1,5 @@
-"""Which value of a record of another library is the photo, and which is its mask: rows of data sets, samples of FiftyOne.
+"""Which value of a record of another library is the photo, and which is its mask: rows of data sets, items of torch data sets,
+samples of FiftyOne.
 
 Nothing is imported from those libraries; their objects are told by what they hold.
 """
@@ -35,12 +36,22 @@ def is_record(source: Any) -> bool:
     return isinstance(source, Mapping) or isinstance(getattr(source, "filepath", None), str)
 
 
+def is_item(source: Any) -> bool:
+    """Whether this is an item of a torch data set: a tuple of a photo and more, of which the second may be its mask."""
+    if not isinstance(source, tuple) or len(source) < 2:
+        return False
+    first = source[0]
+    return isinstance(first, str | bytes | PurePath | Image.Image) or len(getattr(first, "shape", ())) == 3
+
+
 def photo_of(source: Any) -> Any:
-    """The photo of a record, as a path, bytes, picture or array; anything else as it is.
+    """The photo of a record or item, as a path, bytes, picture or array; anything else as it is.
 
     A row of Hugging Face ``datasets`` holds it under one of ``PHOTOS``, or as its only picture; an ``Image`` that was not decoded
     is {"bytes", "path"}. A sample of FiftyOne has a ``filepath``. Raises InputError where a row has none.
     """
+    if is_item(source):
+        return source[0]
     if not isinstance(source, Mapping):
         return source.filepath if is_record(source) else source
     if _is_file(source):
@@ -56,11 +67,13 @@ def photo_of(source: Any) -> Any:
 
 
 def mask_of(source: Any) -> Any:
-    """The mask that a record holds beside its photo; None where there is none.
+    """The mask that a record or item holds beside its photo; None where there is none.
 
     Of a row what is a picture under one of ``MASKS``; of a sample of FiftyOne its only field with masks. Raises InputError where
     a sample has several.
     """
+    if is_item(source):
+        return source[1] if _is_picture(source[1]) else None
     if not is_record(source) or _is_file(source):
         return None
     if isinstance(source, Mapping):

@@ -49,16 +49,42 @@ def read_image(path: str | Path, bands: Sequence[int] | None = None, page: int =
     return to_rgb(decode(read_bytes(path), path, bands, page))
 
 
+@checked
+def read_pages(path: str | Path, bands: Sequence[int] | None = None) -> Iterator[np.ndarray]:
+    """Each page or frame of a file, (H, W, 3) uint8 RGB as of :func:`read_image`, one at a time.
+
+    Raises InputError (one line) at a page that cannot be read.
+    """
+    read_bytes(path)  # which says what is wrong
+    for page in range(1, pages_in(path, bands) + 1):
+        yield to_rgb(decode(Path(path), path, bands, page))
+
+
+def pages_in(path: str | Path, bands: Sequence[int] | None = None) -> int:
+    """How many pages or frames a file has, 1 where it cannot be read; channels and smaller copies are none.
+
+    bands: those chosen, which may make one photo of all pages.
+    """
+    try:
+        if tiff.is_tiff(path):
+            with tiff.opened(path) as file:
+                found = tiff.pictures(file)
+                joined = bands is not None and len(found[0]) == 1 and file.pages[0].samplesperpixel == 1
+                return 1 if joined else len(found)
+        with Image.open(path) as image:
+            return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # which holds the same picture small
+    except Exception:  # what is wrong is said when it is read
+        return 1
+
+
 def upright_size(path: Path, page: int = 1) -> tuple[int, int]:
     """(height, width) of a photo turned upright, from its header where that says it; page: of a TIFF, from 1.
 
     Raises InputError where the photo cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            is_tiff = file.read(4) in tiff.SIGNATURES
-            file.seek(0)
-            if is_tiff:  # Pillow turns some and says so all the same, and knows no photo of five bands
+        if tiff.is_tiff(path):  # Pillow turns some and says so all the same, and knows no photo of five bands
+            with path.open("rb") as file:
                 return tiff.upright_size(file, page, path)
         with Image.open(path) as image:
             width, height = image.size
@@ -69,14 +95,16 @@ def upright_size(path: Path, page: int = 1) -> tuple[int, int]:
 
 
 @checked
-def read_mask(path: str | Path, like: tuple[int, int] | None = None, labels: bool = False) -> np.ndarray:
+def read_mask(path: str | Path, like: tuple[int, int] | None = None, labels: bool = False, page: int = 1) -> np.ndarray:
     """A mask as (H, W) uint8. Of one class: 1 = the class, 0 = background, 255 = ignore, by the rule of
     :mod:`shotseg.data.masks`. With ``labels=True`` a label map: class ids as stored (palette: the indices), 255 = ignore.
 
     like: the (H, W) of its photo; a mask of another size but the same shape is scaled to it, by the nearest pixel.
+    page: of its photo, from 1; a mask of one page is that of all.
     Raises InputError for an unreadable file, a photo in colours, ids that do not fit, or another shape than ``like``.
     """
-    pixels = decode(read_bytes(path), path)
+    page = page if page > 1 and pages_in(path) > 1 else 1
+    pixels = decode(read_bytes(path), path, page=page)
     mask = class_ids(pixels, path) if labels else binary(pixels, path)
     return mask if like is None else scaled_to(mask, like, path)
 
@@ -99,7 +127,7 @@ def read_pair(
     """
     image = read_image(image_path, bands, page)
     files = [mask_path] if isinstance(mask_path, str | Path) else mask_path
-    masks = ((file, read_mask(file, labels=class_value is not None)) for file in files)
+    masks = ((file, read_mask(file, labels=class_value is not None, page=page)) for file in files)
     known = joined(one_class(scaled_to(mask, image.shape[:2], file, image_path), class_value) for file, mask in masks)
     if not empty and not (known == 1).any():
         of = "" if class_value is None else f" of class {class_value}"

@@ -24,6 +24,7 @@ from shotseg.data.samples import IGNORE
 from shotseg.errors import InputError, note
 
 VOID = ((224, 224, 224), (224, 224, 192))  # colour of 255 in our palette and in PASCAL VOC's
+HOLLOW = 6  # from so many times its own area that a mask encloses it may be an outline
 COLOURS = "a mask in colours; save it as a grey or palette PNG, one class id a pixel, 0 = background"
 
 
@@ -81,7 +82,7 @@ def class_ids(pixels: Pixels, name: object) -> np.ndarray:
 
 
 def warn_if_doubtful(mask: np.ndarray, name: object) -> None:
-    """Say where the mask of an example, (H, W) in {0, 1, 255}, is nearly everything, or looks inverted."""
+    """Say where the mask of an example, (H, W) in {0, 1, 255}, is nearly everything, an outline, or looks inverted."""
     object_ = mask == 1
     share = float(object_.mean())
     border = np.concatenate([object_[0], object_[-1], object_[:, 0], object_[:, -1]])
@@ -89,6 +90,22 @@ def warn_if_doubtful(mask: np.ndarray, name: object) -> None:
         note(f"{name}: the mask is {100 * share:.0f} % of the photo; background must be 0 in it")
     elif share > 0.5 and border.mean() > 0.95:
         note(f"{name}: the mask is the border of the photo, it looks inverted; the object must be non-zero, the rest 0")
+    elif _encloses(object_) > HOLLOW:
+        note(f"{name}: the mask looks like an outline; fill it, if the object is what it encloses")
+
+
+def _encloses(mask: np.ndarray) -> float:
+    """How many times as large the mask is with its holes as without, by squares of pixels of which one is marked; 0 where
+    scipy is missing, as beside the exported form alone."""
+    try:
+        from scipy import ndimage
+    except ImportError:
+        return 0
+    side = max(1, max(mask.shape) // 512)
+    squares = (
+        np.add.reduceat(np.add.reduceat(mask, range(0, mask.shape[0], side)), range(0, mask.shape[1], side), axis=1) > 0
+    )
+    return float(ndimage.binary_fill_holes(squares).sum() / max(1, int(squares.sum())))
 
 
 def _levels(pixels: Pixels, name: object) -> np.ndarray:

@@ -1,11 +1,13 @@
 """Which mask is whose, told by the names of the files; a mask that belongs to no photo is named.
 
 Names are compared without letter case, without the words that mark a mask ("a_mask", "mask_a") or a photo ("a_sat", "img_a"),
-and without the ending of the photo ("a.jpg.png"). A photo may have a mask for each object: "a_mask_1", "a_2_mask".
+and without the ending of the photo ("a.jpg.png"). A photo may have a mask for each object: "a_mask_1", "a_2_mask". Other ends
+that masks share are of :mod:`shotseg.data.suffixes`.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
@@ -14,17 +16,19 @@ from pathlib import Path
 
 from shotseg.data.images import IMAGE_TYPES, MASK_TYPES
 from shotseg.data.listing import NAMED, by_name, files_in, normal, only_images, some, subfolders
+from shotseg.data.suffixes import Ends, by_end, look_as_masks
 from shotseg.errors import UsageError, note
 
 CAMERA = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".heic", ".heif", ".avif", ".webp"}
 )  # endings of photos, not of masks
+USUAL = tuple(end for kind in ("jpg", "jpeg", "png", "tif", "tiff", "bmp") for end in (f".{kind}", f".{kind.upper()}"))
 MARKED = (
     r"(cp[_-])?masks?|labels?|lab|segs?|segmentations?|segmask|gt|ground[_-]?truth|annotations?|anno|label_ground-truth"
     r"|manual\d?|gtfine_labelids|instance_color_rgb"
 )
 MASK_WORD = re.compile(rf"^(masks?|labels?|seg|gt)([ ._-]+(?=.)|(?=\d))|(?<=.)[ ._-]+({MARKED})$", re.IGNORECASE)
-TAKEN = r"images?|img|photo|sat|rgb|input|original|training|leftimg8bit|0000"
+TAKEN = r"images?|img|photo|sat|rgb|colou?r|input|original|training|leftimg8bit|0000"
 PHOTO_WORD = re.compile(rf"^(images?|img|im|photo)([ ._-]+(?=.)|(?=\d))|(?<=.)[ ._-]+({TAKEN})$", re.IGNORECASE)
 NUMBER = re.compile(rf"(?<=.)[ ._-]+(({MARKED}|obj(ect)?|inst(ance)?)[ ._-]*)?\d+$", re.IGNORECASE)  # of an object
 ALIKE = {"img.png", "label.png", "label_viz.png"}  # in the folder of a photo, as LabelMe writes it
@@ -42,7 +46,9 @@ def photos_and_masks(photos: Path, masks: Path | None, several: bool = False) ->
     """
     listed = only_images(photos, files_in(photos), IMAGE_TYPES if masks else MASK_TYPES)
     beside = [] if masks else _masks_among(listed)
-    named = sorted(by_name(file for file in listed if file not in beside).items())
+    ends = {} if masks else _ends_among([file for file in listed if file not in beside])
+    others = {*beside, *(mask for group in ends.values() for mask in group)}
+    named = sorted(by_name(file for file in listed if file not in others).items())
     drawn = only_images(masks, files_in(masks), MASK_TYPES) if masks else beside
     by_name(drawn)
     whose = _Drawn(drawn, [photo for _, photo in named])
@@ -52,12 +58,40 @@ def photos_and_masks(photos: Path, masks: Path | None, several: bool = False) ->
         pairs = [(name, photo, whose.with_objects(photo, found, used)) for name, photo, found in pairs]
         used = {mask for _, _, found in pairs for mask in found}
         _say_several(pairs, masks or photos)
+    if masks:
+        bare = [photo for _, photo, found in pairs if not found]
+        ends = by_end(whose.names(bare), [(_plain(file.stem), file) for file in drawn if file not in used])
+        ends = ends if ends and 2 * len(next(iter(ends.values()))) >= len(bare) else {}
+    pairs = _with_ends(pairs, ends, masks or photos)
+    used.update(mask for group in ends.values() for mask in group)
     unused = sorted(file.name for file in drawn if file not in used)
     if unused and not used:
         raise UsageError(f"{masks}: no mask is named as a photo of {photos}; give both the same name")
     if unused:
         note(f"{masks or photos}: left out, a mask of no photo: {some(unused, NAMED)}")
     return pairs
+
+
+def _ends_among(files: list[Path]) -> Ends:
+    """Of one folder the files that are masks of others by their end and their pictures."""
+    drawn = [(_plain(file.stem), file) for file in files if file.suffix.lower() not in CAMERA]
+    found = by_end(_Drawn((), files).names(files), drawn)
+    return {end: group for end, group in found.items() if look_as_masks(group)}
+
+
+def _with_ends(pairs: list[Pair], ends: Ends, where: Path) -> list[Pair]:
+    """The same, photos without a mask with that of the first end; which it is, and what else there is, is said."""
+    if not ends:
+        return pairs
+    first, group = next(iter(ends.items()))
+    own = {photo: mask for mask, photo in group.items()}
+    found = [(name, photo, drawn or ((own[photo],) if photo in own else ())) for name, photo, drawn in pairs]
+    used = {mask for _, _, drawn in found for mask in drawn}
+    if found != pairs:
+        note(f"{where}: masks are named as their photos with {next(iter(group)).stem[-len(first) :]} behind")
+    if more := sorted(mask.name for pairs in ends.values() for mask in pairs if mask not in used):
+        note(f"{where}: left out, further masks of the photos: {some(more, NAMED)}")
+    return found
 
 
 def objects_by_photo(photos: Path, folders: dict[str, Path]) -> list[Pair]:
@@ -112,6 +146,15 @@ def mask_named(path: Path) -> tuple[Path, ...]:
     return drawn.of(photo) or drawn.objects_of(photo)
 
 
+def is_beside_its_photo(path: Path) -> bool:
+    """Whether a file is called a mask and its photo lies beside it: "a_mask.png" beside "a.jpg". Cameras write no such file."""
+    if path.suffix.lower() in CAMERA or not _is_called_mask(path.stem):
+        return False
+    stems = {MASK_WORD.sub("", re.sub(r"[ ._-]*\d+$", "", path.stem)), MASK_WORD.sub("", path.stem)} - {path.stem}
+    begins = [os.path.join(path.parent, stem) for stem in stems]  # noqa: PTH118 (fast)
+    return any(os.path.isfile(begin + end) for begin in begins for end in USUAL)  # noqa: PTH113
+
+
 def lie_beside(path: Path) -> bool:
     """Whether a file of the folder, or of a folder in it, is called a mask: "a_mask.png"."""
     places = [path, *subfolders(path).values()] if path.is_dir() else []
@@ -162,6 +205,10 @@ class _Drawn:
         if any(_plain(mask.stem) in self._names(photo) for mask in found):
             return found
         return (*found, *self.objects_of(photo, used))
+
+    def names(self, photos: Iterable[Path]) -> dict[str, Path]:
+        """Each name that one of the photos may have -> it."""
+        return {name: photo for photo in photos for name in reversed(self._names(photo))}
 
     def _names(self, photo: Path) -> list[str]:
         core = _core(photo.stem)

@@ -6,6 +6,7 @@ import io
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -18,7 +19,10 @@ from shotseg.errors import InputError, note
 MAX_PIXELS = 1_000_000_000  # 3 GB as RGB
 LOSSY = frozenset({"JPEG", "MPO", "WEBP", "AVIF", "HEIF"})
 HEIC = frozenset({b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"})
-FIRST = "files with several pages or frames: the first is read; --page chooses another of photos"
+FIRST = "files with several pages or frames: the first is read; --page chooses another, and --pages all of the query"
+CHANNELS = (
+    "files whose channels are pages of their own: the first channel is read; choose with --bands 1 or --bands 3,2,1"
+)
 NUMPY = (b"\x93NUMPY", b"PK\x03\x04")  # .npy and .npz
 SIDEWAYS = (5, 6, 7, 8)  # EXIF rotations that swap width and height
 WHITES = (1, 255, 1023, 4095, 16383, 65535)  # where 8, 10, 12, 14 and 16 bits end, and fractions
@@ -47,16 +51,22 @@ class Pixels:
 
 
 def decode(
-    data: bytes, name: object, bands: Sequence[int] | None = None, page: int = 1, least: int | None = None
+    data: bytes | Path, name: object, bands: Sequence[int] | None = None, page: int = 1, least: int | None = None
 ) -> Pixels:
     """The pixels of a file's content; its kind is told by its first bytes, not by its name.
 
-    name: of the file, for messages.   bands: one or three, from 1, in the order red, green, blue.   page: or frame, from 1.
+    data: or the path, where one page of several is wanted: of a TIFF it is read alone.   name: of the file, for messages.
+    bands: one or three, from 1, in the order red, green, blue.   page: or frame, from 1.
     least: longer side, in pixels, that is enough: a JPEG is then decoded at a half, a quarter or an eighth of its size, in a
     third of the time.
     Raises InputError (one line) for what is truncated, not an image, above ``MAX_PIXELS``, or has no such band or page.
     """
     try:
+        one = isinstance(data, Path)
+        if isinstance(data, Path):
+            if tiff.is_tiff(data):
+                return _of_tiff(data, name, bands, page)
+            data = data.read_bytes()
         if data.startswith(NUMPY):
             return chosen(from_array(_loaded(data, name), name), bands, name)
         if data[:4] in tiff.SIGNATURES:
@@ -64,7 +74,7 @@ def decode(
         data = pixels_only(data)
         with _opened(data, name) as image:
             _check_size(image.size, name)
-            _turn_to(image, page, name)
+            _turn_to(image, page, name, one)
             if least is not None and image.format == "JPEG":
                 return chosen(_drafted(image, least), bands, name)
             deep = deep_colours(image, lambda: _opened(data, name))
@@ -73,7 +83,7 @@ def decode(
     except InputError:
         raise
     except Exception as error:  # a broken file can make a decoder fail in any way; to the user it is one thing
-        if what := stranger(data):
+        if isinstance(data, bytes) and (what := stranger(data)):
             raise InputError(f"{name}: {what}") from error
         known = isinstance(error, UnidentifiedImageError)
         reason = "not an image" if known else " ".join(str(error).split())[:200] or type(error).__name__
@@ -230,29 +240,49 @@ def chosen(pixels: Pixels, bands: Sequence[int] | None, name: object) -> Pixels:
 
 def pick_bands(values: np.ndarray, bands: Sequence[int], name: object) -> np.ndarray:
     """(H, W, C) -> (H, W) or (H, W, 3). Raises InputError where a band is not there."""
-    if len(bands) not in (1, 3) or min(bands) < 1:
-        raise InputError(f"--bands {','.join(map(str, bands))}: give one or three, from 1, as --bands 4,3,2")
-    if max(bands) > values.shape[2]:
-        raise InputError(f"{name}: no band {max(bands)}, it has {values.shape[2]}; choose others with --bands")
+    check_bands(bands, values.shape[2], name)
     picked = values[..., [band - 1 for band in bands]]
     return picked[..., 0] if len(bands) == 1 else picked
 
 
-def _of_tiff(data: bytes, name: object, bands: Sequence[int] | None, page: int) -> Pixels:
-    with tiff.opened(data) as file:
-        found = tiff.page_of(file, page, name)
+def check_bands(bands: Sequence[int], count: int, name: object) -> None:
+    """Raise InputError for bands that a photo of so many does not have."""
+    if len(bands) not in (1, 3) or min(bands) < 1:
+        raise InputError(f"--bands {','.join(map(str, bands))}: give one or three, from 1, as --bands 4,3,2")
+    if max(bands) > count:
+        raise InputError(f"{name}: no band {max(bands)}, it has {count}; choose others with --bands")
+
+
+def _of_tiff(data: bytes | Path, name: object, bands: Sequence[int] | None, page: int) -> Pixels:
+    source = io.BytesIO(data) if isinstance(data, bytes) else data.open("rb")
+    with source, tiff.opened(source) as file:
+        pages = tiff.pages_of(file, page, name)
+        found = pages[0]
         _check_size((found.imagewidth, found.imagelength), name)
-        if bands is None and page == 1 and len(file.pages) > 1 and file.pages[1].shape == found.shape:
+        if bands is None and len(pages) > 1:
+            note(CHANNELS)
+        elif (
+            bands is None
+            and page == 1
+            and isinstance(data, bytes)
+            and len(file.pages) > 1
+            and file.pages[1].shape == found.shape
+        ):
             note(FIRST)
+        elif tiff.hides_planes(file):
+            note(
+                f"{name}: a stack without a page for each of its planes; the first is read, save it with all its pages"
+            )
         nodata, turn = tiff.nodata(found), tiff.tag(found, "Orientation", 1)
         if bands is None and tiff.is_plain(found):
             try:
-                with _opened(data, name) as image:
-                    image.seek(page - 1)
+                source.seek(0)
+                with _opened(source, name) as image:
+                    image.seek(found.index)
                     return replace(from_image(image), nodata=nodata)
             except UnidentifiedImageError:  # Pillow knows fewer layouts than there are
                 pass
-        values, alpha = tiff.read(file, found, name, bands)
+        values, alpha = tiff.read(file, pages, name, bands)
         if bands is not None:
             values = pick_bands(np.atleast_3d(values), bands, name)
         return Pixels(_turned(values, turn), None if alpha is None else _turned(as_alpha(alpha), turn), nodata=nodata)
@@ -291,12 +321,12 @@ def _check_size(size: tuple[int, int], name: object) -> None:
         raise InputError(f"{name}: {width} x {height} pixels are too many; scale it down or cut it into tiles")
 
 
-def _turn_to(image: Image.Image, page: int, name: object) -> None:
-    if not 1 <= page <= getattr(image, "n_frames", 1):
-        raise InputError(f"{name}: no page {page}, it has {getattr(image, 'n_frames', 1)}; choose another with --page")
+def _turn_to(image: Image.Image, page: int, name: object, one: bool) -> None:
+    """one: a page was chosen, also where it is the first."""
+    tiff.check_page(page, getattr(image, "n_frames", 1), name)
     if page > 1:
         image.seek(page - 1)
-    elif getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # which holds the same picture small
+    elif not one and getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # which holds the same picture small
         note(FIRST)
 
 

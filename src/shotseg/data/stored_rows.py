@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from shotseg.data import tiff
-from shotseg.data.pixels import Pixels, as_alpha, header, pick_bands
+from shotseg.data.pixels import Pixels, as_alpha, check_bands, header, pick_bands
 from shotseg.errors import InputError, note
 
 PIECE = 16 << 20  # bytes of values that are read together, where tiles and strips are no larger
@@ -93,10 +93,13 @@ def tiff_rows(path: str | Path, bands: Sequence[int] | None, page: int) -> TiffR
         if file.read(4) not in tiff.SIGNATURES:
             return None
     opened = tiff.opened(path)
-    base = tiff.page_of(opened, page, path)
-    pages = [base]
-    if bands is not None and base.samplesperpixel == 1 and len(opened.pages) > 1:
-        pages = [tiff.page_of(opened, band, path) for band in bands]
+    pages = tiff.pages_of(opened, page, path)
+    base = pages[0]
+    if bands is None:
+        pages = [base]
+    elif len(apart := tiff.planes(opened, pages)) > 1:
+        check_bands(bands, len(apart), path)
+        pages = [apart[band - 1] for band in bands]
     if not all(map(_has_parts, pages)):
         opened.close()
         return None

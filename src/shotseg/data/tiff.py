@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,7 +17,14 @@ from shotseg.errors import InputError, note
 
 SIGNATURES = frozenset({b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"})
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, CMYK = 0, 1, 2, 5
+SMALLER_OR_MASK = 1 | 4  # bits of the tag NewSubfileType
 NODATA = 42113  # GDAL's tag
+
+
+def is_tiff(path: str | Path) -> bool:
+    """Raises OSError where there is no such file."""
+    with Path(path).open("rb") as file:
+        return file.read(4) in SIGNATURES
 
 
 def opened(data: bytes | BinaryIO | str | Path) -> Any:
@@ -26,22 +35,83 @@ def opened(data: bytes | BinaryIO | str | Path) -> Any:
     return tifffile.TiffFile(io.BytesIO(data) if isinstance(data, bytes) else data)
 
 
-def page_of(file: Any, page: int, name: object) -> Any:
-    """A page of the file, from 1. Raises InputError where there is none."""
-    if not 1 <= page <= len(file.pages):
-        raise InputError(f"{name}: no page {page}, it has {len(file.pages)}; choose another with --page")
-    found = file.pages[page - 1]
-    if page == 1 and found.is_reduced:
+def pictures(file: Any) -> list[list[int]]:
+    """The numbers, from 0, of the pages of each picture: one, or one a channel where the file names its axes, as OME and ImageJ
+    do. Smaller copies are no pictures, nor are the masks of GDAL."""
+    path = Path(file.filehandle.path)
+    return (
+        _pictures_at(path, path.stat().st_mtime_ns) if file.filehandle.is_file and path.is_file() else _pictures(file)
+    )
+
+
+@lru_cache(maxsize=4)
+def _pictures_at(path: Path, changed: int) -> list[list[int]]:
+    """The same of a path, kept until the file changes: a run opens it once for each of its pages."""
+    with opened(path) as file:
+        return _pictures(file)
+
+
+def _pictures(file: Any) -> list[list[int]]:
+    plain = [[i] for i, page in enumerate(file.pages) if not page.subfiletype & SMALLER_OR_MASK]
+    if len(plain) < 2:
+        return plain
+    return [group for series in file.series for group in _channels(series)] or plain
+
+
+def place_of(data: bytes, number: int) -> tuple[int, tuple[int] | None] | None:
+    """(page, bands) that give the ``number``-th page of the file, from 0, as Pillow counts; None for a smaller copy."""
+    with opened(data) as file:
+        for page, group in enumerate(pictures(file), start=1):
+            if number in group:
+                return page, (group.index(number) + 1,) if len(group) > 1 else None
+    return None
+
+
+def _channels(series: Any) -> Iterator[list[int]]:
+    """The pages of each picture of a series; none where it has no axis of channels, or not all of its pages."""
+    axes = series.axes[: -len(series.keyframe.axes)]
+    shape = series.shape[: len(axes)]
+    if "C" in axes and series.keyframe.samplesperpixel == 1 and len(series.pages) == math.prod(shape):
+        numbers = np.array([-1 if page is None else page.index for page in series.pages]).reshape(shape)
+        groups = np.moveaxis(numbers, axes.index("C"), -1).reshape(-1, shape[axes.index("C")])
+        yield from groups[(groups >= 0).all(axis=1)].tolist()
+
+
+def hides_planes(file: Any) -> bool:
+    """Whether the pixels of more pages than it lists lie in the file, as ImageJ writes stacks above 4 GB."""
+    return (
+        (file.is_imagej or file.is_stk)
+        and len(file.pages) == 1
+        and math.prod(file.series[0].shape) > file.pages[0].size
+    )
+
+
+def pages_of(file: Any, page: int, name: object) -> list[Any]:
+    """The pages of a picture, from 1: one, or one a channel. Raises InputError where there is none."""
+    if page == 1 and file.pages[0].is_reduced:
         raise InputError(
             f"{name}: begins with a preview, as raw photos of cameras do; develop it and save it as JPEG or TIFF"
         )
-    return found
+    found = pictures(file)
+    check_page(page, len(found), name)
+    return [file.pages[number].aspage() for number in found[page - 1]]
+
+
+def check_page(page: int, count: int, name: object) -> None:
+    """Raise InputError for a page that a file of so many does not have."""
+    if not 1 <= page <= count:
+        mend = (
+            "choose another with --page"
+            if count > 1
+            else "leave --page out, or give --pages, which is of the query alone"
+        )
+        raise InputError(f"{name}: no page {page}, it has {count}; {mend}")
 
 
 def upright_size(data: BinaryIO, page: int, name: object) -> tuple[int, int]:
     """(height, width) of a page, turned upright. Raises InputError where there is no such page."""
     with opened(data) as file:
-        found = page_of(file, page, name)
+        found = pages_of(file, page, name)[0]
         lies = tag(found, "Orientation", 1) > 4
         return (found.imagewidth, found.imagelength) if lies else (found.imagelength, found.imagewidth)
 
@@ -71,16 +141,24 @@ def nodata(page: Any) -> float | None:
 
 
 def read(
-    file: Any, page: Any, name: object, bands: Sequence[int] | None = None
+    file: Any, pages: Sequence[Any], name: object, bands: Sequence[int] | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """The values of a page, (H, W) or (H, W, 3), and its alpha (H, W) or None; all bands, (H, W, C), where ``bands`` are chosen.
+    """The values of a picture, (H, W) or (H, W, 3), and its alpha (H, W) or None; all bands, (H, W, C), where some are chosen.
 
-    bands: where every band is a page of its own, these are put together.
+    pages: of :func:`pages_of`.   bands: see :func:`planes`.
     Raises InputError where it is not clear which bands are the photo, or a package for its compression is missing.
     """
-    if bands is not None and page.samplesperpixel == 1 and len(file.pages) > 1:
-        return np.stack([_values(page_of(file, i + 1, name), name) for i in range(len(file.pages))], axis=2), None
-    return parted(page, _values(page, name), name, bands)
+    if bands is not None and len(apart := planes(file, pages)) > 1:
+        return np.stack([_values(page, name) for page in apart], axis=2), None
+    return parted(pages[0], _values(pages[0], name), name, bands)
+
+
+def planes(file: Any, pages: Sequence[Any]) -> list[Any]:
+    """The pages from which bands are chosen: those of the picture, where it has several; of grey pages without a word on
+    channels all of the file."""
+    if len(pages) > 1 or pages[0].samplesperpixel > 1:
+        return list(pages)
+    return [file.pages[number].aspage() for picture in pictures(file) for number in picture]
 
 
 def parted(

@@ -40,7 +40,7 @@ from shotseg.runs.destination import Folder, place_at, put
 from shotseg.runs.engines import ENGINES, Engine
 from shotseg.runs.output import OutputError, check_output, full, picture, write_annotations, write_errors, write_lines
 from shotseg.runs.photo_list import PhotoFile, PhotoList
-from shotseg.runs.photos import find_photos, named, parse_shard
+from shotseg.runs.photos import find_photos, named, pages_of, parse_shard
 from shotseg.runs.records import Record, Records
 from shotseg.runs.tracking import Frames, check_tracks, frames_of, in_sequence, write_overlay
 
@@ -56,6 +56,7 @@ __all__ = [
     "find_photos",
     "frames_of",
     "named",
+    "pages_of",
     "parse_shard",
     "put",
     "segment_folder",

@@ -25,6 +25,7 @@ class PhotoFile:
 
     tags: the classes that it is known to show (numbers of the worker's ``classes``); empty where nothing is known.
     bands, page: which to read of a file with more, see :func:`shotseg.data.images.read_image`.
+    pages: of the file, where each is a photo of the run.
     version: of a photo in a store what its listing says of the content.
     """
 
@@ -34,6 +35,7 @@ class PhotoFile:
     tags: tuple[int, ...] = ()
     bands: tuple[int, ...] | None = None
     page: int = 1
+    pages: int = 1
     version: str = ""
 
     @property
@@ -42,6 +44,11 @@ class PhotoFile:
         if remote.address(self.path):
             return remote.shown(self.path)
         return os.path.abspath(self.path)  # noqa: PTH100 (Path.absolute keeps "..")
+
+    @property
+    def sequence(self) -> str:
+        """What it is a frame of: its file where that has several pages, else its folder."""
+        return self.path if self.pages > 1 else os.path.dirname(self.file)  # noqa: PTH120 (fast)
 
     @property
     def shown(self) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ from typing import Any
 from shotseg.data import images as files
 from shotseg.data import remote
 from shotseg.data.listing import each_image
-from shotseg.errors import InputError, UsageError
+from shotseg.data.pairing import is_beside_its_photo
+from shotseg.data.video import is_video
+from shotseg.errors import InputError, UsageError, note
 from shotseg.runs.output import FOLDERS, annotation_files, has_run, result_files
 from shotseg.runs.photo_list import PhotoFile, PhotoList
 from shotseg.runs.scratch import Names
@@ -40,10 +44,47 @@ def find_photos(query: str | Path, out: Path | None = None, **same: Any) -> Phot
         base = Path(os.path.commonpath(places))
     folders = {folder for place in places for folder in (place, *place.parents)}
     runs = [folder for folder in folders if folder.is_relative_to(base) and has_run(folder)]
-    photos = PhotoList.named(_below(base, found, _results(out, base).union(*map(_written, runs))), **same)
+    below = _below(base, found, _results(out, base).union(*map(_written, runs)))
+    photos = PhotoList.named(_without_masks(query, below) if Path(query).is_dir() else below, **same)
     if not photos:
         raise UsageError(f"{query}: holds results only; give --query a folder of photos")
     return photos
+
+
+def pages_of(photos: PhotoList, wanted: str) -> PhotoList:
+    """The same with each page of a file of several as a photo of its own, named "stack_p003"; others stay as they are.
+
+    wanted: "all", or pages from 1, as "1-20" or "3,7-9".
+    Raises UsageError for what is no such text, where no photo is left, and for photos at an address.
+    """
+    ranges = _ranges(wanted)
+
+    def each(photo: PhotoFile) -> Iterator[PhotoFile]:
+        if remote.address(photo.path) or is_video(photo.path):
+            raise UsageError(f"{photo.shown}: --pages is of pictures on this machine; leave it out")
+        count = files.pages_in(photo.path, photo.bands)
+        numbers = [page for page in range(1, count + 1) if any(page in one for one in ranges)]
+        if not numbers:
+            note(f"{photo.file}: none of --pages {wanted}, it has {count}; it is left out")
+        for page in numbers:
+            digits = f"{page:0{max(3, len(str(count)))}}"
+            named = (f"{photo.file}#{digits}", f"{photo.name}_p{digits}") if count > 1 else (photo.file, photo.name)
+            yield replace(photo, file=named[0], name=named[1], page=page, pages=count)
+
+    found = PhotoList(page for photo in photos for page in each(photo))
+    if not found:
+        raise UsageError(f"--pages {wanted}: no file has such a page; choose others")
+    if found.names < len(found):
+        raise UsageError("--pages: a photo is named as a page of another, as stack_p003; rename it")
+    return found
+
+
+def _ranges(wanted: str) -> list[range]:
+    """The pages that a text means. Raises UsageError for any other text."""
+    ends = [part.strip().split("-") for part in (wanted if wanted != "all" else f"1-{sys.maxsize}").split(",")]
+    if not all(len(end) <= 2 and all(number.isdecimal() and int(number) for number in end) for end in ends):
+        raise UsageError(f"--pages {wanted}: give all, or pages from 1, as 1-20 or 3,7-9")
+    return [range(int(end[0]), int(end[-1]) + 1) for end in ends]
 
 
 def _find_remote(query: Path, place: str | None, out: Path | None, same: dict[str, Any]) -> PhotoList:
@@ -92,6 +133,20 @@ def _below(base: Path, paths: Iterable[str], results: set[Path]) -> Iterator[tup
             yield path.relative_to(base).as_posix(), str(path)
 
 
+def _without_masks(query: str | Path, found: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """The same without masks that lie beside their photos; how many is said."""
+    masks = 0
+    for file, path in found:
+        if is_beside_its_photo(Path(path)):
+            masks += 1
+        else:
+            yield file, path
+    if masks:
+        note(
+            f"{query}: {masks} masks beside their photos are not segmented; as photos they are taken by a pattern, as *_mask.png"
+        )
+
+
 def _results(out: Path | None, base: Path) -> set[Path]:
     """The folders and files that a run wrote; where the photos lie in its folder, they themselves must stay in."""
     if out is None:
@@ -130,14 +185,17 @@ def parse_shard(shard: str) -> tuple[int, int]:
     return (part - 1) % count, count
 
 
-def seen(photo: PhotoFile, whole: bool = True) -> tuple[bytes, dict[str, Any]]:
-    """The content of a photo's file (nothing where ``whole`` is False), and what it is now, for the journal: where it lies, what
-    the system says of its file, its digest, its tags.
+def seen(photo: PhotoFile, whole: bool = True) -> tuple[bytes | Path, dict[str, Any]]:
+    """The content of a photo's file (nothing where ``whole`` is False; of a page the path), and what it is now, for the journal:
+    where it lies, what the system says of its file, its digest, its tags.
 
     Raises InputError where it cannot be read.
     """
     stat = stat_of(photo)  # before the content is read: a photo replaced meanwhile counts as another
-    if not whole:
+    data: bytes | Path
+    if photo.pages > 1:
+        data, digest = Path(photo.path), _digest(photo.path, tuple(stat))
+    elif not whole:
         data, digest = b"", files.sha256(photo.path)
     else:
         data = remote.read(photo.path) if remote.address(photo.path) else files.read_bytes(photo.path)
@@ -160,7 +218,7 @@ def is_unchanged(photo: PhotoFile, before: Mapping[str, Any]) -> bool:
 
 @lru_cache(maxsize=1)
 def _digest(path: str, stat: tuple[int | str, ...]) -> str:
-    """Of a file, once for all frames of a video."""
+    """Of a file, once for all frames of a video or pages of a stack."""
     return files.sha256(path)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -174,7 +174,7 @@ def _decided(segmenter: Segmenter, steps: Iterable[Step], out: Path, done: Mappi
     memory, folder = Memory(), None
     for step in steps:
         start, name = time.perf_counter(), step.photo.name
-        if folder != (folder := _folder(step.photo)):
+        if folder != (folder := step.photo.sequence):
             memory = Memory()
         if name in done and isinstance(step.value, Encoded):
             labels = files.read_mask(out / "labels" / f"{name}.png", labels=True)
@@ -195,14 +195,14 @@ def _decided(segmenter: Segmenter, steps: Iterable[Step], out: Path, done: Mappi
 def _recalled(photos: Sequence[PhotoFile], done: Mapping[str, Record]) -> set[str]:
     """The frames that are done and that one still to do may look back on."""
     wanted: set[str] = set()
-    last: dict[tuple[PurePosixPath, str], deque[str]] = {}
+    last: dict[tuple[str, str], deque[str]] = {}
     for photo in photos:
         if photo.name in done:
             for name, confidence in _confidences(done[photo.name]).items():
                 if confidence >= SURE:
-                    last.setdefault((_folder(photo), name), deque(maxlen=KEPT)).append(photo.name)
+                    last.setdefault((photo.sequence, name), deque(maxlen=KEPT)).append(photo.name)
         else:
-            wanted.update(*(kept for (folder, _), kept in last.items() if folder == _folder(photo)))
+            wanted.update(*(kept for (folder, _), kept in last.items() if folder == photo.sequence))
     return wanted
 
 
@@ -211,7 +211,7 @@ def _said(frames: Frames, done: Mapping[str, Record], entries: Iterator[Entry]) 
     before: Record = {"classes": {}}
     folder = None
     for photo in frames.photos:
-        if folder != (folder := _folder(photo)):
+        if folder != (folder := photo.sequence):
             before = {"classes": {}}
         entry = None if photo.name in done else next(entries)
         record = done[photo.name] if entry is None else entry["record"]
@@ -238,10 +238,6 @@ def write_overlay(frames: Frames, out: Path) -> None:
 
 def _confidences(record: Record) -> dict[str, float]:
     return {name: found["confidence"] for name, found in record["classes"].items()}
-
-
-def _folder(photo: PhotoFile) -> PurePosixPath:
-    return PurePosixPath(photo.file).parent
 
 
 def _natural(file: str) -> list[list[str | int]]:

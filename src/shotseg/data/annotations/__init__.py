@@ -16,7 +16,24 @@ from typing import NamedTuple
 
 from shotseg import plugins
 from shotseg.arguments import checked
-from shotseg.data.annotations import coco, cvat, label_studio, labelme, laid_out, masks, names, voc, yolo
+from shotseg.data.annotations import (
+    coco,
+    cvat,
+    darwin,
+    geojson,
+    label_studio,
+    labelme,
+    laid_out,
+    masks,
+    names,
+    panoptic,
+    run_lengths,
+    sa1b,
+    supervisely,
+    via,
+    voc,
+    yolo,
+)
 from shotseg.data.annotations.drawn import Annotations
 from shotseg.data.annotations.labelled import Labelled, arranged, inside, note, some
 from shotseg.data.annotations.place import placed
@@ -40,6 +57,13 @@ __all__ = [
 ]
 
 
+class Source(NamedTuple):
+    """Of a format that is not written. read(path, images); files(path): the files of the format there."""
+
+    read: Callable[..., Annotations]
+    files: Callable[[Path], list[Path]]
+
+
 class Format(NamedTuple):
     """write(out, results, classes); read(path, images); files(path): the files of the format there."""
 
@@ -57,9 +81,21 @@ FORMATS = {
     "labelstudio": Format(label_studio.write, label_studio.read, label_studio.files),
     "labelme": Format(labelme.write, labelme.read, labelme.files),
     "cvat": Format(cvat.write, cvat.read, cvat.files),
+    "geojson": Format(geojson.write, geojson.read, geojson.files),
+}
+SOURCES = {
+    "supervisely": Source(supervisely.read, supervisely.files),
+    "via": Source(via.read, via.files),
+    "darwin": Source(darwin.read, darwin.files),
+    "sa1b": Source(sa1b.read, sa1b.files),
+    "rle": Source(run_lengths.read, run_lengths.files),
+    "panoptic": Source(panoptic.read, panoptic.files),
 }
 WITH_IDS = ("coco", "coco-polygons")
-READERS = {name: form.read for name, form in FORMATS.items()} | {"pairs": masks.read_pairs, "dataset": laid_out.read}
+READERS = {name: form.read for name, form in (FORMATS | SOURCES).items()} | {
+    "pairs": masks.read_pairs,
+    "dataset": laid_out.read,
+}
 
 
 def list_formats() -> list[str]:
@@ -155,8 +191,9 @@ def detect(path: str | Path) -> str:
     if laid_out.known(path):
         return "dataset"
     fits = [name for name in list_formats() if _chosen(name).files(path)]
+    fits += [name for name, source in SOURCES.items() if source.files(path)]
     if fits and masks.holds_masks(path):
-        fits.insert(0, "mask")
+        fits = ["mask", *(name for name in fits if name != "rle")]  # a table says the same as the masks beside it
     if len(fits) > 1:
         raise UsageError(f"{path}: {' and '.join(fits)} both fit; say which with --from, or give the file itself")
     if not fits and not (path.is_dir() and masks.value_tables(path)):
@@ -196,7 +233,7 @@ def _one_deeper(path: Path) -> Path | None:
     own = [folder for folder in subfolders(path).values() if folder.name != "__MACOSX"]
     if len(own) != 1 or has_photos(path):
         return None
-    return own[0] if any(_chosen(name).files(own[0]) for name in FORMATS) else _one_deeper(own[0])
+    return own[0] if any(form.files(own[0]) for form in (FORMATS | SOURCES).values()) else _one_deeper(own[0])
 
 
 def _pair_or_folder(path: Path) -> str:

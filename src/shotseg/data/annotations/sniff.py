@@ -12,25 +12,18 @@ from shotseg.data.containers import stranger
 
 HEAD = 1 << 20
 OTHERS = {  # tool -> a word of its own
-    "GeoJSON": "FeatureCollection",
     "ISAT": "ISAT",
     "Ultralytics NDJSON": "class_names",
-    "Supervisely": "geometryType",
-    "VIA": "shape_attributes",
     "Labelbox": "data_row",
     "Datumaro": "dm_format_version",
-    "COCO panoptic": "segments_info",
     "COCO results": "category_id",
     "CreateML": "coordinates",
     "Cityscapes": "imgHeight",
-    "V7 Darwin": "paths",
-    "SA-1B": "stability_score",
     "SuperAnnotate": "className",
     "Encord": "objectHash",
 }
 TEXTS = (".json", ".ndjson", ".geojson")
 TAGS = {b"<bndbox>": "VOC boxes", b"<robndbox>": "roLabelImg"}  # of XML files, one a photo
-HEADERS = {b"region_shape_attributes": "VIA", b"EncodedPixels": "Kaggle, run lengths"}  # of tables
 PLACES = (
     *("*.json", "*.ndjson", "*.geojson", "ann/*.json", "*/ann/*.json", "annotations/*.json"),
     *("*.xml", "[Aa]nnotations/*.xml", "train/*.xml", "*.csv", "*.txt", "obj_*_data/*.txt"),
@@ -42,7 +35,7 @@ COCO = {"images", "annotations", "categories", "licenses"}
 
 
 def json_kind(path: Path) -> str:
-    """ "coco", "labelme", "labelstudio", or "" for any other file."""
+    """ "coco", "panoptic", "labelme", "labelstudio", "geojson", or "" for any other file."""
     try:
         state = path.stat()
         return _kind(path, state.st_mtime_ns, state.st_size)
@@ -60,12 +53,18 @@ def _unread(file: Path) -> str:
     if file.suffix.lower() in TEXTS:
         head = _head(file)
         return next((tool for tool, word in OTHERS.items() if f'"{word}"' in head), "")
-    words = {".xml": TAGS, ".csv": HEADERS}.get(file.suffix.lower(), {})
+    words = TAGS if file.suffix.lower() == ".xml" else {}
     with file.open("rb") as opened:
         beginning = opened.read(1 << 16)
     if file.suffix.lower() == ".txt":
         return "YOLO without data.yaml" if NUMBERS.match(beginning) else ""
     return next((tool for word, tool in words.items() if word in beginning), "")
+
+
+def begins_with(path: Path, *words: str) -> bool:
+    """Whether the beginning of a file has all these words in it, each as a whole name."""
+    head = _head(path)
+    return all(re.search(rf"(?<![A-Za-z]){word}\b", head) for word in words)
 
 
 def packed(path: Path) -> str:
@@ -87,6 +86,16 @@ def _head(path: Path) -> str:
     return head.decode("utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", "replace")
 
 
+def _within(path: Path, length: int, word: str) -> bool:
+    """Whether a long file has a word near a quarter, a half or three quarters of it: before these are lists of photos."""
+    with path.open("rb") as file:
+        for quarter in (1, 2, 3):
+            file.seek(length * quarter // 4)
+            if word.encode() in file.read(1 << 16):
+                return True
+    return False
+
+
 @lru_cache(maxsize=4096)
 def _kind(path: Path, changed: int, length: int) -> str:
     head = _head(path)
@@ -102,7 +111,11 @@ def _kind(path: Path, changed: int, length: int) -> str:
     else:
         first = content[0] if listed and content else content
         keys = set(first) if isinstance(first, dict) else set()
-    if PANOPTIC in head or (listed and '"coordinates"' in head and '"data"' not in head):
+    if re.search(r'"type"\s*:\s*"Feature(Collection)?"', head) or (path.suffix.lower() == ".geojson" and not listed):
+        return "geojson"
+    if PANOPTIC in head or (length > HEAD and _within(path, length, PANOPTIC)):
+        return "panoptic"
+    if listed and '"coordinates"' in head and '"data"' not in head:
         return ""
     if listed:
         known = keys & {"data", "annotations", "predictions", "completions"} or '"original_width"' in head

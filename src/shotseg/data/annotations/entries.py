@@ -1,0 +1,54 @@
+"""Photos with their objects by class names, as files of many tools hold them, made into annotations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from shotseg.data.annotations.drawn import Annotated, Annotations, Photos, Shape, size
+from shotseg.data.annotations.labelled import inside, note
+from shotseg.errors import InputError
+
+Draw = Callable[[int, int], np.ndarray]
+
+
+class Entry(NamedTuple):
+    """A photo as a file says it.
+
+    source: that file.      folder: from which its photo is looked for first.   file: the photo's name.
+    height, width: as they are said, or None.   objects: (class, how it is drawn).   lost: objects that cannot be drawn.
+    """
+
+    source: Path
+    folder: Path
+    file: Any
+    height: Any
+    width: Any
+    objects: Sequence[tuple[str, Draw]]
+    lost: int = 0
+
+
+def collected(entries: Iterable[Entry], root: Path, images: Path | None, broken: int) -> Annotations:
+    """Classes sorted by name. Photos below ``root``, or ``images``; one whose name leads out of it is named and left out."""
+    entries = list(entries)
+    classes = sorted({name for entry in entries for name, _ in entry.objects})
+    number = {name: i for i, name in enumerate(classes, start=1)}
+    finder = Photos(images or root, *([images] if images else [root / "images"]))
+    photos = []
+    for entry in entries:
+        try:
+            named = inside(entry.file, entry.source)
+        except InputError as error:
+            note(str(error))
+            broken += 1
+            continue
+        beside = entry.folder / named
+        photo = beside if images is None and beside.is_file() else finder.find(named)
+        below = entry.folder.relative_to(root).as_posix() if entry.folder.is_relative_to(root) else ""
+        file = PurePosixPath(below, named).as_posix() if beside.is_file() else named
+        shapes = [Shape(number[name], draw) for name, draw in entry.objects]
+        photos.append(Annotated(file, entry.source, size(entry.height, entry.width), shapes, photo, entry.lost))
+    return Annotations(classes, photos, broken)

@@ -1,0 +1,194 @@
+"""Files of several pages or frames: each page a photo of its own, or the frames of a sequence; channels are no pages."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+import shotseg
+from shotseg.cli import main
+from shotseg.cli.demo import demo_items
+from shotseg.data.images import pages_in, read_image, read_pages, read_pair
+from shotseg.data.windows import open_windows
+from shotseg.errors import InputError, UsageError
+from shotseg.photo import read_photo
+from shotseg.runs import find_photos, frames_of, pages_of, segment_folder
+
+STACK = np.arange(24, dtype=np.uint8).reshape(2, 3, 4, 1, 1) * 10 + np.zeros((30, 40), np.uint8)
+AXES = "TCZYX"
+
+
+@pytest.fixture(scope="module")
+def segmenter():
+    found = shotseg.Segmenter(encoder="efficientnet-lite0", size=192, device="cpu", runtime="torch")
+    item = next(item for item in demo_items()[0] if item.class_name == "dress")
+    found.add("dress", [item.image_path], [item.mask_path])
+    return found
+
+
+@pytest.fixture
+def pictures():
+    photos = sorted({item.image_path for item in demo_items()[1]})[:4]
+    return [Image.open(path).convert("RGB").resize((160, 120)) for path in photos]
+
+
+def wanted(query, pages, **same):
+    return [(photo.file, photo.name, photo.page) for photo in pages_of(find_photos(query, **same), pages)]
+
+
+def run(segmenter, photos, out, track=False, **options):
+    frames = frames_of(photos) if track else None
+    segment_folder(segmenter, frames.photos if frames else photos, out, track=frames, **options)
+    lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    return lines, [np.asarray(Image.open(out / "labels" / f"{line['name']}.png")) for line in lines]
+
+
+@pytest.mark.parametrize("kind", ["tif", "gif", "webp", "png"])
+def test_every_page_of_a_stack_or_frame_of_an_animation_is_a_photo_with_a_name_of_its_own(pictures, tmp_path, kind):
+    lossless = {"lossless": True} if kind == "webp" else {}
+    pictures[0].save(tmp_path / f"a.{kind}", save_all=True, append_images=pictures[1:], **lossless)
+    pictures[0].save(tmp_path / "plain.jpg")
+    names = [("a_p001", 1), ("a_p002", 2), ("a_p003", 3), ("a_p004", 4), ("plain", 1)]
+    assert [found[1:] for found in wanted(tmp_path, "all")] == names
+    assert wanted(tmp_path / f"a.{kind}", "4,1-2")[2] == (f"a.{kind}#004", "a_p004", 4)
+
+
+def test_pages_that_no_file_has_are_one_line_and_the_others_are_taken(pictures, tmp_path):
+    pictures[0].save(tmp_path / "a.tif", save_all=True, append_images=pictures[1:])
+    pictures[0].save(tmp_path / "plain.jpg")
+    with pytest.warns(match=r"plain.jpg: none of --pages 3-9, it has 1; it is left out"):
+        assert [name for _, name, _ in wanted(tmp_path, "3-9")] == ["a_p003", "a_p004"]
+    with pytest.warns(match="none of"), pytest.raises(UsageError, match="no file has such a page"):
+        wanted(tmp_path, "7")
+    for wrong in ("0", "x", "1-2-3", "-2", "2-", "1,,2"):
+        with pytest.raises(UsageError, match="give all, or pages from 1, as 1-20 or 3,7-9"):
+            wanted(tmp_path, wrong)
+
+
+def ome(path):
+    tifffile.imwrite(path, STACK, metadata={"axes": AXES}, photometric="minisblack")
+
+
+def imagej(path):
+    tifffile.imwrite(path, np.moveaxis(STACK, 1, 2), imagej=True, metadata={"axes": "TZCYX"})
+
+
+@pytest.mark.parametrize("write", [ome, imagej])
+def test_channels_of_a_stack_are_bands_of_one_page_and_depth_and_time_are_pages(tmp_path, write):
+    path = tmp_path / "stack.ome.tif"
+    write(path)
+    assert pages_in(path) == 8
+    with pytest.warns(match="channels are pages of their own: the first channel is read"):
+        assert (read_image(path, page=6) == STACK[1, 0, 1, 0, 0]).all()
+    assert read_image(path, bands=(3, 2, 1), page=6)[0, 0].tolist() == STACK[1, ::-1, 1, 0, 0].tolist()
+    assert (read_image(path, bands=(2,), page=8) == STACK[1, 1, 3, 0, 0]).all()
+    for bands in (None, (3, 2, 1), (2,)):
+        assert (open_windows(path, bands, 6).read() == read_image(path, bands, 6)).all()
+    with pytest.raises(InputError, match="no page 9, it has 8"):
+        read_image(path, page=9)
+
+
+@pytest.mark.parametrize("write", [ome, imagej])
+def test_a_page_that_pillow_has_turned_to_is_that_page_whatever_the_axes_are(tmp_path, write):
+    write(tmp_path / "stack.ome.tif")
+    flat = tifffile.imread(tmp_path / "stack.ome.tif").reshape(-1, 30, 40)
+    with Image.open(tmp_path / "stack.ome.tif") as image:
+        for number in (23, 5, 0):
+            image.seek(number)
+            assert (read_photo(image) == flat[number, 0, 0]).all()
+
+
+def test_in_python_a_stack_is_tracked_by_its_path_and_read_page_by_page(segmenter, pictures, tmp_path):
+    pictures[0].save(tmp_path / "stack.tif", save_all=True, append_images=pictures[1:])
+    pages = list(read_pages(tmp_path / "stack.tif"))
+    assert all((page == np.asarray(picture)).all() for page, picture in zip(pages, pictures, strict=True))
+    found, expected = segmenter.track(tmp_path / "stack.tif"), segmenter.track(pages)
+    assert all((mine.labels == theirs.labels).all() for mine, theirs in zip(found, expected, strict=True))
+    pictures[0].save(tmp_path / "one.tif")
+    with pytest.raises(UsageError, match="one frame: give track the frames in their order"):
+        next(segmenter.track(tmp_path / "one.tif"))
+    with pytest.raises(InputError, match=r"none.tif: no such file"):
+        next(read_pages(tmp_path / "none.tif"))
+
+
+def test_bands_that_are_pages_without_a_word_on_axes_are_one_photo(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "bands.tif") as file:
+        for value in (10, 20, 30):
+            file.write(np.full((30, 40), value, np.uint8), metadata=None)
+    assert pages_in(tmp_path / "bands.tif") == 3
+    assert pages_in(tmp_path / "bands.tif", bands=(3, 2, 1)) == 1
+    assert read_image(tmp_path / "bands.tif", bands=(3, 2, 1))[0, 0].tolist() == [30, 20, 10]
+
+
+def test_smaller_copies_of_a_picture_are_no_pages(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "map.tif") as file:
+        for side, kind in ((64, 0), (32, 1), (16, 1)):
+            file.write(np.full((side, side), side, np.uint8), subfiletype=kind, metadata=None)
+    assert pages_in(tmp_path / "map.tif") == 1
+
+
+def test_planes_that_no_page_names_are_said(tmp_path):
+    tifffile.imwrite(tmp_path / "large.tif", STACK[:, 0, 0], imagej=True, truncate=True, metadata={"axes": "TYX"})
+    with pytest.warns(match=r"large.tif: a stack without a page for each of its planes; the first is read"):
+        read_image(tmp_path / "large.tif")
+
+
+def test_a_mask_of_as_many_pages_as_its_photo_is_read_at_the_same_page(tmp_path):
+    masks = np.zeros((3, 30, 40), np.uint8)
+    for page in range(3):
+        masks[page, page + 1 : 9, 5:20] = 255
+    for name, stack in (("photo", np.random.default_rng(0).integers(0, 255, masks.shape, np.uint8)), ("mask", masks)):
+        with tifffile.TiffWriter(tmp_path / f"{name}.tif") as file:
+            for page in stack:
+                file.write(page, metadata=None)
+    for page in (2, 3):
+        found = read_pair(tmp_path / "photo.tif", tmp_path / "mask.tif", page=page)[1]
+        assert (found == (masks[page - 1] > 0)).all()
+
+
+def test_pages_of_a_stack_get_the_masks_of_the_same_pictures_as_files(segmenter, pictures, tmp_path):
+    pictures[0].save(tmp_path / "stack.tif", save_all=True, append_images=pictures[1:])
+    (tmp_path / "files").mkdir()
+    for number, picture in enumerate(pictures):
+        picture.save(tmp_path / "files" / f"{number}.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # no line says that only the first is read
+        pages = pages_of(find_photos(tmp_path / "stack.tif"), "all")
+        for track in (False, True):
+            lines, found = run(segmenter, pages, tmp_path / f"out{track}", track)
+            _, files = run(segmenter, find_photos(tmp_path / "files"), tmp_path / f"files{track}", track)
+            assert all((mine == theirs).all() for mine, theirs in zip(found, files, strict=True))
+            assert [line["file"] for line in lines] == [f"stack.tif#00{page}" for page in (1, 2, 3, 4)]
+
+
+def test_two_stacks_are_two_sequences_and_a_run_of_pages_resumes(segmenter, pictures, tmp_path):
+    for name in ("a", "b"):
+        pictures[0].save(tmp_path / f"{name}.tif", save_all=True, append_images=pictures[1:2])
+    pages = pages_of(find_photos(tmp_path), "all")
+    assert len({photo.sequence for photo in pages}) == 2
+    first = run(segmenter, pages, tmp_path / "out", track=True)
+    again = run(segmenter, pages, tmp_path / "out", track=True, resume=True)
+    assert first[0] == again[0]  # the seconds too: nothing was done again
+
+
+def test_track_takes_all_pages_of_one_stack_and_pages_chooses(pictures, tmp_path, capsys):
+    pictures[0].save(tmp_path / "stack.tif", save_all=True, append_images=pictures[1:])
+    item = next(item for item in demo_items()[0] if item.class_name == "dress")
+    for folder, path in (("images", item.image_path), ("masks", item.mask_path)):
+        (tmp_path / "examples" / folder).mkdir(parents=True)
+        (tmp_path / "examples" / folder / f"a{path.suffix}").write_bytes(path.read_bytes())
+    call = ["segment", "--support", str(tmp_path / "examples"), "--query", str(tmp_path / "stack.tif"), "--out"]
+    call += [str(tmp_path / "out"), "--encoder", "efficientnet-lite0", "--size", "64"]
+    assert main([*call, "--track"]) == 0
+    assert "4 of 4 photos done" in capsys.readouterr().out
+    assert main([*call, "--track", "--pages", "2-3"]) == 0
+    assert sorted(path.stem for path in (tmp_path / "out" / "labels").iterdir()) == ["stack_p002", "stack_p003"]
+    assert main([*call, "--pages", "all", "--format", "coco"]) == 2
+    assert "--format coco is of photo files, which pages are not" in capsys.readouterr().err
+    assert main([*call, "--page", "2"]) == 1
+    assert (
+        "no page 2, it has 1; leave --page out, or give --pages, which is of the query alone" in capsys.readouterr().err
+    )
