@@ -11,9 +11,11 @@ from PIL import Image
 import shotseg
 from shotseg.cli import main
 from shotseg.cli.demo import demo_items
+from shotseg.data.annotations.opened import open_folder
 from shotseg.data.images import pages_in, read_image, read_pages, read_pair
 from shotseg.data.windows import open_windows
 from shotseg.errors import InputError, UsageError
+from shotseg.integrations.supports import add_examples
 from shotseg.photo import read_photo
 from shotseg.runs import find_photos, frames_of, pages_of, segment_folder
 
@@ -147,6 +149,33 @@ def test_a_mask_of_as_many_pages_as_its_photo_is_read_at_the_same_page(tmp_path)
     for page in (2, 3):
         found = read_pair(tmp_path / "photo.tif", tmp_path / "mask.tif", page=page)[1]
         assert (found == (masks[page - 1] > 0)).all()
+
+
+def test_the_pages_of_a_stack_are_examples_where_its_mask_is_a_stack_too(segmenter, pictures, tmp_path):
+    stacks = tmp_path / "stacks"
+    stacks.mkdir()
+    masks = [np.zeros((120, 160), np.uint8) for _ in pictures]
+    for page in (0, 2):
+        masks[page][20:90, 30 + page : 80] = 255
+    pictures[0].save(stacks / "train-volume.tif", save_all=True, append_images=pictures[1:])
+    drawn = [Image.fromarray(mask) for mask in masks]
+    drawn[0].save(stacks / "train-labels.tif", save_all=True, append_images=drawn[1:])
+    for number in (0, 2):
+        for folder, picture in (("images", pictures[number]), ("masks", drawn[number])):
+            (tmp_path / "files" / folder).mkdir(parents=True, exist_ok=True)
+            picture.save(tmp_path / "files" / folder / f"{number}.png")
+    learnt = []
+    for place in (stacks, tmp_path / "files"):
+        mine = shotseg.Segmenter(encoder="efficientnet-lite0", size=192, device="cpu", runtime="torch", present=None)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            assert not any(error for _, error in add_examples(mine, open_folder(place, name="cell")))
+        learnt.append(mine.predict(np.asarray(pictures[1])).labels)
+        lines = [str(one.message) for one in said]
+        if place == stacks:
+            assert any("train-volume.tif: 2 of its pages are examples" in line for line in lines)
+            assert not any("the first is read" in line for line in lines)
+    assert (learnt[0] == learnt[1]).all()
 
 
 def test_pages_of_a_stack_get_the_masks_of_the_same_pictures_as_files(segmenter, pictures, tmp_path):

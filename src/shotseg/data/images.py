@@ -77,6 +77,12 @@ def pages_in(path: str | Path, bands: Sequence[int] | None = None) -> int:
         return 1
 
 
+def page_pairs(path: Path, mask: Path, bands: Sequence[int] | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Each page of a stack and the binary mask on the same page of another, as :func:`read_pair` gives one."""
+    for page, image in enumerate(read_pages(path, bands), start=1):
+        yield image, scaled_to(binary(decode(Path(mask), mask, page=page), mask), image.shape[:2], mask, path)
+
+
 def upright_size(path: Path, page: int = 1) -> tuple[int, int]:
     """(height, width) of a photo turned upright, from its header where that says it; page: of a TIFF, from 1.
 
