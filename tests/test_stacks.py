@@ -93,6 +93,13 @@ def test_channels_of_a_stack_are_bands_of_one_page_and_depth_and_time_are_pages(
         read_image(path, page=9)
 
 
+def test_more_channels_than_imagej_shows_are_pages(tmp_path):
+    """As tifffile writes the slices of a stack where nobody says what they are."""
+    for count, pages in ((7, 1), (8, 8)):
+        tifffile.imwrite(tmp_path / "stack.tif", STACK.reshape(24, 30, 40)[:count], imagej=True)
+        assert pages_in(tmp_path / "stack.tif") == pages
+
+
 @pytest.mark.parametrize("write", [ome, imagej])
 def test_a_page_that_pillow_has_turned_to_is_that_page_whatever_the_axes_are(tmp_path, write):
     write(tmp_path / "stack.ome.tif")
