@@ -222,8 +222,9 @@ def test_track_takes_all_pages_of_one_stack_and_pages_chooses(pictures, tmp_path
     assert "4 of 4 photos done" in capsys.readouterr().out
     assert main([*call, "--track", "--pages", "2-3"]) == 0
     assert sorted(path.stem for path in (tmp_path / "out" / "labels").iterdir()) == ["stack_p002", "stack_p003"]
-    assert main([*call, "--pages", "all", "--format", "coco"]) == 2
-    assert "--format coco is of photo files, which pages are not" in capsys.readouterr().err
+    for chosen in (["--pages", "all"], ["--track"]):
+        assert main([*call, *chosen, "--format", "coco"]) == 2
+        assert "--format coco is of photo files, which pages are not" in capsys.readouterr().err
     assert main([*call, "--page", "2"]) == 1
     assert (
         "no page 2, it has 1; leave --page out, or give --pages, which is of the query alone" in capsys.readouterr().err
