@@ -41,11 +41,11 @@ def wanted(query, pages, **same):
     return [(photo.file, photo.name, photo.page) for photo in pages_of(find_photos(query, **same), pages)]
 
 
-def run(segmenter, photos, out, track=False, **options):
+def run(segmenter, photos, out, track=False, labels=True, **options):
     frames = frames_of(photos) if track else None
     segment_folder(segmenter, frames.photos if frames else photos, out, track=frames, **options)
     lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
-    return lines, [np.asarray(Image.open(out / "labels" / f"{line['name']}.png")) for line in lines]
+    return lines, [np.asarray(Image.open(out / "labels" / f"{line['name']}.png")) for line in lines if labels]
 
 
 @pytest.mark.parametrize("kind", ["tif", "gif", "webp", "png"])
@@ -137,6 +137,21 @@ def test_smaller_copies_of_a_picture_are_no_pages(tmp_path):
         for side, kind in ((64, 0), (32, 1), (16, 1)):
             file.write(np.full((side, side), side, np.uint8), subfiletype=kind, metadata=None)
     assert pages_in(tmp_path / "map.tif") == 1
+
+
+def test_a_stack_that_was_cut_off_is_said_and_a_page_that_cannot_be_read_is_named(segmenter, pictures, tmp_path):
+    with tifffile.TiffWriter(tmp_path / "stack.tif") as file:
+        for picture in pictures:
+            file.write(np.asarray(picture), photometric="rgb", compression="zlib", metadata=None)
+    whole = (tmp_path / "stack.tif").read_bytes()
+    (tmp_path / "half.tif").write_bytes(whole[: len(whole) // 2])
+    with pytest.warns(match=r"half.tif: cut off or damaged; its \d pages are used"):
+        assert 0 < pages_in(tmp_path / "half.tif") < 4
+    with tifffile.TiffFile(tmp_path / "stack.tif") as file:
+        place = file.pages[2].dataoffsets[0]
+    (tmp_path / "stack.tif").write_bytes(whole[:place] + b"\xff" * 40 + whole[place + 40 :])
+    lines, _ = run(segmenter, pages_of(find_photos(tmp_path / "stack.tif"), "1,3"), tmp_path / "out", labels=False)
+    assert [line["error"] and line["error"].split(": ")[0] for line in lines] == [None, f"{tmp_path}/stack.tif, page 3"]
 
 
 def test_planes_that_no_page_names_are_said(tmp_path):

@@ -69,6 +69,8 @@ def pages_in(path: str | Path, bands: Sequence[int] | None = None) -> int:
         if tiff.is_tiff(path):
             with tiff.opened(path) as file:
                 found = tiff.pictures(file)
+                if tiff.is_cut_off(file):
+                    note(f"{path}: cut off or damaged; its {len(found)} pages are used")
                 joined = bands is not None and len(found[0]) == 1 and file.pages[0].samplesperpixel == 1
                 return 1 if joined else len(found)
         with Image.open(path) as image:

@@ -83,6 +83,13 @@ def _channels(series: Any) -> Iterator[list[int]]:
         yield from groups[(groups >= 0).all(axis=1)].tolist()
 
 
+def is_cut_off(file: Any) -> bool:
+    """Whether its last page says that another follows, where the file has none."""
+    count, place = len(file.pages), file.filehandle
+    place.seek(file.pages.next_page_offset)
+    return count > 0 and any(place.read(8 if file.is_bigtiff else 4))
+
+
 def hides_planes(file: Any) -> bool:
     """Whether the pixels of more pages than it lists lie in the file, as ImageJ writes stacks above 4 GB."""
     return (
