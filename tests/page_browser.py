@@ -25,7 +25,7 @@ IN_CHROMIUM = [
 DEMO = Path(__file__).parents[1] / "src" / "shotseg" / "demo_data" / "images"
 SIDE = 160  # pixels: small photos keep the model quick
 LARGE = (6000, 5000)  # of the 30 megapixels
-MANY = 22
+MANY = 24
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from shotseg.data.sets.coco_masks import decode, expand, polygon
 from shotseg.errors import InputError, UsageError
 
 CLASSES = ["cat", "ångström, two"]
-EXACT = ("mask", "coco", "voc", "labelstudio", "labelme", "cvat")
+EXACT = ("mask", "coco", "voc", "labelstudio", "labelme", "cvat", "geojson")
 
 
 def shapes() -> np.ndarray:

@@ -75,7 +75,6 @@ def test_a_photo_is_found_by_a_name_with_percent_signs(tmp_path):
 @pytest.mark.parametrize(
     ("tool", "content"),
     [
-        ("COCO panoptic", {"images": [], "categories": [], "annotations": [{"segments_info": []}]}),
         ("COCO results", [{"image_id": 1, "category_id": 1, "segmentation": RUNS, "score": 0.9}]),
         ("Datumaro", {"dm_format_version": "1.0", "categories": {}, "items": []}),
         ("CreateML", [{"image": "a.jpg", "annotations": [{"label": "cat", "coordinates": {"x": 1}}]}]),

@@ -95,11 +95,9 @@ def test_categories_without_any_name_are_called_by_their_supercategories(tmp_pat
 
 
 ISAT = {"info": {"description": "ISAT", "name": "a.jpg"}, "objects": [{"category": "cat", "segmentation": CORNERS}]}
-FEATURE = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [CORNERS]}, "properties": {}}
 NDJSON = '{"type": "dataset", "task": "segment", "class_names": {"0": "cat"}}\n{"type": "image", "file": "a.jpg"}\n'
 OTHERS = {
     "ISAT": ("a.json", json.dumps(ISAT)),
-    "GeoJSON": ("a.geojson", json.dumps({"type": "FeatureCollection", "features": [FEATURE]})),
     "Ultralytics NDJSON": ("set.ndjson", NDJSON),
     "VOC boxes": ("a.xml", "<annotation><object><name>cat</name><bndbox><xmin>1</xmin></bndbox></object></annotation>"),
     "CreateML": ("a.json", json.dumps([{"image": "a.jpg", "annotations": [{"label": "cat", "coordinates": {}}]}])),

@@ -321,11 +321,11 @@ def test_a_thin_stroke_is_one_pixel_wide_and_the_newest_class_wins():
     assert drawn["b"][5, 4] == 1
 
 
-@pytest.mark.parametrize("radius", [0.0, 1.0, 3.0, 90.0])
+@pytest.mark.parametrize("radius", [0.0, 1.0, 2.5, 3.0, 90.0])
 def test_a_stroke_that_leaves_the_photo_is_the_part_of_it_that_a_larger_photo_shows(radius):
     rng, empty = np.random.default_rng(0), np.zeros((60, 80), np.uint8)
     for count in (1, 2, 9):
-        points = rng.uniform((0, 0), (120, 90), (count, 2))
+        points = rng.uniform((-60, -40), (140, 100), (count, 2))
         drawn = painted(empty, [Stroke(3, True, radius, tuple(map(tuple, points)))])
         moved = painted(np.zeros((460, 480), np.uint8), [Stroke(3, True, radius, tuple(map(tuple, points + 200)))])
         assert np.array_equal(drawn, moved[200:260, 200:280])

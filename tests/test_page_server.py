@@ -171,7 +171,9 @@ def test_the_page_is_there_before_its_model_and_what_is_drawn_meanwhile_stays(tm
         assert photos(page)[0]["state"] == "corrected" and mask(page, item)[0].sum() == 625
 
 
-@pytest.mark.parametrize("format", ["mask", "coco", "coco-polygons", "voc", "yolo", "labelstudio", "labelme", "cvat"])
+@pytest.mark.parametrize(
+    "format", ["mask", "coco", "coco-polygons", "voc", "yolo", "labelstudio", "labelme", "cvat", "geojson"]
+)
 def test_every_format_is_exported(page, format):
     ok(page.post(f"{API}/classes", json={"name": "red"}))
     ok(put(page, photos(page)[0], square(5, 6)))

@@ -119,6 +119,40 @@ def test_a_correction_keeps_the_rest_of_the_guess_and_no_guess_comes_back(many: 
     expect(row(page, "many-21.png").locator(".state")).to_have_text("corrected")
 
 
+def test_the_next_mask_is_there_before_it_is_asked_for_though_another_tab_changed_it(
+    many: str, opened: Callable
+) -> None:
+    page = opened(many)
+    predicted(page, many)
+    page.select_option("#sort", "name")
+    todo = [item["file"] for item in ask(many, "GET", "photos?sort=name&query=many&state=predicted")["items"]]
+    choose(page, todo[0])
+    shows(page).to_have_attribute("title", todo[0], timeout=WAIT)
+    before = record(many, todo[1])["version"]
+    tab = page.context.new_page()
+    tab.goto(page.url)
+    tab.wait_for_selector("#queue button")
+    hand = hand_on(tab, many, todo[-1])
+    tab.keyboard.press("1")
+    tab.keyboard.press("r")
+    hand.stroke((2, 2), (77, 20))
+    saved(tab)
+    for _ in range(WAIT // 100):
+        if record(many, todo[1])["version"] > before:  # the example changes what the next photo shows
+            break
+        page.wait_for_timeout(100)
+    else:
+        pytest.fail("the next photo stays as it was")
+    page.wait_for_timeout(1500)
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.locator("#stage").focus()
+    page.keyboard.press("Enter")
+    shows(page).to_have_attribute("title", todo[1], timeout=WAIT)
+    next_id = record(many, todo[1])["id"]
+    assert not [url for url in asked if next_id in url and "/mask" in url]
+
+
 def test_twenty_photos_are_accepted_by_keyboard_each_as_it_was_seen(many: str, opened: Callable) -> None:
     page = opened(many)
     predicted(page, many)

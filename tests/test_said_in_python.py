@@ -1,6 +1,7 @@
 """What the command line says of flags, the library says of its arguments."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -78,3 +79,12 @@ def test_flags_become_arguments_and_commands_and_file_names_stay(line, said):
     assert str(lines[0].message) == said
     with on_the_command_line():
         assert spoken(line) == line
+
+
+def test_the_same_line_from_two_places_is_said_once():
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("default")
+        note("a.jpg: the first page is read")
+        note("b.jpg: the first page is read")
+        note("a.jpg: the first page is read")
+    assert [str(each.message) for each in said] == ["a.jpg: the first page is read", "b.jpg: the first page is read"]

@@ -221,6 +221,8 @@ def without_dropout(flags: list[str]) -> int:
 def test_two_processes_give_the_weights_of_one_with_the_joint_batch(photos, tmp_path, monkeypatch):
     flags = ["--steps", "2", "--optimiser.name", "sgd", "--ema", "0", "--model.options.hide", "0.0"]
     warm.group(tmp_path, 2, without_dropout, command(photos, tmp_path / "two", *flags))
+    said = [(tmp_path / f"{rank}.out").read_text() for rank in range(2)]
+    assert ["after 2 steps" in text for text in said] == [True, False], "the result is said once"
     monkeypatch.setattr(torch.nn.Dropout2d, "forward", lambda self, x: x)
     train(settings(*flags), photos, tmp_path / "one", device="cpu", say=lambda line: None)
     one, two = (load_file(tmp_path / out / "last.safetensors") for out in ("one", "two"))

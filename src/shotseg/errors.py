@@ -14,6 +14,7 @@ VALUE = (
 FLAG = re.compile(rf"{COMMAND}|(?:(?P<first>^)|(?<=[\s(]))--{NAME}(?: {VALUE})?")
 RENAMED = {"from": "format"}  # flags whose argument has another name
 _asked = {"flags": False}
+_said: dict[str | tuple[str, type[Warning], int], int] = {}  # what `warnings` keeps of the lines that were said
 
 
 class ShotsegError(Exception):
@@ -68,8 +69,8 @@ class NoMaskWarning(InputWarning):
 
 
 def note(line: str, kind: type[InputWarning] = InputWarning) -> None:
-    """Say one line that stops nothing; the same line is said once."""
-    warnings.warn(spoken(line), kind, stacklevel=2)
+    """Say one line that stops nothing; the same line is said once, from wherever it comes."""
+    warnings.warn_explicit(spoken(line), kind, "<shotseg>", 1, "shotseg", _said)
 
 
 @contextmanager

@@ -60,11 +60,14 @@ class Train:
         ]
 
     def run(self) -> int:
+        from accelerate import PartialState
+
         from shotseg.training.run import train
 
         must_exist(root=self.root)
         outcome = train(self.settings, self.root, self.out, self.resume, self.device, say, self.until)
-        print(f"{outcome.best} after {outcome.steps} steps, validation {outcome.score:.1f}")
+        if PartialState().is_main_process:
+            print(f"{outcome.best} after {outcome.steps} steps, validation {outcome.score:.1f}")
         return 0
 
 

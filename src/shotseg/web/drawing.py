@@ -54,12 +54,15 @@ def _covered(stroke: Stroke, size: tuple[int, int]) -> tuple[tuple[slice, slice]
     """The part of a photo of (height, width) in which a stroke lies, and which (h, w) pixels there are under it."""
     points = np.floor(stroke.points).astype(int)  # (0.7, 0.2) lies in the first pixel
     room = int(stroke.radius) + 2
-    low = (points.min(0) - room).clip(0)
-    high = np.maximum((points.max(0) + room + 1).clip(max=size[::-1]), low)
-    canvas = Image.new("1", tuple((high - low).tolist()))
+    ends = np.array(size[::-1])
+    first = (points.min(0) - room).clip(min=-ends)  # not 0: Pillow rounds otherwise below it
+    high = np.maximum((points.max(0) + room + 1).clip(max=ends), first.clip(min=0))
+    canvas = Image.new("1", tuple((high - first).tolist()))
     if canvas.width and canvas.height:
-        _line(ImageDraw.Draw(canvas), [(int(x), int(y)) for x, y in points - low], stroke.radius)
-    return (slice(low[1], high[1]), slice(low[0], high[0])), np.array(canvas)
+        _line(ImageDraw.Draw(canvas), [(int(x), int(y)) for x, y in points - first], stroke.radius)
+    low = first.clip(min=0)
+    left, top = low - first
+    return (slice(low[1], high[1]), slice(low[0], high[0])), np.array(canvas)[top:, left:]
 
 
 def _line(pen: ImageDraw.ImageDraw, points: list[tuple[int, int]], radius: float) -> None:

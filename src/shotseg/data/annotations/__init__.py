@@ -20,11 +20,13 @@ from shotseg.data.annotations import (
     coco,
     cvat,
     darwin,
+    geojson,
     label_studio,
     labelme,
     laid_out,
     masks,
     names,
+    panoptic,
     run_lengths,
     sa1b,
     supervisely,
@@ -79,6 +81,7 @@ FORMATS = {
     "labelstudio": Format(label_studio.write, label_studio.read, label_studio.files),
     "labelme": Format(labelme.write, labelme.read, labelme.files),
     "cvat": Format(cvat.write, cvat.read, cvat.files),
+    "geojson": Format(geojson.write, geojson.read, geojson.files),
 }
 SOURCES = {
     "supervisely": Source(supervisely.read, supervisely.files),
@@ -86,6 +89,7 @@ SOURCES = {
     "darwin": Source(darwin.read, darwin.files),
     "sa1b": Source(sa1b.read, sa1b.files),
     "rle": Source(run_lengths.read, run_lengths.files),
+    "panoptic": Source(panoptic.read, panoptic.files),
 }
 WITH_IDS = ("coco", "coco-polygons")
 READERS = {name: form.read for name, form in (FORMATS | SOURCES).items()} | {

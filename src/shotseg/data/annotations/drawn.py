@@ -29,6 +29,7 @@ BROKEN = (
     OverflowError,
     AttributeError,
 )  # what odd content makes code raise
+CLASS_KEYS = ("class", "classification", "class_name", "classname", "label", "category")  # attributes that name a class
 ALIKE = 0.01  # how far the scales of the two sides may differ in a resized photo
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -14,12 +13,13 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
+from shotseg import errors
 from shotseg.data.annotations import touching
 from shotseg.data.annotations.outlines import parts
 from shotseg.data.images import read_bytes
 from shotseg.data.listing import has_controls
 from shotseg.data.samples import IGNORE
-from shotseg.errors import InputError, LeftOutWarning, spoken
+from shotseg.errors import InputError, LeftOutWarning
 
 LONGEST = 255  # bytes of a file's name, on all systems
 MOST = 254  # classes that fit into a label map of bytes, beside the background and what is ignored
@@ -149,7 +149,7 @@ def _ignored(labels: np.ndarray) -> int:
 
 def note(line: str) -> None:
     """One line about what cannot be used; what is left goes on."""
-    warnings.warn(spoken(line), LeftOutWarning, stacklevel=2)
+    errors.note(line, LeftOutWarning)
 
 
 def some(values: Iterable[Any]) -> str:

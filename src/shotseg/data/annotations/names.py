@@ -15,7 +15,13 @@ RESERVED = {
     "voc": ("background", "ignored"),
     "labelme": ("_background_", "__ignore__"),
 }
-BY_STEM = ("mask", "voc", "yolo", "labelme")  # formats whose files are found by the photo's name without its ending
+BY_STEM = (
+    "mask",
+    "voc",
+    "yolo",
+    "labelme",
+    "geojson",
+)  # formats whose files are found by the photo's name without its ending
 MAPS = ("mask", "voc")
 PHOTOS = {"mask": "images", "yolo": "images", "voc": "JPEGImages"}  # where a format wants its photos
 
@@ -29,6 +35,7 @@ NEXT = {
     "{out}/config.xml; Import {out}/tasks.json",
     "labelme": "labelme PHOTOS --output {out} --labels {out}/labels.txt",
     "cvat": "in CVAT: Upload annotations, CVAT 1.1, {out}/annotations.xml",
+    "geojson": "in QuPath: open the image, File, Import objects from file, {out}/",
 }
 
 

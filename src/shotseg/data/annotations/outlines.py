@@ -24,17 +24,23 @@ def outline(part: np.ndarray, top: int = 0, left: int = 0, tolerance: float = 0.
     ``tolerance``: how many pixels the polygon may leave the outline; up to ``EXACT`` the mask comes back to the pixel.
     """
     from scipy.spatial import KDTree  # slow to load, and only polygons need them
-    from skimage.measure import find_contours
 
-    contours = find_contours(np.pad(part, 1).astype(np.float32), 0.5, fully_connected="high")
-    rings = [_simplified(contour, tolerance)[:, ::-1] - 0.5 for contour in contours]
-    rings.sort(key=lambda ring: float(np.prod(np.ptp(ring, axis=0))), reverse=True)
-    joined = rings[0]
-    for hole in rings[1:]:
+    joined, *holes = rings(part, top, left, tolerance)
+    for hole in holes:
         distances, nearest = KDTree(hole).query(joined)
         at, to = int(distances.argmin()), int(nearest[distances.argmin()])
         joined = np.concatenate([joined[: at + 1], hole[to:], hole[: to + 1], joined[at:]])
-    return joined + np.array([left, top])
+    return joined
+
+
+def rings(part: np.ndarray, top: int = 0, left: int = 0, tolerance: float = 0.4) -> list[np.ndarray]:
+    """The outline of one connected part as for :func:`outline`, and then its holes, each (N, 2)."""
+    from skimage.measure import find_contours  # slow to load
+
+    contours = find_contours(np.pad(part, 1).astype(np.float32), 0.5, fully_connected="high")
+    found = [_simplified(contour, tolerance)[:, ::-1] - 0.5 for contour in contours]
+    found.sort(key=lambda ring: float(np.prod(np.ptp(ring, axis=0))), reverse=True)
+    return [ring + np.array([left, top]) for ring in found]
 
 
 def _simplified(contour: np.ndarray, tolerance: float) -> np.ndarray:

@@ -12,12 +12,10 @@ from shotseg.data.containers import stranger
 
 HEAD = 1 << 20
 OTHERS = {  # tool -> a word of its own
-    "GeoJSON": "FeatureCollection",
     "ISAT": "ISAT",
     "Ultralytics NDJSON": "class_names",
     "Labelbox": "data_row",
     "Datumaro": "dm_format_version",
-    "COCO panoptic": "segments_info",
     "COCO results": "category_id",
     "CreateML": "coordinates",
     "Cityscapes": "imgHeight",
@@ -37,7 +35,7 @@ COCO = {"images", "annotations", "categories", "licenses"}
 
 
 def json_kind(path: Path) -> str:
-    """ "coco", "labelme", "labelstudio", or "" for any other file."""
+    """ "coco", "panoptic", "labelme", "labelstudio", "geojson", or "" for any other file."""
     try:
         state = path.stat()
         return _kind(path, state.st_mtime_ns, state.st_size)
@@ -88,6 +86,16 @@ def _head(path: Path) -> str:
     return head.decode("utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", "replace")
 
 
+def _within(path: Path, length: int, word: str) -> bool:
+    """Whether a long file has a word near a quarter, a half or three quarters of it: before these are lists of photos."""
+    with path.open("rb") as file:
+        for quarter in (1, 2, 3):
+            file.seek(length * quarter // 4)
+            if word.encode() in file.read(1 << 16):
+                return True
+    return False
+
+
 @lru_cache(maxsize=4096)
 def _kind(path: Path, changed: int, length: int) -> str:
     head = _head(path)
@@ -103,7 +111,11 @@ def _kind(path: Path, changed: int, length: int) -> str:
     else:
         first = content[0] if listed and content else content
         keys = set(first) if isinstance(first, dict) else set()
-    if PANOPTIC in head or (listed and '"coordinates"' in head and '"data"' not in head):
+    if re.search(r'"type"\s*:\s*"Feature(Collection)?"', head) or (path.suffix.lower() == ".geojson" and not listed):
+        return "geojson"
+    if PANOPTIC in head or (length > HEAD and _within(path, length, PANOPTIC)):
+        return "panoptic"
+    if listed and '"coordinates"' in head and '"data"' not in head:
         return ""
     if listed:
         known = keys & {"data", "annotations", "predictions", "completions"} or '"original_width"' in head

@@ -58,7 +58,7 @@ async function openPhoto(item) {
   failedToOpen = null;
   try {
     if (!(await editor.open(item))) return;
-    for (const next of queue.upcoming(AHEAD)) editor.photos.prefetch(next);
+    fetchAhead();
   } catch (error) {
     if (queue.current !== item.id) return;
     failedToOpen = item.id;
@@ -66,6 +66,13 @@ async function openPhoto(item) {
     note(t("photo.unreadable", { file: item.file, reason: error.message }), true);
   }
 }
+
+/** What comes next is fetched before it is asked for, and again where its mask or the order has changed. */
+function fetchAhead() {
+  if (editor.record) for (const next of queue.upcoming(AHEAD)) editor.photos.prefetch(next);
+}
+
+const fetchAheadSoon = debounce(100, fetchAhead, 300);
 
 function decide(state) {
   const { record } = editor;
@@ -219,6 +226,7 @@ function listenToServer() {
     queue.update(record);
     queue.refreshSoon();
     loadProjectSoon();
+    fetchAheadSoon();
     if (record.id === queue.current) soon(record.id);
   });
   on("encoding", (encoding) => showEncoding(encoding));
@@ -250,6 +258,7 @@ function joinParts() {
   };
   queue.onpick = openPhoto;
   queue.onerror = fail;
+  queue.onorder = fetchAheadSoon;
   queue.writes = (id) => writer.writes(id);
   listenToKeys({ act, digit, hold });
   listenToDrops({

@@ -16,6 +16,7 @@ export class Queue {
   current = null;
   onpick = () => {};
   onerror = () => {};
+  onorder = () => {};
   writes = () => false;
   #turn = 0;
   #loading = false;
@@ -51,6 +52,7 @@ export class Queue {
       const newest = (item) => (known.get(item.id)?.version > item.version ? known.get(item.id) : item);
       Object.assign(this, { items: items.map(newest), total });
       this.show();
+      this.onorder();
     } catch (error) {
       this.onerror(error);
     }
