@@ -11,9 +11,11 @@ from PIL import Image
 import shotseg
 from shotseg.cli import main
 from shotseg.cli.demo import demo_items
+from shotseg.data.annotations.opened import open_folder
 from shotseg.data.images import pages_in, read_image, read_pages, read_pair
 from shotseg.data.windows import open_windows
 from shotseg.errors import InputError, UsageError
+from shotseg.integrations.supports import add_examples
 from shotseg.photo import read_photo
 from shotseg.runs import find_photos, frames_of, pages_of, segment_folder
 
@@ -39,11 +41,11 @@ def wanted(query, pages, **same):
     return [(photo.file, photo.name, photo.page) for photo in pages_of(find_photos(query, **same), pages)]
 
 
-def run(segmenter, photos, out, track=False, **options):
+def run(segmenter, photos, out, track=False, labels=True, **options):
     frames = frames_of(photos) if track else None
     segment_folder(segmenter, frames.photos if frames else photos, out, track=frames, **options)
     lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
-    return lines, [np.asarray(Image.open(out / "labels" / f"{line['name']}.png")) for line in lines]
+    return lines, [np.asarray(Image.open(out / "labels" / f"{line['name']}.png")) for line in lines if labels]
 
 
 @pytest.mark.parametrize("kind", ["tif", "gif", "webp", "png"])
@@ -91,6 +93,13 @@ def test_channels_of_a_stack_are_bands_of_one_page_and_depth_and_time_are_pages(
         read_image(path, page=9)
 
 
+def test_more_channels_than_imagej_shows_are_pages(tmp_path):
+    """As tifffile writes the slices of a stack where nobody says what they are."""
+    for count, pages in ((7, 1), (8, 8)):
+        tifffile.imwrite(tmp_path / "stack.tif", STACK.reshape(24, 30, 40)[:count], imagej=True)
+        assert pages_in(tmp_path / "stack.tif") == pages
+
+
 @pytest.mark.parametrize("write", [ome, imagej])
 def test_a_page_that_pillow_has_turned_to_is_that_page_whatever_the_axes_are(tmp_path, write):
     write(tmp_path / "stack.ome.tif")
@@ -130,6 +139,21 @@ def test_smaller_copies_of_a_picture_are_no_pages(tmp_path):
     assert pages_in(tmp_path / "map.tif") == 1
 
 
+def test_a_stack_that_was_cut_off_is_said_and_a_page_that_cannot_be_read_is_named(segmenter, pictures, tmp_path):
+    with tifffile.TiffWriter(tmp_path / "stack.tif") as file:
+        for picture in pictures:
+            file.write(np.asarray(picture), photometric="rgb", compression="zlib", metadata=None)
+    whole = (tmp_path / "stack.tif").read_bytes()
+    (tmp_path / "half.tif").write_bytes(whole[: len(whole) // 2])
+    with pytest.warns(match=r"half.tif: cut off or damaged; its \d pages are used"):
+        assert 0 < pages_in(tmp_path / "half.tif") < 4
+    with tifffile.TiffFile(tmp_path / "stack.tif") as file:
+        place = file.pages[2].dataoffsets[0]
+    (tmp_path / "stack.tif").write_bytes(whole[:place] + b"\xff" * 40 + whole[place + 40 :])
+    lines, _ = run(segmenter, pages_of(find_photos(tmp_path / "stack.tif"), "1,3"), tmp_path / "out", labels=False)
+    assert [line["error"] and line["error"].split(": ")[0] for line in lines] == [None, f"{tmp_path}/stack.tif, page 3"]
+
+
 def test_planes_that_no_page_names_are_said(tmp_path):
     tifffile.imwrite(tmp_path / "large.tif", STACK[:, 0, 0], imagej=True, truncate=True, metadata={"axes": "TYX"})
     with pytest.warns(match=r"large.tif: a stack without a page for each of its planes; the first is read"):
@@ -147,6 +171,33 @@ def test_a_mask_of_as_many_pages_as_its_photo_is_read_at_the_same_page(tmp_path)
     for page in (2, 3):
         found = read_pair(tmp_path / "photo.tif", tmp_path / "mask.tif", page=page)[1]
         assert (found == (masks[page - 1] > 0)).all()
+
+
+def test_the_pages_of_a_stack_are_examples_where_its_mask_is_a_stack_too(segmenter, pictures, tmp_path):
+    stacks = tmp_path / "stacks"
+    stacks.mkdir()
+    masks = [np.zeros((120, 160), np.uint8) for _ in pictures]
+    for page in (0, 2):
+        masks[page][20:90, 30 + page : 80] = 255
+    pictures[0].save(stacks / "train-volume.tif", save_all=True, append_images=pictures[1:])
+    drawn = [Image.fromarray(mask) for mask in masks]
+    drawn[0].save(stacks / "train-labels.tif", save_all=True, append_images=drawn[1:])
+    for number in (0, 2):
+        for folder, picture in (("images", pictures[number]), ("masks", drawn[number])):
+            (tmp_path / "files" / folder).mkdir(parents=True, exist_ok=True)
+            picture.save(tmp_path / "files" / folder / f"{number}.png")
+    learnt = []
+    for place in (stacks, tmp_path / "files"):
+        mine = shotseg.Segmenter(encoder="efficientnet-lite0", size=192, device="cpu", runtime="torch", present=None)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            assert not any(error for _, error in add_examples(mine, open_folder(place, name="cell")))
+        learnt.append(mine.predict(np.asarray(pictures[1])).labels)
+        lines = [str(one.message) for one in said]
+        if place == stacks:
+            assert any("train-volume.tif: 2 of its pages are examples" in line for line in lines)
+            assert not any("the first is read" in line for line in lines)
+    assert (learnt[0] == learnt[1]).all()
 
 
 def test_pages_of_a_stack_get_the_masks_of_the_same_pictures_as_files(segmenter, pictures, tmp_path):
@@ -186,8 +237,9 @@ def test_track_takes_all_pages_of_one_stack_and_pages_chooses(pictures, tmp_path
     assert "4 of 4 photos done" in capsys.readouterr().out
     assert main([*call, "--track", "--pages", "2-3"]) == 0
     assert sorted(path.stem for path in (tmp_path / "out" / "labels").iterdir()) == ["stack_p002", "stack_p003"]
-    assert main([*call, "--pages", "all", "--format", "coco"]) == 2
-    assert "--format coco is of photo files, which pages are not" in capsys.readouterr().err
+    for chosen in (["--pages", "all"], ["--track"]):
+        assert main([*call, *chosen, "--format", "coco"]) == 2
+        assert "--format coco is of photo files, which pages are not" in capsys.readouterr().err
     assert main([*call, "--page", "2"]) == 1
     assert (
         "no page 2, it has 1; leave --page out, or give --pages, which is of the query alone" in capsys.readouterr().err

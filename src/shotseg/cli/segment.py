@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from shotseg.data.annotations.opened import AnnotatedDataset
     from shotseg.data.folder import FolderDataset
     from shotseg.predictor import Predictor
+    from shotseg.runs import PhotoList
     from shotseg.segmenter import Segmenter
     from shotseg.semantic import SemanticSegmenter
 
@@ -167,7 +168,6 @@ class Segment:
             check_tracks,
             find_photos,
             frames_of,
-            pages_of,
             parse_shard,
             put,
             segment_folder,
@@ -175,8 +175,7 @@ class Segment:
         )
 
         parse_shard(self.shard)
-        photos = find_photos(self.query, self.out, **self.reading.which)
-        photos = pages_of(photos, pages) if (pages := self._pages()) else photos
+        photos = self._pages(find_photos(self.query, self.out, **self.reading.which))
         must_exist(support=self.support)
         if self.support is not None and address(self.out) is None and self.support.resolve() == self.out.resolve():
             raise UsageError(
@@ -239,14 +238,15 @@ class Segment:
             print(next_step(self.format, self.out / self.format))
         return 1 if summary.failed or failed else 0
 
-    def _pages(self) -> str:
-        """Which pages of a file are photos of their own; "": one of each file."""
-        from shotseg.data.video import is_video
+    def _pages(self, photos: PhotoList) -> PhotoList:
+        """The photos; where it is asked for, each page of a file of several is one of its own."""
+        from shotseg.runs import pages_of
 
-        stack = self.track and Path(self.query).is_file() and not is_video(self.query) and self.reading.page == 1
-        if self.pages and self.format != "mask":
+        stack = self.track and Path(self.query).is_file() and self.reading.page == 1
+        photos = pages_of(photos, self.pages or "all") if self.pages or stack else photos
+        if self.format != "mask" and (self.pages or stack) and any(photo.pages > 1 for photo in photos):
             raise UsageError(f"--format {self.format} is of photo files, which pages are not; save each page as a file")
-        return self.pages or ("all" if stack and self.format == "mask" else "")
+        return photos
 
     def _check_track(self, semantic: bool) -> None:
         from shotseg.data.video import is_video

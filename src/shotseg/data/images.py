@@ -69,12 +69,20 @@ def pages_in(path: str | Path, bands: Sequence[int] | None = None) -> int:
         if tiff.is_tiff(path):
             with tiff.opened(path) as file:
                 found = tiff.pictures(file)
+                if tiff.is_cut_off(file):
+                    note(f"{path}: cut off or damaged; its {len(found)} pages are used")
                 joined = bands is not None and len(found[0]) == 1 and file.pages[0].samplesperpixel == 1
                 return 1 if joined else len(found)
         with Image.open(path) as image:
             return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # which holds the same picture small
     except Exception:  # what is wrong is said when it is read
         return 1
+
+
+def page_pairs(path: Path, mask: Path, bands: Sequence[int] | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Each page of a stack and the binary mask on the same page of another, as :func:`read_pair` gives one."""
+    for page, image in enumerate(read_pages(path, bands), start=1):
+        yield image, scaled_to(binary(decode(Path(mask), mask, page=page), mask), image.shape[:2], mask, path)
 
 
 def upright_size(path: Path, page: int = 1) -> tuple[int, int]:

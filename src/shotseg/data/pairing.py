@@ -28,7 +28,7 @@ MARKED = (
     r"|manual\d?|gtfine_labelids|instance_color_rgb"
 )
 MASK_WORD = re.compile(rf"^(masks?|labels?|seg|gt)([ ._-]+(?=.)|(?=\d))|(?<=.)[ ._-]+({MARKED})$", re.IGNORECASE)
-TAKEN = r"images?|img|photo|sat|rgb|colou?r|input|original|training|leftimg8bit|0000"
+TAKEN = r"images?|img|photo|sat|rgb|colou?r|volume|input|original|training|leftimg8bit|0000"
 PHOTO_WORD = re.compile(rf"^(images?|img|im|photo)([ ._-]+(?=.)|(?=\d))|(?<=.)[ ._-]+({TAKEN})$", re.IGNORECASE)
 NUMBER = re.compile(rf"(?<=.)[ ._-]+(({MARKED}|obj(ect)?|inst(ance)?)[ ._-]*)?\d+$", re.IGNORECASE)  # of an object
 ALIKE = {"img.png", "label.png", "label_viz.png"}  # in the folder of a photo, as LabelMe writes it

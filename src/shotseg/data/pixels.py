@@ -6,6 +6,7 @@ import io
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,6 +18,7 @@ from shotseg.data.containers import deep_colours, pixels_only, stranger
 from shotseg.errors import InputError, note
 
 MAX_PIXELS = 1_000_000_000  # 3 GB as RGB
+ANIMATED = frozenset({"GIF", "WEBP"})  # each frame is made of the one before
 LOSSY = frozenset({"JPEG", "MPO", "WEBP", "AVIF", "HEIF"})
 HEIC = frozenset({b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"})
 FIRST = "files with several pages or frames: the first is read; --page chooses another, and --pages all of the query"
@@ -66,6 +68,12 @@ def decode(
         if isinstance(data, Path):
             if tiff.is_tiff(data):
                 return _of_tiff(data, name, bands, page)
+            turn, moving = _kept_open(data, data.stat().st_mtime_ns)
+            if moving.format in ANIMATED:
+                with turn:
+                    _check_size(moving.size, name)
+                    _turn_to(moving, page, name, one)
+                    return chosen(from_image(moving), bands, name)
             data = data.read_bytes()
         if data.startswith(NUMPY):
             return chosen(from_array(_loaded(data, name), name), bands, name)
@@ -88,6 +96,12 @@ def decode(
         known = isinstance(error, UnidentifiedImageError)
         reason = "not an image" if known else " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{name}: cannot be read as an image ({reason}); save it again or leave it out") from error
+
+
+@lru_cache(maxsize=2)
+def _kept_open(path: Path, changed: int) -> tuple[threading.Lock, ImageFile.ImageFile]:
+    """A file, and whose turn it is: opened again for each frame, all frames before it would be decoded again."""
+    return threading.Lock(), _opened(path.read_bytes(), path)
 
 
 def _loaded(data: bytes, name: object) -> np.ndarray:

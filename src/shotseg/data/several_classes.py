@@ -44,7 +44,8 @@ def warn_of_classes(root: Path, name: str, masks: Sequence[Path]) -> None:
 
 def _plain_values(mask: Path) -> list[int]:
     """The values of a mask beside 0 and 255, or its colours beside black; none where they are the shades of one mask."""
-    pixels = decode(read_bytes(mask), mask)
+    read_bytes(mask)  # which says what is wrong
+    pixels = decode(mask, mask)  # by its path: of a stack the first page, without a word
     if pixels.lossy or pixels.alpha is not None:
         return []
     values = pixels.values

@@ -18,6 +18,9 @@ from shotseg.errors import InputError, note
 SIGNATURES = frozenset({b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"})
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, CMYK = 0, 1, 2, 5
 SMALLER_OR_MASK = 1 | 4  # bits of the tag NewSubfileType
+COMPOSITE = (
+    7  # channels that ImageJ shows together, at most: more are slices, which tifffile calls channels where nobody says
+)
 NODATA = 42113  # GDAL's tag
 
 
@@ -71,10 +74,20 @@ def _channels(series: Any) -> Iterator[list[int]]:
     """The pages of each picture of a series; none where it has no axis of channels, or not all of its pages."""
     axes = series.axes[: -len(series.keyframe.axes)]
     shape = series.shape[: len(axes)]
-    if "C" in axes and series.keyframe.samplesperpixel == 1 and len(series.pages) == math.prod(shape):
+    most = COMPOSITE if series.kind == "imagej" else len(series.pages)
+    if "C" not in axes or shape[axes.index("C")] > most:
+        return
+    if series.keyframe.samplesperpixel == 1 and len(series.pages) == math.prod(shape):
         numbers = np.array([-1 if page is None else page.index for page in series.pages]).reshape(shape)
         groups = np.moveaxis(numbers, axes.index("C"), -1).reshape(-1, shape[axes.index("C")])
         yield from groups[(groups >= 0).all(axis=1)].tolist()
+
+
+def is_cut_off(file: Any) -> bool:
+    """Whether its last page says that another follows, where the file has none."""
+    count, place = len(file.pages), file.filehandle
+    place.seek(file.pages.next_page_offset)
+    return count > 0 and any(place.read(8 if file.is_bigtiff else 4))
 
 
 def hides_planes(file: Any) -> bool:

@@ -53,6 +53,8 @@ class PhotoFile:
     @property
     def shown(self) -> str:
         """The path as it may be said in a line."""
+        if self.pages > 1:
+            return f"{self.path}, page {self.page}"
         return remote.shown(self.path) if remote.address(self.path) else self.path
 
     @classmethod

@@ -15,7 +15,6 @@ from shotseg.data import images as files
 from shotseg.data import remote
 from shotseg.data.listing import each_image
 from shotseg.data.pairing import is_beside_its_photo
-from shotseg.data.video import is_video
 from shotseg.errors import InputError, UsageError, note
 from shotseg.runs.output import FOLDERS, annotation_files, has_run, result_files
 from shotseg.runs.photo_list import PhotoFile, PhotoList
@@ -60,8 +59,8 @@ def pages_of(photos: PhotoList, wanted: str) -> PhotoList:
     ranges = _ranges(wanted)
 
     def each(photo: PhotoFile) -> Iterator[PhotoFile]:
-        if remote.address(photo.path) or is_video(photo.path):
-            raise UsageError(f"{photo.shown}: --pages is of pictures on this machine; leave it out")
+        if remote.address(photo.path):
+            raise UsageError(f"{photo.shown}: --pages is of files on this machine; leave it out")
         count = files.pages_in(photo.path, photo.bands)
         numbers = [page for page in range(1, count + 1) if any(page in one for one in ranges)]
         if not numbers:

@@ -53,10 +53,10 @@ def _entry(path: Path) -> Entry:
             elif not each.get("tag") and "tag" not in each:
                 lost += 1
                 note(f"{path}: an object of {name or 'no class'} left out, it has no area that is read")
-        file = str(content["item"]["name"])
+        file, height, width = str(content["item"]["name"]), slot.get("height"), slot.get("width")
     except BROKEN as error:
         raise malformed(path, error, "Darwin 2.0") from error
-    return Entry(path, path.parent, file, slot.get("height"), slot.get("width"), objects, lost)
+    return Entry(path, path.parent, file, height, width, objects, lost)
 
 
 def _drawn(each: dict, values: dict[str, tuple[dict, int]]) -> Any:

@@ -257,6 +257,14 @@ def size(height: Any, width: Any) -> tuple[int, int] | None:
     return found
 
 
+def said_size(height: Any, width: Any) -> tuple[int, int] | None:
+    """The same; None also for what can be none, since the photo itself says it."""
+    try:
+        return size(height, width)
+    except ValueError:
+        return None
+
+
 def numbered(names: Iterable[str]) -> list[str]:
     """Each name once, in order."""
     return list(dict.fromkeys(names))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from shotseg.data.annotations.drawn import Annotated, Annotations, Photos, Shape, size
+from shotseg.data.annotations.drawn import Annotated, Annotations, Photos, Shape, said_size
 from shotseg.data.annotations.labelled import inside, note
 from shotseg.errors import InputError
 
@@ -49,6 +49,7 @@ def collected(entries: Iterable[Entry], root: Path, images: Path | None, broken:
         photo = beside if images is None and beside.is_file() else finder.find(named)
         below = entry.folder.relative_to(root).as_posix() if entry.folder.is_relative_to(root) else ""
         file = PurePosixPath(below, named).as_posix() if beside.is_file() else named
+        frame = said_size(entry.height, entry.width)
         shapes = [Shape(number[name], draw) for name, draw in entry.objects]
-        photos.append(Annotated(file, entry.source, size(entry.height, entry.width), shapes, photo, entry.lost))
+        photos.append(Annotated(file, entry.source, frame, shapes, photo, entry.lost))
     return Annotations(classes, photos, broken)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ from shotseg.data.listing import has_controls
 from shotseg.data.samples import IGNORE
 from shotseg.errors import InputError, LeftOutWarning
 
+LONGEST = 255  # bytes of a file's name, on all systems
 MOST = 254  # classes that fit into a label map of bytes, beside the background and what is ignored
 Content = TypeVar("Content")
 WIDE_IGNORE = 65535  # what is ignored, in a label map of more classes
@@ -171,6 +173,8 @@ def inside(name: Any, source: object) -> str:
         raise InputError(
             f"{source}: photo {text[:80]!r} left out, its name holds control characters or is no text; rename it"
         )
+    if any(len(os.fsencode(part)) > LONGEST for part in path.parts):
+        raise InputError(f"{source}: photo {text[:80]!r} left out, no file has so long a name; look at what it is")
     if ".." in path.parts or not path.name:
         raise InputError(f"{source}: photo {text[:80]!r} lies outside its folder; give names below it")
     return path.as_posix()

@@ -147,7 +147,7 @@ def _goes_across(path: Path, drawn: Iterable[tuple[str, tuple[int, int]]]) -> bo
             continue
         try:
             steps = np.diff(_numbers(text)[::2])
-        except ValueError:
+        except BROKEN:
             continue
         near = min(height, width) // 8
         down += int((abs(steps - height) <= near).sum())

@@ -39,8 +39,7 @@ def _entry(path: Path) -> Entry:
         image = {} if listed_alone else content["image"]
         drawn = [each["segmentation"] for each in (content if listed_alone else content["annotations"])]
         objects = [(CLASS, partial(coco.draw, each)) for each in drawn]
+        name, height, width = (image.get(key) for key in ("file_name", "height", "width"))
     except BROKEN as error:
         raise malformed(path, error, "SA-1B") from error
-    return Entry(
-        path, path.parent, image.get("file_name") or path.stem, image.get("height"), image.get("width"), objects
-    )
+    return Entry(path, path.parent, name or path.stem, height, width, objects)

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image, ImageDraw
 
-from shotseg.data.annotations.drawn import BROKEN, Annotated, Annotations, Photos, Shape, numbered, polygon, size
+from shotseg.data.annotations.drawn import BROKEN, Annotated, Annotations, Photos, Shape, numbered, polygon, said_size
 from shotseg.data.annotations.labelled import inside, malformed, note, read_json, usable
 from shotseg.errors import InputError
 
@@ -106,7 +106,7 @@ def _photo(root: Path, finder: Photos, classes: list[str], file: Path, content: 
             lost += 1
             why = "it has no area that is read; draw a mask or a polygon" if title else "it has no class; give it one"
             note(f"{file}: a {kind or 'shape'} left out, {why}")
-    frame = size(content["size"].get("height"), content["size"].get("width"))
+    frame = said_size(content["size"].get("height"), content["size"].get("width"))
     return Annotated(inside(PurePosixPath(below, name).as_posix(), file), file, frame, drawable, photo, lost)
 
 

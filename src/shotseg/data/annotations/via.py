@@ -51,10 +51,14 @@ def _regions(path: Path) -> tuple[Path, list[tuple[Any, list[dict]]]]:
     """The file, and of each photo its name and regions."""
     try:
         if path.suffix.lower() == ".csv":
-            return path, _of_table(path)
-        content = read_json(path)
-        rows = content.get("_via_img_metadata", content).values()
-        return path, [(row["filename"], _listed(row.get("regions") or [])) for row in rows]
+            found = _of_table(path)
+        else:
+            content = read_json(path)
+            rows = content.get("_via_img_metadata", content).values()
+            found = [(row["filename"], _listed(row.get("regions") or [])) for row in rows]
+        if not all(isinstance(region[MARK], dict) for _, regions in found for region in regions):
+            raise ValueError("a region without a shape")
+        return path, found
     except UsageError as error:
         raise InputError(str(error)) from error
     except BROKEN as error:
