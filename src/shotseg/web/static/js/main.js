@@ -68,10 +68,7 @@ async function openPhoto(item) {
 }
 
 /** What comes next is fetched before it is asked for, and again where its mask or the order has changed. */
-function fetchAhead() {
-  if (editor.record) for (const next of queue.upcoming(AHEAD)) editor.photos.prefetch(next);
-}
-
+const fetchAhead = () => editor.record && queue.upcoming(AHEAD).forEach((next) => editor.photos.prefetch(next));
 const fetchAheadSoon = debounce(100, fetchAhead, 300);
 
 function decide(state) {
