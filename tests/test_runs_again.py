@@ -1,5 +1,6 @@
 """A second run into the same folder: what is kept, what is done again, what goes, and what is refused."""
 
+import gc
 import json
 import os
 import shutil
@@ -80,6 +81,14 @@ def days(tmp_path):
         for j in range(4):
             photo(tmp_path / day / f"IMG_{j}.jpg", 5 * j + 2 * i)
     return tmp_path / "day1", tmp_path / "day2", tmp_path / "out"
+
+
+def test_what_was_frozen_before_a_run_is_frozen_after_it(tmp_path):
+    photo(tmp_path / "photos/a.png")
+    gc.freeze()
+    before = gc.get_freeze_count()
+    run(tmp_path / "photos", tmp_path / "out")
+    assert gc.get_freeze_count() >= before - 1000  # less what ended since
 
 
 def test_photos_of_another_folder_are_not_taken_for_done(days):
