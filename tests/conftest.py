@@ -52,6 +52,7 @@ def curves():
         once.encoders_are_read_once(patch)
         once.forms_are_kept(patch)
         once.flags_are_read_once(patch)
+        once.what_is_frozen_is_not_counted(patch)
         yield once.curves_are_not_drawn(patch)
 
 
