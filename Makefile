@@ -41,8 +41,9 @@ types: $(STAMP)
 test: $(STAMP)
 	@$(MAKE) --no-print-directory -j2 lint types pytest
 
+# Byte code is kept, as many an image forbids: without it each core compiles for five seconds.
 pytest: $(STAMP)
-	$(BIN)/python -m pytest
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 
 # The page in a real browser, and its OpenAPI at random: two and a half minutes, for which CI's ten have no room. Chromium is installed where that can be done: as root, by apt-get.
 test-page: $(STAMP)

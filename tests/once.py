@@ -1,5 +1,6 @@
 """What every test would do again: reading the encoders of the installation, drawing the curves of a training."""
 
+import contextlib
 import functools
 import io
 import pickle
@@ -98,6 +99,13 @@ def forms_are_kept(patch: pytest.MonkeyPatch) -> None:
     from shotseg.encoders import runtime
 
     patch.setattr(runtime, "KEPT", 5)
+
+
+def what_is_frozen_is_not_counted(patch: pytest.MonkeyPatch) -> None:
+    """All that was imported is frozen for the tests: a run would count it each time, for a tenth of a second."""
+    from shotseg import runs
+
+    patch.setattr(runs, "_old_left_alone", contextlib.nullcontext)
 
 
 def flags_are_read_once(patch: pytest.MonkeyPatch) -> None:

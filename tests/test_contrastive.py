@@ -309,6 +309,6 @@ def test_a_bank_finds_the_directions_and_which_are_of_the_border():
 
 def test_a_resnet_keeps_its_grid_as_an_extractor():
     x = torch.rand(1, 3, 64, 64)
-    for name in ("resnet50", "timm:resnet18"):
+    for name in ("resnet50", "timm:test_resnet"):
         assert PriorExtractor(encoders.load(name, weights="random"))(x).shape[-2:] == (8, 8)
         assert PriorExtractor(encoders.load(name, weights="random"), dilate=False)(x).shape[-2:] == (2, 2)

@@ -13,11 +13,13 @@ from safetensors.torch import load_file, save_file
 import golden
 import pretend_device
 from goldens import cases
-from shotseg import models
+from shotseg import encoders, models
 from shotseg.data.samples import Episode, Support
+from shotseg.encoders.features import Encoder
 from shotseg.errors import UsageError
 from shotseg.models.few_shot_model import FewShot, Model
 from shotseg.training import checkpoint
+from training_miniature import TINY
 
 FEW_SHOT = [name for name in models.list_models() if name not in models.SEMANTIC]
 SEMANTIC = list(models.SEMANTIC)  # they take no support and give scores of all classes: their tests are at the end
@@ -37,9 +39,11 @@ OPTIONS = {
     "corenet": {"width": 64},
     **{name: {"width": 16} for name in ("pfenet", "bam", "qgnet", "guided")},
 }
-TINY = {"width": 32, "mask_width": 32, "queries": 6, "layers": 2, "heads": 2, "ffn": 32}
-OPTIONS["maskformer"] = {"classes": 4, "train_encoder": False, **TINY}
+FORMER = {"width": 32, "mask_width": 32, "queries": 6, "layers": 2, "heads": 2, "ffn": 32}
+OPTIONS["maskformer"] = {"classes": 4, "train_encoder": False, **FORMER}
 OPTIONS["simformer"] = OPTIONS["maskformer"] | {"novel": (2, 3), "simnet_width": 8, "points": 10}
+# Real encoders where a method reads more of them than maps; what the others ask of one encoder they ask of all.
+REAL = dict.fromkeys(("hsnet", "tlg"), cases.BLOCKS) | dict.fromkeys(("matching", "corenet"), cases.LITE)
 WAITS = 2  # times that the processor may wait for a GPU, beside the matching of proposals
 SIZES = [(64, 64), (64, 96), (80, 48), (33, 95)]
 NAMES = ("cat", "dog")
@@ -52,18 +56,27 @@ def no_text_encoder():
         yield
 
 
+def encoder_of(name: str) -> Encoder:
+    if models.encoder_for(name).startswith("clip"):
+        return cases.clip()
+    return cases.encoder(REAL[name]) if name in REAL else tiny()
+
+
+@functools.cache
+def tiny() -> Encoder:
+    return cases.shared(cases.seeded(encoders.load(TINY, "random")))
+
+
 def built(name: str) -> Model:
     """A small model of that name, its weights told by their names; encoders are shared."""
     options = OPTIONS.get(name, {}) | {"size": 64}
     if name == "pi-clip":
         options["clip"] = cases.clip()
-    kind = models.encoder_for(name)
-    encoder = cases.clip() if kind.startswith("clip") else cases.encoder(kind.replace("lite2", "lite0"))
     with TemporaryDirectory() as folder:
         if name == "tlg":  # rows of text that are ready
             options["text"] = str(Path(folder, "rows.safetensors"))
             save_file({said: golden.uniform(said, (3, 8), 1) for said in NAMES}, options["text"])
-        return cases.seeded(models.load(name, encoder, **options))
+        return cases.seeded(models.load(name, encoder_of(name), **options))
 
 
 small = functools.cache(built)

@@ -145,10 +145,10 @@ def test_maps_of_pi_clip_take_the_place_of_the_guided_map():
 @pytest.mark.parametrize(
     "names",
     [
-        ("efficientnet-lite0", "timm:resnet18"),
+        ("efficientnet-lite0", "timm:test_resnet"),
         ("vgg16-bn", "resnet50"),
         ("resnet50", "same"),
-        ("timm:resnet18", "timm:vit_tiny_patch16_224"),
+        ("timm:test_resnet", "timm:vit_tiny_patch16_224"),
     ],
 )
 def test_other_networks_carry_it(names):

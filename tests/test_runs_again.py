@@ -1,9 +1,11 @@
 """A second run into the same folder: what is kept, what is done again, what goes, and what is refused."""
 
+import gc
 import json
 import os
 import shutil
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from shotseg.photo import check_classes
 from shotseg.predictor import Predictor
 from shotseg.result import Result
 from shotseg.runs import PhotoFile, segment_folder
+from shotseg.runs import _old_left_alone as old_left_alone
 
 
 class Finder(Predictor):
@@ -80,6 +83,23 @@ def days(tmp_path):
         for j in range(4):
             photo(tmp_path / day / f"IMG_{j}.jpg", 5 * j + 2 * i)
     return tmp_path / "day1", tmp_path / "day2", tmp_path / "out"
+
+
+def test_what_was_frozen_before_a_run_is_frozen_after_it():
+    gc.freeze()
+    before = gc.get_freeze_count()
+    with old_left_alone():
+        pass
+    assert gc.get_freeze_count() >= before - 1000  # less what ended since
+
+
+def test_what_a_run_froze_itself_it_thaws(monkeypatch):
+    said = []
+    calls = {"freeze": lambda: said.append("froze"), "unfreeze": lambda: said.append("thawed")}
+    monkeypatch.setattr(runs, "gc", SimpleNamespace(get_freeze_count=lambda: 0, **calls))
+    with old_left_alone():
+        assert said == ["froze"]
+    assert said == ["froze", "thawed"]
 
 
 def test_photos_of_another_folder_are_not_taken_for_done(days):

@@ -126,7 +126,7 @@ def test_weak_supervision_reads_no_mask_in_training_either(make):
         make().loss(blind)
 
 
-@pytest.mark.parametrize("name", ["efficientnet-lite0", "timm:resnet18", "timm:vit_tiny_patch16_224"])
+@pytest.mark.parametrize("name", ["efficientnet-lite0", "timm:test_resnet", "timm:vit_tiny_patch16_224"])
 @pytest.mark.parametrize("shape", [(64, 96), (75, 50)])
 def test_any_encoder_and_any_size(make, name, shape):
     model = make(encoders.load(name, weights="random"))
@@ -198,7 +198,7 @@ def test_a_word_list_that_is_not_the_release_is_refused(tmp_path):
 
 
 def test_the_distance_to_imagenet_tells_a_destroyed_backbone(make):
-    model = make(encoders.load("timm:resnet18", weights="random"))
+    model = make(encoders.load("timm:test_resnet", weights="random"))
     imagenet = {name: tensor.clone() for name, tensor in model.encoder.state_dict().items()}
     assert reference.distance(model, imagenet) == 0
     with torch.no_grad():

@@ -151,7 +151,13 @@ def segment_folder(
 
 @contextmanager
 def _old_left_alone() -> Iterator[None]:
-    """Inside, what is there already is not searched for garbage: beside torch that takes 0.2 s, in which no thread works."""
+    """Inside, what is there already is not searched for garbage: beside torch that takes 0.2 s, in which no thread works.
+
+    Who has frozen objects before keeps them so: thawing knows no half.
+    """
+    if gc.get_freeze_count():
+        yield
+        return
     gc.freeze()
     try:
         yield
