@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -23,7 +24,6 @@ from shotseg.data.windows import Windows, extent, open_windows
 from shotseg.device import cores
 from shotseg.encoded import Encoded
 from shotseg.encoders import runtime as runtimes
-from shotseg.encoders.twin import over_same_weights
 from shotseg.encoders.weights import digest
 from shotseg.errors import InputError, NoMaskWarning, UsageError, note
 from shotseg.learnt import Learnt, made_small
@@ -332,7 +332,7 @@ class Segmenter(Learnt):
 
     def _model_again(self) -> Any:
         """Another over the same weights, for a thread of its own."""
-        return over_same_weights(self.model)
+        return copy.deepcopy(self.model, {id(x): x for x in (*self.model.parameters(), *self.model.buffers())})
 
     def _fit(
         self, image: np.ndarray, mask: np.ndarray | None = None, sides: tuple[int, int] | None = None

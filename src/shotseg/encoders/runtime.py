@@ -27,7 +27,6 @@ from torch.nn import functional as F
 from shotseg.device import one_thread_each
 from shotseg.encoders import int8
 from shotseg.encoders.features import Encoder
-from shotseg.encoders.twin import over_same_weights
 from shotseg.encoders.weights import digest
 from shotseg.errors import UsageError, first_line, note, one_of
 
@@ -229,7 +228,7 @@ def same_padding_by_name(encoder: Encoder) -> Encoder:
 
     As arithmetic on the photo's size it keeps the runtime from fusing around it, a fifth of the time.
     """
-    named = over_same_weights(encoder)
+    named = copy.deepcopy(encoder, {id(tensor): tensor for tensor in (*encoder.parameters(), *encoder.buffers())})
     for module in named.modules():
         if isinstance(module, Conv2dSame):
             module.forward = partial(_same, module)  # type: ignore[method-assign]

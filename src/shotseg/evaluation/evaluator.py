@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from dataclasses import dataclass, replace
 from math import ceil
@@ -15,7 +16,6 @@ from torch.nn import functional as F
 from shotseg.data.episodes import EpisodeIndex
 from shotseg.data.samples import IGNORE, Support
 from shotseg.encoders.features import Features
-from shotseg.encoders.twin import over_same_weights
 from shotseg.errors import InputError
 from shotseg.evaluation import canvas, controls
 from shotseg.evaluation.cache import Cache
@@ -65,7 +65,8 @@ class Evaluator:
     def own_model(self) -> None:
         """Give the calling thread a model of its own with the same weights: a forward pass may keep state in its modules."""
         with self._copying:
-            self._of_thread.model = over_same_weights(self._model)
+            shared = {id(tensor): tensor for tensor in (*self._model.parameters(), *self._model.buffers())}
+            self._of_thread.model = copy.deepcopy(self._model, shared)
 
     def group(self, episode: EpisodeIndex) -> Any:
         """Episodes of one group share photos: one after the other they need a small cache."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import warnings
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,6 @@ from torch import Tensor, nn
 
 from shotseg.encoders.features import Features
 from shotseg.encoders.runtime import same_padding_by_name
-from shotseg.encoders.twin import over_same_weights
 from shotseg.exporting.decision import Decide, encoded_as, features_of
 from shotseg.exporting.forms import at_every_size, symbols
 from shotseg.models import presence
@@ -41,7 +41,8 @@ class Encode(nn.Module):
 
     def __init__(self, model: Any):
         super().__init__()
-        self.model = over_same_weights(model)
+        memo = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+        self.model = copy.deepcopy(model, memo)
         self.model.encoder = same_padding_by_name(model.encoder)
         self.model.encoder.fast = None
 
