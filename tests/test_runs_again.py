@@ -1,5 +1,6 @@
 """A second run into the same folder: what is kept, what is done again, what goes, and what is refused."""
 
+import gc
 import json
 import os
 import shutil
@@ -84,7 +85,6 @@ def days(tmp_path):
     return tmp_path / "day1", tmp_path / "day2", tmp_path / "out"
 
 
-<<<<<<< HEAD
 def test_what_was_frozen_before_a_run_is_frozen_after_it():
     gc.freeze()
     before = gc.get_freeze_count()
@@ -102,8 +102,6 @@ def test_what_a_run_froze_itself_it_thaws(monkeypatch):
     assert said == ["froze", "thawed"]
 
 
-=======
->>>>>>> parent of 43ad732 (A network over the same weights for another thread is made in a third of the time)
 def test_photos_of_another_folder_are_not_taken_for_done(days):
     day1, day2, out = days
     run(day1, out)
