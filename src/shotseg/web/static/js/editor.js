@@ -38,7 +38,7 @@ export class Editor {
   /** Opens a photo. The place and zoom stay where the person had zoomed in, when the sizes agree. */
   async open(record) {
     const turn = ++this.#opening;
-    const [full, bitmap, map] = await Promise.all([get(`/photos/${encodeURIComponent(record.id)}`), this.photos.picture(record), this.photos.mask(record)]);
+    const [full, bitmap, map] = await Promise.all([this.photos.details(record), this.photos.picture(record), this.photos.mask(record)]);
     if (turn !== this.#opening) return false;
     const sameSize = this.map?.width === map.width && this.map?.height === map.height;
     const again = this.record?.id === record.id;

@@ -1,12 +1,13 @@
 // Fetches photos and their masks, and keeps the few that were just seen or come next.
 
-import { address, getRaw } from "./api.js";
+import { address, get, getRaw } from "./api.js";
 import { fillRuns, unpackRuns } from "./labels.js";
 
 const KEPT = 6;
 export const FIRST_SIDE = 2000;
 
 export class Photos {
+  #records = new Map();
   #pictures = new Map();
   #masks = new Map();
 
@@ -18,6 +19,9 @@ export class Photos {
     if (store.size > KEPT) store.delete(store.keys().next().value);
     return found;
   }
+
+  /** All that the server knows of a photo at this version, its strokes too. */
+  details(record) { return this.#keep(this.#records, keyOf(record), () => get(`/photos/${encodeURIComponent(record.id)}`)); }
 
   picture({ id }, side = FIRST_SIDE) {
     return this.#keep(this.#pictures, `${id} ${side}`, async () => {
@@ -48,7 +52,7 @@ export class Photos {
   }
 
   prefetch(record) {
-    for (const wanted of [this.picture(record), this.fetchRuns(record)]) wanted.catch(() => {});
+    for (const wanted of [this.details(record), this.picture(record), this.fetchRuns(record)]) wanted.catch(() => {});
   }
 }
 
