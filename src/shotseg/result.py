@@ -263,20 +263,24 @@ class Decided(Result):
         return labels
 
     def runs(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._runs
+
+    @cached_property
+    def _runs(self) -> tuple[np.ndarray, np.ndarray]:
         return super().runs() if self._is_whole else self._strips.runs()
 
     def _bind(self, flat: np.ndarray) -> None:
         """Change the label map, row after row, where strokes say otherwise: few pixels of many, so by their places."""
-        marks = {self.classes.index(name) + 1: drawn.labels.reshape(-1) for name, drawn in self._strokes.items()}
+        marks = {self.classes.index(name) + 1: drawn for name, drawn in self._strokes.items()}
         for i, drawn in marks.items():
-            outside = np.flatnonzero(drawn == 0)
+            outside = drawn.places(0)
             wrong = outside[flat[outside] == i]
             values = values_at(self._levels, self.size, *np.divmod(wrong, self.size[1]))
             for other, others in marks.items():
-                values[other, others[wrong] == 0] = -np.inf
+                values[other, others.labels.reshape(-1)[wrong] == 0] = -np.inf
             flat[wrong] = values.argmax(0)
         for i, drawn in marks.items():
-            flat[np.flatnonzero(drawn == 1)] = i
+            flat[drawn.places(1)] = i
 
     @property
     def _levels(self) -> np.ndarray:
@@ -293,7 +297,10 @@ class Decided(Result):
         return bool(self._strokes) or "labels" in self.__dict__
 
     def _counts(self) -> np.ndarray:
-        return super()._counts() if self._is_whole else self._strips.counts()
+        if not self._is_whole:
+            return self._strips.counts()
+        lengths, values = self._runs
+        return np.bincount(values, lengths, 256).astype(np.int64)
 
     def _mask_png(self, value: int) -> bytes:
         return super()._mask_png(value) if self._is_whole else files.strips_png(self._strips.only(value))

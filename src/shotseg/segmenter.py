@@ -312,7 +312,7 @@ class Segmenter(Learnt):
             scores = transforms.resize_logits(scores, (height, width))
             for i, level in levels.items():
                 scores[i + 1] = level
-            present |= {name: 1.0 for name, drawn in told_apart.items() if (drawn.labels == 1).any()}
+            present |= {name: 1.0 for name, drawn in told_apart.items() if len(drawn.places(1))}
         if self.refine is not None:
             scores = self.refine.redrawn(encoded.photo.small, scores)
         return Decided(encoded.photo, self.classes, scores.cpu().numpy(), present, told_apart)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,8 @@ class Strokes:
     labels: np.ndarray
 
     def __post_init__(self) -> None:
-        if self.labels.ndim != 2 or not ((self.labels == 0) | (self.labels == 1) | (self.labels == IGNORE)).all():
+        drawn = self.labels[self.box] if self.labels.ndim == 2 else self.labels
+        if self.labels.ndim != 2 or not ((drawn == 0) | (drawn == 1) | (drawn == IGNORE)).all():
             raise UsageError(
                 f"strokes: an array {self.labels.shape} of {self.labels.dtype}; give (height, width) with 1 on the class, "
                 "0 beside it, 255 elsewhere"
@@ -58,12 +60,33 @@ class Strokes:
         inside = (rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 <= radius**2
         return Strokes(np.where(inside, np.uint8(foreground), self.labels))
 
+    @cached_property
+    def box(self) -> tuple[slice, slice]:
+        """The rows and columns that hold all strokes, few of a large photo."""
+        drawn = self.labels != IGNORE
+        rows = np.flatnonzero(drawn.any(1))
+        if not len(rows):
+            return slice(0, 0), slice(0, 0)
+        down = slice(int(rows[0]), int(rows[-1]) + 1)
+        columns = np.flatnonzero(drawn[down].any(0))
+        return down, slice(int(columns[0]), int(columns[-1]) + 1)
+
+    def places(self, side: int) -> np.ndarray:
+        """(P,) int64: the pixels of one side, 1 or 0, counted row after row."""
+        rows, columns = self.box
+        row, column = np.nonzero(self.labels[rows, columns] == side)
+        return (row + rows.start) * self.labels.shape[1] + column + columns.start
+
     def __bool__(self) -> bool:
-        return bool((self.labels != IGNORE).any())
+        return self.box[0].stop > 0
 
     def at(self, size: tuple[int, int]) -> Tensor:
         """(h, w) int64 in {0, 1, 255} at another size: each cell that one side touches, so that no thin stroke is lost."""
-        inside, outside = (_touched(_touched(self.labels == side, size[0]).T, size[1]).T for side in (1, 0))
+        (rows, columns), (height, width) = self.box, self.labels.shape
+        drawn = (self.labels[rows, columns] == side for side in (1, 0))
+        inside, outside = (
+            _touched(_touched(part, size[0], rows.start, height).T, size[1], columns.start, width).T for part in drawn
+        )
         return torch.from_numpy(np.where(inside ^ outside, inside.astype(np.int64), IGNORE))
 
 
@@ -84,10 +107,10 @@ def checked_strokes(
     return {name: drawn for name, drawn in strokes.items() if drawn}
 
 
-def _touched(pixels: np.ndarray, cells: int) -> np.ndarray:
-    """(cells, W) bool of (H, W): whether any of the rows that a cell reaches into is True."""
-    rows = len(pixels)
-    return np.stack([pixels[i * rows // cells : -(-(i + 1) * rows // cells)].any(0) for i in range(cells)])
+def _touched(pixels: np.ndarray, cells: int, first: int, full: int) -> np.ndarray:
+    """(cells, W) bool of (H, W), the rows from ``first`` on of ``full``: whether any row that a cell reaches into is True."""
+    ends = ((i * full // cells - first, -(-(i + 1) * full // cells) - first) for i in range(cells))
+    return np.stack([pixels[max(top, 0) : max(bottom, 0)].any(0) for top, bottom in ends])
 
 
 def competing(strokes: Mapping[str, Strokes]) -> dict[str, Strokes]:
@@ -97,15 +120,17 @@ def competing(strokes: Mapping[str, Strokes]) -> dict[str, Strokes]:
     """
     if len(strokes) == 1:
         return dict(strokes)
-    of = {name: drawn.labels == 1 for name, drawn in strokes.items()}
     told = {}
     for name, drawn in strokes.items():
-        others = [inside for other, inside in of.items() if other != name]
-        elsewhere = np.any(others, axis=0)
-        if (elsewhere & of[name]).any():
-            row, column = (int(x[0]) for x in np.nonzero(elsewhere & of[name]))
-            raise UsageError(f"strokes: pixel ({row}, {column}) is marked as {name!r} and as another class; erase one")
-        told[name] = Strokes(np.where(elsewhere, np.uint8(0), drawn.labels))
+        labels = drawn.labels.copy()
+        for places in (others.places(1) for other, others in strokes.items() if other != name):
+            if len(twice := places[drawn.labels.reshape(-1)[places] == 1]):
+                row, column = divmod(int(twice[0]), labels.shape[1])
+                raise UsageError(
+                    f"strokes: pixel ({row}, {column}) is marked as {name!r} and as another class; erase one"
+                )
+            labels.reshape(-1)[places] = 0
+        told[name] = Strokes(labels)
     return told
 
 

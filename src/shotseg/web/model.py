@@ -82,7 +82,7 @@ class Model:
         drawn = {name: Strokes(labels) for name, labels in marked(strokes, names, photo.size).items()}
         taught = [name for name in segmenter.classes if name not in self._guessed]
         known = {name: own for name, own in drawn.items() if name in taught}
-        alone = {name: own for name, own in drawn.items() if name not in known and (own.labels == 1).any()}
+        alone = {name: own for name, own in drawn.items() if name not in known and len(own.places(1))}
         if not segmenter.classes and not alone:
             return None
         found = Found(Runs.blank(photo.size))
