@@ -55,7 +55,7 @@ class Engine:
         self._more, self._stopped, self._running = threading.Condition(), False, True
         self._begun = threading.Event()
         self._said, self._followed = 0, 0  # how often something changed, and up to which of these it was followed
-        self._unsettled = True
+        self._unsettled, self._loose = True, False  # loose: much memory was taken since some was given back
         self._taught = 0  # grows with what is known of the classes
         self._done: set[str] = set()  # photos that are encoded, or cannot be
         self._basis: dict[str, tuple[int, int]] = {}  # id -> what its prediction rests on
@@ -231,6 +231,7 @@ class Engine:
         """Decide the waiting photos, several at once, until there is something else to do."""
         if self._model is None:  # the first loads it
             return self._some(1)
+        self._loose = True
         wait([self._pool.submit(self._some) for _ in range(self._model.at_once)])  # nothing is learnt beside them
 
     def _some(self, most: int = sys.maxsize) -> None:
@@ -258,7 +259,9 @@ class Engine:
 
     def _settle(self) -> None:
         self.project.settle()
-        give_back()
+        if self._loose:  # what one answer took the next one needs again
+            give_back()
+            self._loose = False
         self.tell("encoding", self.encoding)
 
     def _mark(self, photo: PagePhoto) -> None:
