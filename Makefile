@@ -45,7 +45,7 @@ test: $(STAMP)
 pytest: $(STAMP)
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 
-# The page in a real browser, and its OpenAPI at random: two and a half minutes, for which CI's ten have no room. Chromium is installed where that can be done: as root, by apt-get.
+# The page in a real browser, and its OpenAPI at random, in two minutes. Chromium is installed where that can be done: as root, by apt-get.
 test-page: $(STAMP)
 	@if ! command -v chromium chromium-browser google-chrome >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null \
