@@ -1,6 +1,7 @@
 """Exports of labelling platforms and competitions that are read and not written: Supervisely, tables of run lengths."""
 
 import base64
+import csv
 import io
 import json
 import zlib
@@ -278,6 +279,20 @@ def test_every_file_of_via_is_read(kind, tmp_path):
     assert [int((a.labels == label).sum()) > 500 for label in (1, 2)] == [False, True]
     assert [part.label for part in a.objects] == [1, 2]
     assert not b.labels.any()
+
+
+def test_an_outline_of_via_may_be_a_cell_longer_than_csv_takes_unasked(tmp_path):
+    photos(tmp_path, "a.jpg")
+    corners = np.repeat([(10, 10), (30, 10), (30, 30), (10, 30)], 6000, axis=0)
+    shape = {"name": "polygon", "all_points_x": corners[:, 0].tolist(), "all_points_y": corners[:, 1].tolist()}
+    row = {"filename": "a.jpg", "region_shape_attributes": json.dumps(shape), "region_attributes": '{"class": "cat"}'}
+    assert len(row["region_shape_attributes"]) > csv.field_size_limit()
+    with (tmp_path / "via.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, row)
+        table.writeheader()
+        table.writerow(row)
+    (result,) = read(detect(tmp_path), tmp_path)[1]
+    assert result.labels.sum() == 400
 
 
 def test_regions_of_via_without_attributes_are_one_class_and_those_without_an_area_are_named(tmp_path):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from shotseg.data.images import read_bytes
@@ -13,6 +14,16 @@ from shotseg.errors import InputError, UsageError
 
 MARKS = (",", "\t", ";", "|")  # between cells
 WORKBOOK = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # how .xlsx, .ods and .xls begin
+
+
+@contextmanager
+def long_cells() -> Iterator[None]:
+    """Within it ``csv`` takes a cell as long as the outline or the mask of a large photo."""
+    longest = csv.field_size_limit(2**31 - 1)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(longest)
 
 
 def text_of(path: Path) -> str:

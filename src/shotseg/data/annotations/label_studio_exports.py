@@ -16,6 +16,7 @@ from shotseg.data.annotations.drawn import BROKEN
 from shotseg.data.annotations.labelled import inside, malformed, note, read_json, some
 from shotseg.data.annotations.sniff import json_kind, listed
 from shotseg.data.images import IMAGE_TYPES, read_bytes
+from shotseg.data.tables import long_cells
 from shotseg.errors import InputError
 
 LOCAL = "/data/local-files/?d="
@@ -142,13 +143,11 @@ def _entries(file: Path) -> list[Any]:
         content = read_json(file)
         return content if isinstance(content, list) else [content]
     text = io.StringIO(read_bytes(file).decode("utf-8-sig", "replace"), newline="")
-    longest = csv.field_size_limit(2**31 - 1)  # a brush of a large photo is one long cell
     try:
-        rows = list(csv.DictReader(text, delimiter=_mark(file) or ","))
+        with long_cells():
+            rows = list(csv.DictReader(text, delimiter=_mark(file) or ","))
     except csv.Error as error:
         raise InputError(f"{file}: cannot be read as a table ({error}); export it again") from error
-    finally:
-        csv.field_size_limit(longest)
     return [{name: _cell(cell) for name, cell in row.items() if name} for row in rows]
 
 

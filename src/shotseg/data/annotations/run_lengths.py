@@ -21,7 +21,7 @@ from shotseg.data.annotations.labelled import inside, malformed, note, some, usa
 from shotseg.data.annotations.sniff import listed
 from shotseg.data.images import upright_size
 from shotseg.data.listing import subfolders
-from shotseg.data.tables import column, plain, text_of
+from shotseg.data.tables import column, long_cells, plain, text_of
 from shotseg.errors import InputError, UsageError
 from shotseg.errors import note as say
 
@@ -79,13 +79,11 @@ def _is_table(path: Path) -> bool:
 
 def _rows(path: Path, alone: str) -> tuple[Path, list[Row]]:
     """alone: the class, where no column says it."""
-    longest = csv.field_size_limit(2**31 - 1)
     try:
-        cells = [row for row in csv.reader(io.StringIO(text_of(path), newline="")) if any(row)]
+        with long_cells():
+            cells = [row for row in csv.reader(io.StringIO(text_of(path), newline="")) if any(row)]
     except (csv.Error, UsageError) as error:
         raise malformed(path, error, "a table of run lengths") from error
-    finally:
-        csv.field_size_limit(longest)
     heads = [plain(cell) for cell in cells[0]]
     both, runs = column(heads, BOTH), column(heads, RUNS)
     places = column(heads, PHOTOS) if both is None else both, column(heads, CLASSES), runs

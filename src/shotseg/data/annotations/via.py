@@ -17,7 +17,7 @@ from shotseg.data.annotations.drawn import BROKEN, Annotations, ellipse, polygon
 from shotseg.data.annotations.entries import Entry, collected
 from shotseg.data.annotations.labelled import malformed, note, read_json, usable
 from shotseg.data.annotations.sniff import begins_with, listed
-from shotseg.data.tables import text_of
+from shotseg.data.tables import long_cells, text_of
 from shotseg.errors import InputError, UsageError
 
 WORDS = ("class", "label", "name", "category", "object", "type")  # attributes that name a class, the likely ones first
@@ -51,7 +51,8 @@ def _regions(path: Path) -> tuple[Path, list[tuple[Any, list[dict]]]]:
     """The file, and of each photo its name and regions."""
     try:
         if path.suffix.lower() == ".csv":
-            found = _of_table(path)
+            with long_cells():
+                found = _of_table(path)
         else:
             content = read_json(path)
             rows = content.get("_via_img_metadata", content).values()
@@ -61,7 +62,7 @@ def _regions(path: Path) -> tuple[Path, list[tuple[Any, list[dict]]]]:
         return path, found
     except UsageError as error:
         raise InputError(str(error)) from error
-    except BROKEN as error:
+    except (csv.Error, *BROKEN) as error:
         raise malformed(path, error, "regions of VIA") from error
 
 
