@@ -83,6 +83,10 @@ def test_what_is_missing_or_broken_is_one_line(tmp_path):
         found = index("panoptic", root)
     assert [photo.file for photo in found.photos] == ["a.jpg"] and found.left_out == 1
     content = json.loads((root / "panoptic_val.json").read_text())
+    content["images"][0]["height"] = 10**30
+    (root / "panoptic_val.json").write_text(json.dumps(content))
+    with pytest.warns(match="photo a.jpg left out .a photo of 80 x"):
+        assert index("panoptic", root).left_out == 2
     content["annotations"][0]["segments_info"][0]["category_id"] = 99
     (root / "panoptic_val.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match=r"not COCO panoptic \(a segment of category 99, which it does not name\)"):

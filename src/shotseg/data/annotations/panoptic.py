@@ -81,12 +81,15 @@ def _photos(root: Path, images: Path | None, content: Content, classes: list[str
             if about is None or png is None:
                 continue
             file = inside(about.get("file_name"), content.file)
+            frame = size(about.get("height"), about.get("width"))
         except InputError as error:
             note(str(error))
             continue
+        except BROKEN as error:
+            note(f"{content.file}: photo {file} left out ({error}); export it again")
+            continue
         without.pop(id, None)
         labels = partial(_labels, png, {segment: label_of[category] for segment, category in segments.items()})
-        frame = size(about.get("height"), about.get("width"))
         yield Annotated(file, png, frame, photo=_not(png, finder, file), map=labels)
     if without:
         names = some(sorted(without.values()))
