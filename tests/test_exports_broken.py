@@ -12,6 +12,8 @@ from shotseg.data.annotations import read
 from shotseg.data.annotations.opened import open_folder
 from shotseg.errors import ShotsegError
 from test_exports_of_platforms import CAT, SHAPES, annotation, bitmap, darwin, of_via, points, runs
+from test_geojson import box, feature, store
+from test_panoptic import stored
 
 
 def broken_copies(content):
@@ -38,7 +40,12 @@ def test_whatever_does_not_belong_into_a_file_is_one_line(tmp_path):
     image = {"file_name": "a.jpg", "width": 80, "height": 60}
     (tmp_path / "s.json").write_text(json.dumps({"image": image, "annotations": drawn}))
     (tmp_path / "v.json").write_text(json.dumps(of_via([shape for shape, _ in SHAPES])))
+    store(
+        tmp_path / "a.geojson", feature("MultiPolygon", [[box(1, 1, 9, 9)]], classification={"name": "cat"}), crs=None
+    )
+    stored(tmp_path, "b")
     files = {"supervisely": "ann/a.jpg.json", "darwin": "d.json", "sa1b": "s.json", "via": "v.json"}
+    files |= {"geojson": "a.geojson", "panoptic": "panoptic_val.json"}
     for kind, name in files.items():
         for text in broken_copies(json.loads((tmp_path / name).read_text())):
             (tmp_path / name).write_text(text)
