@@ -205,3 +205,12 @@ def test_tasks_of_which_nothing_is_known_are_counted(tmp_path, recwarn):
     (tmp_path / "export.json").write_text(json.dumps(tasks))
     assert len(list(read("labelstudio", tmp_path)[1])) == 1
     assert any("1 tasks without a region" in str(each.message) for each in recwarn)
+
+
+def test_where_no_photo_can_be_drawn_each_is_said_once(tmp_path, capsys, recwarn):
+    named = [{"id": id, "file_name": f"{id}.jpg", "height": 60, "width": 80} for id in (1, 2)]
+    boxes = [{"image_id": id, "bbox": [0, 0, 4, 4]} for id in (1, 2)]
+    root = instances(photos(tmp_path / "boxes", "1.jpg", "2.jpg"), boxes, named)
+    assert main(["convert", str(root), "--to", "mask", "--out", str(tmp_path / "out")]) != 0
+    lines = [*capsys.readouterr().err.splitlines(), *(str(each.message) for each in recwarn)]
+    assert [sum(f"photo {id}.jpg: none of its 1 objects" in line for line in lines) for id in (1, 2)] == [1, 1]

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class Convert:
     """Masks and annotations from one format into another, a photo at a time.
 
-    Reads a folder of photos with masks, or a file or folder of COCO (also Roboflow's), LabelMe, CVAT for images, YOLO, VOC
-    or Label Studio. What cannot be used is named on stderr, and the rest is done.
+    Reads a folder of photos with masks, or a file or folder of a tool that `--from` names (`coco` is Roboflow's too). What
+    cannot be used is named on stderr, and the rest is done.
 
     example: shotseg convert annotations.xml --to coco --out converted
     """

@@ -172,13 +172,16 @@ class Annotations(NamedTuple):
             try:
                 result = photo.labelled(len(self.classes))
             except InputError as error:
-                note(str(error))
+                if last is not None:
+                    note(str(last))
                 last = error
                 continue
             done += 1
             yield result
-        if last is not None and not done:
-            raise last
+        if last is not None:  # said once: as the error, or as a line
+            if not done:
+                raise last
+            note(str(last))
 
 
 class Photos:
