@@ -229,6 +229,7 @@ def test_a_photo_is_encoded_once_however_often_its_classes_change(red, monkeypat
     assert (before.labels == seg.predict(query).labels).all()
     seg.add("blue", *([x] for x in picture(BLUE, (20, 90, 30, 100), seed=2)))
     monkeypatch.setattr(type(seg.model), "encode", lambda *_: pytest.fail("encoded again"))
+    monkeypatch.setattr(type(seg.model.encoder), "embedding", lambda *_: pytest.fail("what is made of it, made again"))
     assert seg.decide(encoded).classes == ("red", "blue")
 
 

@@ -72,6 +72,8 @@ class Features:
 
     def to(self, device: torch.device | str) -> Features:
         maps, classes = (tuple(x.to(device) for x in each) for each in (self.maps, self.classes))
+        if all(new is own for new, own in zip(maps, self.maps)):
+            return self  # and what is made of them later is kept
         return Features(maps, self.strides, classes, {name: x.to(device) for name, x in self.made.items()})
 
     @staticmethod
