@@ -166,7 +166,7 @@ def test_broken_files_are_one_line_that_names_them(tmp_path):
     refused("mask", "classes.csv")
     write("yolo", with_photos(tmp_path), results(), CLASSES)
     (tmp_path / "labels/all.txt").write_text("0 0.5 0.5 0.1 0.1\n")
-    with pytest.warns(UserWarning, match=r"all\.txt: line .* is no outline"):
+    with pytest.warns(UserWarning, match=r"lines are no outlines \(.*: all\.txt "):
         assert "all" not in [result.stem for result in read("yolo", tmp_path)[1]]
     (tmp_path / "data.yaml").write_text("names: 3")
     refused("yolo", "data.yaml")

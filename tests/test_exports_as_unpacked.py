@@ -44,6 +44,9 @@ def test_annotations_one_folder_deeper_are_no_class_of_that_name(tmp_path):
     (tmp_path / "export/__MACOSX").mkdir()
     assert f"one folder deeper; give {tmp_path / 'export/project-1'}" in refused(tmp_path / "export")
     assert drawn(tmp_path / "export/project-1") == {"cat/a": 400}
+    photos(instances(tmp_path / "export/project-2", [{"segmentation": SQUARE}]), "a.jpg")
+    both = f"give {tmp_path / 'export/project-1'} or {tmp_path / 'export/project-2'}"
+    assert f"in 2 folders of their own; {both}" in refused(tmp_path / "export")
 
 
 def test_names_that_hold_the_folders_of_windows_are_found(tmp_path):

@@ -13,7 +13,7 @@ from PIL import Image
 from annotated import CLASSES, CLOSE, SQUARE, TARGETS, Blobs, instances, labels_of, photos, two, written
 from shotseg.cli import main
 from shotseg.data import weak_shot
-from shotseg.data.annotations import FORMATS, Labelled, coco, detect, read, write
+from shotseg.data.annotations import FORMATS, Labelled, coco, detect, index, read, write
 from shotseg.data.annotations.opened import AnnotatedDataset, open_folder
 from shotseg.data.sets.coco_masks import decode
 from shotseg.errors import UsageError
@@ -26,9 +26,9 @@ def test_every_format_is_told_by_looking_and_opens_as_a_data_set(format, tmp_pat
     dataset = open_folder(folder)
     assert dataset.classes == CLASSES
     assert sorted(item.id for item in dataset.items) == ["cat/a", "cat/deep/b", "dog/a", "dog/deep/b"]
-    for index, item in enumerate(dataset.items):
+    for number, item in enumerate(dataset.items):
         expected = two() if item.id.endswith("/a") else two()[:, ::-1]
-        sample = dataset.sample(index)
+        sample = dataset.sample(number)
         assert sample.image.shape == (60, 80, 3) and sample.tags == {0, 1} and item.content
         wrong = (sample.mask == 1) != (expected == CLASSES.index(item.class_name) + 1)
         assert wrong.sum() <= (12 if format in CLOSE else 0), item.id
@@ -75,6 +75,16 @@ def test_roboflow_s_splits_are_one_data_set(tmp_path):
         (tmp_path / split / "instances.json").rename(tmp_path / split / "_annotations.coco.json")
     assert detect(tmp_path) == "coco"
     assert [item.id for item in open_folder(tmp_path).items] == ["cat/train/a", "cat/valid/b"]
+
+
+def test_coco_files_of_several_folders_are_one_data_set_and_each_has_its_own_photos(tmp_path):
+    for folder, name in (("day", "a.jpg"), ("night", "a.jpg"), ("rain", "b.jpg")):  # as Supervisely exports them
+        photos(tmp_path / folder / "images", "a.jpg", *(["b.jpg"] if folder == "day" else []))
+        rows = [{"id": 1, "file_name": name, "height": 60, "width": 80}]
+        instances(tmp_path / folder / "annotations", [{"segmentation": SQUARE}], rows)
+    assert detect(tmp_path) == "coco"
+    own = {f"{folder}/a.jpg": tmp_path / folder / "images/a.jpg" for folder in ("day", "night")}
+    assert {photo.file: photo.photo for photo in index("coco", tmp_path).photos} == {**own, "rain/b.jpg": None}
 
 
 def test_a_pair_of_folders_holds_label_maps_by_equal_or_marked_stems(tmp_path):

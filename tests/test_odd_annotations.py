@@ -302,6 +302,21 @@ def test_yolo_s_layouts_are_read_from_any_working_directory(tmp_path, monkeypatc
     assert "path" not in yaml.safe_load((tmp_path / "out/data.yaml").read_text())
 
 
+def test_boxes_of_a_yolo_set_are_said_in_one_line_and_an_empty_split_in_another(tmp_path, recwarn):
+    photos(tmp_path / "images/train", "a.jpg", "b.jpg")
+    (tmp_path / "images/val").mkdir()
+    (tmp_path / "labels/train").mkdir(parents=True)
+    for name in ("a", "b"):
+        box = "0 0.1 0.2 0.3 0.4\n"
+        (tmp_path / f"labels/train/{name}.txt").write_text(2 * box + "1 0.25 0.25 0.5 0.25 0.5 0.5 0.25 0.5\n")
+    content = {"train": f"../{tmp_path.name}/images/train", "val": "images/val", "names": CLASSES}
+    (tmp_path / "data.yaml").write_text(yaml.safe_dump(content))
+    assert {item.id for item in open_folder(tmp_path).items} == {"dog/train/a", "dog/train/b"}
+    empty, boxes = (str(each.message) for each in recwarn)
+    assert "images/val: no photo in it; left out" in empty
+    assert "4 lines are no outlines (a box), left out: a.txt '0 0.1 0.2 0.3 0.4', " in boxes and ".." not in boxes
+
+
 def test_voc_s_colours_may_stand_in_any_order_and_unsure_pixels_have_a_line(tmp_path):
     labels = two()
     labels[0] = 255

@@ -100,4 +100,4 @@ def test_a_confidence_and_a_track_behind_an_outline_of_yolo_are_passed_over(tmp_
     expected = np.zeros((60, 80), np.uint8)
     expected[15:30, 20:40] = 1
     np.testing.assert_array_equal(result.labels, expected)
-    assert "is no outline (a box)" in said
+    assert "lines are no outlines (a box)" in said

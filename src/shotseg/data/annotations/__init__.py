@@ -211,8 +211,9 @@ def _name_unread(path: Path) -> None:
         raise UsageError(f"{path}: annotations of {tool}, which are not read; export them as COCO, or give --from mask")
     if path.is_file():
         return
-    if deeper := _one_deeper(path):
-        raise UsageError(f"{path}: its annotations are one folder deeper; give {deeper}")
+    if deeper := _deeper(path):
+        where = "one folder deeper" if len(deeper) == 1 else f"in {len(deeper)} folders of their own"
+        raise UsageError(f"{path}: its annotations are {where}; give {' or '.join(map(str, deeper[:3]))}")
     tables = [
         file for folder in (path, path / "annotations") for file in listed(folder, ".json", ".xml", ".yaml", ".yml")
     ]
@@ -228,12 +229,15 @@ def _name_unread(path: Path) -> None:
             note(f"{path}: left out, {why}: {some(left_out)}")
 
 
-def _one_deeper(path: Path) -> Path | None:
-    """The first folder below that holds annotations, where each is alone in its own: an archive is often unpacked so."""
+def _deeper(path: Path) -> list[Path]:
+    """The folders below, where each holds annotations: an archive is often unpacked so, and several data sets lie so."""
     own = [folder for folder in subfolders(path).values() if folder.name != "__MACOSX"]
-    if len(own) != 1 or has_photos(path):
-        return None
-    return own[0] if any(form.files(own[0]) for form in (FORMATS | SOURCES).values()) else _one_deeper(own[0])
+    if has_photos(path):
+        return []
+    found = [folder for folder in own if any(form.files(folder) for form in (FORMATS | SOURCES).values())]
+    if len(found) == len(own):
+        return found
+    return _deeper(own[0]) if len(own) == 1 else []
 
 
 def _pair_or_folder(path: Path) -> str:

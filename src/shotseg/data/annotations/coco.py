@@ -30,6 +30,7 @@ from shotseg.errors import InputError
 
 FILE = "annotations/instances_default.json"  # the place and name that other tools look for
 ROBOFLOW = "_annotations.coco.json"
+PHOTOS = "images"
 
 
 def write(
@@ -70,11 +71,18 @@ def write(
 
 
 def files(path: Path) -> list[Path]:
-    """The instances files that ``path`` is, or holds."""
+    """The instances files that ``path`` is, or holds: one folder deeper too, where photos lie beside them in several."""
     if path.is_file():
         return [path] if json_kind(path) == "coco" else []
     roboflow = sorted([*path.glob(ROBOFLOW), *path.glob(f"*/{ROBOFLOW}")])
-    beside = roboflow or sorted([*listed(path / "annotations", ".json"), *listed(path, ".json")])
+    if found := roboflow or _beside(path):
+        return found
+    deeper = [_beside(folder) for folder in sorted(path.glob("*/")) if (folder / PHOTOS).is_dir()]
+    return [file for files in deeper for file in files] if sum(map(bool, deeper)) > 1 else []
+
+
+def _beside(folder: Path) -> list[Path]:
+    beside = sorted([*listed(folder / "annotations", ".json"), *listed(folder, ".json")])
     found = [file for file in beside if json_kind(file) == "coco"]
     return [file for file in found if "instances" in file.name] or found
 
@@ -148,8 +156,8 @@ def _photos(
     folder = path.parent if path.parent.name != "annotations" else path.parent.parent
     base = root if root.is_dir() else folder
     split = path.stem.rpartition("_")[2]
-    places = (folder / "images" / split, folder / split, folder / "images", folder)
-    finder = Photos(images or base, *(() if images else places))
+    places = (folder / PHOTOS / split, folder / split, folder / PHOTOS, folder)
+    finder = Photos(images or (folder if (folder / PHOTOS).is_dir() else base), *(() if images else places))
     below = folder.relative_to(base) if images is None and folder.is_relative_to(base) else Path()
     times = Counter(row.get("id") for row in rows)
     known = set(times)

@@ -6,6 +6,8 @@ an empty file.
 
 from __future__ import annotations
 
+import os
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,7 +22,7 @@ from shotseg.data.annotations.outlines import outline
 from shotseg.data.annotations.sniff import listed
 from shotseg.data.folder import find_images
 from shotseg.data.images import read_bytes, write_bytes
-from shotseg.errors import InputError
+from shotseg.errors import InputError, UsageError
 
 NAMES = "classes.txt"  # of exports without a data.yaml
 BESIDE = (NAMES, "train.txt", "val.txt", "test.txt", "notes.txt", "labels.txt")  # texts that are no labels
@@ -77,12 +79,15 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     classes = numbered(names.values())
     label_of = {number: classes.index(name) + 1 for number, name in names.items()}
     folders = [images] if images else list(dict.fromkeys(_image_folders(root, content)))
-    photos, seen = [], set()
+    photos, seen, odd = list[Annotated](), set[Path](), defaultdict[str, list[str]](list)
     for folder in folders:
-        for photo in find_images(folder):
+        for photo in _below(folder):
             if photo not in seen:
                 seen.add(photo)
-                photos.append(_photo(photo, folder, root, label_of))
+                photos.append(_photo(photo, folder, root, label_of, odd))
+    for reason, lines in odd.items():
+        what = f"{len(lines)} lines are no outlines ({reason}), left out: {some(lines)}"
+        note(f"{root}: {what}; export them as segmentation")
     _name_strays(photos)
     if not photos:
         raise InputError(f"{root}: no photo beside labels/; put the photos into {root / 'images'}")
@@ -100,19 +105,28 @@ def _image_folders(root: Path, content: dict) -> Iterator[Path]:
     for entry in named:
         # Roboflow writes ../train/images though the folder lies beside the file
         below = entry.removeprefix("../")
-        for folder in (base / entry, base / below, root / entry, root / below):
-            if folder.is_dir():
-                yield folder
-                break
+        places = [base / entry, base / below, root / entry, root / below]
+        if folder := next((place for place in places if place.is_dir()), None):
+            yield Path(os.path.normpath(folder)) if ".." in folder.parts else folder
     if not named or not any(((base / e).is_dir() or (root / e.removeprefix("../")).is_dir()) for e in named):
         yield from (f for f in (root / "images", *(root / s / "images" for s in SPLITS)) if f.is_dir())
+
+
+def _below(folder: Path) -> list[Path]:
+    """The photos; a folder without any, as an unused split has it, is said."""
+    try:
+        return find_images(folder)
+    except UsageError:
+        note(f"{folder}: no photo in it; left out")
+        return []
 
 
 def _listed(entry: Any) -> list[str]:
     return [str(e) for e in entry] if isinstance(entry, list) else [str(entry)] if entry else []
 
 
-def _photo(photo: Path, folder: Path, root: Path, label_of: dict[int, int]) -> Annotated:
+def _photo(photo: Path, folder: Path, root: Path, label_of: dict[int, int], odd: dict[str, list[str]]) -> Annotated:
+    """odd: is told lines that are no outlines, by the reason."""
     relative = photo.relative_to(root) if photo.is_relative_to(root) else photo.relative_to(folder)
     places = [i for i, part in enumerate(relative.parts) if part.lower() == "images"]
     file = Path(*(part for i, part in enumerate(relative.parts) if i not in places[:1])).as_posix()
@@ -130,7 +144,7 @@ def _photo(photo: Path, folder: Path, root: Path, label_of: dict[int, int]) -> A
             try:
                 shapes.append(_shape(line, label_of))
             except ValueError as error:
-                note(f"{table}: line {line[:40]!r} is no outline ({error}); export it as segmentation")
+                odd[str(error)].append(f"{table.name} {line[:40]!r}")
                 lost += 1
     return Annotated(file, table, None, shapes, photo, lost)
 
