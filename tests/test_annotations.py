@@ -9,7 +9,8 @@ from scipy.ndimage import gaussian_filter
 from skimage.draw import disk
 
 import golden
-from shotseg.data.annotations import FORMATS, Labelled, coco, label_studio, outlines, read, write
+from annotated import FORMATS
+from shotseg.data.annotations import Labelled, coco, label_studio, outlines, read, write
 from shotseg.data.folder import FolderDataset
 from shotseg.data.images import read_image, read_mask
 from shotseg.data.sets.coco_masks import decode, expand, polygon

@@ -58,7 +58,7 @@ class Segment:
     """A trained model (best.safetensors of a run); its own recipe then says method and encoder."""
     format: str = "mask"
     """Annotations to write beside the masks, into OUT/<format>: mask, coco,
-    coco-polygons, voc, yolo, labelstudio, labelme, cvat, geojson, or one of another package."""
+    coco-polygons, voc, yolo, labelstudio, labelme, cvat, geojson, imagej, or one of another package."""
     min_object: int = 0
     """Of --format: leave out objects of fewer pixels."""
     one_a_class: bool = False

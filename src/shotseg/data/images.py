@@ -79,6 +79,11 @@ def pages_in(path: str | Path, bands: Sequence[int] | None = None) -> int:
         return 1
 
 
+def page_name(name: str, page: int, count: int) -> str:
+    """What a page of a file of so many is called, where it is a photo of its own: "stack_p003"."""
+    return f"{name}_p{page:0{max(3, len(str(count)))}}" if count > 1 else name
+
+
 def page_pairs(path: Path, mask: Path, bands: Sequence[int] | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Each page of a stack and the binary mask on the same page of another, as :func:`read_pair` gives one."""
     for page, image in enumerate(read_pages(path, bands), start=1):

@@ -21,6 +21,7 @@ from shotseg.data.annotations import (
     cvat,
     darwin,
     geojson,
+    imagej,
     label_studio,
     labelme,
     laid_out,
@@ -82,6 +83,7 @@ FORMATS = {
     "labelme": Format(labelme.write, labelme.read, labelme.files),
     "cvat": Format(cvat.write, cvat.read, cvat.files),
     "geojson": Format(geojson.write, geojson.read, geojson.files),
+    "imagej": Format(imagej.write, imagej.read, imagej.files),
 }
 SOURCES = {
     "supervisely": Source(supervisely.read, supervisely.files),
@@ -172,7 +174,10 @@ def index(format: str, path: str | Path, images: str | Path | None = None, page:
     """The same, not drawn yet.   page: of photos in files of several, from 1."""
     reader = READERS[format] if format in READERS else _chosen(format).read
     found = reader(Path(path), None if images is None else Path(images)).each_once()
-    return found if page == 1 else found._replace(photos=[replace(photo, page=page) for photo in found.photos])
+    if page == 1:
+        return found
+    chosen = [photo if photo.pages > 1 else replace(photo, page=page) for photo in found.photos]
+    return found._replace(photos=[photo for photo in chosen if photo.page == page])
 
 
 @checked
@@ -186,7 +191,7 @@ def detect(path: str | Path) -> str:
         raise UsageError(f"{path}: no such file or folder; check the path")
     if (path / "images").is_dir() and (path / "classes.csv").is_file():
         return "mask"
-    if path.is_file() and (what := packed(path)):
+    if path.is_file() and (what := packed(path)) and not imagej.files(path):
         raise UsageError(f"{path}: {what}, and give the folder")
     if laid_out.known(path):
         return "dataset"

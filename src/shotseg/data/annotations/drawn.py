@@ -52,7 +52,8 @@ class Annotated:
     source: the file that says so.                              size: (height, width) that it says, if it does.
     shapes: its objects, the later on top.                      lost: how many more cannot be used.
     map:    in place of shapes: gives the label map, (H, W) uint8, 255 = ignore.
-    number: its id in the file, where that has one.             page: of the photo's file, from 1.
+    number: its id in the file, where that has one.
+    page, pages: of the photo's file, from 1, and how many it has where each is a photo of its own.
     """
 
     file: str
@@ -64,6 +65,7 @@ class Annotated:
     map: Callable[[], np.ndarray] | None = None
     number: int | None = None
     page: int = 1
+    pages: int = 1
 
     def shows(self) -> list[int]:
         """The numbers of its classes. Raises InputError where the label map cannot be read."""

@@ -1,0 +1,388 @@
+"""ROIs of ImageJ and Fiji: one a ``.roi``, many a ``RoiSet.zip``, read and written by roifile (extra: imagej).
+
+Areas cover the pixels that ImageJ itself fills: those whose middle lies inside; of a rectangle or an oval, the box of whole
+pixels that the file says. Lines, points, texts and pictures are no areas.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import zipfile
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from shotseg import errors
+from shotseg.data import tiff
+from shotseg.data.annotations.drawn import Annotated, Annotations, Shape, numbered
+from shotseg.data.annotations.labelled import Labelled, Part, note, some, usable
+from shotseg.data.annotations.outlines import filled, stairs
+from shotseg.data.images import page_name, pages_in, read_bytes, write_bytes
+from shotseg.data.layout import MASK_FOLDERS, PHOTO_FOLDERS, SPLITS
+from shotseg.data.listing import images_below, normal
+from shotseg.data.suffixes import owner
+from shotseg.data.tables import plain
+from shotseg.errors import InputError, UsageError
+
+NEEDED = "ROIs of ImageJ need roifile: pip install 'shotseg[imagej]'"
+SIGNATURE = b"Iout"
+CLASSES = "classes.txt"
+MOST_BYTES = 1 << 27  # of the ROIs of an archive
+WORD = re.compile(
+    r"(^|[ ._-]+)(imagej|rois?|roi[ ._-]?(set|manager)s?)(?=$|[ ._-])", re.IGNORECASE
+)  # no part of a name
+COUNTER = re.compile(r"[ ._#-]+\(?\d+\)?$")
+# Names that ImageJ, StarDist, Cellpose and roifile give where nobody does: places, numbers, and what is unique.
+AUTOMATIC = re.compile(
+    r"\d+|\d{3,}([-_]\d{3,})+(-\d+)?|[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}|F\d+-C\w+", re.IGNORECASE
+)
+MARKS = " ._-"  # between the parts of a name
+NO_CLASS = "object"  # where no folder has a name that could be one
+NO_AREAS = (1, 2, 4)  # subtypes: text, arrow, picture
+SPLINE_FIT = 1  # of the options
+POINTS = (1, 1, 2, 3, 0)  # of each step of a path: to move, a line, a quadratic curve, a cubic one, to close
+CLOSE = 4
+MOST_WHOLE = 60_535  # the highest whole coordinate of a ROI
+FINE = 16  # points in which a curve is drawn
+
+
+def write(out: Path, results: Iterable[Labelled], classes: Sequence[str]) -> None:
+    """``<name>_RoiSet.zip`` for each photo, whose ROIs are named "class-number", and the classes, ``classes.txt``."""
+    write_bytes(out / CLASSES, "".join(f"{name}\n" for name in classes).encode())
+    for result in results:
+        stored = io.BytesIO()
+        with zipfile.ZipFile(stored, "w", zipfile.ZIP_DEFLATED) as archive:
+            for number, part in enumerate(result.objects, start=1):
+                name = f"{classes[part.label - 1]}-{number}"
+                entry = re.sub(r'[\\/:*?"<>|]', "_", name)
+                archive.writestr(zipfile.ZipInfo(f"{entry}.roi"), _of_part(part, name), zipfile.ZIP_DEFLATED)
+        write_bytes(out / f"{result.stem}_RoiSet.zip", stored.getvalue())
+
+
+def check(classes: Iterable[str]) -> None:
+    """Raise UsageError where roifile is not installed, and for a class that the names of ROIs would not give back."""
+    if find_spec("roifile") is None:
+        raise UsageError(NEEDED)
+    for name in classes:
+        if _class_name(f"{name}-1") != name:
+            raise UsageError(f"class name {name!r} would not be told from the counter in the name of a ROI; rename it")
+
+
+def files(path: Path) -> list[Path]:
+    """The ``.roi`` files and the archives of such that ``path`` is, or that lie below it."""
+    listed = [path] if path.is_file() else sorted(path.rglob("*.[rRzZ][oOiI][iIpP]"))
+    named = [
+        file for file in listed if file.name[0] != "." and file.suffix.lower() in (".roi", ".zip") and file.is_file()
+    ]
+    found = [file for file in named if file.suffix.lower() == ".roi" or _holds_rois(file)]
+    return found if any(map(_holds_rois, found)) else []
+
+
+class Roi(NamedTuple):
+    """One area: (height, width) -> (h, w) bool, its name, "" where it has none, and what it is stored as.
+
+    group: 0 for none.      place: the numbers of its plane, z and t in a stack, from 1; 0: not said.
+    """
+
+    name: str
+    entry: str
+    group: int
+    place: tuple[int, int, int]
+    draw: Callable[[int, int], np.ndarray]
+
+
+class Rois(NamedTuple):
+    """What a file holds.   lost: how many more of its ROIs are broken, or no areas."""
+
+    file: Path
+    areas: list[Roi]
+    lost: int
+
+
+def read(path: Path, images: Path | None = None) -> Annotations:
+    """``path``: a file, or a folder with some. A file, and a ROI, that is broken is named. Classes: those of classes.txt first,
+    the others by name.
+
+    A file is of the photo that is named as it, with or without a word as in "a_RoiSet.zip", or as the folder that it lies in.
+    Of a stack each page that has ROIs is a photo. The class is the name of a ROI without a number behind it; else its group,
+    else the name of the folder. Raises InputError where there is none, and where roifile is not installed.
+    """
+    found, broken = usable(files(path), _content)
+    if not found:
+        raise InputError(f"{path}: no ROI of ImageJ in it; save them from its ROI Manager, as RoiSet.zip")
+    root = path if path.is_dir() else path.parent
+    photos = _Photos(images or root)
+    of_photo: dict[Path | str, list[Rois]] = defaultdict(list)
+    counted = set[str]()
+    for each in found:
+        photo = photos.of(each.file)
+        stem, folder = photo.stem if photo else _bare(each.file.stem), _folder_class(each.file, photo)
+        names = [_class_name(roi.name or _behind(stem, roi.entry)) for roi in each.areas]
+        counted |= {name for name, roi in zip(names, each.areas) if name and COUNTER.search(roi.name or roi.entry)}
+        groups = [f"group {roi.group}" if roi.group else folder for roi in each.areas]
+        areas = [roi._replace(name=name or group) for roi, name, group in zip(each.areas, names, groups)]
+        of_photo[photo or stem].append(each._replace(areas=areas))
+    if counted:
+        errors.note(f"{path}: numbers behind the names of ROIs are counters, no classes: {some(sorted(counted))}")
+    named = sorted({roi.name for of in of_photo.values() for each in of for roi in each.areas})
+    classes = numbered([*_lines(root / CLASSES), *named])
+    annotated = [one for photo, of in of_photo.items() for one in _annotated(photo, photos.root, of, classes)]
+    if bare := [photo.name for photo in photos.all if photo not in of_photo]:
+        note(f"{photos.root}: left out, photos without ROIs: {some(bare)}")
+    return Annotations(classes, annotated, broken)
+
+
+def _lines(path: Path) -> list[str]:
+    lines = read_bytes(path).decode("utf-8-sig", "replace").splitlines() if path.is_file() else []
+    return [line for line in lines if line.strip()]
+
+
+def _annotated(photo: Path | str, root: Path, of: Sequence[Rois], classes: list[str]) -> Iterator[Annotated]:
+    """The photo, or each page of it that has ROIs. Those without a position are of the first page."""
+    pages: dict[int, list[Shape]] = defaultdict(list)
+    areas, lost = [roi for each in of for roi in each.areas], sum(each.lost for each in of)
+    source = of[0].file if len(of) == 1 else of[0].file.parent
+    stack = photo if isinstance(photo, Path) and any(any(roi.place) for roi in areas) else None
+    count, beyond = 1 if stack is None else pages_in(stack), 0
+    for roi in areas:
+        page = tiff.page_at(stack, *roi.place) if stack and count > 1 and any(roi.place) else 1
+        if page is None:
+            beyond += 1
+        else:
+            pages[page].append(Shape(classes.index(roi.name) + 1, roi.draw))
+    if beyond:
+        note(f"{source}: {beyond} ROIs of pages that {photo} does not have, left out; save them with that stack")
+    if isinstance(photo, str):
+        yield Annotated(photo, source, None, pages[1], None, lost)
+        return
+    below = root / "images"
+    file = photo.relative_to(below if photo.is_relative_to(below) else root)
+    for page, shapes in sorted(pages.items()) or [(1, [])]:
+        name = file.with_name(page_name(file.stem, page, count) + ".png") if count > 1 else file
+        yield Annotated(name.as_posix(), source, None, shapes, photo, lost + beyond, page=page, pages=count)
+
+
+class _Photos:
+    """The photos below a folder, by their names with and without ending."""
+
+    def __init__(self, root: Path):
+        self.root, self.all = root, images_below(root)
+        self._named: dict[str, list[Path]] = defaultdict(list)
+        for photo in self.all:
+            for name in (photo.stem, photo.name):
+                self._named[_spelled(name)].append(photo)
+
+    def of(self, file: Path) -> Path | None:
+        """The photo that a file of ROIs is of; None where there is none, or several.
+
+        In this order: of its name, beside it; of its folder's name; of its name, anywhere; the one whose name its own begins
+        with; the only one beside it. Of several the one in folders of the same names.
+        """
+        own = _spelled(_bare(file.stem))
+        beside = [photo for photo in self.all if photo.parent == file.parent]
+        _, begun = owner(self._named, own) or ("", [])
+        named = self._named.get(own, [])
+        found = [photo for photo in named if photo in beside] or self._named.get(_spelled(_bare(file.parent.name)), [])
+        found = found or named or begun or (beside if len(beside) == 1 else [])
+        alike = [len({*photo.parent.parts} & {*file.parent.parts}) for photo in found]
+        best = [photo for photo, same in zip(found, alike) if same == max(alike)]
+        return best[0] if len(best) == 1 else None
+
+
+def _bare(name: str) -> str:
+    """A name without the word that says that it is ROIs."""
+    return WORD.sub("", name).strip(MARKS)
+
+
+def _spelled(name: str) -> str:
+    return normal(name).casefold()
+
+
+def _behind(stem: str, name: str) -> str:
+    """What a file's name has behind that of its photo; else the name."""
+    begins = name.casefold().startswith(stem.casefold()) and name[len(stem) : len(stem) + 1] in ("", *MARKS)
+    return name[len(stem) :].strip(MARKS) if begins else name
+
+
+def _class_name(name: str) -> str:
+    """The class that the name of a ROI says, "" where it says none."""
+    if not _bare(name) or AUTOMATIC.fullmatch(name.strip()):
+        return ""
+    name = COUNTER.sub("", name)
+    return name if _bare(name) else ""
+
+
+def _folder_class(file: Path, photo: Path | None) -> str:
+    """The nearest folder whose name is neither the photo's nor a word for photos, masks, ROIs or parts of a data set."""
+    words = {*PHOTO_FOLDERS, *MASK_FOLDERS, *SPLITS, "" if photo is None else plain(photo.stem)}
+    folders = (folder.name for folder in file.resolve().parents)
+    return next((name for name in folders if _bare(name) and plain(name) not in words), NO_CLASS)
+
+
+def _content(file: Path) -> Rois:
+    roifile = _roifile()
+    areas, others, broken = list[Roi](), Counter[str](), list[str]()
+    for name, data in _stored(file):
+        try:
+            roi = roifile.ImagejRoi.frombytes(data)
+            draw = None if roi.subtype in NO_AREAS else _drawn_by(roi)
+        except Exception:  # what is broken can make a reader fail in any way
+            broken.append(name)
+            continue
+        if draw is None:
+            kind = roi.subtype if roi.subtype in NO_AREAS else roi.roitype
+            others[kind.name.lower()] += 1
+        else:
+            place = int(roi.position), int(roi.z_position), int(roi.t_position)
+            areas.append(Roi(roi.name, name, int(roi.group), place, draw))
+    if broken and not areas and not others:
+        raise InputError(f"{file}: no ROI of ImageJ that can be read; save it again")
+    if broken:
+        note(f"{file}: left out, ROIs that are broken: {some(broken)}; save them again")
+    if others:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in others.items())
+        note(f"{file}: left out, ROIs that are no areas ({kinds}); draw polygons")
+    return Rois(file, areas, len(broken) + others.total())
+
+
+def _roifile() -> ModuleType:
+    try:
+        import roifile
+    except ImportError:
+        raise InputError(NEEDED) from None
+    logging.getLogger("roifile").setLevel(logging.CRITICAL)  # its remarks on odd ROIs are not for the user
+    return roifile
+
+
+def _stored(file: Path) -> Iterator[tuple[str, bytes]]:
+    """(name, content) of each ROI. Nothing is unpacked to the disk; what is too large, or no archive, is an InputError."""
+    if file.suffix.lower() == ".roi":
+        yield file.stem, read_bytes(file)
+        return
+    left = MOST_BYTES
+    try:
+        with zipfile.ZipFile(file) as archive:
+            for name in _listed(archive):
+                with archive.open(name) as stored:
+                    data = stored.read(left + 1)
+                left -= len(data)
+                if left < 0:
+                    raise InputError(f"{file}: ROIs of more than {MOST_BYTES >> 20} MB; save fewer in one file")
+                yield PurePosixPath(name).stem, data
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{file}: no archive of ROIs that can be read ({reason}); save it again") from error
+
+
+def _listed(archive: zipfile.ZipFile) -> list[str]:
+    names = (PurePosixPath(name) for name in archive.namelist())
+    return [str(name) for name in names if name.suffix.lower() == ".roi" and name.name[0] != "."]
+
+
+def _holds_rois(file: Path) -> bool:
+    if file.suffix.lower() == ".roi":
+        with file.open("rb") as opened:
+            return opened.read(4) == SIGNATURE
+    if WORD.search(file.stem):
+        return True  # which its reader looks into, also where it is broken or empty
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return bool(_listed(archive))
+    except (zipfile.BadZipFile, OSError):
+        return False
+
+
+def _drawn_by(roi: Any) -> Callable[[int, int], np.ndarray] | None:
+    """How a ROI is filled; None where it is no area. Raises as odd content makes code raise."""
+    box, kind = (roi.left, roi.top, roi.right, roi.bottom), roi.roitype.name
+    if roi.composite:
+        return partial(filled, list(_path(roi.multi_coordinates.tolist())))
+    if kind == "RECT":
+        arc = max(0, int(roi.rounded_rect_arc_size))
+        return partial(_round, box, arc, arc)
+    if kind == "OVAL":
+        return partial(_round, box, roi.right - roi.left, roi.bottom - roi.top)
+    if kind not in ("POLYGON", "FREEHAND", "TRACED"):
+        return None
+    points = np.asarray(roi.coordinates(), np.float64)
+    return partial(filled, [_spline(points) if roi.options & SPLINE_FIT and len(points) > 2 else points])
+
+
+def _round(box: tuple[int, int, int, int], across: int, down: int, height: int, width: int) -> np.ndarray:
+    """(H, W) bool of a box whose corners are quarters of an ellipse of this width and height; 0: square."""
+    left, top, right, bottom = box
+    mask = np.zeros((height, width), bool)
+    rows, columns = np.arange(max(top, 0), min(bottom, height)), np.arange(max(left, 0), min(right, width))
+    off = [
+        np.maximum(np.abs(at + 0.5 - (start + end) / 2) - (end - start - size) / 2, 0) / (size / 2) if size else 0 * at
+        for at, start, end, size in (
+            (rows, top, bottom, min(down, bottom - top)),
+            (columns, left, right, min(across, right - left)),
+        )
+    ]
+    mask[rows[:, None], columns] = off[0][:, None] ** 2 + off[1] ** 2 <= 1
+    return mask
+
+
+def _spline(points: np.ndarray) -> np.ndarray:
+    """The smooth curve through the points (N, 2) of a closed outline."""
+    from scipy.interpolate import CubicSpline
+
+    curve = CubicSpline(np.arange(len(points) + 1), np.concatenate([points, points[:1]]), bc_type="periodic")
+    return curve(np.arange(0, len(points), 1 / FINE))
+
+
+def _path(steps: list[float]) -> Iterator[np.ndarray]:
+    """The rings (N, 2) of a composite's path: numbers of steps, each with its points."""
+    ring, at = list[list[float]](), 0
+    while at < len(steps):
+        kind = int(steps[at])
+        points = [steps[i : i + 2] for i in range(at + 1, at + 1 + 2 * POINTS[kind], 2)]
+        at += 1 + 2 * len(points)
+        if kind == 0 and ring:
+            yield np.array(ring)
+            ring = []
+        ring += points if kind < 2 else _curve(np.array([ring[-1], *points]))
+    if ring:
+        yield np.array(ring)
+
+
+def _curve(points: np.ndarray) -> list[list[float]]:
+    """FINE points of a Bezier curve, without its beginning."""
+    part = np.arange(1, FINE + 1)[:, None] / FINE
+    levels = [point * np.ones_like(part) for point in points]
+    while len(levels) > 1:
+        levels = [a + (b - a) * part for a, b in pairwise(levels)]
+    return levels[0].tolist()
+
+
+def _of_part(part: Part, name: str) -> bytes:
+    """The ROI of an object: its outline along the edges of pixels; of several rings a path."""
+    roifile = _roifile()
+    rings = stairs(part.mask, part.top, part.left)
+    (left, top), (right, bottom) = (side(np.concatenate(rings), axis=0).tolist() for side in (np.min, np.max))
+    roi = roifile.ImagejRoi(name=name, left=left, top=top, right=right, bottom=bottom)
+    if len(rings) == 1 and max(right, bottom) <= MOST_WHOLE:
+        roi.roitype, roi.n_coordinates = roifile.ROI_TYPE.TRACED, len(rings[0])
+        roi.integer_coordinates = rings[0] - (left, top)
+    else:
+        path = [number for ring in rings for number in (*_steps(ring.tolist()), CLOSE)]
+        roi.roitype, roi.multi_coordinates = roifile.ROI_TYPE.RECT, np.array(path, np.float32)
+        roi.shape_roi_size = len(roi.multi_coordinates)
+    return roi.tobytes()
+
+
+def _steps(ring: list[list[int]]) -> Iterator[int]:
+    """To its first point, and lines to the others."""
+    for number, point in enumerate(ring):
+        yield from (min(number, 1), *point)
