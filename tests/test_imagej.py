@@ -228,6 +228,27 @@ def test_the_position_of_a_roi_says_the_page_of_a_stack(tmp_path, axes, place, p
     assert [one.page for one in chosen] == [page] and chosen[0].mask(1).sum() == 66
 
 
+def test_rois_of_a_stack_are_one_archive_that_knows_their_pages(tmp_path):
+    stack = np.zeros((3, 2, 30, 40), np.uint8)
+    tifffile.imwrite(tmp_path / "stack.tif", stack, imagej=True, metadata={"axes": "ZCYX"})
+    labels = np.zeros((3, 30, 40), np.uint8)
+    labels[0, 2:9, 3:9] = labels[2, 20:25, 30:39] = labels[2, 1:3, 1:3] = 1
+    pages = [
+        Labelled(f"stack_p00{page}.png", labels[page - 1], photo=tmp_path / "stack.tif", page=page, pages=3)
+        for page in (1, 2, 3)
+    ]
+    write("imagej", tmp_path, pages, ["cell"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["classes.txt", "stack.tif", "stack_RoiSet.zip"]
+    with zipfile.ZipFile(tmp_path / "stack_RoiSet.zip") as archive:
+        assert archive.namelist() == ["cell-1.roi", "cell-2.roi", "cell-3.roi"]
+        assert [Roi.frombytes(archive.read(name)).position for name in archive.namelist()] == [1, 5, 5]  # of planes
+    back = {one.file: one.labels for one in read("imagej", tmp_path)[1]}
+    assert sorted(back) == ["stack_p001.png", "stack_p003.png"]
+    assert (back["stack_p003.png"] == labels[2]).all()
+    found = open_folder(tmp_path)
+    assert [item.page for item in found.items] == [1, 3] and (found.sample(1).mask == labels[2]).all()
+
+
 def test_rois_are_support_and_truth(tmp_path):
     for name in ("a", "b"):
         photo(tmp_path / f"{name}.png")

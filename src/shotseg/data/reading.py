@@ -64,6 +64,10 @@ class Reading:
 
         return read_image(path, **self.which)
 
+    def of_item(self, item: Any) -> dict[str, Any]:
+        """The same as ``which`` for an item of a data set, and ``pages``, of how many its page is one."""
+        return {**self.which, "page": item.page, "pages": item.pages}
+
     def refuse(self, why: str) -> None:
         """Raise UsageError where anything was chosen; ``why``: what it changes nothing with."""
         for flag, value, default in (("from", self.source, "auto"), ("bands", self.bands, ""), ("page", self.page, 1)):

@@ -82,6 +82,14 @@ def page_at(path: Path, plane: int, z: int, t: int) -> int | None:
     return int(np.ravel_multi_index([at[axis] for axis in sides], list(sides.values()))) + 1
 
 
+def plane_of(path: Path, page: int) -> int:
+    """The number, from 1, of the first plane that a page shows."""
+    if not is_tiff(path):
+        return page
+    with opened(path) as file:
+        return pictures(file)[page - 1][0] + 1
+
+
 def place_of(data: bytes, number: int) -> tuple[int, tuple[int] | None] | None:
     """(page, bands) that give the ``number``-th page of the file, from 0, as Pillow counts; None for a smaller copy."""
     with opened(data) as file:

@@ -129,6 +129,7 @@ def write(
     one_a_class: one annotation for each class of a photo, in place of one for each object.
     instances:   objects of a class that touch are apart, see :mod:`shotseg.data.annotations.touching`.
     photos:      of results that know theirs: "copy" or "link" them to where the format wants them (default ``out/images``).
+                 Pages of stacks become PNG files there in any case, but for imagej, whose ROIs say their page.
     ids:         of the classes, for COCO; default 1, 2, ...
     A photo whose name leads out of ``out``, or holds control characters, is left out with a warning of one line.
     Raises UsageError for an unknown format or a class name that the format cannot hold, InputError on a full disk or where
@@ -139,8 +140,8 @@ def write(
     results = _with_names(results, out)
     if min_object or one_a_class or instances:
         results = arranged(results, min_object, one_a_class, instances)
-    if photos != "none":
-        results = placed(results, Path(out) / names.PHOTOS.get(format, "images"), photos, format in names.BY_STEM)
+    folder = Path(out) / names.PHOTOS.get(format, "images")
+    results = placed(results, folder, photos, format in names.BY_STEM, format in names.STACKS)
     form.write(Path(out), results, classes, **({"ids": ids} if ids and format in WITH_IDS else {}))
 
 

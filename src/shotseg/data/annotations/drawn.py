@@ -6,7 +6,7 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -83,11 +83,12 @@ class Annotated:
     def labelled(self, classes: int) -> Labelled:
         """Its label map and objects. Raises InputError where nothing that it holds can be drawn."""
         if self.map is not None:
-            return Labelled(self.file, self._fitted(self.map()), photo=self.photo)
+            return Labelled(self.file, self._fitted(self.map()), photo=self.photo, page=self.page, pages=self.pages)
         pieces = [(shape.group, cropped(shape.label, mask)) for shape, mask in self._drawn(self.shapes)]
         labels = label_map(self._target(), [piece for _, piece in pieces], classes)
         objects = _grouped(pieces, labels.shape)
-        return Labelled(self.file, labels, parts=objects, photo=self.photo, number=self.number)
+        found = Labelled(self.file, labels, parts=objects, photo=self.photo, number=self.number)
+        return replace(found, page=self.page, pages=self.pages)
 
     def _drawn(self, shapes: Sequence[Shape]) -> Iterator[tuple[Shape, np.ndarray]]:
         drawn = empty = 0

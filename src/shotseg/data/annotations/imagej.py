@@ -27,7 +27,7 @@ from shotseg.data import tiff
 from shotseg.data.annotations.drawn import Annotated, Annotations, Shape, numbered
 from shotseg.data.annotations.labelled import Labelled, Part, note, some, usable
 from shotseg.data.annotations.outlines import filled, stairs
-from shotseg.data.images import page_name, pages_in, read_bytes, write_bytes
+from shotseg.data.images import page_file, pages_in, read_bytes, write_bytes
 from shotseg.data.layout import MASK_FOLDERS, PHOTO_FOLDERS, SPLITS
 from shotseg.data.listing import images_below, normal
 from shotseg.data.suffixes import owner
@@ -57,16 +57,31 @@ FINE = 16  # points in which a curve is drawn
 
 
 def write(out: Path, results: Iterable[Labelled], classes: Sequence[str]) -> None:
-    """``<name>_RoiSet.zip`` for each photo, whose ROIs are named "class-number", and the classes, ``classes.txt``."""
+    """``<name>_RoiSet.zip`` for each photo, whose ROIs are named "class-number", and the classes, ``classes.txt``.
+
+    The pages of a stack have one, whose ROIs know their positions.
+    """
     write_bytes(out / CLASSES, "".join(f"{name}\n" for name in classes).encode())
+    stacks: dict[str, list[tuple[str, bytes]]] = defaultdict(list)
     for result in results:
-        stored = io.BytesIO()
-        with zipfile.ZipFile(stored, "w", zipfile.ZIP_DEFLATED) as archive:
-            for number, part in enumerate(result.objects, start=1):
-                name = f"{classes[part.label - 1]}-{number}"
-                entry = re.sub(r'[\\/:*?"<>|]', "_", name)
-                archive.writestr(zipfile.ZipInfo(f"{entry}.roi"), _of_part(part, name), zipfile.ZIP_DEFLATED)
-        write_bytes(out / f"{result.stem}_RoiSet.zip", stored.getvalue())
+        rois = stacks[result.stack] if result.pages > 1 else []
+        plane = tiff.plane_of(result.photo, result.page) if result.photo and result.pages > 1 else 0
+        for part in result.objects:
+            name = f"{classes[part.label - 1]}-{len(rois) + 1}"
+            rois.append((name, _of_part(part, name, plane)))
+        if result.pages == 1:
+            _write(out / f"{result.stem}_RoiSet.zip", rois)
+    for stack, rois in stacks.items():
+        _write(out / f"{stack}_RoiSet.zip", rois)
+
+
+def _write(path: Path, rois: Iterable[tuple[str, bytes]]) -> None:
+    stored = io.BytesIO()
+    with zipfile.ZipFile(stored, "w") as archive:
+        for name, roi in rois:
+            entry = re.sub(r'[\\/:*?"<>|]', "_", name)
+            archive.writestr(zipfile.ZipInfo(f"{entry}.roi"), roi, zipfile.ZIP_DEFLATED)
+    write_bytes(path, stored.getvalue())
 
 
 def check(classes: Iterable[str]) -> None:
@@ -126,12 +141,13 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     counted = set[str]()
     for each in found:
         photo = photos.of(each.file)
-        stem, folder = photo.stem if photo else _bare(each.file.stem), _folder_class(each.file, photo)
+        stem = photo.stem if photo else _bare(each.file.stem) or each.file.stem
+        folder = _folder_class(each.file, photo)
         names = [_class_name(roi.name or _behind(stem, roi.entry)) for roi in each.areas]
         counted |= {name for name, roi in zip(names, each.areas) if name and COUNTER.search(roi.name or roi.entry)}
         groups = [f"group {roi.group}" if roi.group else folder for roi in each.areas]
         areas = [roi._replace(name=name or group) for roi, name, group in zip(each.areas, names, groups)]
-        of_photo[photo or stem].append(each._replace(areas=areas))
+        of_photo[photo or each.file.relative_to(root).with_name(stem).as_posix()].append(each._replace(areas=areas))
     if counted:
         errors.note(f"{path}: numbers behind the names of ROIs are counters, no classes: {some(sorted(counted))}")
     named = sorted({roi.name for of in of_photo.values() for each in of for roi in each.areas})
@@ -168,8 +184,9 @@ def _annotated(photo: Path | str, root: Path, of: Sequence[Rois], classes: list[
     below = root / "images"
     file = photo.relative_to(below if photo.is_relative_to(below) else root)
     for page, shapes in sorted(pages.items()) or [(1, [])]:
-        name = file.with_name(page_name(file.stem, page, count) + ".png") if count > 1 else file
-        yield Annotated(name.as_posix(), source, None, shapes, photo, lost + beyond, page=page, pages=count)
+        yield Annotated(
+            page_file(file.as_posix(), page, count), source, None, shapes, photo, lost + beyond, page=page, pages=count
+        )
 
 
 class _Photos:
@@ -178,9 +195,11 @@ class _Photos:
     def __init__(self, root: Path):
         self.root, self.all = root, images_below(root)
         self._named: dict[str, list[Path]] = defaultdict(list)
+        self._in: dict[Path, list[Path]] = defaultdict(list)
         for photo in self.all:
-            for name in (photo.stem, photo.name):
-                self._named[_spelled(name)].append(photo)
+            self._in[photo.parent].append(photo)
+            for name in {_spelled(photo.stem), _spelled(photo.name)}:
+                self._named[name].append(photo)
 
     def of(self, file: Path) -> Path | None:
         """The photo that a file of ROIs is of; None where there is none, or several.
@@ -189,11 +208,11 @@ class _Photos:
         with; the only one beside it. Of several the one in folders of the same names.
         """
         own = _spelled(_bare(file.stem))
-        beside = [photo for photo in self.all if photo.parent == file.parent]
+        named, beside = self._named.get(own, []), self._in.get(file.parent, [])
         _, begun = owner(self._named, own) or ("", [])
-        named = self._named.get(own, [])
-        found = [photo for photo in named if photo in beside] or self._named.get(_spelled(_bare(file.parent.name)), [])
-        found = found or named or begun or (beside if len(beside) == 1 else [])
+        found = [photo for photo in named if photo.parent == file.parent]
+        found = found or self._named.get(_spelled(_bare(file.parent.name)), []) or named or begun
+        found = found or (beside if len(beside) == 1 else [])
         alike = [len({*photo.parent.parts} & {*file.parent.parts}) for photo in found]
         best = [photo for photo, same in zip(found, alike) if same == max(alike)]
         return best[0] if len(best) == 1 else None
@@ -366,12 +385,12 @@ def _curve(points: np.ndarray) -> list[list[float]]:
     return levels[0].tolist()
 
 
-def _of_part(part: Part, name: str) -> bytes:
-    """The ROI of an object: its outline along the edges of pixels; of several rings a path."""
+def _of_part(part: Part, name: str, plane: int) -> bytes:
+    """The ROI of an object on a plane, 0 for none: its outline along the edges of pixels; of several rings a path."""
     roifile = _roifile()
     rings = stairs(part.mask, part.top, part.left)
     (left, top), (right, bottom) = (side(np.concatenate(rings), axis=0).tolist() for side in (np.min, np.max))
-    roi = roifile.ImagejRoi(name=name, left=left, top=top, right=right, bottom=bottom)
+    roi = roifile.ImagejRoi(name=name, position=plane, left=left, top=top, right=right, bottom=bottom)
     if len(rings) == 1 and max(right, bottom) <= MOST_WHOLE:
         roi.roitype, roi.n_coordinates = roifile.ROI_TYPE.TRACED, len(rings[0])
         roi.integer_coordinates = rings[0] - (left, top)

@@ -24,6 +24,7 @@ BY_STEM = (
     "geojson",
     "imagej",
 )  # formats whose files are found by the photo's name without its ending
+STACKS = ("imagej",)  # formats whose objects say their page of a stack
 MAPS = ("mask", "voc")
 PHOTOS = {"mask": "images", "yolo": "images", "voc": "JPEGImages"}  # where a format wants its photos
 
