@@ -1,32 +1,27 @@
 """ROIs of ImageJ and Fiji: one a ``.roi``, many a ``RoiSet.zip``, read and written by roifile (extra: imagej).
 
-Areas cover the pixels that ImageJ itself fills: those whose middle lies inside; of a rectangle or an oval, the box of whole
-pixels that the file says. Lines, points, texts and pictures are no areas.
+:mod:`shotseg.data.annotations.imagej_rois` says which pixels they cover.
 """
 
 from __future__ import annotations
 
 import io
-import logging
 import re
 import zipfile
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from importlib.util import find_spec
-from itertools import pairwise
 from pathlib import Path, PurePosixPath
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from shotseg import errors
 from shotseg.data import tiff
 from shotseg.data.annotations.drawn import Annotated, Annotations, Shape, numbered
-from shotseg.data.annotations.labelled import Labelled, Part, note, some, usable
-from shotseg.data.annotations.outlines import filled, stairs
+from shotseg.data.annotations.imagej_rois import NEEDED, area, kind, library, stored
+from shotseg.data.annotations.labelled import Labelled, note, some, usable
 from shotseg.data.images import page_file, pages_in, read_bytes, write_bytes
 from shotseg.data.layout import MASK_FOLDERS, PHOTO_FOLDERS, SPLITS
 from shotseg.data.listing import images_below, normal
@@ -34,7 +29,6 @@ from shotseg.data.suffixes import owner
 from shotseg.data.tables import plain
 from shotseg.errors import InputError, UsageError
 
-NEEDED = "ROIs of ImageJ need roifile: pip install 'shotseg[imagej]'"
 SIGNATURE = b"Iout"
 CLASSES = "classes.txt"
 MOST_BYTES = 1 << 27  # of the ROIs of an archive
@@ -48,12 +42,6 @@ AUTOMATIC = re.compile(
 )
 MARKS = " ._-"  # between the parts of a name
 NO_CLASS = "object"  # where no folder has a name that could be one
-NO_AREAS = (1, 2, 4)  # subtypes: text, arrow, picture
-SPLINE_FIT = 1  # of the options
-POINTS = (1, 1, 2, 3, 0)  # of each step of a path: to move, a line, a quadratic curve, a cubic one, to close
-CLOSE = 4
-MOST_WHOLE = 60_535  # the highest whole coordinate of a ROI
-FINE = 16  # points in which a curve is drawn
 
 
 def write(out: Path, results: Iterable[Labelled], classes: Sequence[str]) -> None:
@@ -68,7 +56,7 @@ def write(out: Path, results: Iterable[Labelled], classes: Sequence[str]) -> Non
         plane = tiff.plane_of(result.photo, result.page) if result.photo and result.pages > 1 else 0
         for part in result.objects:
             name = f"{classes[part.label - 1]}-{len(rois) + 1}"
-            rois.append((name, _of_part(part, name, plane)))
+            rois.append((name, stored(part, name, plane)))
         if result.pages == 1:
             _write(out / f"{result.stem}_RoiSet.zip", rois)
     for stack, rois in stacks.items():
@@ -76,12 +64,12 @@ def write(out: Path, results: Iterable[Labelled], classes: Sequence[str]) -> Non
 
 
 def _write(path: Path, rois: Iterable[tuple[str, bytes]]) -> None:
-    stored = io.BytesIO()
-    with zipfile.ZipFile(stored, "w") as archive:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
         for name, roi in rois:
             entry = re.sub(r'[\\/:*?"<>|]', "_", name)
             archive.writestr(zipfile.ZipInfo(f"{entry}.roi"), roi, zipfile.ZIP_DEFLATED)
-    write_bytes(path, stored.getvalue())
+    write_bytes(path, content.getvalue())
 
 
 def check(classes: Iterable[str]) -> None:
@@ -249,18 +237,17 @@ def _folder_class(file: Path, photo: Path | None) -> str:
 
 
 def _content(file: Path) -> Rois:
-    roifile = _roifile()
+    roifile = library()
     areas, others, broken = list[Roi](), Counter[str](), list[str]()
     for name, data in _stored(file):
         try:
             roi = roifile.ImagejRoi.frombytes(data)
-            draw = None if roi.subtype in NO_AREAS else _drawn_by(roi)
+            draw = area(roi)
         except Exception:  # what is broken can make a reader fail in any way
             broken.append(name)
             continue
         if draw is None:
-            kind = roi.subtype if roi.subtype in NO_AREAS else roi.roitype
-            others[kind.name.lower()] += 1
+            others[kind(roi)] += 1
         else:
             place = int(roi.position), int(roi.z_position), int(roi.t_position)
             areas.append(Roi(roi.name, name, int(roi.group), place, draw))
@@ -274,15 +261,6 @@ def _content(file: Path) -> Rois:
     return Rois(file, areas, len(broken) + others.total())
 
 
-def _roifile() -> ModuleType:
-    try:
-        import roifile
-    except ImportError:
-        raise InputError(NEEDED) from None
-    logging.getLogger("roifile").setLevel(logging.CRITICAL)  # its remarks on odd ROIs are not for the user
-    return roifile
-
-
 def _stored(file: Path) -> Iterator[tuple[str, bytes]]:
     """(name, content) of each ROI. Nothing is unpacked to the disk; what is too large, or no archive, is an InputError."""
     if file.suffix.lower() == ".roi":
@@ -292,8 +270,8 @@ def _stored(file: Path) -> Iterator[tuple[str, bytes]]:
     try:
         with zipfile.ZipFile(file) as archive:
             for name in _listed(archive):
-                with archive.open(name) as stored:
-                    data = stored.read(left + 1)
+                with archive.open(name) as opened:
+                    data = opened.read(left + 1)
                 left -= len(data)
                 if left < 0:
                     raise InputError(f"{file}: ROIs of more than {MOST_BYTES >> 20} MB; save fewer in one file")
@@ -319,89 +297,3 @@ def _holds_rois(file: Path) -> bool:
             return bool(_listed(archive))
     except (zipfile.BadZipFile, OSError):
         return False
-
-
-def _drawn_by(roi: Any) -> Callable[[int, int], np.ndarray] | None:
-    """How a ROI is filled; None where it is no area. Raises as odd content makes code raise."""
-    box, kind = (roi.left, roi.top, roi.right, roi.bottom), roi.roitype.name
-    if roi.composite:
-        return partial(filled, list(_path(roi.multi_coordinates.tolist())))
-    if kind == "RECT":
-        arc = max(0, int(roi.rounded_rect_arc_size))
-        return partial(_round, box, arc, arc)
-    if kind == "OVAL":
-        return partial(_round, box, roi.right - roi.left, roi.bottom - roi.top)
-    if kind not in ("POLYGON", "FREEHAND", "TRACED"):
-        return None
-    points = np.asarray(roi.coordinates(), np.float64)
-    return partial(filled, [_spline(points) if roi.options & SPLINE_FIT and len(points) > 2 else points])
-
-
-def _round(box: tuple[int, int, int, int], across: int, down: int, height: int, width: int) -> np.ndarray:
-    """(H, W) bool of a box whose corners are quarters of an ellipse of this width and height; 0: square."""
-    left, top, right, bottom = box
-    mask = np.zeros((height, width), bool)
-    rows, columns = np.arange(max(top, 0), min(bottom, height)), np.arange(max(left, 0), min(right, width))
-    off = [
-        np.maximum(np.abs(at + 0.5 - (start + end) / 2) - (end - start - size) / 2, 0) / (size / 2) if size else 0 * at
-        for at, start, end, size in (
-            (rows, top, bottom, min(down, bottom - top)),
-            (columns, left, right, min(across, right - left)),
-        )
-    ]
-    mask[rows[:, None], columns] = off[0][:, None] ** 2 + off[1] ** 2 <= 1
-    return mask
-
-
-def _spline(points: np.ndarray) -> np.ndarray:
-    """The smooth curve through the points (N, 2) of a closed outline."""
-    from scipy.interpolate import CubicSpline
-
-    curve = CubicSpline(np.arange(len(points) + 1), np.concatenate([points, points[:1]]), bc_type="periodic")
-    return curve(np.arange(0, len(points), 1 / FINE))
-
-
-def _path(steps: list[float]) -> Iterator[np.ndarray]:
-    """The rings (N, 2) of a composite's path: numbers of steps, each with its points."""
-    ring, at = list[list[float]](), 0
-    while at < len(steps):
-        kind = int(steps[at])
-        points = [steps[i : i + 2] for i in range(at + 1, at + 1 + 2 * POINTS[kind], 2)]
-        at += 1 + 2 * len(points)
-        if kind == 0 and ring:
-            yield np.array(ring)
-            ring = []
-        ring += points if kind < 2 else _curve(np.array([ring[-1], *points]))
-    if ring:
-        yield np.array(ring)
-
-
-def _curve(points: np.ndarray) -> list[list[float]]:
-    """FINE points of a Bezier curve, without its beginning."""
-    part = np.arange(1, FINE + 1)[:, None] / FINE
-    levels = [point * np.ones_like(part) for point in points]
-    while len(levels) > 1:
-        levels = [a + (b - a) * part for a, b in pairwise(levels)]
-    return levels[0].tolist()
-
-
-def _of_part(part: Part, name: str, plane: int) -> bytes:
-    """The ROI of an object on a plane, 0 for none: its outline along the edges of pixels; of several rings a path."""
-    roifile = _roifile()
-    rings = stairs(part.mask, part.top, part.left)
-    (left, top), (right, bottom) = (side(np.concatenate(rings), axis=0).tolist() for side in (np.min, np.max))
-    roi = roifile.ImagejRoi(name=name, position=plane, left=left, top=top, right=right, bottom=bottom)
-    if len(rings) == 1 and max(right, bottom) <= MOST_WHOLE:
-        roi.roitype, roi.n_coordinates = roifile.ROI_TYPE.TRACED, len(rings[0])
-        roi.integer_coordinates = rings[0] - (left, top)
-    else:
-        path = [number for ring in rings for number in (*_steps(ring.tolist()), CLOSE)]
-        roi.roitype, roi.multi_coordinates = roifile.ROI_TYPE.RECT, np.array(path, np.float32)
-        roi.shape_roi_size = len(roi.multi_coordinates)
-    return roi.tobytes()
-
-
-def _steps(ring: list[list[int]]) -> Iterator[int]:
-    """To its first point, and lines to the others."""
-    for number, point in enumerate(ring):
-        yield from (min(number, 1), *point)

@@ -89,7 +89,7 @@ def filled(rings: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
     start = np.concatenate([np.asarray(ring, np.float64) for ring in rings])
     end = np.concatenate([np.roll(np.asarray(ring, np.float64), -1, axis=0) for ring in rings])
     if not np.isfinite(start).all():
-        raise ValueError("coordinates that are no numbers")
+        raise ValueError("coordinates that are no numbers, or not on the map")
     upward = end[:, 1] < start[:, 1]
     start[upward], end[upward] = end[upward], start[upward]
     first, last = (np.ceil(ends[:, 1] - 0.5).clip(0, height).astype(np.int64) for ends in (start, end))
