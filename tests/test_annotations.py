@@ -1,6 +1,8 @@
 """Label maps through the files of other tools and back, judged by those tools' own libraries where they are installed."""
 
 import json
+import tracemalloc
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,14 +12,14 @@ from skimage.draw import disk
 
 import golden
 from annotated import FORMATS
-from shotseg.data.annotations import Labelled, coco, label_studio, outlines, read, write
+from shotseg.data.annotations import Labelled, coco, drawn, label_studio, outlines, read, write
 from shotseg.data.folder import FolderDataset
 from shotseg.data.images import read_image, read_mask
 from shotseg.data.sets.coco_masks import decode, expand, polygon
 from shotseg.errors import InputError, UsageError
 
 CLASSES = ["cat", "ångström, two"]
-EXACT = ("mask", "coco", "voc", "labelstudio", "labelme", "cvat", "geojson")
+EXACT = ("mask", "coco", "voc", "labelstudio", "labelme", "cvat", "geojson", "imagej")
 
 
 def shapes() -> np.ndarray:
@@ -173,6 +175,25 @@ def test_broken_files_are_one_line_that_names_them(tmp_path):
     refused("yolo", "data.yaml")
     with pytest.raises(UsageError, match="coco"):
         write("cococo", tmp_path, [], [])
+
+
+def test_a_thousand_cells_take_no_memory_each_and_the_photo_is_opened_once(tmp_path, monkeypatch):
+    def cell(number, height, width):
+        mask = np.zeros((height, width), bool)
+        mask[number : number + 9, number : number + 9] = True
+        return mask
+
+    opened = []
+    monkeypatch.setattr(drawn, "upright_size", lambda photo, page: opened.append(photo) or (600, 700))
+    shapes = [drawn.Shape(1, partial(cell, number)) for number in range(500)]
+    for ask in (lambda photo: photo.labelled(1), lambda photo: photo.mask(1)):
+        photo = drawn.Annotated("a.png", tmp_path, None, shapes, tmp_path / "a.png")
+        tracemalloc.start()
+        kept = ask(photo)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000  # each whole mask takes 420,000 bytes
+        tracemalloc.stop()
+        del kept
+    assert len(opened) == 2
 
 
 def test_real_masks_survive_every_format(tmp_path):

@@ -119,7 +119,8 @@ def cropped(label: int, mask: np.ndarray) -> Part:
     """The (H, W) bool mask of an object, which has pixels, cut to its box."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     top, left = int(rows[0]), int(columns[0])
-    return Part(label, mask[top : rows[-1] + 1, left : columns[-1] + 1], top, left)
+    own = mask[top : rows[-1] + 1, left : columns[-1] + 1]
+    return Part(label, own.copy(), top, left)  # a view would keep the whole mask: thousands of cells are gigabytes
 
 
 def label_map(shape: tuple[int, ...], objects: Iterable[Part], classes: int) -> np.ndarray:
