@@ -189,6 +189,17 @@ def test_lines_points_and_broken_rois_are_one_line_each_and_the_rest_is_read(tmp
     assert any(line.startswith("c.roi: no ROI of ImageJ that can be read") for line in told)
 
 
+def test_an_archive_that_cannot_be_opened_is_passed_over_where_its_name_does_not_promise_rois(tmp_path):
+    photo(tmp_path / "a.png")
+    rois(tmp_path / "a.zip", box("cell"))
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    content[content.index(b"PK\1\2") + 6] = 255  # a version that nobody has
+    (tmp_path / "b.zip").write_bytes(content)
+    assert [photo.file for photo in index("imagej", tmp_path).photos] == ["a.png"]
+    (tmp_path / "a.zip").unlink()
+    assert detect(tmp_path) == "mask"
+
+
 def test_an_archive_of_too_much_is_refused_and_a_name_leads_nowhere(tmp_path, monkeypatch):
     photo(tmp_path / "a.png")
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 import zipfile
 import zlib
 from collections import Counter, defaultdict
@@ -32,6 +33,7 @@ from shotseg.errors import InputError, UsageError
 SIGNATURE = b"Iout"
 CLASSES = "classes.txt"
 MOST_BYTES = 1 << 27  # of the ROIs of an archive
+UNPACKED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError, OverflowError)
 WORD = re.compile(
     r"(^|[ ._-]+)(imagej|rois?|roi[ ._-]?(set|manager)s?)(?=$|[ ._-])", re.IGNORECASE
 )  # no part of a name
@@ -160,7 +162,7 @@ def _annotated(photo: Path | str, root: Path, of: Sequence[Rois], classes: list[
     count, beyond = 1 if stack is None else pages_in(stack), 0
     for roi in areas:
         page = tiff.page_at(stack, *roi.place) if stack and count > 1 and any(roi.place) else 1
-        if page is None:
+        if page is None or page > count:
             beyond += 1
         else:
             pages[page].append(Shape(classes.index(roi.name) + 1, roi.draw))
@@ -276,7 +278,7 @@ def _stored(file: Path) -> Iterator[tuple[str, bytes]]:
                 if left < 0:
                     raise InputError(f"{file}: ROIs of more than {MOST_BYTES >> 20} MB; save fewer in one file")
                 yield PurePosixPath(name).stem, data
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError, ValueError) as error:
+    except UNPACKED as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{file}: no archive of ROIs that can be read ({reason}); save it again") from error
 
@@ -295,5 +297,5 @@ def _holds_rois(file: Path) -> bool:
     try:
         with zipfile.ZipFile(file) as archive:
             return bool(_listed(archive))
-    except (zipfile.BadZipFile, OSError):
+    except UNPACKED:
         return False
