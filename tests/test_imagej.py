@@ -97,9 +97,7 @@ def test_what_is_written_is_read_back_with_objects_apart_and_in_the_order_of_cla
     photo(tmp_path / "deep/a.png", (80, 60))
     write("imagej", tmp_path, [Labelled("deep/a.png", labels)], ["zebra", "layer 2"])
     assert (tmp_path / "deep/a_RoiSet.zip").is_file()
-    with pytest.warns(match="are counters, no classes: layer 2, zebra"):
-        classes, found = read("imagej", tmp_path)
-    (one,) = found
+    classes, (one,) = read("imagej", tmp_path)
     assert classes == ["zebra", "layer 2"] and one.file == "deep/a.png" and len(one.objects) == 3
     np.testing.assert_array_equal(one.labels, labels)
     for name in ("roi", "x-", "cell "):
@@ -129,6 +127,13 @@ def test_the_class_is_the_name_of_a_roi_else_its_group_else_the_folder(tmp_path,
     photo(tmp_path / "cells/images/a.png")
     rois(tmp_path / "cells/rois/a.zip", box(name, **more))
     assert index("imagej", tmp_path / "cells").classes == [expected]
+
+
+def test_counters_behind_names_are_said(tmp_path):
+    photo(tmp_path / "a.png")
+    rois(tmp_path / "a.zip", box("layer 2"), box("layer 3"), box("cell"))
+    with pytest.warns(match="numbers behind the names of ROIs are counters, no classes: layer"):
+        assert index("imagej", tmp_path).classes == ["cell", "layer"]
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from shotseg.data.tables import plain
 from shotseg.errors import InputError, UsageError
 
 SIGNATURE = b"Iout"
-CLASSES = "classes.txt"
+CLASSES, ENDING = "classes.txt", "_RoiSet"  # of what is written here
 MOST_BYTES = 1 << 27  # of the ROIs of an archive
 UNPACKED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError, OverflowError)
 WORD = re.compile(
@@ -60,9 +60,9 @@ def write(out: Path, results: Iterable[Labelled], classes: Sequence[str]) -> Non
             name = f"{classes[part.label - 1]}-{len(rois) + 1}"
             rois.append((name, stored(part, name, plane)))
         if result.pages == 1:
-            _write(out / f"{result.stem}_RoiSet.zip", rois)
+            _write(out / f"{result.stem}{ENDING}.zip", rois)
     for stack, rois in stacks.items():
-        _write(out / f"{stack}_RoiSet.zip", rois)
+        _write(out / f"{stack}{ENDING}.zip", rois)
 
 
 def _write(path: Path, rois: Iterable[tuple[str, bytes]]) -> None:
@@ -138,10 +138,11 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         groups = [f"group {roi.group}" if roi.group else folder for roi in each.areas]
         areas = [roi._replace(name=name or group) for roi, name, group in zip(each.areas, names, groups)]
         of_photo[photo or each.file.relative_to(root).with_name(stem).as_posix()].append(each._replace(areas=areas))
-    if counted:
+    listed = _lines(root / CLASSES)
+    if counted := counted - set(listed):
         errors.note(f"{path}: numbers behind the names of ROIs are counters, no classes: {some(sorted(counted))}")
     named = sorted({roi.name for of in of_photo.values() for each in of for roi in each.areas})
-    classes = numbered([*_lines(root / CLASSES), *named])
+    classes = numbered([*listed, *named])
     annotated = [one for photo, of in of_photo.items() for one in _annotated(photo, photos.root, of, classes)]
     if bare := [photo.name for photo in photos.all if photo not in of_photo]:
         note(f"{photos.root}: left out, photos without ROIs: {some(bare)}")
@@ -174,9 +175,8 @@ def _annotated(photo: Path | str, root: Path, of: Sequence[Rois], classes: list[
     below = root / "images"
     file = photo.relative_to(below if photo.is_relative_to(below) else root)
     for page, shapes in sorted(pages.items()) or [(1, [])]:
-        yield Annotated(
-            page_file(file.as_posix(), page, count), source, None, shapes, photo, lost + beyond, page=page, pages=count
-        )
+        called = page_file(file.as_posix(), page, count)
+        yield Annotated(called, source, None, shapes, photo, lost + beyond, page=page, pages=count)
 
 
 class _Photos:
@@ -188,7 +188,7 @@ class _Photos:
         self._in: dict[Path, list[Path]] = defaultdict(list)
         for photo in self.all:
             self._in[photo.parent].append(photo)
-            for name in {_spelled(photo.stem), _spelled(photo.name)}:
+            for name in {_spelled(photo.stem), _spelled(photo.name), _spelled(f"{photo.stem}{ENDING}")}:
                 self._named[name].append(photo)
 
     def of(self, file: Path) -> Path | None:
@@ -198,7 +198,8 @@ class _Photos:
         with; the only one beside it. Of several the one in folders of the same names.
         """
         own = _spelled(_bare(file.stem))
-        named, beside = self._named.get(own, []), self._in.get(file.parent, [])
+        named = self._named.get(_spelled(file.stem)) or self._named.get(own, [])
+        beside = self._in.get(file.parent, [])
         _, begun = owner(self._named, own) or ("", [])
         found = [photo for photo in named if photo.parent == file.parent]
         found = found or self._named.get(_spelled(_bare(file.parent.name)), []) or named or begun
