@@ -1,15 +1,18 @@
 """Small data sets in the formats of other tools."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from skimage.draw import disk
 
-from shotseg.data.annotations import FORMATS, Labelled, read, write
+from shotseg.data.annotations import FORMATS as KNOWN
+from shotseg.data.annotations import Labelled, read, write
 
 CLASSES = ["cat", "dog"]
+FORMATS = [name for name in KNOWN if name != "imagej" or find_spec("roifile")]  # roifile is an extra
 TARGETS = [name for name in FORMATS if name != "coco-polygons"]
 CLOSE = ("coco-polygons", "yolo")  # outlines: close, not equal
 

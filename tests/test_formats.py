@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from annotated import CLASSES, CLOSE, SQUARE, TARGETS, Blobs, instances, labels_of, photos, two, written
+from annotated import CLASSES, CLOSE, FORMATS, SQUARE, TARGETS, Blobs, instances, labels_of, photos, two, written
 from shotseg.cli import main
 from shotseg.data import weak_shot
-from shotseg.data.annotations import FORMATS, Labelled, coco, detect, index, read, write
+from shotseg.data.annotations import Labelled, coco, detect, index, read, write
 from shotseg.data.annotations.opened import AnnotatedDataset, open_folder
 from shotseg.data.sets.coco_masks import decode
 from shotseg.errors import UsageError

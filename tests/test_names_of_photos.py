@@ -58,7 +58,7 @@ def odd_photos(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="such names cannot be made there")
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", [name for name in TARGETS if name != "imagej"])  # it does not know a photo's size
 def test_a_photo_that_no_file_can_name_is_left_out_and_said_and_the_others_are_written(tmp_path, target, capsys):
     root = odd_photos(tmp_path / "in")
     out = tmp_path / "out"

@@ -9,9 +9,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from annotated import CLASSES, SQUARE, Blobs, instances, labelme_file, labels_of, photos, two
+from annotated import CLASSES, FORMATS, SQUARE, Blobs, instances, labelme_file, labels_of, photos, two
 from shotseg.cli import main
-from shotseg.data.annotations import FORMATS, Labelled, coco, detect, read, write
+from shotseg.data.annotations import Labelled, coco, detect, read, write
 from shotseg.data.annotations.opened import open_folder
 from shotseg.errors import InputError, InputWarning, ShotsegError, UsageError
 

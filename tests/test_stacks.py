@@ -11,10 +11,14 @@ from PIL import Image
 import shotseg
 from shotseg.cli import main
 from shotseg.cli.demo import demo_items
+from shotseg.data.annotations import read
 from shotseg.data.annotations.opened import open_folder
 from shotseg.data.images import pages_in, read_image, read_pages, read_pair
+from shotseg.data.preparation import prepare
+from shotseg.data.usable import usable
 from shotseg.data.windows import open_windows
 from shotseg.errors import InputError, UsageError
+from shotseg.evaluation.pool import with_enough_photos
 from shotseg.integrations.supports import add_examples
 from shotseg.photo import read_photo
 from shotseg.runs import find_photos, frames_of, pages_of, segment_folder
@@ -39,6 +43,18 @@ def pictures():
 
 def wanted(query, pages, **same):
     return [(photo.file, photo.name, photo.page) for photo in pages_of(find_photos(query, **same), pages)]
+
+
+def stacks(folder, photo="a.tif", mask="a_mask.tif", pages=3):
+    """A labelled stack of grey pages 10, 20, ..., of which the second shows nothing."""
+    masks = np.zeros((pages, 30, 40), np.uint8)
+    for page in range(pages):
+        masks[page, 5:15, 5 : 10 + page] = 255 * (page != 1)
+    values = np.repeat(np.arange(1, pages + 1, dtype=np.uint8) * 10, 1200).reshape(pages, 30, 40)
+    for name, stack in ((photo, values), (mask, masks)):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(folder / name, stack, imagej=True, metadata={"axes": "ZYX"})
+    return masks > 0
 
 
 def run(segmenter, photos, out, track=False, labels=True, **options):
@@ -173,6 +189,82 @@ def test_a_mask_of_as_many_pages_as_its_photo_is_read_at_the_same_page(tmp_path)
         assert (found == (masks[page - 1] > 0)).all()
 
 
+def test_each_page_of_a_labelled_stack_is_an_item(tmp_path):
+    masks = stacks(tmp_path / "cells")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = open_folder(tmp_path / "cells")
+        samples = [found.sample(number) for number in range(3)]
+    assert [str(line.message).rpartition("/")[2] for line in said] == [
+        "cells: each page of a stack is a photo, with that of its mask: a.tif"
+    ]
+    assert [item.id for item in found.items] == ["cells/a_p001", "cells/a_p002", "cells/a_p003"]
+    for page, sample in enumerate(samples):
+        assert (sample.image == 10 * page + 10).all() and ((sample.mask == 1) == masks[page]).all()
+        assert (found.mask(page) == sample.mask).all() and sample.tags == {0}
+    assert len({item.content for item in found.items}) == 3
+    assert with_enough_photos(found, ["cells"], 2) == ["cells"]
+    kept, lost = usable(found, ["cells"], lambda line: None)
+    assert (len(kept), lost) == (2, 1)
+    (chosen,) = open_folder(tmp_path / "cells", page=3).items
+    assert (chosen.id, chosen.page, chosen.pages) == ("cells/a", 3, 1)
+
+
+def test_a_stack_with_one_mask_and_a_photo_with_a_stack_of_masks_stay_one_photo(tmp_path):
+    stacks(tmp_path / "cells", pages=3)
+    tifffile.imwrite(tmp_path / "cells/a_mask.tif", np.ones((30, 40), np.uint8))
+    assert [item.pages for item in open_folder(tmp_path / "cells").items] == [1]
+    stacks(tmp_path / "cells", pages=3)
+    tifffile.imwrite(tmp_path / "cells/a.tif", np.ones((2, 30, 40), np.uint8), imagej=True, metadata={"axes": "ZYX"})
+    assert [item.pages for item in open_folder(tmp_path / "cells").items] == [1]
+
+
+def test_each_page_of_a_stack_of_label_maps_is_an_item_of_what_it_shows(tmp_path):
+    stacks(tmp_path, "images/a.tif", "masks/a.tif")
+    maps = np.zeros((3, 30, 40), np.uint8)
+    maps[0, :5], maps[1, :9], maps[2, 5:] = 1, 2, 1
+    tifffile.imwrite(tmp_path / "masks/a.tif", maps, imagej=True, metadata={"axes": "ZYX"})
+    (tmp_path / "classes.csv").write_text("class_id,class\n0,background\n1,nucleus\n2,wall\n")
+    found = open_folder(tmp_path)
+    assert [item.id for item in found.items] == ["nucleus/a_p001", "nucleus/a_p003", "wall/a_p002"]
+    assert (found.sample(1).mask == (maps[2] == 1)).all()
+
+
+@pytest.mark.parametrize("target", ["coco", "mask", "labelme"])
+def test_a_labelled_stack_is_converted_page_by_page_into_files_that_tools_open(tmp_path, target, capsys):
+    masks = stacks(tmp_path / "cells")
+    assert main(["convert", str(tmp_path / "cells"), "--to", target, "--out", str(tmp_path / "out")]) == 0
+    assert "3 of 3 photos converted" in capsys.readouterr().out
+    pages = sorted((tmp_path / "out/images/cells").iterdir())
+    assert [path.name for path in pages] == ["a_p001.png", "a_p002.png", "a_p003.png"]
+    assert [np.asarray(Image.open(path)).max() for path in pages] == [10, 20, 30]
+    back = {one.stem: one.labels for one in read(target, tmp_path / "out")[1]}
+    assert [(back[f"cells/a_p00{page}"] == masks[page - 1]).all() for page in (1, 2, 3)] == [True] * 3
+
+
+def test_a_stack_is_not_prepared_with_the_masks_of_other_pages(tmp_path):
+    stacks(tmp_path)
+    with pytest.raises(
+        InputError, match="page 1 of a stack; save it as a file; evaluate and train take the folder itself"
+    ):
+        prepare("folder", tmp_path)
+
+
+def test_annotations_of_pages_name_files_that_are_written_beside_them(segmenter, pictures, tmp_path):
+    pictures[0].save(tmp_path / "stack.tif", save_all=True, append_images=pictures[1:])
+    pages = pages_of(find_photos(tmp_path / "stack.tif"), "2-3")
+    lines, labels = run(segmenter, pages, tmp_path / "out", annotations="coco")
+    assert [line["file"] for line in lines] == ["stack.tif#002", "stack.tif#003"]
+    content = json.loads((tmp_path / "out/coco/annotations/instances_default.json").read_text())
+    assert [row["file_name"] for row in content["images"]] == ["stack_p002.png", "stack_p003.png"]
+    for number, name in enumerate(["stack_p002", "stack_p003"]):
+        assert (read_image(tmp_path / f"out/coco/images/{name}.png") == np.asarray(pictures[number + 1])).all()
+    back = {one.stem: one.labels for one in read("coco", tmp_path / "out/coco")[1]}
+    assert all((back[line["name"]] == label).all() for line, label in zip(lines, labels, strict=True))
+    run(segmenter, pages, tmp_path / "again", annotations="labelme")
+    assert len(list((tmp_path / "again/labelme").glob("*.json"))) == 2
+
+
 def test_the_pages_of_a_stack_are_examples_where_its_mask_is_a_stack_too(segmenter, pictures, tmp_path):
     stacks = tmp_path / "stacks"
     stacks.mkdir()
@@ -237,9 +329,6 @@ def test_track_takes_all_pages_of_one_stack_and_pages_chooses(pictures, tmp_path
     assert "4 of 4 photos done" in capsys.readouterr().out
     assert main([*call, "--track", "--pages", "2-3"]) == 0
     assert sorted(path.stem for path in (tmp_path / "out" / "labels").iterdir()) == ["stack_p002", "stack_p003"]
-    for chosen in (["--pages", "all"], ["--track"]):
-        assert main([*call, *chosen, "--format", "coco"]) == 2
-        assert "--format coco is of photo files, which pages are not" in capsys.readouterr().err
     assert main([*call, "--page", "2"]) == 1
     assert (
         "no page 2, it has 1; leave --page out, or give --pages, which is of the query alone" in capsys.readouterr().err

@@ -31,7 +31,8 @@ class Convert:
     source: tyro.conf.Positional[Path]
     """Folder, or annotation file."""
     to: str
-    """Format to write: mask, coco, coco-polygons, voc, yolo, labelstudio, labelme, cvat, geojson, or one of another package."""
+    """Format to write: mask, coco, coco-polygons, voc, yolo, labelstudio, labelme, cvat, geojson, imagej, or one of another
+    package."""
     out: Path
     """Folder to write it into."""
     images: Path | None = None

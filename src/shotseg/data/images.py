@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,8 @@ IMAGE_TYPES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".jp2", ".j2k", ".jpx"}
     | {".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".avif", ".heic", ".heif"}
 )
+PAGE_TYPE = ".png"  # of the file that a page of a stack becomes
+STACKS = frozenset({".tif", ".tiff", ".gif"})  # where masks may have pages
 MASK_TYPES = IMAGE_TYPES | {".npy", ".npz"}
 Bands = Callable[[np.ndarray], Iterator[np.ndarray]]
 ORIENTATION = 274  # EXIF: above 4 the photo lies on its side
@@ -39,14 +41,15 @@ TEMPORARY = ".shotseg-"  # how a half-written file's name starts, should the pro
 
 
 @checked
-def read_image(path: str | Path, bands: Sequence[int] | None = None, page: int = 1) -> np.ndarray:
+def read_image(path: str | Path, bands: Sequence[int] | None = None, page: int = 1, pages: int = 1) -> np.ndarray:
     """A photo as (H, W, 3) uint8 RGB, turned upright by its EXIF rotation, whatever its ending says it is.
 
     Palette, grey and CMYK become RGB; more than 8 bits are scaled by :func:`shotseg.data.pixels.shown_range`; transparent
     pixels are laid on white. bands: one or three bands of a file that has more, from 1.   page: or frame, from 1.
+    pages: of the file, where each is a photo of its own, so that nothing is said of the others.
     Raises InputError (one line) for a file that is missing, empty, truncated, not an image, or above ``MAX_PIXELS``.
     """
-    return to_rgb(decode(read_bytes(path), path, bands, page))
+    return to_rgb(decode(_stored(path, pages), path, bands, page))
 
 
 @checked
@@ -79,10 +82,22 @@ def pages_in(path: str | Path, bands: Sequence[int] | None = None) -> int:
         return 1
 
 
-def page_pairs(path: Path, mask: Path, bands: Sequence[int] | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Each page of a stack and the binary mask on the same page of another, as :func:`read_pair` gives one."""
-    for page, image in enumerate(read_pages(path, bands), start=1):
-        yield image, scaled_to(binary(decode(Path(mask), mask, page=page), mask), image.shape[:2], mask, path)
+def page_name(name: str, page: int, count: int) -> str:
+    """What a page of a file of so many is called, where it is a photo of its own: "stack_p003"."""
+    return f"{name}_p{page:0{max(3, len(str(count)))}}" if count > 1 else name
+
+
+def page_file(file: str, page: int, count: int) -> str:
+    """The file in which a page of one of so many is a photo by itself: "stack_p003.png" of "stack.tif"."""
+    return f"{page_name(str(PurePosixPath(file).with_suffix('')), page, count)}{PAGE_TYPE}" if count > 1 else file
+
+
+def pages_with_masks(path: Path, masks: Sequence[Path], bands: Sequence[int] | None = None) -> int:
+    """How many pages a photo has, where its only mask has as many; else 1."""
+    if len(masks) != 1 or not {path.suffix.lower(), masks[0].suffix.lower()} <= STACKS:
+        return 1
+    count = pages_in(masks[0])
+    return count if count > 1 and pages_in(path, bands) == count else 1
 
 
 def upright_size(path: Path, page: int = 1) -> tuple[int, int]:
@@ -103,16 +118,18 @@ def upright_size(path: Path, page: int = 1) -> tuple[int, int]:
 
 
 @checked
-def read_mask(path: str | Path, like: tuple[int, int] | None = None, labels: bool = False, page: int = 1) -> np.ndarray:
+def read_mask(
+    path: str | Path, like: tuple[int, int] | None = None, labels: bool = False, page: int = 1, pages: int = 1
+) -> np.ndarray:
     """A mask as (H, W) uint8. Of one class: 1 = the class, 0 = background, 255 = ignore, by the rule of
     :mod:`shotseg.data.masks`. With ``labels=True`` a label map: class ids as stored (palette: the indices), 255 = ignore.
 
     like: the (H, W) of its photo; a mask of another size but the same shape is scaled to it, by the nearest pixel.
-    page: of its photo, from 1; a mask of one page is that of all.
+    page, pages: of its photo, as for :func:`read_image`; a mask of one page is that of all.
     Raises InputError for an unreadable file, a photo in colours, ids that do not fit, or another shape than ``like``.
     """
     page = page if page > 1 and pages_in(path) > 1 else 1
-    pixels = decode(read_bytes(path), path, page=page)
+    pixels = decode(_stored(path, pages), path, page=page)
     mask = class_ids(pixels, path) if labels else binary(pixels, path)
     return mask if like is None else scaled_to(mask, like, path)
 
@@ -124,18 +141,19 @@ def read_pair(
     empty: bool = False,
     bands: Sequence[int] | None = None,
     page: int = 1,
+    pages: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
     """A photo (H, W, 3) uint8 and the binary mask (H, W) uint8 in {0, 1, 255} of one class in it.
 
     ``mask_path``: one file, or one for each object of the class.
     ``class_value``: the id of the class in a label map; None: a mask of one class.
     ``empty``: a mask without foreground is allowed (a query may have none, an example may not).
-    ``bands``, ``page``: of the photo, as for :func:`read_image`.
+    ``bands``, ``page``, ``pages``: of the photo, as for :func:`read_image`.
     Raises InputError where either cannot be read, their shapes differ, or no pixel is the class.
     """
-    image = read_image(image_path, bands, page)
+    image = read_image(image_path, bands, page, pages)
     files = [mask_path] if isinstance(mask_path, str | Path) else mask_path
-    masks = ((file, read_mask(file, labels=class_value is not None, page=page)) for file in files)
+    masks = ((file, read_mask(file, labels=class_value is not None, page=page, pages=pages)) for file in files)
     known = joined(one_class(scaled_to(mask, image.shape[:2], file, image_path), class_value) for file, mask in masks)
     if not empty and not (known == 1).any():
         of = "" if class_value is None else f" of class {class_value}"
@@ -292,6 +310,11 @@ def unwritable(path: Path, error: OSError) -> InputError:
     mends = {errno.ENAMETOOLONG: "shorten it", errno.EISDIR: "give the name of a file in it"}
     mend = mends.get(error.errno or 0, "free space or choose another folder")
     return InputError(f"{path}: cannot be written ({error.strerror or type(error).__name__}); {mend}")
+
+
+def _stored(path: str | Path, pages: int) -> bytes | Path:
+    """The content of a file; of one whose pages are read one by one itself, since none needs all of it."""
+    return read_bytes(path) if pages == 1 else Path(path)
 
 
 def read_bytes(path: str | Path) -> bytes:

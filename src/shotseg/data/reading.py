@@ -28,7 +28,7 @@ class Reading:
 
     source: Annotated[str, arg(name="from", prefix_name=False)] = "auto"
     """How masks are stored, where two formats fit: mask, pairs, dataset, coco, voc, yolo, labelstudio, labelme, cvat,
-    geojson, panoptic, supervisely, via, darwin, sa1b, rle, or a format of another package; "auto" looks."""
+    geojson, imagej, panoptic, supervisely, via, darwin, sa1b, rle, or a format of another package; "auto" looks."""
     bands: Annotated[str, arg(prefix_name=False)] = ""
     """Of photos with more than three bands: those for red, green and blue, from 1, as 4,3,2."""
     page: Annotated[int, arg(prefix_name=False)] = 1
@@ -63,6 +63,10 @@ class Reading:
         from shotseg.data.images import read_image
 
         return read_image(path, **self.which)
+
+    def of_item(self, item: Any) -> dict[str, Any]:
+        """The same as ``which`` for an item of a data set, and ``pages``, of how many its page is one."""
+        return {**self.which, "page": item.page, "pages": item.pages}
 
     def refuse(self, why: str) -> None:
         """Raise UsageError where anything was chosen; ``why``: what it changes nothing with."""

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from shotseg.errors import InputError
 FEW, FLAT = 256, 0.9  # colours of a mask, at most; part of its pixels that equal the one to their left, at least
 ASKED = 3  # pairs of each end whose pictures are looked at
 
+Named = TypeVar("Named")
 Ends = dict[str, dict[Path, Path]]  # end -> mask -> its photo
 
 
@@ -28,21 +30,21 @@ def by_end(photos: Mapping[str, Path], drawn: Iterable[tuple[str, Path]]) -> End
     """
     found: Ends = {}
     for name, file in drawn:
-        owner = next((photos[name[:i]] for i in _marks(name) if name[:i] in photos), None)
-        if owner is not None and owner != file:
-            end = next(name[i:] for i in _marks(name) if name[:i] in photos)
-            if not re.fullmatch(r"[ ._-]+\d+", end):
-                found.setdefault(end, {})[file] = owner
+        end, photo = owner(photos, name) or ("", file)
+        if photo != file and not re.fullmatch(r"[ ._-]+\d+", end):
+            found.setdefault(end, {})[file] = photo
     return dict(sorted(found.items(), key=lambda each: (-len(each[1]), each[0])))
+
+
+def owner(photos: Mapping[str, Named], name: str) -> tuple[str, Named] | None:
+    """What of the name stands behind that of a photo and begins with a mark, and the photo: the one with the longest name."""
+    marks = (i for i in range(len(name) - 1, 0, -1) if name[i] in " ._-")
+    return next(((name[i:], photos[name[:i]]) for i in marks if name[:i] in photos), None)
 
 
 def look_as_masks(pairs: Mapping[Path, Path]) -> bool:
     """Whether files of one end are masks by their pictures, areas of few colours, and those of their photos are not."""
     return all(_is_drawn(mask) and not _is_drawn(photo) for mask, photo in islice(pairs.items(), ASKED))
-
-
-def _marks(name: str) -> Iterable[int]:
-    return (i for i in range(len(name) - 1, 0, -1) if name[i] in " ._-")
 
 
 def _is_drawn(path: Path) -> bool:

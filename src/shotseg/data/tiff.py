@@ -61,6 +61,35 @@ def _pictures(file: Any) -> list[list[int]]:
     return [group for series in file.series for group in _channels(series)] or plain
 
 
+def page_at(path: Path, plane: int, z: int, t: int) -> int | None:
+    """The page, from 1, that shows a plane, or a z and t, from 1, 0 = not said; None where there is none.
+
+    Planes are counted through all channels. Of a file that does not name its axes z or t is the page.
+    """
+    if not is_tiff(path):
+        return plane or max(z, t)
+    with opened(path) as file:
+        found = pictures(file)
+        if plane:
+            return next((page for page, group in enumerate(found, start=1) if plane - 1 in group), None)
+        series, at = file.series[0], {"Z": max(z, 1) - 1, "T": max(t, 1) - 1}
+    sides = {axis: side for axis, side in zip(series.axes, series.shape) if axis in at}
+    if math.prod(sides.values()) != len(found):
+        page = max(z, t)
+        return page if page <= len(found) else None
+    if any(at[axis] >= side for axis, side in sides.items()):
+        return None
+    return int(np.ravel_multi_index([at[axis] for axis in sides], list(sides.values()))) + 1
+
+
+def plane_of(path: Path, page: int) -> int:
+    """The number, from 1, of the first plane that a page shows."""
+    if not is_tiff(path):
+        return page
+    with opened(path) as file:
+        return pictures(file)[page - 1][0] + 1
+
+
 def place_of(data: bytes, number: int) -> tuple[int, tuple[int] | None] | None:
     """(page, bands) that give the ``number``-th page of the file, from 0, as Pillow counts; None for a smaller copy."""
     with opened(data) as file:

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from shotseg.data.annotations.opened import AnnotatedDataset
-from shotseg.data.folder import FolderDataset
+from shotseg.data.folder import FolderDataset, Item
 from shotseg.data.images import read_image
 from shotseg.data.listing import some
 from shotseg.data.preparation import MOST_LEFT_OUT
@@ -50,12 +50,12 @@ def usable(dataset: Any, classes: Collection[str], say: Callable[[str], None] = 
     if not isinstance(dataset, FolderDataset | AnnotatedDataset) or len(dataset.items) > MOST_SEEN:
         return dataset, 0
     items = dataset.items
-    of_photo: dict[Path, list[int]] = defaultdict(list)
+    of_photo: dict[tuple[Path, int], list[int]] = defaultdict(list)
     for i, item in enumerate(items):
         if item.class_name in classes and item.mask_path is not None:
-            of_photo[item.image_path].append(i)
+            of_photo[item.image_path, item.page].append(i)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(lambda photo: _faults(dataset, photo, of_photo[photo]), of_photo)
+        found = pool.map(lambda listed: _faults(dataset, listed), of_photo.values())
         faults = {i: fault for of_one in found for i, fault in of_one.items()}
     left_out = [f"{items[i].id}: {fault}" for i, fault in sorted(faults.items()) if fault not in ("", EMPTY)]
     empty = [items[i].id for i, fault in sorted(faults.items()) if fault == EMPTY]
@@ -72,9 +72,9 @@ def usable(dataset: Any, classes: Collection[str], say: Callable[[str], None] = 
     return dataset if len(kept) == len(items) else Usable(dataset, kept), len(items) - len(kept)
 
 
-def _faults(dataset: Any, photo: Path, listed: Sequence[int]) -> dict[int, str]:
+def _faults(dataset: Any, listed: Sequence[int]) -> dict[int, str]:
     """Why each item of a photo cannot be used; "" where it can."""
-    fault, found = _photo_fault(dataset, photo), dict[object, str]()
+    fault, found = _photo_fault(dataset, dataset.items[listed[0]]), dict[object, str]()
     for i in listed:
         place = dataset.label_map(i) or i  # what one label map shows was seen when its classes were listed
         if place not in found:
@@ -90,15 +90,16 @@ def _fault(dataset: Any, index: int) -> str:
         return str(error)
 
 
-def _photo_fault(dataset: Any, photo: Path) -> str:
+def _photo_fault(dataset: Any, item: Item) -> str:
     """Why a photo cannot be read; "" where it can. A JPEG is decoded at an eighth of its size, which finds the same faults."""
     try:
-        with Image.open(photo) as image:
+        with Image.open(item.image_path) as image:
+            image.seek(item.page - 1 if item.pages > 1 else 0)
             image.draft("RGB", (1, 1))
             image.load()
     except Exception:  # another reader may know it
         try:
-            read_image(photo, dataset.bands, dataset.page)
+            read_image(item.image_path, dataset.bands, item.page, item.pages)
         except InputError as error:
             return str(error)
     return ""

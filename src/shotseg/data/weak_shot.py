@@ -19,7 +19,7 @@ from shotseg import data
 from shotseg.data.annotations.opened import open_folder
 from shotseg.data.class_table import read_class_table
 from shotseg.data.folder import csv_rows, label_map_pairs
-from shotseg.data.images import read_mask
+from shotseg.data.images import read_image, read_mask
 from shotseg.data.manifest import ManifestDataset
 from shotseg.data.reading import AS_SEEN, Reading
 from shotseg.data.samples import IGNORE, Sample
@@ -173,7 +173,8 @@ def _class_folders(root: Path, novel: Sequence[str], fold: str, background: str,
         outlined = background == "base"
         if tags and not outlined:
             tags |= {0}
-        read = _BinaryMasks(partial(reading.photo, items[0].image_path), masks, complete=shown == masks.keys())
+        image = partial(read_image, items[0].image_path, **reading.of_item(items[0]))
+        read = _BinaryMasks(image, masks, complete=shown == masks.keys())
         photos.append(TaggedPhoto(items[0].id, items[0].image_path, content, tags, shown | {0}, read))
     return classes, photos, {**folds, "": without}
 

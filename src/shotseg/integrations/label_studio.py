@@ -43,10 +43,8 @@ class Backend:
     ):
         self.start, self.photos, self.examples, self.seconds = segmenter, photos, examples, seconds
         self._lock, self._learning = threading.Lock(), threading.Lock()
-        self._segmenter, self._learnt = (
-            segmenter,
-            dict[tuple[str, Path], str](),
-        )  # (class, photo) -> digest of the example
+        self._segmenter = segmenter
+        self._learnt = dict[str, tuple[str, str]]()  # as of _kept
         self._learn()
 
     @property
@@ -153,25 +151,25 @@ class Backend:
         """The classes of the start, and those of the kept examples beside them. What is known already is not encoded again: only
         new examples are, and the other ones of a class that lost or changed one."""
         kept = self._kept()
-        lost = {name for (name, photo), digest in self._learnt.items() if kept.get((name, photo)) != digest}
+        lost = {name for id, (name, digest) in self._learnt.items() if kept.get(id) != (name, digest)}
         afresh = bool(lost & set(self.start.classes))
         segmenter = (self.start if afresh else self._segmenter).twin()
         for name in lost & set(segmenter.classes) if not afresh else ():
             segmenter.remove(name)
-        known = {} if afresh else {key: digest for key, digest in self._learnt.items() if key[0] not in lost}
+        known = {} if afresh else {id: example for id, example in self._learnt.items() if example[0] not in lost}
         if kept and self.examples is not None:
             for item, error in add_examples(segmenter, open_folder(self.examples), skip=known):
                 if error:
                     log.warning("%s", error)
                 else:
-                    known[item.class_name, item.image_path] = kept[item.class_name, item.image_path]
+                    known[item.id] = kept[item.id]
         self._learnt = known
         version = self._digest(kept)
         with self._lock:
             self._segmenter, self._version = segmenter, version
 
-    def _kept(self) -> dict[tuple[str, Path], str]:
-        """(class, photo) -> digest, of every example in the folder."""
+    def _kept(self) -> dict[str, tuple[str, str]]:
+        """id -> class and digest, of every example in the folder."""
         if self.examples is None or not any(self.examples.glob("images/*/*.*")):
             return {}
         for folder in self.examples.glob("*/*"):
@@ -180,16 +178,16 @@ class Backend:
         if not any(self.examples.glob("images/*/*.*")):
             return {}
         return {
-            (item.class_name, item.image_path): " ".join(map(_sha256, (item.image_path, *item.mask_paths)))
+            item.id: (item.class_name, " ".join(map(_sha256, (item.image_path, *item.mask_paths))))
             for item in open_folder(self.examples).items
         }
 
-    def _digest(self, kept: Mapping[tuple[str, Path], str]) -> str:
+    def _digest(self, kept: Mapping[str, tuple[str, str]]) -> str:
         """Of the classes of the start and of every example, in whatever order they came."""
         if not kept and not self.start.classes:
             return "shotseg-empty"
         start = [(name, self.start.examples(name).digest) for name in self.start.classes]
-        content = [self.start.present, sorted(start), sorted((name, digest) for (name, _), digest in kept.items())]
+        content = [self.start.present, sorted(start), sorted(kept.values())]
         return "shotseg-" + hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Container, Iterator, Sequence
-from itertools import islice
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
 from shotseg.data.annotations.opened import AnnotatedDataset, open_folder
 from shotseg.data.folder import FolderDataset, Item
-from shotseg.data.images import page_pairs, pages_in
 from shotseg.errors import InputError, NoMaskWarning, UsageError, note
 from shotseg.segmenter import Segmenter
 
@@ -23,52 +21,41 @@ log = logging.getLogger("shotseg")
 def add_examples(
     segmenter: Segmenter,
     examples: FolderDataset | AnnotatedDataset,
-    skip: Container[tuple[str, Path]] = (),
+    skip: Container[str] = (),
 ) -> Iterator[tuple[Item, InputError | None]]:
-    """Add every example; each with the reason where it cannot be used. The others are still added.
+    """Add every example; each with the reason where it cannot be used. The others are still added. Of a stack those pages are
+    examples that show the class, up to ``MOST_PAGES``.
 
-    skip: (class, photo) of those that are known already.
+    skip: ids of those that are known already.
     """
+    stacks = {
+        (item.class_name, item.image_path): 0 for item in examples.items if item.pages > 1 and item.id not in skip
+    }
     for index, item in enumerate(examples.items):
-        if (item.class_name, item.image_path) in skip:
+        if item.id in skip or stacks.get((item.class_name, item.image_path)) == MOST_PAGES:
             continue
         # By path where the mask is the class's own, so that an error names the file.
-        own = item.class_value is None and examples.bands is None and examples.page == 1
+        own = item.class_value is None and examples.bands is None and item.page == item.pages == 1
+        photo: Any
         try:
-            if isinstance(examples, FolderDataset) and examples.page == 1 and _are_stacks(item, examples.bands):
-                photos, masks = _pages(item, examples.bands)
-            else:
-                photo, mask = (
-                    (item.image_path, list(item.mask_paths) or None) if own else (examples.sample(index), None)
-                )
-                photos, masks = [photo], [mask]
+            photo, mask = (item.image_path, list(item.mask_paths) or None) if own else (examples.sample(index), None)
+            if item.pages > 1:
+                if not (photo.mask == 1).any():
+                    continue
+                stacks[item.class_name, item.image_path] += 1
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", NoMaskWarning)  # whoever calls says it of all in one line
-                segmenter.add(item.class_name, photos, masks)
+                segmenter.add(item.class_name, [photo], [mask])
         except InputError as error:
             yield item, error
         else:
             yield item, None
-
-
-def _are_stacks(item: Item, bands: Sequence[int] | None) -> bool:
-    """Whether photo and mask have the same number of pages, above one."""
-    if item.class_value is not None or len(item.mask_paths) != 1:
-        return False
-    count = pages_in(item.image_path, bands)
-    return count > 1 and pages_in(item.mask_paths[0]) == count
-
-
-def _pages(item: Item, bands: Sequence[int] | None) -> tuple[list[Any], list[Any]]:
-    """The pages that show the class, up to ``MOST_PAGES``, with their masks. InputError where none does."""
-    shown = (pair for pair in page_pairs(item.image_path, item.mask_paths[0], bands) if (pair[1] == 1).any())
-    pairs = list(islice(shown, MOST_PAGES))
-    if not pairs:
-        raise InputError(
-            f"{item.mask_paths[0]}: no foreground pixel on any page; mark the object, or leave this pair out"
-        )
-    note(f"{item.image_path}: {len(pairs)} of its pages are examples, each with the page of its mask")
-    return [image for image, _ in pairs], [mask for _, mask in pairs]
+    for (name, stack), count in stacks.items():
+        if count:
+            note(f"{stack}: {count} of its pages are examples of {name}, each with the page of its mask")
+        else:
+            empty = next(item for item in examples.items if (item.class_name, item.image_path) == (name, stack))
+            yield empty, InputError(f"{stack}: no page of it shows {name}; mark the object, or leave this pair out")
 
 
 def segmenter_of(support: str | Path, device: str = "auto", present: float | None = 0.5) -> Segmenter:

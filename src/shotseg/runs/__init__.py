@@ -22,7 +22,7 @@ import json
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -110,7 +110,7 @@ def segment_folder(
         raise UsageError(f"--engine {engine}: choose one of {', '.join(ENGINES)}")
     photos = photos if isinstance(photos, PhotoList) else PhotoList(photos)
     if annotations != "mask":
-        names.check(annotations, segmenter.classes, (photo.file for photo in photos), apart=True)
+        names.check(annotations, segmenter.classes, (photo.by_itself for photo in photos), apart=True)
     run = _run(photos, {**(settings or {}), "classes": list(segmenter.classes)}, shard)
     with _old_left_alone(), place_at(out) as place:
         records = journal.start(place, run, photos, resume)
@@ -230,5 +230,7 @@ def _labelled(records: Iterable[Record], out: Path, photos: PhotoList) -> Iterat
                 continue
             scores = {name: found["confidence"] for name, found in record["classes"].items()}
             _, photo = photos.find(record["name"]) or (0, None)
-            place = None if photo is None else Path(photo.path)
-            yield Labelled(record["file"], labels, record["name"], scores, photo=place)
+            found = Labelled(record["file"], labels, record["name"], scores)
+            if photo is not None:
+                found = replace(found, photo=Path(photo.path), page=photo.page, pages=photo.pages, bands=photo.bands)
+            yield found

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from shotseg.data import remote
+from shotseg.data.images import PAGE_TYPE
 from shotseg.errors import UsageError
 from shotseg.photo import filed_as
 from shotseg.runs.scratch import Scratch, restored, stored
@@ -44,6 +45,11 @@ class PhotoFile:
         if remote.address(self.path):
             return remote.shown(self.path)
         return os.path.abspath(self.path)  # noqa: PTH100 (Path.absolute keeps "..")
+
+    @property
+    def by_itself(self) -> str:
+        """The file in which it is a photo by itself, which of a page is one that is written."""
+        return f"{self.name}{PAGE_TYPE}" if self.pages > 1 else self.file
 
     @property
     def sequence(self) -> str:

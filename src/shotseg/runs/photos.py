@@ -66,9 +66,9 @@ def pages_of(photos: PhotoList, wanted: str) -> PhotoList:
         if not numbers:
             note(f"{photo.file}: none of --pages {wanted}, it has {count}; it is left out")
         for page in numbers:
-            digits = f"{page:0{max(3, len(str(count)))}}"
-            named = (f"{photo.file}#{digits}", f"{photo.name}_p{digits}") if count > 1 else (photo.file, photo.name)
-            yield replace(photo, file=named[0], name=named[1], page=page, pages=count)
+            name = files.page_name(photo.name, page, count)
+            file = f"{photo.file}#{name.rpartition('_p')[2]}" if count > 1 else photo.file
+            yield replace(photo, file=file, name=name, page=page, pages=count)
 
     found = PhotoList(page for photo in photos for page in each(photo))
     if not found:

@@ -20,7 +20,7 @@ from shotseg import data
 from shotseg.data import transforms
 from shotseg.data.annotations.opened import open_folder
 from shotseg.data.folder import Item
-from shotseg.data.images import read_pair, write_bytes, write_png
+from shotseg.data.images import read_image, read_pair, write_bytes, write_png
 from shotseg.data.manifest import ManifestDataset, PreparedPhoto
 from shotseg.data.reading import AS_SEEN, Reading
 from shotseg.data.samples import IGNORE, Sample
@@ -65,7 +65,7 @@ class Part:
     def images(self) -> list[Path]:
         """The photos, each once."""
         prepared = [self.dataset.manifest.root / self.dataset.photos[i].image for i in self.photos]
-        return prepared or list({item.content: item.image_path for item in self.items}.values())
+        return prepared or list(dict.fromkeys({item.content: item.image_path for item in self.items}.values()))
 
     @cached_property
     def of_photo(self) -> dict[str, list[int]]:
@@ -146,7 +146,7 @@ class PseudoPart(Part):
                 raise InputError(
                     f"{item.image_path}: {self.folder} has no mask of {item.class_name!r} for it; run pseudo-label on it too"
                 )
-            mask = self.make(self.reading.photo(item.image_path), item.class_name)
+            mask = self.make(read_image(item.image_path, **self.reading.of_item(item)), item.class_name)
             write_png(self.path(index), mask if (mask == IGNORE).any() else mask * 255)
 
     def mask_files(self, index: int) -> Sequence[Path]:
@@ -156,9 +156,8 @@ class PseudoPart(Part):
     def sample(self, index: int) -> Sample:
         self.prepare(index)
         item = self.items[index]
-        return Sample(
-            *read_pair(item.image_path, self.path(index), **self.reading.which), id=item.id, path=item.image_path
-        )
+        pair = read_pair(item.image_path, self.path(index), **self.reading.of_item(item))
+        return Sample(*pair, id=item.id, path=item.image_path)
 
 
 @dataclass(frozen=True)

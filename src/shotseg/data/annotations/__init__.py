@@ -21,6 +21,7 @@ from shotseg.data.annotations import (
     cvat,
     darwin,
     geojson,
+    imagej,
     label_studio,
     labelme,
     laid_out,
@@ -82,6 +83,7 @@ FORMATS = {
     "labelme": Format(labelme.write, labelme.read, labelme.files),
     "cvat": Format(cvat.write, cvat.read, cvat.files),
     "geojson": Format(geojson.write, geojson.read, geojson.files),
+    "imagej": Format(imagej.write, imagej.read, imagej.files),
 }
 SOURCES = {
     "supervisely": Source(supervisely.read, supervisely.files),
@@ -127,6 +129,7 @@ def write(
     one_a_class: one annotation for each class of a photo, in place of one for each object.
     instances:   objects of a class that touch are apart, see :mod:`shotseg.data.annotations.touching`.
     photos:      of results that know theirs: "copy" or "link" them to where the format wants them (default ``out/images``).
+                 Pages of stacks become PNG files there in any case, but for imagej, whose ROIs say their page.
     ids:         of the classes, for COCO; default 1, 2, ...
     A photo whose name leads out of ``out``, or holds control characters, is left out with a warning of one line.
     Raises UsageError for an unknown format or a class name that the format cannot hold, InputError on a full disk or where
@@ -137,8 +140,8 @@ def write(
     results = _with_names(results, out)
     if min_object or one_a_class or instances:
         results = arranged(results, min_object, one_a_class, instances)
-    if photos != "none":
-        results = placed(results, Path(out) / names.PHOTOS.get(format, "images"), photos, format in names.BY_STEM)
+    folder = Path(out) / names.PHOTOS.get(format, "images")
+    results = placed(results, folder, photos, format in names.BY_STEM, format in names.STACKS)
     form.write(Path(out), results, classes, **({"ids": ids} if ids and format in WITH_IDS else {}))
 
 
@@ -172,7 +175,10 @@ def index(format: str, path: str | Path, images: str | Path | None = None, page:
     """The same, not drawn yet.   page: of photos in files of several, from 1."""
     reader = READERS[format] if format in READERS else _chosen(format).read
     found = reader(Path(path), None if images is None else Path(images)).each_once()
-    return found if page == 1 else found._replace(photos=[replace(photo, page=page) for photo in found.photos])
+    if page == 1:
+        return found
+    chosen = [photo if photo.pages > 1 else replace(photo, page=page) for photo in found.photos]
+    return found._replace(photos=[photo for photo in chosen if photo.page == page])
 
 
 @checked
@@ -186,7 +192,7 @@ def detect(path: str | Path) -> str:
         raise UsageError(f"{path}: no such file or folder; check the path")
     if (path / "images").is_dir() and (path / "classes.csv").is_file():
         return "mask"
-    if path.is_file() and (what := packed(path)):
+    if path.is_file() and (what := packed(path)) and not imagej.files(path):
         raise UsageError(f"{path}: {what}, and give the folder")
     if laid_out.known(path):
         return "dataset"

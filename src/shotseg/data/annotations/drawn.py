@@ -6,8 +6,8 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -52,7 +52,8 @@ class Annotated:
     source: the file that says so.                              size: (height, width) that it says, if it does.
     shapes: its objects, the later on top.                      lost: how many more cannot be used.
     map:    in place of shapes: gives the label map, (H, W) uint8, 255 = ignore.
-    number: its id in the file, where that has one.             page: of the photo's file, from 1.
+    number: its id in the file, where that has one.
+    page, pages: of the photo's file, from 1, and how many it has where each is a photo of its own.
     """
 
     file: str
@@ -64,6 +65,7 @@ class Annotated:
     map: Callable[[], np.ndarray] | None = None
     number: int | None = None
     page: int = 1
+    pages: int = 1
 
     def shows(self) -> list[int]:
         """The numbers of its classes. Raises InputError where the label map cannot be read."""
@@ -75,21 +77,24 @@ class Annotated:
         """(H, W) uint8 in {0, 1, 255} of one class, at the photo's size. Raises InputError where it cannot be drawn."""
         if self.map is not None:
             return self._fitted(one_class(_map_of(self), label))
-        found = [mask for _, mask in self._drawn([shape for shape in self.shapes if shape.label == label])]
-        return np.any(found, axis=0).astype(np.uint8) if found else np.zeros(self._target(), np.uint8)
+        found = np.zeros(self._target, bool)
+        for _, mask in self._drawn([shape for shape in self.shapes if shape.label == label]):
+            found |= mask
+        return found.astype(np.uint8)
 
     def labelled(self, classes: int) -> Labelled:
         """Its label map and objects. Raises InputError where nothing that it holds can be drawn."""
         if self.map is not None:
-            return Labelled(self.file, self._fitted(self.map()), photo=self.photo)
+            return Labelled(self.file, self._fitted(self.map()), photo=self.photo, page=self.page, pages=self.pages)
         pieces = [(shape.group, cropped(shape.label, mask)) for shape, mask in self._drawn(self.shapes)]
-        labels = label_map(self._target(), [piece for _, piece in pieces], classes)
+        labels = label_map(self._target, [piece for _, piece in pieces], classes)
         objects = _grouped(pieces, labels.shape)
-        return Labelled(self.file, labels, parts=objects, photo=self.photo, number=self.number)
+        found = Labelled(self.file, labels, parts=objects, photo=self.photo, number=self.number)
+        return replace(found, page=self.page, pages=self.pages)
 
     def _drawn(self, shapes: Sequence[Shape]) -> Iterator[tuple[Shape, np.ndarray]]:
         drawn = empty = 0
-        height, width = self.size or self._target()
+        height, width = self.size or self._target
         for shape in shapes:
             try:
                 mask = shape.draw(height, width)
@@ -108,6 +113,7 @@ class Annotated:
                 f"{self._where}: none of its {len(shapes) + self.lost} objects has a mask; draw them again"
             )
 
+    @cached_property  # of a PNG all of it is decoded, which is not to be done for each of a thousand cells
     def _target(self) -> tuple[int, int]:
         size = self.size if self.photo is None else upright_size(self.photo, self.page)
         if size is None:
@@ -117,7 +123,7 @@ class Annotated:
     def _fitted(self, mask: np.ndarray) -> np.ndarray:
         if self.photo is None and self.size is None:
             return mask
-        height, width = self._target()
+        height, width = self._target
         if mask.shape == (height, width):
             return mask
         scales = height / mask.shape[0], width / mask.shape[1]

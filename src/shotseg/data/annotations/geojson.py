@@ -220,17 +220,9 @@ def _meet(place: geo.Place, found: Sequence[Outlines]) -> bool:
 
 def _drawn(polygons: list[Polygon], place: geo.Place | None, height: int, width: int) -> np.ndarray:
     """(h, w) bool. Raises ValueError for coordinates that are no numbers."""
-    from skimage.draw import polygon as filled  # slow to load
-
     mask = np.zeros((height, width), bool)
     for polygon in polygons:
-        part = np.zeros_like(mask)
-        for ring in polygon:
-            points = ring if place is None else place.pixels(ring)
-            if not np.isfinite(points).all():
-                raise ValueError("coordinates that are no numbers, or not on this map")
-            part[filled(points[:, 1] - 0.5, points[:, 0] - 0.5, mask.shape)] ^= True
-        mask |= part
+        mask |= outlines.filled([ring if place is None else place.pixels(ring) for ring in polygon], height, width)
     return mask
 
 

@@ -48,6 +48,7 @@ class Labelled:
     parts:  its objects, which may overlap; None: the connected parts of each class.
     photo:  where the photo lies, where that is known.
     number: its id in the file that it was read from, where that has one.
+    page, pages: of the photo's file, from 1, and how many it has where each is a photo of its own; bands: of it.
     """
 
     file: str
@@ -57,10 +58,18 @@ class Labelled:
     parts: tuple[Part, ...] | None = None
     photo: Path | None = None
     number: int | None = None
+    page: int = 1
+    pages: int = 1
+    bands: tuple[int, ...] | None = None
 
     @property
     def stem(self) -> str:
         return self.name or PurePosixPath(self.file).with_suffix("").as_posix()
+
+    @property
+    def stack(self) -> str:
+        """What it is a page of, without an ending."""
+        return self.stem.rpartition("_p")[0]
 
     @property
     def objects(self) -> tuple[Part, ...]:
@@ -110,7 +119,8 @@ def cropped(label: int, mask: np.ndarray) -> Part:
     """The (H, W) bool mask of an object, which has pixels, cut to its box."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     top, left = int(rows[0]), int(columns[0])
-    return Part(label, mask[top : rows[-1] + 1, left : columns[-1] + 1], top, left)
+    own = mask[top : rows[-1] + 1, left : columns[-1] + 1]
+    return Part(label, own.copy(), top, left)  # a view would keep the whole mask: thousands of cells are gigabytes
 
 
 def label_map(shape: tuple[int, ...], objects: Iterable[Part], classes: int) -> np.ndarray:

@@ -6,6 +6,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,18 @@ from shotseg.data.annotations.labelled import Labelled, note, some
 from shotseg.data.annotations.voc import palette
 from shotseg.data.class_table import read_class_table
 from shotseg.data.folder import FolderDataset, Item
-from shotseg.data.images import IMAGE_TYPES, MASK_TYPES, one_class, read_bytes, read_mask, write_bytes, write_png
+from shotseg.data.images import (
+    IMAGE_TYPES,
+    MASK_TYPES,
+    PAGE_TYPE,
+    one_class,
+    page_file,
+    pages_with_masks,
+    read_bytes,
+    read_mask,
+    write_bytes,
+    write_png,
+)
 from shotseg.data.listing import images_below, only_images
 from shotseg.data.pairing import photos_and_masks
 from shotseg.data.samples import IGNORE
@@ -25,6 +37,7 @@ from shotseg.errors import InputError, UsageError
 ENDINGS = ("", "_mask", "-mask")  # of a mask's name behind that of its photo
 VALUES = "_classes.csv"
 NAMES = ("classes.txt", "labels.txt")  # one class a line, where a pair of folders has it
+Values = Callable[[Path, int, int], np.ndarray]  # of a mask, the number of its page, and of how many
 
 
 def write(out: Path, results: Iterable[Labelled], classes: Sequence[str]) -> None:
@@ -61,7 +74,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     label_of = np.zeros(256, np.uint8)
     label_of[list(names)] = np.arange(1, len(names) + 1)
     label_of[IGNORE] = IGNORE
-    return Annotations(list(names.values()), _label_maps(path, images, label_of, partial(read_mask, labels=True)))
+    return Annotations(list(names.values()), _label_maps(path, images, label_of, _ids))
 
 
 def read_pairs(path: Path, images: Path | None = None) -> Annotations:
@@ -126,7 +139,7 @@ def _beside(root: Path, tables: Sequence[Path]) -> Annotations:
             label_of[row.value] = classes.index(row.name) + 1
         for _, photo, drawn in pairs[folder]:
             for mask in drawn:
-                draw = partial(_mapped, mask, label_of, partial(read_mask, labels=True))
+                draw = partial(_mapped, mask, label_of, _ids, 1, 1)
                 photos.append(Annotated(photo.relative_to(root).as_posix(), mask, photo=photo, map=draw))
         if bare := [photo.name for _, photo, drawn in pairs[folder] if not drawn]:
             note(f"{folder}: left out, photos without a mask: {some(bare)}")
@@ -137,7 +150,7 @@ def _label_maps(
     root: Path,
     images: Path | None,
     label_of: np.ndarray,
-    values: Callable[[Path], np.ndarray],
+    values: Values,
 ) -> list[Annotated]:
     folder = root / "masks"
     finder = Photos(root, images or root / "images")
@@ -147,7 +160,11 @@ def _label_maps(
         stems = [stem.removesuffix(ending) for ending in ENDINGS if stem.endswith(ending)]
         named = next(((name, found) for name in stems if (found := finder.stem(name))), None)
         file, photo = (f"{named[0]}{named[1].suffix}", named[1]) if named else (f"{stem}.png", None)
-        photos.append(Annotated(file, path, photo=photo, map=partial(_mapped, path, label_of, values)))
+        pages = pages_with_masks(photo, [path]) if photo else 1
+        for page in range(1, pages + 1):
+            draw = partial(_mapped, path, label_of, values, page, pages)
+            called = page_file(file, page, pages)
+            photos.append(Annotated(called, path, photo=photo, map=draw, page=page, pages=pages))
     used = {photo.photo for photo in photos}
     if bare := [photo.name for photo in images_below(images or root / "images") if photo not in used]:
         note(f"{root}: left out, photos without a mask: {some(bare)}")
@@ -158,13 +175,17 @@ def _drawn(folder: Path) -> list[Path]:
     return sorted(only_images(folder, folder.rglob("*"), MASK_TYPES))
 
 
-def _mapped(path: Path, label_of: np.ndarray, values: Callable[[Path], np.ndarray]) -> np.ndarray:
-    return label_of[values(path)]
+def _mapped(path: Path, label_of: np.ndarray, values: Values, page: int, pages: int) -> np.ndarray:
+    return label_of[values(path, page, pages)]
 
 
-def _pair_values(path: Path) -> np.ndarray:
+def _ids(path: Path, page: int = 1, pages: int = 1) -> np.ndarray:
+    return read_mask(path, None, True, page, pages)
+
+
+def _pair_values(path: Path, page: int = 1, pages: int = 1) -> np.ndarray:
     """(H, W) uint8 ids of a mask, 255 = ignore; of one with 0 and 255 alone, 255 is the class 1."""
-    values = read_mask(path, labels=True)
+    values = _ids(path, page, pages)
     return values // IGNORE if np.isin(values, (0, IGNORE)).all() else values
 
 
@@ -181,15 +202,26 @@ def _class_folders(root: Path) -> Annotations:
         times[item.content, item.class_id] += 1
         photo = item.content, times[item.content, item.class_id]
         first.setdefault(photo, item)
-        drawn = [Shape(item.class_id + 1, partial(_own, path, item.class_value)) for path in item.mask_paths]
+        masks = item.mask_paths if item.pages == 1 or _shown(item) else ()
+        drawn = [Shape(item.class_id + 1, partial(_own, path, item)) for path in masks]
         shapes.setdefault(photo, []).extend(drawn)
     photos = []
     for photo, item in first.items():
-        file = f"{item.id}{item.image_path.suffix}"
-        photos.append(Annotated(file, item.mask_path or root, None, shapes[photo], item.image_path))
+        file = f"{item.id}{item.image_path.suffix if item.pages == 1 else PAGE_TYPE}"
+        one = Annotated(file, item.mask_path or root, None, shapes[photo], item.image_path)
+        photos.append(replace(one, page=item.page, pages=item.pages))
     return Annotations(dataset.classes, photos)
 
 
-def _own(mask: Path, class_value: int | None, height: int, width: int) -> np.ndarray:
-    labels = class_value is not None
-    return one_class(read_mask(mask, (height, width), labels), class_value) == 1
+def _shown(item: Item) -> bool:
+    """Whether a page shows its class, as not every page of a stack does; also where its mask cannot be read."""
+    try:
+        return any(read_mask(path, page=item.page, pages=item.pages).any() for path in item.mask_paths)
+    except InputError:
+        return True
+
+
+def _own(mask: Path, item: Item, height: int, width: int) -> np.ndarray:
+    labels = item.class_value is not None
+    found = read_mask(mask, (height, width), labels, item.page, item.pages)
+    return one_class(found, item.class_value) == 1

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
+from shotseg.data.annotations import imagej
 from shotseg.data.annotations.labelled import MOST
 from shotseg.data.listing import has_controls
 from shotseg.errors import UsageError
@@ -21,7 +22,9 @@ BY_STEM = (
     "yolo",
     "labelme",
     "geojson",
+    "imagej",
 )  # formats whose files are found by the photo's name without its ending
+STACKS = ("imagej",)  # formats whose objects say their page of a stack
 MAPS = ("mask", "voc")
 PHOTOS = {"mask": "images", "yolo": "images", "voc": "JPEGImages"}  # where a format wants its photos
 
@@ -36,6 +39,7 @@ NEXT = {
     "labelme": "labelme PHOTOS --output {out} --labels {out}/labels.txt",
     "cvat": "in CVAT: Upload annotations, CVAT 1.1, {out}/annotations.xml",
     "geojson": "in QuPath: open the image, File, Import objects from file, {out}/",
+    "imagej": "in ImageJ: open the photo, then File, Open, its RoiSet.zip of {out}/",
 }
 
 
@@ -51,6 +55,8 @@ def check(format: str, classes: Sequence[str], files: Iterable[str] = (), apart:
             raise UsageError(
                 f"class name {name!r} means something else in {format}; rename it or choose another format"
             )
+    if format == "imagej":
+        imagej.check(classes)
     if format == "voc":
         for name in classes:
             if name[0] == "#" or ":" in name or name != name.strip():

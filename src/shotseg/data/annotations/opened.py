@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -66,7 +67,8 @@ class AnnotatedDataset:
             if name in class_ids and photo.photo is not None:
                 stem = PurePosixPath(photo.file).with_suffix("")
                 id = f"{name}/{stem if stems[stem] == 1 else photo.file}"
-                self.items.append(Item(id, name, class_ids[name], photo.photo, photo.source, label))
+                item = Item(id, name, class_ids[name], photo.photo, photo.source, label)
+                self.items.append(replace(item, page=photo.page, pages=photo.pages))
                 self._photos.append((photo, label))
         if not self.items:
             what = f"no object that can be used in its {len(photos)} photos; draw some with a class"
@@ -83,11 +85,11 @@ class AnnotatedDataset:
         Raises InputError where the photo cannot be read or nothing can be drawn.
         """
         item, (photo, label) = self.items[index], self._photos[index]
-        image = read_image(item.image_path, self.bands, self.page)
+        image = read_image(item.image_path, self.bands, item.page, item.pages)
         mask = photo.mask(label)
         if mask.shape != image.shape[:2]:
             raise InputError(f"{item.mask_path}: {item.id} has another size than {item.image_path}; export it again")
-        return Sample(image, mask, self._tags[item.image_path], item.id, item.image_path)
+        return Sample(image, mask, self._tags[item.image_path, item.page], item.id, item.image_path)
 
     def mask(self, index: int) -> np.ndarray:
         """(H, W) uint8 in {0, 1, 255}: the mask of an item, at its photo's size. Raises InputError as :meth:`sample`."""
@@ -118,11 +120,11 @@ class AnnotatedDataset:
         return alone | {stem.as_posix(): photo for stem, photo in named}
 
     @cached_property
-    def _tags(self) -> dict[Path, frozenset[int]]:
-        tags: dict[Path, set[int]] = {}
+    def _tags(self) -> dict[tuple[Path, int], frozenset[int]]:
+        tags: dict[tuple[Path, int], set[int]] = {}
         for item in self.items:
-            tags.setdefault(item.image_path, set()).add(item.class_id)
-        return {path: frozenset(ids) for path, ids in tags.items()}
+            tags.setdefault((item.image_path, item.page), set()).add(item.class_id)
+        return {photo: frozenset(ids) for photo, ids in tags.items()}
 
 
 def open_folder(

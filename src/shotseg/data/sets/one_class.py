@@ -141,15 +141,23 @@ def folder(found: dict[str, Any], facts: dict[str, Any]) -> Plan:
     from shotseg.data.annotations.opened import open_folder  # which reads masks as data sets do
 
     data = open_folder(found["root"], found.get("format", "auto"))
-    masked = [index for index, item in enumerate(data.items) if item.mask_path is not None]
+    masked = [index for index, item in enumerate(data.items) if item.mask_path is not None and item.pages == 1]
+    mend = "save it as a file; evaluate and train take the folder itself"
+    stacks = [
+        LeftOut(item.id, f"{item.image_path}: page {item.page} of a stack; {mend}")
+        for item in data.items
+        if item.pages > 1
+    ]
     sources = [
         Source(item.id, item.image_path, partial(_own, data, index), ("all",), item.class_id + 1)
         for index in masked
         for item in [data.items[index]]
     ]
     definition = {"index.csv": {str(f): [data.classes.index(c) + 1 for c in own] for f, own in data.folds.items()}}
-    notes = {"photos without a mask": len(data.items) - len(masked)}
-    return Plan(dict(enumerate(data.classes, start=1)), definition if data.folds else {}, sources, notes)
+    notes = {"photos without a mask": len(data.items) - len(masked) - len(stacks)}
+    return Plan(
+        dict(enumerate(data.classes, start=1)), definition if data.folds else {}, sources, notes, left_out=stacks
+    )
 
 
 def _own(data: Any, index: int) -> np.ndarray:
