@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import math
+from dataclasses import replace
 from importlib.resources import files
 
 import pytest
@@ -13,6 +15,8 @@ from shotseg.errors import InputWarning, UsageError
 from shotseg.training import recipe as recipes
 from shotseg.training.loop import learning_rate
 from shotseg.training.recipe import Schedule
+
+GUIDED = recipes.load("guided/tiny")
 
 
 @pytest.mark.parametrize("name", recipes.list_recipes())
@@ -127,10 +131,28 @@ def test_any_keyword_of_a_model_is_a_flag_also_where_the_recipe_has_it_not(flags
     assert joined.optimiser.factors["decoder."] == 3.0
 
 
-@pytest.mark.parametrize("changes", [{"workers": -1}, {"validation": {"episodes": 0}}])
-def test_numbers_that_end_a_training_late_are_refused_early(changes):
-    with pytest.raises(UsageError, match=r"workers=.*episodes="):
-        recipes.load("guided/tiny", **changes)
+@pytest.mark.parametrize("name", recipes.RANGES)
+def test_a_number_that_means_nothing_is_refused_with_the_name_of_its_field(name):
+    section, _, field = name.rpartition(".")
+    holder = getattr(GUIDED, section) if section else GUIDED
+    before = getattr(holder, field)
+    for value in (-1.0, math.nan, math.inf):
+        wrong = {"x": value} if isinstance(before, dict) else (value, value) if isinstance(before, tuple) else value
+        with pytest.raises(UsageError, match=f"recipe field {name}="):
+            changed = replace(holder, **{field: wrong})
+            replace(GUIDED, **{section: changed})
+
+
+def test_every_number_of_a_recipe_has_a_range():
+    sections = {"": GUIDED, **{f"{name}.": part for name, part in vars(GUIDED).items() if dataclasses.is_dataclass(part)}}
+    fields = {prefix + name: value for prefix, part in sections.items() for name, value in vars(part).items()}
+    numbers = {name for name, value in fields.items() if type(value) in (int, float)}
+    assert numbers <= recipes.RANGES.keys() <= fields.keys()
+
+
+def test_a_scale_from_more_to_less_is_refused():
+    with pytest.raises(UsageError, match=r"augment\.scale=\[1\.1, 0\.9\]"):
+        recipes.load("guided/tiny", augment={"scale": [1.1, 0.9]})
 
 
 def test_an_unknown_flag_is_named():
