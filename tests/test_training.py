@@ -268,6 +268,14 @@ def test_a_checkpoint_that_does_not_fit_names_its_tensor(photos, tmp_path):
         checkpoint.read(tmp_path / "a.safetensors")
 
 
+def test_a_factor_of_parameters_that_are_not_there_is_refused_and_null_takes_one_out(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    with pytest.raises(UsageError, match=r"no parameter begins with 'decoder\.'; they begin with 0"):
+        loop.make_optimiser(model, recipes.Optimiser(factors={"decoder.": 2.0}))
+    (tmp_path / "a.yaml").write_text("extends: hdmnet/pascal5i-resnet50\noptimiser: {factors: {transformer: null}}")
+    assert recipes.load(tmp_path / "a.yaml").optimiser.factors == {"": 10.0}
+
+
 def test_rates_differ_by_the_beginning_of_a_name():
     model = torch.nn.ModuleDict({"head": torch.nn.Linear(2, 2), "body": torch.nn.Linear(2, 2)})
     groups = loop.make_optimiser(model, recipes.Optimiser(factors={"": 10.0, "body": 1.0})).param_groups

@@ -15,6 +15,7 @@ from shotseg.arguments import checked
 from shotseg.data.reading import AS_SEEN, Reading
 from shotseg.data.usable import usable
 from shotseg.data.writable import check_out
+from shotseg.device import usual_tensors
 from shotseg.errors import UsageError, note
 from shotseg.evaluation import effort as strokes
 from shotseg.evaluation import n_way, options, outcome, several_run, single_run, subject
@@ -27,6 +28,7 @@ from shotseg.evaluation.several import Several, second
 
 
 @checked
+@usual_tensors()
 def evaluate(
     dataset: Any,
     method: Any = "matching",

@@ -223,7 +223,15 @@ def learning_rate(step: int, steps: int, schedule: Schedule) -> float:
 
 
 def make_optimiser(model: nn.Module, choice: Optimiser) -> torch.optim.Optimizer:
-    """One parameter group for each factor, over the parameters that learn; biases decay as the rest does."""
+    """One parameter group for each factor, over the parameters that learn; biases decay as the rest does.
+
+    Raises UsageError for a factor of parameters that are not there.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    for prefix in choice.factors:
+        if not any(name.startswith(prefix) for name in names):
+            parts = dict.fromkeys(name.partition(".")[0] for name in names)
+            raise UsageError(f"optimiser.factors: no parameter begins with {prefix!r}; they begin with {', '.join(parts)}")
     norms = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.Embedding)
     spared = {
         id(parameter)

@@ -61,7 +61,8 @@ def _value(kind: Any, value: Any, where: str, name: str) -> Any:
         if isinstance(value, tuple(option for option in of if option not in lists)):
             return value
     if origin is dict and isinstance(value, Mapping):
-        return {str(key): _value(of[1], v, where, f"{name}.{key}") for key, v in value.items()}
+        given = {str(key): v for key, v in value.items() if v is not None}  # null takes out what a parent has
+        return {key: _value(of[1], v, where, f"{name}.{key}") for key, v in given.items()}
     if origin is tuple and isinstance(value, list | tuple) and (Ellipsis in of or len(of) == len(value)):
         return tuple(_value(of[0], v, where, name) for v in value)
     if kind is float and (number := _number(value)) is not None:

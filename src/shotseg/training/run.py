@@ -11,6 +11,7 @@ import torch
 
 from shotseg import models
 from shotseg.arguments import checked
+from shotseg.device import usual_tensors
 from shotseg.errors import UsageError
 from shotseg.models.base_learner import BaseLearner
 from shotseg.training import checkpoint, loop, qgnet_training
@@ -22,6 +23,7 @@ from shotseg.training.recipe import Recipe
 
 
 @checked
+@usual_tensors()
 def train(
     recipe: Recipe | str | Path,
     root: str | Path,
