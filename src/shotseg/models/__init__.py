@@ -47,7 +47,9 @@ def kind(name: str) -> Any:
         module, cls = _HOME[name]
         return getattr(import_module(module), cls)
     if isinstance(name, str) and name in plugins.added("methods"):
-        return plugins.load("methods", name)
+        from shotseg.models.few_shot_model import Model
+
+        return plugins.held("methods", name, Model, plugins.load("methods", name))
     raise UsageError(f"unknown method {name!r}{one_of(name, list_models())}")
 
 
