@@ -295,7 +295,7 @@ def test_a_pil_image_that_is_closed_or_cut_off_is_one_line_and_the_stream_goes_o
     for broken in (shut, cut):
         with pytest.raises(InputError, match="a PIL image that cannot be read"):
             read_photo(broken)
-    with pytest.raises(InputError, match="the mask of .*: a PIL image that cannot be read"):
+    with pytest.raises(InputError, match=r"the mask of .*: a PIL image that cannot be read"):
         read_shot(PHOTO, shut)
 
 
@@ -303,7 +303,7 @@ def test_run_lengths_of_coco_are_a_mask_as_a_list_as_text_and_as_bytes():
     drawn = np.zeros((300, 200), np.uint8)
     drawn[:2, 1] = 1
     for counts in ([300, 2, 59698], "\\92bYj1", b"\\92bYj1"):
-        image, mask = read_shot(np.zeros((300, 200, 3), np.uint8), {"size": [300, 200], "counts": counts})
+        _, mask = read_shot(np.zeros((300, 200, 3), np.uint8), {"size": [300, 200], "counts": counts})
         assert (mask == drawn).all()
     for counts in ([1, 2], "?", None):
         with pytest.raises(InputError, match="run lengths that are none"):

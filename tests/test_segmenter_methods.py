@@ -12,7 +12,7 @@ import tiny_clip
 from shotseg import cli, encoders, models
 from shotseg.data.images import read_mask, write_png
 from shotseg.data.samples import Support
-from shotseg.errors import InputError, UsageError
+from shotseg.errors import InputError, InputWarning, UsageError
 from shotseg.models.matching import Matching
 from shotseg.training import checkpoint
 from shotseg.training import recipe as recipes
@@ -134,6 +134,15 @@ def test_what_a_notebook_made_the_default_of_torch_reaches_no_network_and_stays(
         change(usual)
 
 
+def test_a_network_that_gives_no_numbers_is_said(trained, folder):
+    segmenter = shotseg.Segmenter(checkpoint=trained, device="cpu")
+    segmenter.add("thing", [PHOTO], [MASK])
+    for parameter in segmenter.model.parameters():
+        parameter.data.fill_(float("nan"))
+    with pytest.warns(InputWarning, match=r"the network gives no numbers \(NaN\)"):
+        assert not segmenter.predict(PHOTO).masks["thing"].any()
+
+
 @pytest.mark.parametrize("width", [0, -1])
 def test_an_option_of_which_no_network_can_be_made_is_named(width):
     with pytest.raises(UsageError, match=f"method 'guided': no network can be made of size=64, width={width}"):
@@ -157,7 +166,7 @@ def test_saved_classes_find_their_checkpoint_beside_them_in_another_folder(train
     there = own.parent.rename(tmp_path / "there")
     same(shotseg.load(there / "thing.safetensors", "cpu"), segmenter)
     other = (there / "own.safetensors").rename(tmp_path / "other")
-    with pytest.raises(InputError, match="own.safetensors, which is not there; put it beside this file"):
+    with pytest.raises(InputError, match=r"own\.safetensors, which is not there; put it beside this file"):
         shotseg.load(there / "thing.safetensors", "cpu")
     same(shotseg.load(there / "thing.safetensors", "cpu", other), segmenter)
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 import warm
 from shotseg.cli import _parsed, main
 from shotseg.data.images import read_mask, write_png
-from shotseg.errors import InputError, UsageError
+from shotseg.errors import InputError, InputWarning, UsageError
 from shotseg.training import checkpoint, loop
 from shotseg.training import recipe as recipes
 from shotseg.training.data import FeatureCache, views
@@ -186,6 +186,19 @@ def test_a_killed_run_goes_on_to_the_same_weights(photos, tmp_path):
     steps = [json.loads(line).get("loss") for line in (killed / "metrics.jsonl").read_text().splitlines()]
     again = [json.loads(line).get("loss") for line in (whole / "metrics.jsonl").read_text().splitlines()]
     assert steps == again
+
+
+def test_resuming_with_other_photos_is_said_and_a_torn_checkpoint_names_the_mend(photos, tmp_path):
+    root, out = shutil.copytree(photos, tmp_path / "photos"), tmp_path / "run"
+    command = ["train", "guided/tiny", "--root", str(root), "--out", str(out), "--steps", "2", "--batch", "2", *SMALL]
+    assert main(command) == 0
+    (root / "images/cross/3.png").unlink()
+    with pytest.warns(InputWarning, match="the run began with other training photos"):
+        assert main([*command, "--resume"]) == 0
+    last = out / "last.safetensors"
+    last.write_bytes(last.read_bytes()[:500])
+    with pytest.raises(InputError, match="of a run that cannot go on: choose another"):
+        train(_parsed(command).settings, root, out, resume=True, device="cpu")
 
 
 def test_resuming_with_another_recipe_names_the_difference(photos, tmp_path):

@@ -15,6 +15,8 @@ from shotseg.errors import InputWarning, UsageError
 from shotseg.training import recipe as recipes
 from shotseg.training.loop import learning_rate
 from shotseg.training.recipe import Schedule
+from shotseg.training.run import train
+from training_miniature import settings, squares
 
 GUIDED = recipes.load("guided/tiny")
 
@@ -144,10 +146,27 @@ def test_a_number_that_means_nothing_is_refused_with_the_name_of_its_field(name)
 
 
 def test_every_number_of_a_recipe_has_a_range():
-    sections = {"": GUIDED, **{f"{name}.": part for name, part in vars(GUIDED).items() if dataclasses.is_dataclass(part)}}
+    sections = {
+        "": GUIDED,
+        **{f"{name}.": part for name, part in vars(GUIDED).items() if dataclasses.is_dataclass(part)},
+    }
     fields = {prefix + name: value for prefix, part in sections.items() for name, value in vars(part).items()}
     numbers = {name for name, value in fields.items() if type(value) in (int, float)}
     assert numbers <= recipes.RANGES.keys() <= fields.keys()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"weak_shot": {"flip": True}}, {"extractor": "contrastive/tiny"}, {"base": "base-learner/tiny"}]
+)
+def test_a_field_that_the_model_does_not_read_is_refused(changes, tmp_path):
+    with pytest.raises(UsageError, match=f"recipe field {next(iter(changes))}: changes nothing for guided"):
+        train(recipes.load("guided/tiny", **changes), tmp_path, tmp_path / "out")
+
+
+def test_a_fold_of_a_folder_without_folds_is_refused(tmp_path):
+    root = squares(tmp_path / "photos", 2)
+    with pytest.raises(UsageError, match=r"no fold '9', index\.csv says none; name test classes"):
+        train(settings("guided/tiny", data={"fold": "9", "test_classes": []}), root, tmp_path / "out")
 
 
 def test_a_scale_from_more_to_less_is_refused():

@@ -398,8 +398,6 @@ class Segmenter(Learnt):
     from_onnx = OnnxSegmenter  # what `shotseg export` wrote, at work by ONNX Runtime
 
 
-def load(
-    path: str | Path, device: str | torch.device = "auto", checkpoint: str | Path | None = None
-) -> Segmenter:
+def load(path: str | Path, device: str | torch.device = "auto", checkpoint: str | Path | None = None) -> Segmenter:
     """``Segmenter.load``: the classes of a saved support file, ready to predict."""
     return Segmenter.load(path, device=device, checkpoint=checkpoint)

@@ -67,7 +67,9 @@ def run_lengths(mask: Mapping, name: object) -> np.ndarray:
         counts = mask["counts"].decode() if isinstance(mask["counts"], bytes) else mask["counts"]
         return decode({"size": [height, width], "counts": counts}, height, width).astype(np.uint8)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{name}: run lengths that are none ({error}); give size and counts as COCO has them") from None
+        raise InputError(
+            f"{name}: run lengths that are none ({error}); give size and counts as COCO has them"
+        ) from None
 
 
 def photo_of(source: Any) -> Any:
@@ -87,7 +89,9 @@ def photo_of(source: Any) -> Any:
     if not keys:
         raise InputError(f"a row with {_names(source)}, none of which is a photo; give the value that is")
     if not named and len(keys) > 1:
-        raise InputError(f"a row with several pictures, {', '.join(map(str, keys))[:200]}; give the value that is the photo")
+        raise InputError(
+            f"a row with several pictures, {', '.join(map(str, keys))[:200]}; give the value that is the photo"
+        )
     photo = source[keys[0]]
     if isinstance(photo, list | tuple) and photo and _is_picture(photo[0]):
         raise InputError(f"several rows at once, {len(photo)} under {keys[0]!r}; give each row by itself")

@@ -188,7 +188,9 @@ def _load(path: str | Path, device: str = "cpu", size: int | None = None, weight
     tensors, about = read(path)
     recipe = build(about["recipe"], str(path))
     if recipe.model.name == "contrastive":
-        raise InputError(f"{path}: QGNet's prior extractor, no model by itself; give it as --extractor of a qgnet recipe")
+        raise InputError(
+            f"{path}: QGNet's prior extractor, no model by itself; give it as --extractor of a qgnet recipe"
+        )
     changed: dict[str, Any] = {} if size is None else {"size": size}
     changed |= {} if weights == "default" else {"weights": weights}
     recipe = replace(recipe, model=replace(recipe.model, **changed))

@@ -48,6 +48,7 @@ def train(
     if not isinstance(recipe, Recipe):
         raise UsageError(f"recipe: of type {type(recipe).__name__}; give a name, a file, or what recipe.load gives")
     root, out = Path(root), Path(out)
+    _check_read(recipe)
     if until and recipe.model.name != "qgnet":
         raise UsageError(f"until {until!r}: {recipe.model.name} has no such stage; leave it out")
     if recipe.model.name in models.SEMANTIC:
@@ -83,6 +84,18 @@ def train(
         if until == "priors":
             return qgnet_training.keep_priors(task, out, device, say)
     return loop.train(task, recipe, out, resume, device)
+
+
+def _check_read(recipe: Recipe) -> None:
+    """Raise UsageError for what another kind of model would read, and this one does not."""
+    name, usual = recipe.model.name, Recipe(steps=1)
+    read_by = {"weak_shot": models.SEMANTIC, "contrastive": ("contrastive",), "extractor": ("qgnet",)}
+    read_by |= {"unlabelled": ("contrastive", "qgnet"), "base": ("bam", "hdmnet", "pi-clip", "qgnet")}
+    for field, readers in read_by.items():
+        if name not in readers and getattr(recipe, field) != getattr(usual, field):
+            raise UsageError(
+                f"recipe field {field}: changes nothing for {name}, only for {', '.join(readers)}; leave it out"
+            )
 
 
 def _base_learner(
