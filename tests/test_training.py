@@ -192,7 +192,9 @@ def test_resuming_with_other_photos_is_said_and_a_torn_checkpoint_names_the_mend
     root, out = shutil.copytree(photos, tmp_path / "photos"), tmp_path / "run"
     command = ["train", "guided/tiny", "--root", str(root), "--out", str(out), "--steps", "2", "--batch", "2", *SMALL]
     assert main(command) == 0
-    (root / "images/cross/3.png").unlink()
+    for kind in ("images", "masks"):
+        for number in range(4):
+            (root / kind / f"cross/{number}.png").unlink()
     with pytest.warns(InputWarning, match="the run began with other training photos"):
         assert main([*command, "--resume"]) == 0
     last = out / "last.safetensors"

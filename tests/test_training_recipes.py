@@ -156,7 +156,7 @@ def test_every_number_of_a_recipe_has_a_range():
 
 
 @pytest.mark.parametrize(
-    "changes", [{"weak_shot": {"flip": True}}, {"extractor": "contrastive/tiny"}, {"base": "base-learner/tiny"}]
+    "changes", [{"weak_shot": {"flip": True}}, {"extractor": "contrastive/tiny"}, {"unlabelled": "photos"}]
 )
 def test_a_field_that_the_model_does_not_read_is_refused(changes, tmp_path):
     with pytest.raises(UsageError, match=f"recipe field {next(iter(changes))}: changes nothing for guided"):

@@ -90,7 +90,7 @@ def _check_read(recipe: Recipe) -> None:
     """Raise UsageError for what another kind of model would read, and this one does not."""
     name, usual = recipe.model.name, Recipe(steps=1)
     read_by = {"weak_shot": models.SEMANTIC, "contrastive": ("contrastive",), "extractor": ("qgnet",)}
-    read_by |= {"unlabelled": ("contrastive", "qgnet"), "base": ("bam", "hdmnet", "pi-clip", "qgnet")}
+    read_by |= {"unlabelled": ("contrastive", "qgnet"), "base": ("bam", "hdmnet", "pi-clip", "qgnet", "guided")}
     for field, readers in read_by.items():
         if name not in readers and getattr(recipe, field) != getattr(usual, field):
             raise UsageError(
