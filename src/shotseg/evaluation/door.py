@@ -126,6 +126,8 @@ def _few_shot(asked: SimpleNamespace) -> tuple[dict[str, Any], str]:
     chosen = {"kind": asked.kind, "min_area": asked.min_area}
     if asked.name != "folder":
         asked.reading.refuse("a prepared data set")
+    elif asked.folds:
+        options.refuse(["folds"], ["folds"], "a folder, whose index.csv says the folds")
     where = (asked.name, asked.root, protocol, fold, asked.folds)
     photos, known = subject.opened(asked.dataset, *where, {**chosen, **asked.reading.view})
     photos, unusable = usable(photos, asked.classes or known, asked.say)
@@ -137,6 +139,8 @@ def _few_shot(asked: SimpleNamespace) -> tuple[dict[str, Any], str]:
     data |= {"left_out": unusable} if unusable else {}
     made_of = (asked.method, asked.encoder, asked.checkpoint)
     about = subject.about(*made_of, photos, asked.name, fold, shot=shot, data=data)
+    if learnt := subject.learnt_before(asked.checkpoint, classes):
+        about["trained_on"] = learnt
     model, device = subject.model(*made_of, asked.device, asked.runtime)
     about["runtime"] = getattr(model.encoder, "runtime", "torch")
     pool = Pool(photos, classes, shot, protocol.min_pixels, areas(photos, protocol.min_pixels))
