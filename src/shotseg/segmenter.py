@@ -97,7 +97,7 @@ class Segmenter(Learnt):
             raise UsageError(f"present {present}: give a probability from 0 to 1, or None where every class is there")
         super().__init__(device)
         self.options = options
-        self.checkpoint = None if checkpoint is None else Path(checkpoint)
+        self.checkpoint = None if checkpoint is None else Path(checkpoint).absolute()
         self._own_weights = weights != "default"
         if self.checkpoint is None:
             if method in models.SEMANTIC:
@@ -108,9 +108,8 @@ class Segmenter(Learnt):
             self.model = models.load(method, encoders.load(self.encoder, weights, str(self.device)), **options)
             self._untrained = models.warn_untrained(self.method, self.model)
         else:
-            self._untrained = False
+            self._untrained, self._trained_as = False, files.sha256(self.checkpoint)
             self.method, self.encoder = trained.names(self.checkpoint, method, encoder)
-            self._trained_at, self._trained_as = str(self.checkpoint.absolute()), files.sha256(self.checkpoint)
             if wrong := options.keys() - {"size"}:
                 raise UsageError(f"{checkpoint}: {wrong.pop()!r} was fixed in training; only size can be chosen")
             self.model = trained.load_model(self.checkpoint, str(self.device), weights=weights, **options)
@@ -120,8 +119,7 @@ class Segmenter(Learnt):
             )
         self.model.to(self.device).eval()
         runtimes.use(self.model.encoder, runtime)
-        self.runtime = runtime
-        self.present, self.tile = present, checked_tile(tile, self.model.size)
+        self.runtime, self.present, self.tile = runtime, present, checked_tile(tile, self.model.size)
         self.refine: Sam2 | None = None
 
     @in_turns
@@ -356,7 +354,7 @@ class Segmenter(Learnt):
         encoder = digest(self.model.encoder)
         about |= {"runtime": self.runtime, "present": self.present, "tile": self.tile, "encoder_sha256": encoder}
         if self.checkpoint is not None:
-            about["checkpoint"] = {"file": self._trained_at, "sha256": self._trained_as}
+            about["checkpoint"] = {"file": str(self.checkpoint), "sha256": self._trained_as}
         support_file.write(path, about, self._supports, trained.weights(self.model) if self._untrained else {})
 
     @classmethod
@@ -380,8 +378,7 @@ class Segmenter(Learnt):
         if weights != "default" and not Path(weights).is_file():
             raise UsageError(f"{path}: encoded with {about['encoder']!r}, not {encoder!r}; leave the encoder out")
         kept = about.get("checkpoint", {})
-        if checkpoint is None and kept:
-            checkpoint = trained.where(kept["file"], path)
+        checkpoint = checkpoint or (trained.where(kept["file"], path) if kept else None)
         if checkpoint is not None and kept.get("sha256") != files.sha256(checkpoint):
             raise UsageError(f"{path}: not encoded with {checkpoint}; give the checkpoint that it was made with")
         options = {"runtime": runtime or about.get("runtime", "auto"), **about["options"]}
