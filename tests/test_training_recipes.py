@@ -163,6 +163,11 @@ def test_a_field_that_the_model_does_not_read_is_refused(changes, tmp_path):
         train(recipes.load("guided/tiny", **changes), tmp_path, tmp_path / "out")
 
 
+def test_a_device_that_a_training_cannot_be_told_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="device 'cuda': of type str; give one of auto, cpu"):
+        train("guided/tiny", tmp_path, tmp_path / "out", device="cuda")
+
+
 def test_a_fold_of_a_folder_without_folds_is_refused(tmp_path):
     root = squares(tmp_path / "photos", 2)
     with pytest.raises(UsageError, match=r"no fold '9', index\.csv says none; name test classes"):

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -29,7 +30,7 @@ def train(
     root: str | Path,
     out: str | Path,
     resume: bool = False,
-    device: str = "auto",
+    device: Literal["auto", "cpu"] = "auto",
     say: Callable[[str], None] = print,
     until: str = "",
 ) -> loop.Outcome:
@@ -39,6 +40,7 @@ def train(
     out:    as of :func:`shotseg.training.loop.train`; ``base/`` gets the base learner, ``features/`` what is kept on disk,
             ``pseudo/`` the masks made from class names, where these are the supervision and no other folder is named.
     resume: go on where a run of the same recipe stopped; a base learner that is finished is not trained again.
+    device: "auto" is what accelerate finds: CUDA, MPS, or the CPU where neither is.
     say:    gets a line about what is done beside the training itself.
     until:  of QGNet: stop after the stage "extractor" or "priors"; the same call without it goes on from there.
     Raises UsageError for choices that do not fit together, InputError for a photo or checkpoint that cannot be used.
