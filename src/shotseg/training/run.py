@@ -101,7 +101,7 @@ def _check_read(recipe: Recipe) -> None:
 
 
 def _base_learner(
-    recipe: Recipe, root: Path, out: Path, resume: bool, device: str, say: Callable[[str], None]
+    recipe: Recipe, root: Path, out: Path, resume: bool, device: Literal["auto", "cpu"], say: Callable[[str], None]
 ) -> tuple[BaseLearner, Path]:
     """The base learner of a recipe and its file: loaded, or trained now on the same photos."""
     if recipe.base.endswith(".safetensors"):
