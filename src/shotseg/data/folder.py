@@ -25,7 +25,7 @@ from shotseg.data.layout import by_class
 from shotseg.data.listing import find_images, some
 from shotseg.data.pairing import photos_and_masks
 from shotseg.data.samples import IGNORE, Sample
-from shotseg.data.several_classes import warn_of_classes
+from shotseg.data.several_classes import warn_of_classes, warn_of_tables
 from shotseg.data.tables import plain, rows_of
 from shotseg.errors import UsageError, note
 
@@ -110,6 +110,7 @@ class FolderDataset:
             if len(found) == 1:
                 [(label, rows)] = found.items()
                 warn_of_classes(self.root, label, [row[2][0] for row in rows if row[2]])
+                warn_of_tables(self.root, label)
         unknown = sorted(set(classes or ()) - set(found))
         if unknown:
             raise UsageError(f"{self.root}: no class {unknown[0]!r}; it has {some(list(found))}")
