@@ -16,7 +16,7 @@ from shotseg.training import recipe as recipes
 from shotseg.training.loop import learning_rate
 from shotseg.training.recipe import Schedule
 from shotseg.training.run import train
-from training_miniature import settings, squares
+from training_miniature import TINY, settings, squares
 
 GUIDED = recipes.load("guided/tiny")
 
@@ -172,6 +172,13 @@ def test_a_fold_of_a_folder_without_folds_is_refused(tmp_path):
     root = squares(tmp_path / "photos", 2)
     with pytest.raises(UsageError, match=r"no fold '9', index\.csv says none; name test classes"):
         train(settings("guided/tiny", data={"fold": "9", "test_classes": []}), root, tmp_path / "out")
+
+
+def test_a_loss_without_a_term_and_a_share_above_one_are_refused():
+    with pytest.raises(UsageError, match="gg, ll and gl are all 0"):
+        recipes.load("contrastive/tiny", contrastive={"gg": 0, "ll": 0, "gl": 0})
+    with pytest.raises(UsageError, match="hide 7: a share of the queries"):
+        models.load("guided", encoders.load(TINY, "random"), hide=7)
 
 
 def test_a_scale_from_more_to_less_is_refused():

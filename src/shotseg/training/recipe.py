@@ -301,6 +301,8 @@ class Recipe:
             raise UsageError(f"recipe fields steps={self.steps}, epochs={self.epochs}: give one of them")
         if self.ema == 1 or self.data.held_out == 1:
             raise UsageError("recipe fields ema and data.held_out: from 0 to below 1")
+        if not (self.contrastive.gg or self.contrastive.ll or self.contrastive.gl):
+            raise UsageError("recipe fields contrastive.gg, ll and gl are all 0: nothing is left to learn")
         if self.augment.scale[0] > self.augment.scale[1]:
             raise UsageError(f"recipe field augment.scale={list(self.augment.scale)}: give the lower end first")
 
