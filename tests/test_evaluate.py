@@ -20,6 +20,9 @@ from shotseg.evaluation.evaluator import Evaluator
 from shotseg.evaluation.pool import Pool
 from shotseg.evaluation.protocols import preset
 from shotseg.models.strokes import Strokes
+from shotseg.training import checkpoint
+from shotseg.training import recipe as recipes
+from training_miniature import settings, squares
 
 QUICK = {"episodes": 4, "seeds": (0, 1), "size": 64, "workers": 1, "device": "cpu"}
 FLAGS = ["--episodes", "4", "--seeds", "0", "1", "--size", "64", "--workers", "1", "--device", "cpu"]
@@ -186,6 +189,7 @@ def test_results_of_other_masks_under_the_same_names_are_not_compared(photos, tm
         ("open", {"fold": 3}, "--fold: no fold '3'"),
         (None, {"method": object(), "encoder": "dino-vits8"}, "--encoder changes nothing with a model that is ready"),
         (None, {"method": "maskformer"}, "give --checkpoint"),
+        (None, {"folds": "contiguous"}, "--folds changes nothing with a folder"),
         (None, {"present": 0.2}, "--present changes nothing with --way 1"),
         (None, {"protocol": "voc"}, "no protocol 'voc'"),
     ],
@@ -195,6 +199,18 @@ def test_what_does_not_fit_is_one_line(photos, dataset, options, said):
     with pytest.raises(UsageError) as caught:
         shotseg.evaluate(dataset, **options)
     assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_classes_that_a_checkpoint_was_trained_on_are_named_beside_the_number(tmp_path):
+    recipe, root = settings("guided/tiny"), squares(tmp_path / "photos", 3)
+    made = tmp_path / "best.safetensors"
+    network = checkpoint.weights(checkpoint.make_model(recipe, 2))
+    checkpoint.write(made, network, {"recipe": recipes.plain(recipe), "classes": ["disc", "stripe"]})
+    told = "the checkpoint was trained on 2 of the classes that are tested, which are no new ones to it: disc, stripe"
+    few = {"checkpoint": made, "device": "cpu", "seeds": (0,)}
+    assert told in shotseg.evaluate(root, episodes=2, **few).notes
+    assert told in shotseg.evaluate(root, way=2, queries=1, **few).notes
+    assert not any("trained on" in note for note in shotseg.evaluate(root, episodes=2, classes=["cross"], **few).notes)
 
 
 def test_a_file_that_is_no_result_is_one_line(tmp_path):

@@ -19,7 +19,7 @@ from shotseg.data import fetched
 from shotseg.data.fetched import fetch
 from shotseg.data.images import read_image, read_mask
 from shotseg.errors import InputError
-from shotseg.photo import is_one, open_photo, read_photo, read_shot
+from shotseg.photo import are_several, is_one, open_photo, read_photo, read_shot
 
 PHOTO, MASK = DATA / "images/hair/example.jpg", DATA / "masks/hair/example.png"
 SIZE = read_image(PHOTO).shape[:2]
@@ -194,6 +194,7 @@ def test_a_row_of_a_data_set_is_its_photo_and_its_mask():
         ({"image": {"bytes": None, "path": None}}, "neither bytes nor a path"),
         ({"image": [Image.new("RGB", (2, 2))] * 3}, "several rows at once, 3 under 'image'"),
         ({"image": {"path": "nowhere.jpg"}}, "nowhere.jpg: no such file"),
+        ({"left": PHOTO, "right": PHOTO}, "a row with several pictures, left, right; give the value that is the photo"),
     ],
 )
 def test_a_row_without_a_photo_is_one_line(row, says):
@@ -266,6 +267,15 @@ def test_the_same_photo_in_every_form_of_bytes():
         read_photo(file)
 
 
+def test_one_item_of_a_torch_data_set_is_no_batch_and_two_photos_are():
+    photo, mask = Image.open(PHOTO).convert("RGB"), Image.open(MASK).convert("L")
+    array = np.asarray(photo)
+    for item in ((photo, mask), (photo, 3), (array, np.asarray(mask)), (array, 0), (PHOTO, "hair"), (PHOTO, MASK)):
+        assert not are_several(item)
+    for several in ((photo, photo), (array, array), (PHOTO, PHOTO), [photo, mask], (str(PHOTO), PHOTO)):
+        assert are_several(several)
+
+
 def test_an_item_of_a_torch_data_set_is_its_photo_and_its_mask():
     photo, mask = Image.open(PHOTO), Image.open(MASK)
     tensor, drawn = torch.from_numpy(read_image(PHOTO)).permute(2, 0, 1), torch.from_numpy(read_mask(MASK))
@@ -277,6 +287,27 @@ def test_an_item_of_a_torch_data_set_is_its_photo_and_its_mask():
         image, known = read_shot(item)
         assert known is None
         assert (image == expected[0]).all()
+
+
+def test_a_pil_image_that_is_closed_or_cut_off_is_one_line_and_the_stream_goes_on():
+    shut, cut = Image.open(PHOTO), Image.open(io.BytesIO(PHOTO.read_bytes()[:2000]))
+    shut.close()
+    for broken in (shut, cut):
+        with pytest.raises(InputError, match="a PIL image that cannot be read"):
+            read_photo(broken)
+    with pytest.raises(InputError, match=r"the mask of .*: a PIL image that cannot be read"):
+        read_shot(PHOTO, shut)
+
+
+def test_run_lengths_of_coco_are_a_mask_as_a_list_as_text_and_as_bytes():
+    drawn = np.zeros((300, 200), np.uint8)
+    drawn[:2, 1] = 1
+    for counts in ([300, 2, 59698], "\\92bYj1", b"\\92bYj1"):
+        _, mask = read_shot(np.zeros((300, 200, 3), np.uint8), {"size": [300, 200], "counts": counts})
+        assert (mask == drawn).all()
+    for counts in ([1, 2], "?", None):
+        with pytest.raises(InputError, match="run lengths that are none"):
+            read_shot(PHOTO, {"size": [300, 200], "counts": counts})
 
 
 def test_a_tuple_of_planes_or_rows_of_numbers_is_one_photo():

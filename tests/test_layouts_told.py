@@ -43,6 +43,18 @@ def test_class_ids_that_are_read_as_one_class_are_said(tmp_path, masks, said):
         FolderDataset(tmp_path)
 
 
+def test_a_table_that_says_the_class_of_each_photo_is_said_where_it_is_not_read(tmp_path, recwarn):
+    for number in range(2):
+        photos(tmp_path, f"images/{number}.jpg")
+        save(tmp_path / f"masks/{number}.png", white())
+    (tmp_path / "splits.csv").write_text("image,label\n0.jpg,one\n1.jpg,one\n")
+    FolderDataset(tmp_path)
+    assert not recwarn
+    (tmp_path / "data.csv").write_text("Image Name,Class Name\n0.jpg,cat\n1.jpg,dog\n")
+    with pytest.warns(UserWarning, match=r"data\.csv: not read, every mask is of the class"):
+        FolderDataset(tmp_path)
+
+
 @pytest.mark.parametrize(
     "masks",
     [

@@ -1,6 +1,9 @@
 """Weights without a network: one line, in seconds, and what is on this machine is still read."""
 
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -22,6 +25,16 @@ NAMES = [
     "open_clip:ViT-B-32/laion400m_e32",
     "transformers:microsoft/resnet-18",
 ]
+
+
+def test_no_library_reports_to_its_maker_unless_the_user_says_so():
+    code = "import os, shotseg; print(os.environ['ORT_DISABLE_TELEMETRY'], os.environ['RAY_USAGE_STATS_ENABLED'])"
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "RAY_"))}
+    for own, said in (({}, "1 0"), ({"RAY_USAGE_STATS_ENABLED": "1"}, "1 1")):
+        found = subprocess.run(
+            [sys.executable, "-c", code], env=clean | own, capture_output=True, text=True, check=True
+        )
+        assert found.stdout.strip() == said
 
 
 @pytest.fixture

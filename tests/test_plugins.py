@@ -12,7 +12,7 @@ from shotseg import encoders, plugins
 from shotseg.cli import main
 from shotseg.data import annotations
 from shotseg.data.images import read_mask
-from shotseg.errors import UsageError
+from shotseg.errors import InputWarning, UsageError
 from shotseg.priors import pseudo_masks
 from training_miniature import squares
 
@@ -111,6 +111,28 @@ def test_a_package_that_does_not_load_is_one_line_that_names_it(installed, code)
     with pytest.raises(UsageError, match="method 'theirs': its package bad does not load") as told:
         shotseg.Segmenter("theirs")
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("code", ["def mine(*given): raise ValueError('broken inside')", "def mine(*given): return 5"])
+def test_what_a_package_adds_that_is_no_such_thing_is_one_line_that_names_it(installed, code, tmp_path):
+    kinds = ("methods", "encoders", "generators", "formats")
+    installed({f"shotseg.{kind}": {"theirs": "code_of_bad:mine"} for kind in kinds}, "bad", code)
+    for kind, call in (
+        ("method", lambda: shotseg.Segmenter("theirs")),
+        ("encoder", lambda: encoders.load("theirs")),
+        ("generator", lambda: pseudo_masks.load("theirs")),
+        ("format", lambda: annotations.write("theirs", tmp_path, iter(()), ["cat"])),
+    ):
+        with pytest.raises(UsageError, match=f"{kind} 'theirs': its package bad (makes none: broken inside|gives ')"):
+            call()
+
+
+@pytest.mark.parametrize("code", ["broken = 5", "raise SystemExit(3)", CODE + "\nbroken = twin._replace(files=None)"])
+def test_a_broken_format_of_another_package_stops_nothing_that_did_not_ask_for_it(installed, code, tmp_path):
+    installed({"shotseg.formats": {"theirs": "code_of_bad:broken"}}, "bad", code)
+    squares(tmp_path / "photos", 2)
+    with pytest.warns(InputWarning, match="format 'theirs' of another package is not looked for"):
+        assert annotations.detect(tmp_path / "photos") == "mask"
 
 
 def test_an_unknown_name_lists_the_added_ones_too(installed):

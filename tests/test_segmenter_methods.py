@@ -12,7 +12,7 @@ import tiny_clip
 from shotseg import cli, encoders, models
 from shotseg.data.images import read_mask, write_png
 from shotseg.data.samples import Support
-from shotseg.errors import InputError, UsageError
+from shotseg.errors import InputError, InputWarning, UsageError
 from shotseg.models.matching import Matching
 from shotseg.training import checkpoint
 from shotseg.training import recipe as recipes
@@ -111,6 +111,64 @@ def test_saved_classes_know_their_checkpoint(trained, tmp_path):
     moved.write_bytes(moved.read_bytes() + b" ")
     with pytest.raises(UsageError, match="not encoded with"):
         shotseg.Segmenter.load(tmp_path / "thing.safetensors", device="cpu", checkpoint=moved)
+
+
+@pytest.mark.parametrize("default", [torch.float64, torch.float16, torch.device("meta")])
+def test_what_a_notebook_made_the_default_of_torch_reaches_no_network_and_stays(trained, tmp_path, default):
+    expected = shotseg.Segmenter(checkpoint=trained, device="cpu")
+    expected.add("thing", [PHOTO], [MASK])
+    change, usual = (
+        (torch.set_default_device, "cpu")
+        if isinstance(default, torch.device)
+        else (torch.set_default_dtype, torch.float32)
+    )
+    change(default)
+    try:
+        segmenter = shotseg.Segmenter(checkpoint=trained, device="cpu")
+        segmenter.add("thing", [PHOTO], [MASK])
+        segmenter.save(tmp_path / "thing.safetensors")
+        same(segmenter, shotseg.load(tmp_path / "thing.safetensors", "cpu"))
+        same(segmenter, expected)
+        assert default in (torch.get_default_dtype(), torch.get_default_device())
+    finally:
+        change(usual)
+
+
+def test_a_network_that_gives_no_numbers_is_said(trained, folder):
+    segmenter = shotseg.Segmenter(checkpoint=trained, device="cpu")
+    segmenter.add("thing", [PHOTO], [MASK])
+    for parameter in segmenter.model.parameters():
+        parameter.data.fill_(float("nan"))
+    with pytest.warns(InputWarning, match=r"the network gives no numbers \(NaN\)"):
+        assert not segmenter.predict(PHOTO).masks["thing"].any()
+
+
+@pytest.mark.parametrize("width", [0, -1])
+def test_an_option_of_which_no_network_can_be_made_is_named(width):
+    with pytest.raises(UsageError, match=f"method 'guided': no network can be made of size=64, width={width}"):
+        shotseg.Segmenter("guided", device="cpu", size=64, width=width)
+
+
+def test_a_prior_extractor_in_the_place_of_a_model_is_called_what_it_is(tmp_path):
+    recipe = recipes.load("contrastive/tiny")
+    checkpoint.write(tmp_path / "best.safetensors", {}, {"recipe": recipes.plain(recipe), "classes": []})
+    with pytest.raises(InputError, match="QGNet's prior extractor, no model by itself; give it as"):
+        shotseg.Segmenter(checkpoint=tmp_path / "best.safetensors", device="cpu")
+
+
+def test_saved_classes_find_their_checkpoint_beside_them_in_another_folder(trained, tmp_path):
+    own = tmp_path / "here" / "own.safetensors"
+    own.parent.mkdir()
+    own.write_bytes(trained.read_bytes())
+    segmenter = shotseg.Segmenter(checkpoint=own, device="cpu")
+    segmenter.add("thing", [PHOTO], [MASK])
+    segmenter.save(own.with_name("thing.safetensors"))
+    there = own.parent.rename(tmp_path / "there")
+    same(shotseg.load(there / "thing.safetensors", "cpu"), segmenter)
+    other = (there / "own.safetensors").rename(tmp_path / "other")
+    with pytest.raises(InputError, match=r"own\.safetensors, which is not there; put it beside this file"):
+        shotseg.load(there / "thing.safetensors", "cpu")
+    same(shotseg.load(there / "thing.safetensors", "cpu", other), segmenter)
 
 
 def test_a_trained_model_segments_a_folder(trained, folder):

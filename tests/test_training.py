@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 import warm
 from shotseg.cli import _parsed, main
 from shotseg.data.images import read_mask, write_png
-from shotseg.errors import InputError, UsageError
+from shotseg.errors import InputError, InputWarning, UsageError
 from shotseg.training import checkpoint, loop
 from shotseg.training import recipe as recipes
 from shotseg.training.data import FeatureCache, views
@@ -188,6 +188,21 @@ def test_a_killed_run_goes_on_to_the_same_weights(photos, tmp_path):
     assert steps == again
 
 
+def test_resuming_with_other_photos_is_said_and_a_torn_checkpoint_names_the_mend(photos, tmp_path):
+    root, out = shutil.copytree(photos, tmp_path / "photos"), tmp_path / "run"
+    command = ["train", "guided/tiny", "--root", str(root), "--out", str(out), "--steps", "2", "--batch", "2", *SMALL]
+    assert main(command) == 0
+    for kind in ("images", "masks"):
+        for number in range(4):
+            (root / kind / f"cross/{number}.png").unlink()
+    with pytest.warns(InputWarning, match="the run began with other training photos"):
+        assert main([*command, "--resume"]) == 0
+    last = out / "last.safetensors"
+    last.write_bytes(last.read_bytes()[:500])
+    with pytest.raises(InputError, match="of a run that cannot go on: choose another"):
+        train(_parsed(command).settings, root, out, resume=True, device="cpu")
+
+
 def test_resuming_with_another_recipe_names_the_difference(photos, tmp_path):
     quiet = {"device": "cpu", "say": lambda line: None}
     train(settings("--steps", "2"), photos, tmp_path, **quiet)
@@ -266,6 +281,14 @@ def test_a_checkpoint_that_does_not_fit_names_its_tensor(photos, tmp_path):
     (tmp_path / "a.safetensors").write_bytes(b"no tensors")
     with pytest.raises(InputError, match=r"a\.safetensors"):
         checkpoint.read(tmp_path / "a.safetensors")
+
+
+def test_a_factor_of_parameters_that_are_not_there_is_refused_and_null_takes_one_out(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    with pytest.raises(UsageError, match=r"no parameter begins with 'decoder\.'; they begin with 0"):
+        loop.make_optimiser(model, recipes.Optimiser(factors={"decoder.": 2.0}))
+    (tmp_path / "a.yaml").write_text("extends: hdmnet/pascal5i-resnet50\noptimiser: {factors: {transformer: null}}")
+    assert recipes.load(tmp_path / "a.yaml").optimiser.factors == {"": 10.0}
 
 
 def test_rates_differ_by_the_beginning_of_a_name():

@@ -1,12 +1,13 @@
 """A training on a folder of few photos: what is missing is said before any work, with the flag that mends it."""
 
 import re
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from shotseg.errors import UsageError
+from shotseg.errors import InputWarning, UsageError
 from shotseg.training import recipe, run
 from shotseg.training.data import views
 from shotseg.training.few_shot import check_enough
@@ -41,6 +42,16 @@ def test_the_share_that_is_proposed_is_enough(folder, shots):
     few["data"]["held_out"] = float(share[1])
     chosen = recipe.load("guided/tiny", **few)
     check_enough(chosen, views(chosen.data, folder))
+
+
+def test_a_class_that_is_never_asked_for_is_named(folder, tmp_path):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    for kind in ("images", "masks"):
+        (tmp_path / kind / "lone").mkdir()
+        (tmp_path / kind / "dog/0.png").rename(tmp_path / kind / "lone/0.png")
+    chosen = recipe.load("guided/tiny", data={"held_out": 0.5})
+    with pytest.warns(InputWarning, match="never asked for, fewer than 2 photos: lone"):
+        check_enough(chosen, views(chosen.data, tmp_path))
 
 
 def test_too_few_photos_are_said_before_a_base_learner_is_trained(folder, tmp_path):

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import math
+from dataclasses import replace
 from importlib.resources import files
 
 import pytest
@@ -13,6 +15,10 @@ from shotseg.errors import InputWarning, UsageError
 from shotseg.training import recipe as recipes
 from shotseg.training.loop import learning_rate
 from shotseg.training.recipe import Schedule
+from shotseg.training.run import train
+from training_miniature import TINY, settings, squares
+
+GUIDED = recipes.load("guided/tiny")
 
 
 @pytest.mark.parametrize("name", recipes.list_recipes())
@@ -127,10 +133,57 @@ def test_any_keyword_of_a_model_is_a_flag_also_where_the_recipe_has_it_not(flags
     assert joined.optimiser.factors["decoder."] == 3.0
 
 
-@pytest.mark.parametrize("changes", [{"workers": -1}, {"validation": {"episodes": 0}}])
-def test_numbers_that_end_a_training_late_are_refused_early(changes):
-    with pytest.raises(UsageError, match=r"workers=.*episodes="):
-        recipes.load("guided/tiny", **changes)
+@pytest.mark.parametrize("name", recipes.RANGES)
+def test_a_number_that_means_nothing_is_refused_with_the_name_of_its_field(name):
+    section, _, field = name.rpartition(".")
+    holder = getattr(GUIDED, section) if section else GUIDED
+    before = getattr(holder, field)
+    for value in (-1.0, math.nan, math.inf):
+        wrong = {"x": value} if isinstance(before, dict) else (value, value) if isinstance(before, tuple) else value
+        with pytest.raises(UsageError, match=f"recipe field {name}="):
+            changed = replace(holder, **{field: wrong})
+            replace(GUIDED, **{section: changed})
+
+
+def test_every_number_of_a_recipe_has_a_range():
+    sections = {
+        "": GUIDED,
+        **{f"{name}.": part for name, part in vars(GUIDED).items() if dataclasses.is_dataclass(part)},
+    }
+    fields = {prefix + name: value for prefix, part in sections.items() for name, value in vars(part).items()}
+    numbers = {name for name, value in fields.items() if type(value) in (int, float)}
+    assert numbers <= recipes.RANGES.keys() <= fields.keys()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"weak_shot": {"flip": True}}, {"extractor": "contrastive/tiny"}, {"unlabelled": "photos"}]
+)
+def test_a_field_that_the_model_does_not_read_is_refused(changes, tmp_path):
+    with pytest.raises(UsageError, match=f"recipe field {next(iter(changes))}: changes nothing for guided"):
+        train(recipes.load("guided/tiny", **changes), tmp_path, tmp_path / "out")
+
+
+def test_a_device_that_a_training_cannot_be_told_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="device 'cuda': of type str; give one of auto, cpu"):
+        train("guided/tiny", tmp_path, tmp_path / "out", device="cuda")
+
+
+def test_a_fold_of_a_folder_without_folds_is_refused(tmp_path):
+    root = squares(tmp_path / "photos", 2)
+    with pytest.raises(UsageError, match=r"no fold '9', index\.csv says none; name test classes"):
+        train(settings("guided/tiny", data={"fold": "9", "test_classes": []}), root, tmp_path / "out")
+
+
+def test_a_loss_without_a_term_and_a_share_above_one_are_refused():
+    with pytest.raises(UsageError, match="gg, ll and gl are all 0"):
+        recipes.load("contrastive/tiny", contrastive={"gg": 0, "ll": 0, "gl": 0})
+    with pytest.raises(UsageError, match="hide 7: a share of the queries"):
+        models.load("guided", encoders.load(TINY, "random"), hide=7)
+
+
+def test_a_scale_from_more_to_less_is_refused():
+    with pytest.raises(UsageError, match=r"augment\.scale=\[1\.1, 0\.9\]"):
+        recipes.load("guided/tiny", augment={"scale": [1.1, 0.9]})
 
 
 def test_an_unknown_flag_is_named():

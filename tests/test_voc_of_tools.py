@@ -8,7 +8,7 @@ from annotated import photos, two
 from shotseg.data.annotations import detect, read
 from shotseg.data.annotations.voc import palette
 from shotseg.data.folder import FolderDataset
-from shotseg.errors import InputError
+from shotseg.errors import InputError, InputWarning
 
 
 def voc(root, name="a.png", folder="SegmentationClass"):
@@ -69,7 +69,8 @@ def test_a_palette_of_other_colours_counts_by_its_indices_where_no_table_says_co
     image = Image.fromarray(two())
     image.putpalette([0, 0, 0, 0, 255, 0, 0, 0, 255])
     image.save(root / "SegmentationClass/a.png")
-    classes, labels = drawn(root)
+    with pytest.warns(InputWarning, match=r"no labelmap\.txt, so values have the names of PASCAL VOC, 1 = aeroplane"):
+        classes, labels = drawn(root)
     assert classes[:2] == ["aeroplane", "bicycle"]
     np.testing.assert_array_equal(labels, two())
     (root / "labelmap.txt").write_text("background:0,0,0::\ndog:0,0,255::\ncat:0,255,0::\n")

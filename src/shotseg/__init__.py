@@ -5,11 +5,16 @@ Heavy libraries load on first use, so that ``import shotseg`` and ``shotseg --he
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# ONNX Runtime (from 1.29) and Ray tell their makers how they are used, from the first import on, unless they are told not to.
+for _name, _off in (("ORT_DISABLE_TELEMETRY", "1"), ("RAY_USAGE_STATS_ENABLED", "0")):
+    os.environ.setdefault(_name, _off)
 
 _HOME = {
     "Segmenter": "shotseg.segmenter",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -47,6 +47,24 @@ def one_thread_each() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def usual_tensors() -> Iterator[None]:
+    """Within it a new tensor of which nothing else is said is float32 and on the CPU, whatever a notebook made the default.
+
+    Also a decorator. Of the type the default is that of the whole process, threads beside this one included.
+    """
+    dtype, placed = torch.get_default_dtype(), torch.get_default_device().type != "cpu"
+    with torch.device("cpu") if placed else nullcontext():
+        if dtype == torch.float32:
+            yield
+            return
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(dtype)
 
 
 def sent(x: Tensor, device: torch.device | str) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from shotseg.arguments import checked
 from shotseg.data import images as files
 from shotseg.data.samples import Sample
+from shotseg.device import usual_tensors
 from shotseg.errors import InputError, UsageError
 from shotseg.overlay import PALETTE
 from shotseg.photo import Photo, are_many, are_several, check_classes, read_photo, title
@@ -71,6 +72,7 @@ class Labeller(Predictor):
     """
 
     @checked
+    @usual_tensors()
     def __init__(
         self,
         classes: Sequence[str],
@@ -97,6 +99,7 @@ class Labeller(Predictor):
         return self._classes
 
     @checked
+    @usual_tensors()
     def predict(self, photo: Photo, names: Sequence[str] | None = None) -> PseudoLabel:
         """The pseudo masks of one photo.
 

@@ -155,8 +155,9 @@ def read_photo(photo: Photo) -> np.ndarray:
 def read_shot(photo: Photo, mask: Any = None, name: str = "") -> tuple[np.ndarray, np.ndarray | None]:
     """A support photo, (H, W, 3) uint8, and its mask, (H, W) uint8 in {0, 1, 255}, or None where there is none.
 
-    mask: anything that :func:`read_photo` takes, or a label of FiftyOne, of which that of class ``name`` is taken; read by the
-          rule of :mod:`shotseg.data.masks`. A list of paths is one for each object of the class, taken together.
+    mask: anything that :func:`read_photo` takes, COCO's run lengths ({"size", "counts"}), or a label of FiftyOne, of which that
+          of class ``name`` is taken; read by the rule of :mod:`shotseg.data.masks`. A list of paths is one for each object of
+          the class, taken together.
           None: that of a Sample, a row or a sample of FiftyOne.
     Raises InputError where either cannot be read, their shapes differ, or no pixel is the class.
     """
@@ -178,6 +179,8 @@ def read_shot(photo: Photo, mask: Any = None, name: str = "") -> tuple[np.ndarra
 def _read_mask(photo: Photo, image: np.ndarray, mask: Any) -> np.ndarray:
     name = _mask_title(photo, mask)
     known = _as_decoded(photo, mask)
+    if known is None and held.is_run_lengths(mask):
+        known = held.run_lengths(mask, name)
     if known is None:
         known = binary(_pixels(mask, name), name)
     return files.scaled_to(known, image.shape[:2], name, title(photo))
@@ -254,7 +257,12 @@ def listed_photos(photos: Any) -> list[Photo]:
 
 
 def are_several(photo: Any) -> bool:
-    """Whether this is a sequence of photos where one was asked for: a list of files or pictures, or an array (N, H, W, C)."""
+    """Whether this is a sequence of photos where one was asked for: a list of files or pictures, or an array (N, H, W, C).
+
+    A tuple whose second value is not of the kind of the first is an item of a data set: a photo with its mask or label.
+    """
+    if held.is_item(photo) and not held.are_alike(*photo[:2]):
+        return False
     if isinstance(photo, list | tuple) and photo:
         return len(getattr(photo[0], "shape", (0,) * 3)) == 3 and is_one(photo[0])
     shape: tuple[int, ...] = getattr(photo, "shape", ())
@@ -282,9 +290,7 @@ def _pixels(source: Any, name: object) -> Pixels:
     if isinstance(source, str | os.PathLike):
         return decode(_content(source), title(source))
     if isinstance(source, Image.Image):
-        file = _undecoded_tiff(source)
-        place = None if file is None else tiff.place_of(file, source.tell())
-        return from_image(source) if file is None or place is None else decode(file, name, place[1], place[0])
+        return _of_image(source, name)
     if hasattr(source, "read"):
         name = getattr(source, "name", name)
         try:
@@ -311,6 +317,17 @@ def _pixels(source: Any, name: object) -> Pixels:
         if is_one(source[0]) and not isinstance(source[0], list | tuple):
             raise InputError(f"{name}: a {type(source).__name__} of a photo and more; give the photo alone") from None
         raise InputError(f"{name}: no rectangle of numbers ({first_line(error)}); give (H, W) or (H, W, 3)") from None
+
+
+def _of_image(image: Image.Image, name: object) -> Pixels:
+    file = _undecoded_tiff(image)
+    place = None if file is None else tiff.place_of(file, image.tell())
+    if file is not None and place is not None:
+        return decode(file, name, place[1], place[0])
+    try:
+        return from_image(image)
+    except (OSError, ValueError, SyntaxError) as error:  # closed, cut off, or its file is damaged
+        raise InputError(f"{name}: a PIL image that cannot be read ({first_line(error)}); open it again") from None
 
 
 def _of_tensor(tensor: Any, name: object) -> np.ndarray:

@@ -18,7 +18,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
-from shotseg.errors import UsageError, first_line
+from shotseg.errors import ShotsegError, UsageError, first_line
 
 Kind = Literal["methods", "encoders", "generators", "formats"]
 
@@ -31,9 +31,32 @@ def added(kind: Kind) -> dict[str, EntryPoint]:
 
 def load(kind: Kind, name: str) -> Any:
     """What an added name stands for. Raises UsageError with one line where its package does not load."""
-    point = added(kind)[name]
     try:
-        return point.load()
-    except Exception as error:  # whatever another package's code raises
-        package = point.dist.name if point.dist else point.value
-        raise UsageError(f"{kind[:-1]} {name!r}: its package {package} does not load: {first_line(error)}") from error
+        return added(kind)[name].load()
+    except (Exception, SystemExit) as error:  # whatever another package's code raises
+        raise UsageError(f"{_whose(kind, name)} does not load: {first_line(error)}") from error
+
+
+def made(kind: Kind, name: str, wanted: type, *given: Any) -> Any:
+    """What the function of an added name makes of ``given``. Raises UsageError with one line where that is no ``wanted``."""
+    make = load(kind, name)
+    try:
+        found = make(*given)
+    except ShotsegError:
+        raise
+    except Exception as error:
+        raise UsageError(f"{_whose(kind, name)} makes none: {first_line(error)}") from error
+    return held(kind, name, wanted, found)
+
+
+def held(kind: Kind, name: str, wanted: type, found: Any) -> Any:
+    """``found``, where it is a ``wanted``, or a class of it. Raises UsageError with one line where it is not."""
+    if isinstance(found, wanted) or (isinstance(found, type) and issubclass(found, wanted)):
+        return found
+    own = found.__name__ if isinstance(found, type) else type(found).__name__
+    raise UsageError(f"{_whose(kind, name)} gives {own!r}, no {wanted.__name__} of {wanted.__module__}")
+
+
+def _whose(kind: Kind, name: str) -> str:
+    point = added(kind)[name]
+    return f"{kind[:-1]} {name!r}: its package {point.dist.name if point.dist else point.value}"

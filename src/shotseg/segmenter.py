@@ -21,7 +21,7 @@ from shotseg.data import images as files
 from shotseg.data import transforms
 from shotseg.data.samples import Support
 from shotseg.data.windows import Windows, extent, open_windows
-from shotseg.device import cores
+from shotseg.device import cores, usual_tensors
 from shotseg.encoded import Encoded
 from shotseg.encoders import runtime as runtimes
 from shotseg.encoders.weights import digest
@@ -77,6 +77,7 @@ class Segmenter(Learnt):
     """
 
     @checked
+    @usual_tensors()
     def __init__(
         self,
         method: str = "matching",
@@ -96,7 +97,7 @@ class Segmenter(Learnt):
             raise UsageError(f"present {present}: give a probability from 0 to 1, or None where every class is there")
         super().__init__(device)
         self.options = options
-        self.checkpoint = None if checkpoint is None else Path(checkpoint)
+        self.checkpoint = None if checkpoint is None else Path(checkpoint).absolute()
         self._own_weights = weights != "default"
         if self.checkpoint is None:
             if method in models.SEMANTIC:
@@ -107,7 +108,7 @@ class Segmenter(Learnt):
             self.model = models.load(method, encoders.load(self.encoder, weights, str(self.device)), **options)
             self._untrained = models.warn_untrained(self.method, self.model)
         else:
-            self._untrained = False
+            self._untrained, self._trained_as = False, files.sha256(self.checkpoint)
             self.method, self.encoder = trained.names(self.checkpoint, method, encoder)
             if wrong := options.keys() - {"size"}:
                 raise UsageError(f"{checkpoint}: {wrong.pop()!r} was fixed in training; only size can be chosen")
@@ -118,8 +119,7 @@ class Segmenter(Learnt):
             )
         self.model.to(self.device).eval()
         runtimes.use(self.model.encoder, runtime)
-        self.runtime = runtime
-        self.present, self.tile = present, checked_tile(tile, self.model.size)
+        self.runtime, self.present, self.tile = runtime, present, checked_tile(tile, self.model.size)
         self.refine: Sam2 | None = None
 
     @in_turns
@@ -131,6 +131,7 @@ class Segmenter(Learnt):
     @checked
     @in_turns
     @torch.no_grad()
+    @usual_tensors()
     def add(self, name: str, images: Sequence[Photo | Encoded] = (), masks: Sequence[Any] | None = None) -> None:
         """Learn a class from its photos; each is encoded here, once. A second call adds shots to the class.
 
@@ -210,6 +211,7 @@ class Segmenter(Learnt):
 
     @in_turns
     @torch.no_grad()
+    @usual_tensors()
     def _in_windows(self, windows: Windows) -> Result:
         if self.refine is not None:
             note("images seen in windows are not redrawn; leave --refine out, or give --tile off where memory allows")
@@ -260,6 +262,7 @@ class Segmenter(Learnt):
 
     @in_turns
     @torch.no_grad()
+    @usual_tensors()
     def encode_batch(self, photos: Iterable[Photo]) -> list[Encoded]:
         """Several photos encoded, those of the same working size together."""
         opened = [open_photo(photo, self.sees) for photo in listed_photos(photos)]
@@ -276,12 +279,13 @@ class Segmenter(Learnt):
     @cached_property
     def encodes_as(self) -> str:
         """What the features of a photo depend on beside the photo."""
-        own = "" if self.checkpoint is None else f", trained as {files.sha256(self.checkpoint)[:16]}"
+        own = "" if self.checkpoint is None else f", trained as {self._trained_as[:16]}"
         own += f", weights {digest(self.model.encoder)[:16]}" if self._own_weights else ""
         return f"{self.method} on {self.encoder} at {self.model.size} px{own}"
 
     @in_turns
     @torch.no_grad()
+    @usual_tensors()
     def decide(
         self, encoded: Encoded, strokes: Mapping[str, Strokes] | None = None, memory: Memory | None = None
     ) -> Result:
@@ -350,7 +354,7 @@ class Segmenter(Learnt):
         encoder = digest(self.model.encoder)
         about |= {"runtime": self.runtime, "present": self.present, "tile": self.tile, "encoder_sha256": encoder}
         if self.checkpoint is not None:
-            about["checkpoint"] = {"file": str(self.checkpoint.absolute()), "sha256": files.sha256(self.checkpoint)}
+            about["checkpoint"] = {"file": str(self.checkpoint), "sha256": self._trained_as}
         support_file.write(path, about, self._supports, trained.weights(self.model) if self._untrained else {})
 
     @classmethod
@@ -366,15 +370,16 @@ class Segmenter(Learnt):
         """A Segmenter with the classes that ``save`` kept.
 
         encoder: a local file of the same weights, where they cannot be downloaded; the supports mean nothing to others.
-        checkpoint: where the trained model lies now, if it has moved.
+        checkpoint: where the trained model lies now, if it is neither where it was nor beside this file.
         runtime: of the encoder, in place of the one that was asked for when it was saved; the supports serve every one.
         """
         about, supports = support_file.read(path)
         weights = "default" if encoder in (None, "auto", about["encoder"]) else str(encoder)
         if weights != "default" and not Path(weights).is_file():
             raise UsageError(f"{path}: encoded with {about['encoder']!r}, not {encoder!r}; leave the encoder out")
-        checkpoint = checkpoint or about.get("checkpoint", {}).get("file")
-        if checkpoint is not None and about.get("checkpoint", {}).get("sha256") != files.sha256(checkpoint):
+        kept = about.get("checkpoint", {})
+        checkpoint = checkpoint or (trained.where(kept["file"], path) if kept else None)
+        if checkpoint is not None and kept.get("sha256") != files.sha256(checkpoint):
             raise UsageError(f"{path}: not encoded with {checkpoint}; give the checkpoint that it was made with")
         options = {"runtime": runtime or about.get("runtime", "auto"), **about["options"]}
         options |= {name: about[name] for name in ("present", "tile") if name in about}
@@ -390,6 +395,6 @@ class Segmenter(Learnt):
     from_onnx = OnnxSegmenter  # what `shotseg export` wrote, at work by ONNX Runtime
 
 
-def load(path: str | Path, device: str | torch.device = "auto") -> Segmenter:
+def load(path: str | Path, device: str | torch.device = "auto", checkpoint: str | Path | None = None) -> Segmenter:
     """``Segmenter.load``: the classes of a saved support file, ready to predict."""
-    return Segmenter.load(path, device=device)
+    return Segmenter.load(path, device=device, checkpoint=checkpoint)

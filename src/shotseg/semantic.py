@@ -17,6 +17,7 @@ from torch import Tensor
 from shotseg.data import images as files
 from shotseg.data.enlarging import Strips, best_strips
 from shotseg.data.weak_shot import BACKGROUND
+from shotseg.device import usual_tensors
 from shotseg.errors import InputError
 from shotseg.evaluation import confidence
 from shotseg.models.maskformer import Inference, Look, bands, winners
@@ -156,6 +157,7 @@ class SemanticSegmenter(Predictor):
         return tuple(name for name in self._names if name != BACKGROUND)
 
     @streams
+    @usual_tensors()
     def predict(self, photo: Photo) -> LabelMap:
         """Label one photo of any size. A background class, if the model has one, is label 0; scores are made to sum to 1."""
         image = read_photo(photo)
@@ -166,7 +168,7 @@ class SemanticSegmenter(Predictor):
         return [self.predict(photo) for photo in photos]
 
     def save(self, path: str | Path) -> None:
-        """Keep what :meth:`load` needs; the checkpoint stays where it is."""
+        """Keep what :meth:`load` needs; the checkpoint stays where it is, or moves with this file."""
         how = {"inference": asdict(self.inference), "soft": self.soft}
         about = {"checkpoint": str(self.checkpoint.absolute()), "size": self.size, **how}
         files.write_bytes(path, json.dumps(about).encode())
@@ -180,4 +182,4 @@ class SemanticSegmenter(Predictor):
             checkpoint, size, soft = about["checkpoint"], about["size"], about["soft"]
         except (ValueError, KeyError, TypeError):
             raise InputError(f"{path}: not what SemanticSegmenter.save writes; make it again") from None
-        return cls(checkpoint, device, size, how, soft)
+        return cls(trained.where(checkpoint, path), device, size, how, soft)

@@ -67,7 +67,12 @@ class Train:
         must_exist(root=self.root)
         outcome = train(self.settings, self.root, self.out, self.resume, self.device, say, self.until)
         if PartialState().is_main_process:
-            print(f"{outcome.best} after {outcome.steps} steps, validation {outcome.score:.1f}")
+            done = (
+                f" after {outcome.steps} steps, validation {outcome.score:.1f}"
+                if outcome.steps
+                else ", for later stages"
+            )
+            print(f"{outcome.best}{done}")
         return 0
 
 

@@ -38,7 +38,7 @@ from shotseg.data.layout import by_class
 from shotseg.data.listing import find_images, some
 from shotseg.data.pairing import photos_and_masks
 from shotseg.data.samples import IGNORE, Sample
-from shotseg.data.several_classes import warn_of_classes
+from shotseg.data.several_classes import warn_of_classes, warn_of_tables
 from shotseg.data.tables import plain, rows_of
 from shotseg.errors import UsageError, note
 
@@ -142,6 +142,7 @@ class FolderDataset:
             if len(found) == 1:
                 [(label, rows)] = found.items()
                 warn_of_classes(self.root, label, [row.masks[0] for row in rows if row.masks and row.page == 1])
+                warn_of_tables(self.root, label)
         unknown = sorted(set(classes or ()) - set(found))
         if unknown:
             raise UsageError(f"{self.root}: no class {unknown[0]!r}; it has {some(list(found))}")

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from shotseg.data.images import MASK_TYPES
+from shotseg.data.sets.coco_masks import decode
 from shotseg.errors import InputError
 
 PHOTOS = ("image", "img", "photo", "picture", "pixel_values", "jpg", "jpeg", "png", "webp")  # keys of a row
@@ -44,6 +45,33 @@ def is_item(source: Any) -> bool:
     return isinstance(first, str | bytes | PurePath | Image.Image) or len(getattr(first, "shape", ())) == 3
 
 
+def are_alike(first: Any, second: Any) -> bool:
+    """Whether two values are told apart by nothing: arrays of as many sides, pictures of one mode, files of one ending."""
+    if isinstance(first, str | PurePath) and isinstance(second, str | PurePath):
+        return PurePath(first).suffix.lower() == PurePath(second).suffix.lower()
+    if isinstance(first, Image.Image) and isinstance(second, Image.Image):
+        return first.mode == second.mode
+    sides = len(getattr(first, "shape", ()))
+    return isinstance(second, type(first)) and len(getattr(second, "shape", ())) == sides
+
+
+def is_run_lengths(mask: Any) -> bool:
+    """Whether this is a mask as COCO stores it: {"size": [height, width], "counts": a list, or COCO's text}."""
+    return isinstance(mask, Mapping) and {"size", "counts"} <= mask.keys()
+
+
+def run_lengths(mask: Mapping, name: object) -> np.ndarray:
+    """(H, W) uint8 in {0, 1} of :func:`is_run_lengths`. Raises InputError where they do not fill their size."""
+    try:
+        height, width = map(int, mask["size"])
+        counts = mask["counts"].decode() if isinstance(mask["counts"], bytes) else mask["counts"]
+        return decode({"size": [height, width], "counts": counts}, height, width).astype(np.uint8)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{name}: run lengths that are none ({error}); give size and counts as COCO has them"
+        ) from None
+
+
 def photo_of(source: Any) -> Any:
     """The photo of a record or item, as a path, bytes, picture or array; anything else as it is.
 
@@ -60,6 +88,10 @@ def photo_of(source: Any) -> Any:
     keys = named or [key for key, value in source.items() if _is_picture(value) and key not in MASKS]
     if not keys:
         raise InputError(f"a row with {_names(source)}, none of which is a photo; give the value that is")
+    if not named and len(keys) > 1:
+        raise InputError(
+            f"a row with several pictures, {', '.join(map(str, keys))[:200]}; give the value that is the photo"
+        )
     photo = source[keys[0]]
     if isinstance(photo, list | tuple) and photo and _is_picture(photo[0]):
         raise InputError(f"several rows at once, {len(photo)} under {keys[0]!r}; give each row by itself")

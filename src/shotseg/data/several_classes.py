@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
+from shotseg.data.image_labels import CLASS, IMAGE
 from shotseg.data.images import read_bytes
 from shotseg.data.listing import some
 from shotseg.data.masks import binary
 from shotseg.data.pixels import decode
 from shotseg.data.samples import IGNORE
-from shotseg.errors import InputError, note
+from shotseg.data.tables import column, plain, rows_of
+from shotseg.errors import InputError, UsageError, note
 
 LOOKED_AT = 6  # masks of a folder
 MOST = 64  # values or colours of classes; more are shades
@@ -40,6 +43,18 @@ def warn_of_classes(root: Path, name: str, masks: Sequence[Path]) -> None:
     note(
         f"{root}: masks with the {what} {some(said, 5)}, read as one class {name!r}; if these are classes, name them in {table}"
     )
+
+
+def warn_of_tables(root: Path, name: str) -> None:
+    """Say where a table beside photos that are read as one class says the class of each: a class is a folder."""
+    for file in sorted(root.glob("*.csv")):
+        with suppress(UsageError):  # no table
+            head, *rows = [row for _, row in rows_of(file, bool)] or [[]]
+            plain_head = [plain(cell) for cell in head]
+            photo, at = column(plain_head, IMAGE), column(plain_head, CLASS)
+            several = at is not None and len({row[at] for row in rows if len(row) > at}) > 1
+            if file.name != "index.csv" and photo is not None and several:
+                note(f"{file}: not read, every mask is of the class {name!r}; lay them out as masks/<class>/<name>.png")
 
 
 def _plain_values(mask: Path) -> list[int]:

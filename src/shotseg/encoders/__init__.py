@@ -45,7 +45,7 @@ def load(name: str = "efficientnet-lite0", weights: str | Path = "default", devi
 
         return hf.load(name, weights).freeze().to(device)
     if row is None:
-        return plugins.load("encoders", name)(weights).freeze().to(device)
+        return plugins.made("encoders", name, Encoder, weights).freeze().to(device)
     return _build(row, weights).freeze().to(device)
 
 

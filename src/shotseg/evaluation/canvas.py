@@ -10,7 +10,9 @@ from torch.nn import functional as F
 from shotseg.data import transforms
 from shotseg.data.samples import IGNORE
 from shotseg.data.sizes import fitted_size, nearest
+from shotseg.errors import note
 from shotseg.evaluation.protocols import Protocol
+from shotseg.models.few_shot_model import NO_NUMBERS
 
 
 def working_photo(image: np.ndarray, geometry: str, size: int, multiple: int) -> Tensor:
@@ -89,6 +91,8 @@ def decide(
     if geometry == "pad" and protocol.score_at == "original":
         shots = [without_padding(x, original, size, protocol.align_corners) for x in shots]
     sized = torch.stack([transforms.resize_logits(x.float(), scored, protocol.align_corners) for x in shots])
+    if sized.isnan().any():
+        note(NO_NUMBERS)
     if protocol.fusion == "vote":
         return vote(sized)
     return foreground(sized.softmax(1).mean(0) if protocol.fusion == "mean" else sized[0])

@@ -15,6 +15,7 @@ from shotseg.arguments import checked
 from shotseg.data.reading import AS_SEEN, Reading
 from shotseg.data.usable import usable
 from shotseg.data.writable import check_out
+from shotseg.device import usual_tensors
 from shotseg.errors import UsageError, note
 from shotseg.evaluation import effort as strokes
 from shotseg.evaluation import n_way, options, outcome, several_run, single_run, subject
@@ -27,6 +28,7 @@ from shotseg.evaluation.several import Several, second
 
 
 @checked
+@usual_tensors()
 def evaluate(
     dataset: Any,
     method: Any = "matching",
@@ -124,6 +126,8 @@ def _few_shot(asked: SimpleNamespace) -> tuple[dict[str, Any], str]:
     chosen = {"kind": asked.kind, "min_area": asked.min_area}
     if asked.name != "folder":
         asked.reading.refuse("a prepared data set")
+    elif asked.folds:
+        options.refuse(["folds"], ["folds"], "a folder, whose index.csv says the folds")
     where = (asked.name, asked.root, protocol, fold, asked.folds)
     photos, known = subject.opened(asked.dataset, *where, {**chosen, **asked.reading.view})
     photos, unusable = usable(photos, asked.classes or known, asked.say)
@@ -135,6 +139,8 @@ def _few_shot(asked: SimpleNamespace) -> tuple[dict[str, Any], str]:
     data |= {"left_out": unusable} if unusable else {}
     made_of = (asked.method, asked.encoder, asked.checkpoint)
     about = subject.about(*made_of, photos, asked.name, fold, shot=shot, data=data)
+    if learnt := subject.learnt_before(asked.checkpoint, classes):
+        about["trained_on"] = learnt
     model, device = subject.model(*made_of, asked.device, asked.runtime)
     about["runtime"] = getattr(model.encoder, "runtime", "torch")
     pool = Pool(photos, classes, shot, protocol.min_pixels, areas(photos, protocol.min_pixels))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from shotseg.arguments import checked
 from shotseg.data.images import write_bytes
+from shotseg.data.listing import some
 from shotseg.errors import InputError, UsageError
 from shotseg.evaluation import effort, n_way, result_page, results, semantic_scores, several_scores
 from shotseg.evaluation.summary import Interval, Summary
@@ -58,7 +59,14 @@ class EvaluationResult:
     @cached_property
     def summary(self) -> Summary:
         """The table of the report, with its notes."""
-        return SUMMARIES[self.content["format"]](self.content)
+        made = SUMMARIES[self.content["format"]](self.content)
+        learnt = self.content.get("trained_on", [])
+        if not learnt:
+            return made
+        line = (
+            f"the checkpoint was trained on {len(learnt)} of the classes that are tested, which are no new ones to it"
+        )
+        return replace(made, notes=[*made.notes, f"{line}: {some(learnt)}"])
 
     @property
     def scores(self) -> dict[str, float | None]:

@@ -143,6 +143,16 @@ def model(
     return made, chosen
 
 
+def learnt_before(checkpoint: str | Path | None, tested: Sequence[str]) -> list[str]:
+    """Which of the classes that are tested the checkpoint was trained on; none without a checkpoint."""
+    if checkpoint is None:
+        return []
+    from shotseg.training import checkpoint as trained
+
+    known = set(trained.read(checkpoint)[1]["classes"])
+    return [name for name in tested if name in known]
+
+
 def about(
     method: Any, encoder: str, checkpoint: str | Path | None, dataset: Any, name: str, fold: str | None, **said: Any
 ) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from shotseg import plugins
 from shotseg.arguments import check, checked
 from shotseg.encoders.features import Encoder
-from shotseg.errors import UsageError, did_you_mean, one_of
+from shotseg.errors import UsageError, did_you_mean, first_line, is_out_of_memory, one_of
 
 _HOME = {
     "matching": ("shotseg.models.matching", "Matching"),
@@ -47,7 +47,9 @@ def kind(name: str) -> Any:
         module, cls = _HOME[name]
         return getattr(import_module(module), cls)
     if isinstance(name, str) and name in plugins.added("methods"):
-        return plugins.load("methods", name)
+        from shotseg.models.few_shot_model import Model
+
+        return plugins.held("methods", name, Model, plugins.load("methods", name))
     raise UsageError(f"unknown method {name!r}{one_of(name, list_models())}")
 
 
@@ -68,7 +70,10 @@ def load(name: str, encoder: Encoder, **options: Any) -> Any:
         raise UsageError(f"encoder: of type {type(encoder).__name__}; give {mend}")
     try:
         check(cls, encoder, **options)
-        return cls(encoder, **options)
+        model = cls(encoder, **options)
+        if not all(parameter.numel() for parameter in model.parameters()):
+            raise ValueError("a layer has no channels")
+        return model
     except TypeError as error:
         if "unexpected keyword" not in str(error):
             raise
@@ -76,6 +81,11 @@ def load(name: str, encoder: Encoder, **options: Any) -> Any:
         unknown = next((option for option in options if option not in known), "")
         see = did_you_mean(unknown, known) or f"; see its class {cls.__name__} for the options"
         raise UsageError(f"method {name!r} has no option {unknown!r}{see}") from None
+    except (RuntimeError, ValueError, ArithmeticError, AssertionError, IndexError) as error:
+        if not options or is_out_of_memory(error):
+            raise
+        given = ", ".join(f"{option}={value!r}" for option, value in options.items())
+        raise UsageError(f"method {name!r}: no network can be made of {given} ({first_line(error)})") from error
 
 
 def must_learn(name: str, alone: bool = False) -> bool:

@@ -13,6 +13,10 @@ from shotseg.errors import UsageError
 
 SHALLOW = 8  # maps of finer stride are read by few models, and would fill the disk in training
 
+NO_NUMBERS = (
+    "the network gives no numbers (NaN) for some photos, where nothing is found; its weights are none, train it anew"
+)
+
 
 class Model(nn.Module):
     """A network on an encoder, as callers see it; a class or an instance overrides what differs.

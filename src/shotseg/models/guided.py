@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from shotseg.data.samples import IGNORE, Prediction, Support
 from shotseg.encoders.features import Encoder, Features
+from shotseg.errors import UsageError
 from shotseg.models import matching, nearest, ridge
 from shotseg.models.blocks.prior_guided import Hosted
 from shotseg.models.hdmnet import HDMNet
@@ -53,6 +54,8 @@ class Guided(Hosted):
         super().__init__()
         self.host: Any = HOSTS[host](encoder, size=size, width=width, prior_maps=MAPS, **{"grid": "layer3"} | options)
         self.matching = Matching(encoder, size)
+        if not 0 <= hide <= 1:
+            raise UsageError(f"hide {hide}: a share of the queries, from 0 to 1")
         self.hide = hide
         stride = encoder.strides[self.matching.levels[1]]
         last = {s: i for i, s in enumerate(encoder.strides) if self.finest <= s < stride}

@@ -29,6 +29,8 @@ from torch.nn import functional as F
 
 from shotseg.data.samples import Support
 from shotseg.encoders.features import Encoder, Features, unit
+from shotseg.errors import note
+from shotseg.models.few_shot_model import NO_NUMBERS
 from shotseg.models.matching import coarsest_three
 from shotseg.models.nearest import Found
 
@@ -135,6 +137,8 @@ def decide(
         for gone in answers.keys() - {support.marks[0] for support in supports}:
             del answers[gone]
         evidence, own_presence = _answered(model, query, of_chosen, image, asked, answers)
+    if evidence.isnan().any():
+        note(NO_NUMBERS)
     if not judged:
         present = evidence.new_ones(len(supports))
     elif own_presence is not None:

@@ -65,8 +65,8 @@ def load(name: str = "imagenet-text", device: torch.device | str = "cpu", **opti
     check(Cut, **chosen.cut)
     if (refine := chosen.cut.get("refine", "none")) not in (*REFINE, "none"):
         raise UsageError(f"cut: refine {refine!r}; choose one of {', '.join(REFINE)}, none")
-    make = GENERATORS[name] if name in GENERATORS else plugins.load("generators", name)
-    generator = make(chosen, str(device))
+    given = (chosen, str(device))
+    generator = GENERATORS[name](*given) if name in GENERATORS else plugins.made("generators", name, Generator, *given)
     generator.cut = replace(generator.cut, **chosen.cut)
     return generator
 

@@ -17,7 +17,7 @@ from shotseg.data.samples import IGNORE, Sample
 from shotseg.encoders.features import Features
 from shotseg.errors import UsageError
 from shotseg.models.base_learner import base_labels
-from shotseg.training.data import FeatureCache, Part, PseudoPart, Reader, Views, augmented, generator
+from shotseg.training.data import FeatureCache, Part, PseudoPart, Reader, Views, augmented, digest_of, generator
 from shotseg.training.recipe import Recipe
 from shotseg.training.sampling import whole_batches
 
@@ -109,6 +109,7 @@ class BaseTraining(Reader):
         parts = {"train": views.train, "validation": views.validation}
         self.photos = {name: _photos(part, recipe.data.every_photo) for name, part in parts.items()}
         self.epoch = whole_batches(len(self.photos["train"]), recipe.batch)
+        self.learns_from = digest_of(self.photos["train"].items)
         self.validation = min(recipe.validation.episodes, len(self.photos["validation"]))
         if not self.validation:
             raise UsageError("validation: no photo is held out; raise data.held_out")

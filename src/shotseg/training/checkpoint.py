@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence, Set
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from shotseg import encoders, models
 from shotseg.arguments import checked
 from shotseg.data.images import write_bytes
+from shotseg.device import usual_tensors
 from shotseg.errors import InputError, UsageError
 from shotseg.models.base_learner import BaseLearner
 from shotseg.training.recipe import Recipe, build, decisive
@@ -142,6 +143,20 @@ def names(path: str | Path, method: str = "matching", encoder: str = "auto") -> 
     return choice["name"], choice["encoder"]
 
 
+def where(kept: str, beside: str | Path) -> Path:
+    """The checkpoint that a file of ours names: where it was when that was saved, or where it is now, in the folder of that file.
+
+    Raises InputError where it is in neither.
+    """
+    name = PureWindowsPath(kept).name  # both kinds of slash part folders there
+    found = [place for place in (Path(kept), Path(beside).parent / name) if place.is_file()]
+    if not found:
+        raise InputError(
+            f"{beside}: made with the trained model {kept}, which is not there; put it beside this file, or give --checkpoint"
+        )
+    return found[0]
+
+
 @checked
 def load_model(path: str | Path, device: str = "cpu", size: int | None = None, weights: str | Path = "default") -> Any:
     """The trained few-shot model of a checkpoint, with its encoder, ready to use.
@@ -168,9 +183,14 @@ def load_semantic(path: str | Path, device: str = "cpu", size: int | None = None
     return _load(path, device, size), list(read(path)[1]["classes"])
 
 
+@usual_tensors()
 def _load(path: str | Path, device: str = "cpu", size: int | None = None, weights: str = "default") -> Any:
     tensors, about = read(path)
     recipe = build(about["recipe"], str(path))
+    if recipe.model.name == "contrastive":
+        raise InputError(
+            f"{path}: QGNet's prior extractor, no model by itself; give it as --extractor of a qgnet recipe"
+        )
     changed: dict[str, Any] = {} if size is None else {"size": size}
     changed |= {} if weights == "default" else {"weights": weights}
     recipe = replace(recipe, model=replace(recipe.model, **changed))

@@ -125,7 +125,7 @@ class ContrastiveTraining(Reader):
             )
         self.recipe, self.photos = recipe, photos
         self.model: nn.Module = model
-        self.choice, self.epoch = recipe.contrastive, len(photos.train)
+        self.choice, self.epoch, self.learns_from = recipe.contrastive, len(photos.train), str(len(photos.train))
         needed = self.choice.objective == "region" or (model.has_local and self.choice.segments != "none")
         self.superpixels = Superpixels(folder, self.choice, recipe.data.reading) if needed else None
         labelled = photos.probe is not None

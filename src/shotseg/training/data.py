@@ -208,6 +208,10 @@ def _folder(choice: DataChoice, root: Path) -> tuple[Any, Any]:
     every = open_folder(root, masks=masks, **choice.reading.view)
     folds = {str(fold): names for fold, names in every.folds.items()}
     test = list(choice.test_classes)
+    if not test and not folds and choice.fold not in ("", "0"):
+        raise UsageError(
+            f"{root}: no fold {choice.fold!r}, index.csv says none; name test classes, as --data.test-classes cat"
+        )
     if not test and choice.fold and folds:
         if choice.fold not in folds:
             raise UsageError(f"{root}: no fold {choice.fold!r}; index.csv has {', '.join(folds)}")
@@ -238,6 +242,12 @@ def _prepared(choice: DataChoice, root: Path) -> tuple[ManifestDataset, Manifest
 def share_of(content: str) -> float:
     """A number in [0, 1) from a photo's content."""
     return int(hashlib.sha256(content.encode()).hexdigest()[:13], 16) / 16**13
+
+
+def digest_of(items: Iterable[Any]) -> str:
+    """What tells lists of items apart: the photos and the classes that they show, whatever the files are called."""
+    named = sorted((item.content, getattr(item, "class_name", "")) for item in items)
+    return hashlib.sha256(json.dumps(named).encode()).hexdigest()
 
 
 def generator(*numbers: int) -> Generator:

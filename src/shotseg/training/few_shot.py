@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from shotseg.data import episodes, transforms
 from shotseg.data.episodes import EpisodeIndex
+from shotseg.data.listing import some
 from shotseg.data.samples import IGNORE, Episode
 from shotseg.encoders.features import Features
-from shotseg.errors import UsageError
+from shotseg.errors import UsageError, note
 from shotseg.training import sampling
-from shotseg.training.data import FeatureCache, Part, Reader, Views, augmented, generator, share_of
+from shotseg.training.data import FeatureCache, Part, Reader, Views, augmented, digest_of, generator, share_of
 from shotseg.training.recipe import Recipe
 
 SHOWN = 4  # validation episodes that are drawn, the same every time
@@ -53,6 +54,9 @@ def check_enough(recipe: Recipe, views: Views) -> None:
         mend = "of the test classes" if recipe.validation.on_test_fold else f"or hold out more{_more(views, needed)}"
         count = len(views.validation.listed)
         raise UsageError(f"{count} photos are held out for validation, of which {has}; add photos, {mend}")
+    for part, what in ((views.train, "to train on"), (views.validation, "to validate on")):
+        if few := sorted(set(part.of_class) - set(part.classes_with(needed))):
+            note(f"{what}, never asked for, fewer than {needed} photos: {some([part.classes[i] for i in few])}")
 
 
 def _more(views: Views, needed: int) -> str:
@@ -91,7 +95,7 @@ class FewShot(Reader):
             "train": sampling.draws(recipe.data.draw, views.train, recipe.shots, recipe.seed, recipe.batch),
             "validation": sampling.draws("class", views.validation, recipe.shots, recipe.validation.seed, recipe.batch),
         }
-        self.epoch = self.draws["train"].epoch
+        self.epoch, self.learns_from = self.draws["train"].epoch, digest_of(views.train.items)
 
     def prepare(
         self, share: Callable[[Sequence[int]], Sequence[int]], advance: Callable[[str, int, int], None]

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from shotseg.data.images import write_bytes
 from shotseg.device import repeatable
-from shotseg.errors import ShotsegError, UsageError
+from shotseg.errors import InputError, ShotsegError, UsageError, note
 from shotseg.models.blocks.norm import BatchNorm
 from shotseg.training import checkpoint, interrupt
 from shotseg.training.progress import FIGURE, Log, has_lines
@@ -44,6 +44,7 @@ class Task(Protocol):
     epoch: int
     validation: int
     best_is: str
+    learns_from: str  # what tells its photos from others
     unit: str  # what a batch is made of
 
     def prepare(
@@ -116,7 +117,7 @@ def _train(task: Task, recipe: Recipe, out: Path, resume: bool, device: str) -> 
     if not resume and (last.is_file() or has_lines(out)):
         raise UsageError(f"{out}: a run is there; add --resume to go on with it, or choose another --out")
     if last.is_file():
-        state = _restore(last, recipe, model, optimiser, accelerator, shadow)
+        state = _restore(last, task, recipe, model, optimiser, accelerator, shadow)
     accelerator.wait_for_everyone()
     if main:
         write_bytes(out / "recipe.json", json.dumps(plain(recipe), indent=1).encode())
@@ -223,7 +224,17 @@ def learning_rate(step: int, steps: int, schedule: Schedule) -> float:
 
 
 def make_optimiser(model: nn.Module, choice: Optimiser) -> torch.optim.Optimizer:
-    """One parameter group for each factor, over the parameters that learn; biases decay as the rest does."""
+    """One parameter group for each factor, over the parameters that learn; biases decay as the rest does.
+
+    Raises UsageError for a factor of parameters that are not there.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    for prefix in choice.factors:
+        if not any(name.startswith(prefix) for name in names):
+            parts = dict.fromkeys(name.partition(".")[0] for name in names)
+            raise UsageError(
+                f"optimiser.factors: no parameter begins with {prefix!r}; they begin with {', '.join(parts)}"
+            )
     norms = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.Embedding)
     spared = {
         id(parameter)
@@ -328,7 +339,7 @@ def _averaged(model: nn.Module, shadow: dict[str, Tensor]) -> Iterator[None]:
 
 
 def _about(task: Task, recipe: Recipe, state: _State) -> dict[str, Any]:
-    return {"recipe": plain(recipe), "classes": task.classes, **vars(state)}
+    return {"recipe": plain(recipe), "classes": task.classes, "learns_from": task.learns_from, **vars(state)}
 
 
 def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -346,12 +357,23 @@ def _optimiser_tensors(optimiser: Any) -> dict[str, Tensor]:
 
 
 def _restore(
-    path: Path, recipe: Recipe, model: nn.Module, optimiser: Any, accelerator: Accelerator, shadow: dict[str, Tensor]
+    path: Path,
+    task: Task,
+    recipe: Recipe,
+    model: nn.Module,
+    optimiser: Any,
+    accelerator: Accelerator,
+    shadow: dict[str, Tensor],
 ) -> _State:
-    tensors, about = checkpoint.read(path)
+    try:
+        tensors, about = checkpoint.read(path)
+    except InputError as error:
+        raise InputError(f"{error}; of a run that cannot go on: choose another --out") from None
     made_with = build(about["recipe"], str(path))  # what an older version did not know of has its default
     if changed := next(_differences(decisive(made_with), decisive(recipe)), ""):
         raise UsageError(f"{path}: made with another {changed}; resume with the same recipe, or choose another --out")
+    if about.get("learns_from", task.learns_from) != task.learns_from:
+        note(f"{path}: the run began with other training photos; it goes on, yet ends as neither would")
     checkpoint.load_weights(model, tensors, path)
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():

@@ -15,7 +15,7 @@ import yaml
 from shotseg.arguments import checked
 from shotseg.data.reading import AS_SEEN, Reading
 from shotseg.errors import UsageError, note
-from shotseg.training.recipe_values import built
+from shotseg.training.recipe_values import MOST, built, check_ranges
 
 Value = bool | int | float | str | tuple[int | float | str, ...]
 
@@ -197,6 +197,58 @@ class ContrastiveChoice:
     """Parts of a process's batch that batch norms see apart, so that they do not tell which views belong together."""
 
 
+CHANCE = (0.0, 1.0)
+POSITIVE = (1e-6, MOST)
+COUNT = (1, MOST)
+NONE_OR_MORE = (0, MOST)
+SEED = (0, 2**63 - 1)
+RANGES: dict[str, tuple[float, float]] = {  # of a number, and of each in a list
+    "model.size": (32, MOST),
+    "data.held_out": CHANCE,
+    "augment.scale": (0.01, 100),
+    "augment.degrees": (0, 180),
+    "augment.rotate": CHANCE,
+    "augment.blur": CHANCE,
+    "augment.flip": CHANCE,
+    "augment.jitter": CHANCE,
+    "augment.keep": CHANCE,
+    "optimiser.lr": NONE_OR_MORE,
+    "optimiser.weight_decay": NONE_OR_MORE,
+    "optimiser.momentum": CHANCE,
+    "optimiser.factors": NONE_OR_MORE,
+    "optimiser.clip": NONE_OR_MORE,
+    "schedule.power": NONE_OR_MORE,
+    "schedule.warmup": NONE_OR_MORE,
+    "validation.every": NONE_OR_MORE,
+    "validation.episodes": COUNT,
+    "validation.seed": SEED,
+    "validation.patience": NONE_OR_MORE,
+    "weak_shot.rarest": CHANCE,
+    "weak_shot.scales": COUNT,
+    "contrastive.superpixels": COUNT,
+    "contrastive.local_size": NONE_OR_MORE,
+    "contrastive.gg": NONE_OR_MORE,
+    "contrastive.ll": NONE_OR_MORE,
+    "contrastive.gl": NONE_OR_MORE,
+    "contrastive.temperature": POSITIVE,
+    "contrastive.region_temperature": POSITIVE,
+    "contrastive.dim": COUNT,
+    "contrastive.momentum": CHANCE,
+    "contrastive.queue": NONE_OR_MORE,
+    "contrastive.bn_groups": COUNT,
+    "shots": COUNT,
+    "absent": CHANCE,
+    "batch": COUNT,
+    "accumulate": COUNT,
+    "steps": NONE_OR_MORE,
+    "epochs": NONE_OR_MORE,
+    "ema": CHANCE,
+    "seed": SEED,
+    "workers": NONE_OR_MORE,
+    "save_every": COUNT,
+}
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Everything that decides the outcome of a training."""
@@ -244,19 +296,15 @@ class Recipe:
     """Folder of photos to train the prior extractor on; empty = the training photos. Labels are never read of it."""
 
     def __post_init__(self) -> None:
-        for name in ("shots", "batch", "accumulate", "save_every"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"recipe field {name}={getattr(self, name)}: must be 1 or more")
-        if self.workers < 0 or self.validation.episodes < 1:
-            raise UsageError(
-                f"recipe fields workers={self.workers}, validation.episodes={self.validation.episodes}: from 0 and from 1 up"
-            )
+        check_ranges(self, RANGES)
         if (self.steps > 0) == (self.epochs > 0):
             raise UsageError(f"recipe fields steps={self.steps}, epochs={self.epochs}: give one of them")
-        if self.optimiser.lr < 0:
-            raise UsageError(f"recipe field optimiser.lr={self.optimiser.lr}: must be 0 or more")
-        if not 0 <= self.ema < 1 or not 0 <= self.data.held_out < 1:
+        if self.ema == 1 or self.data.held_out == 1:
             raise UsageError("recipe fields ema and data.held_out: from 0 to below 1")
+        if not (self.contrastive.gg or self.contrastive.ll or self.contrastive.gl):
+            raise UsageError("recipe fields contrastive.gg, ll and gl are all 0: nothing is left to learn")
+        if self.augment.scale[0] > self.augment.scale[1]:
+            raise UsageError(f"recipe field augment.scale={list(self.augment.scale)}: give the lower end first")
 
 
 RENAMED = {

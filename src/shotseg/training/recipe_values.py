@@ -6,6 +6,7 @@ import math
 import types
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from operator import attrgetter
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from shotseg.errors import UsageError, did_you_mean
@@ -19,6 +20,18 @@ WORDS: dict[Any, str] = {
     tuple: "a list, as [a, b]",
     dict: "`name: value` below it",
 }
+
+MOST = 1e12  # where a range has no end; infinite is no value
+
+
+def check_ranges(filled: Any, ranges: Mapping[str, tuple[float, float]]) -> None:
+    """Raise UsageError for the first number outside (lowest, highest). ranges: by the field's name, as ``optimiser.lr``."""
+    for name, (low, high) in ranges.items():
+        value = attrgetter(name)(filled)
+        several = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple) else (value,)
+        if not all(low <= number <= high for number in several):
+            allowed = f"{low:g} or more" if high >= MOST else f"from {low:g} to {high:g}"
+            raise UsageError(f"recipe field {name}={value}: must be {allowed}")
 
 
 def built(cls: type, content: Any, where: str, prefix: str = "") -> Any:
@@ -48,7 +61,8 @@ def _value(kind: Any, value: Any, where: str, name: str) -> Any:
         if isinstance(value, tuple(option for option in of if option not in lists)):
             return value
     if origin is dict and isinstance(value, Mapping):
-        return {str(key): _value(of[1], v, where, f"{name}.{key}") for key, v in value.items()}
+        given = {str(key): v for key, v in value.items() if v is not None}  # null takes out what a parent has
+        return {key: _value(of[1], v, where, f"{name}.{key}") for key, v in given.items()}
     if origin is tuple and isinstance(value, list | tuple) and (Ellipsis in of or len(of) == len(value)):
         return tuple(_value(of[0], v, where, name) for v in value)
     if kind is float and (number := _number(value)) is not None:

@@ -6,11 +6,13 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from shotseg import models
 from shotseg.arguments import checked
+from shotseg.device import usual_tensors
 from shotseg.errors import UsageError
 from shotseg.models.base_learner import BaseLearner
 from shotseg.training import checkpoint, loop, qgnet_training
@@ -22,12 +24,13 @@ from shotseg.training.recipe import Recipe
 
 
 @checked
+@usual_tensors()
 def train(
     recipe: Recipe | str | Path,
     root: str | Path,
     out: str | Path,
     resume: bool = False,
-    device: str = "auto",
+    device: Literal["auto", "cpu"] = "auto",
     say: Callable[[str], None] = print,
     until: str = "",
 ) -> loop.Outcome:
@@ -37,6 +40,7 @@ def train(
     out:    as of :func:`shotseg.training.loop.train`; ``base/`` gets the base learner, ``features/`` what is kept on disk,
             ``pseudo/`` the masks made from class names, where these are the supervision and no other folder is named.
     resume: go on where a run of the same recipe stopped; a base learner that is finished is not trained again.
+    device: "auto" is what accelerate finds: CUDA, MPS, or the CPU where neither is.
     say:    gets a line about what is done beside the training itself.
     until:  of QGNet: stop after the stage "extractor" or "priors"; the same call without it goes on from there.
     Raises UsageError for choices that do not fit together, InputError for a photo or checkpoint that cannot be used.
@@ -46,6 +50,7 @@ def train(
     if not isinstance(recipe, Recipe):
         raise UsageError(f"recipe: of type {type(recipe).__name__}; give a name, a file, or what recipe.load gives")
     root, out = Path(root), Path(out)
+    _check_read(recipe)
     if until and recipe.model.name != "qgnet":
         raise UsageError(f"until {until!r}: {recipe.model.name} has no such stage; leave it out")
     if recipe.model.name in models.SEMANTIC:
@@ -83,8 +88,20 @@ def train(
     return loop.train(task, recipe, out, resume, device)
 
 
+def _check_read(recipe: Recipe) -> None:
+    """Raise UsageError for what another kind of model would read, and this one does not."""
+    name, usual = recipe.model.name, Recipe(steps=1)
+    read_by = {"weak_shot": models.SEMANTIC, "contrastive": ("contrastive",), "extractor": ("qgnet",)}
+    read_by |= {"unlabelled": ("contrastive", "qgnet"), "base": ("bam", "hdmnet", "pi-clip", "qgnet", "guided")}
+    for field, readers in read_by.items():
+        if name not in readers and getattr(recipe, field) != getattr(usual, field):
+            raise UsageError(
+                f"recipe field {field}: changes nothing for {name}, only for {', '.join(readers)}; leave it out"
+            )
+
+
 def _base_learner(
-    recipe: Recipe, root: Path, out: Path, resume: bool, device: str, say: Callable[[str], None]
+    recipe: Recipe, root: Path, out: Path, resume: bool, device: Literal["auto", "cpu"], say: Callable[[str], None]
 ) -> tuple[BaseLearner, Path]:
     """The base learner of a recipe and its file: loaded, or trained now on the same photos."""
     if recipe.base.endswith(".safetensors"):

@@ -30,7 +30,7 @@ from shotseg.errors import UsageError
 from shotseg.models.maskformer import Inference, MaskFormer, labelled
 from shotseg.models.simformer import SimFormer, pseudo_label
 from shotseg.training import checkpoint, loop
-from shotseg.training.data import FeatureCache, Reader, augmented, generator, share_of
+from shotseg.training.data import FeatureCache, Reader, augmented, digest_of, generator, share_of
 from shotseg.training.pairs import PairSampler
 from shotseg.training.recipe import Recipe
 from shotseg.training.short_crop import short_crop
@@ -80,7 +80,7 @@ class WeakShot(Reader):
                 "cache_features with train_encoder: features that change cannot be kept; choose one of them"
             )
         self.recipe, self.model, self.data = recipe, model, {"train": train, "validation": validation}
-        self.classes, self.epoch = train.classes, len(train)
+        self.classes, self.epoch, self.learns_from = train.classes, len(train), digest_of(train.items)
         self.validation = min(recipe.validation.episodes, len(validation))
         if not self.validation:
             raise UsageError("validation: no photo is held out; raise data.held_out")

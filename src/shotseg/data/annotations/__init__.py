@@ -42,7 +42,8 @@ from shotseg.data.annotations.sniff import ARCHIVES, listed, packed, unread_tool
 from shotseg.data.images import IMAGE_TYPES
 from shotseg.data.listing import has_photos, subfolders
 from shotseg.data.pairing import lie_beside
-from shotseg.errors import InputError, UsageError, one_of
+from shotseg.errors import InputError, UsageError, first_line, one_of
+from shotseg.errors import note as said
 
 __all__ = [
     "FORMATS",
@@ -196,7 +197,8 @@ def detect(path: str | Path) -> str:
         raise UsageError(f"{path}: {what}, and give the folder")
     if laid_out.known(path):
         return "dataset"
-    fits = [name for name in list_formats() if _chosen(name).files(path)]
+    fits = [name for name in FORMATS if FORMATS[name].files(path)]
+    fits += [name for name in plugins.added("formats") if name not in FORMATS and _fits_added(name, path)]
     fits += [name for name, source in SOURCES.items() if source.files(path)]
     if fits and masks.holds_masks(path):
         fits = ["mask", *(name for name in fits if name != "rle")]  # a table says the same as the masks beside it
@@ -209,6 +211,15 @@ def detect(path: str | Path) -> str:
     if not fits and path.is_file():
         raise UsageError(f"{path}: no annotation file that is known; give one of {', '.join(READERS)}")
     return fits[0] if fits else _pair_or_folder(path)
+
+
+def _fits_added(name: str, path: Path) -> bool:
+    """Whether a format of another package is there; one that fails is said, since nobody may have asked for it."""
+    try:
+        return bool(_chosen(name).files(path))
+    except Exception as error:  # whatever another package's code raises
+        said(f"format {name!r} of another package is not looked for ({first_line(error)})")
+        return False
 
 
 def _name_unread(path: Path) -> None:
@@ -260,5 +271,5 @@ def _chosen(format: str) -> Format:
     if format in FORMATS:
         return FORMATS[format]
     if format in plugins.added("formats"):
-        return plugins.load("formats", format)
+        return plugins.held("formats", format, Format, plugins.load("formats", format))
     raise UsageError(f"no annotation format {format!r}{one_of(format, list_sources())}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 
@@ -68,13 +69,17 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         raise InputError(f"{path}: no folder SegmentationClass in it; give the folder of a VOC data set")
     names = path / LISTED
     colours = _listed(names) if names.is_file() and not (path / MAP).is_file() else _colours(path / MAP)
-    ordered = not (path / MAP).is_file()
+    ordered, named = not (path / MAP).is_file(), (path / MAP).is_file() or names.is_file()
     drawn = {path / name: sorted((path / name).rglob("*.[pP][nN][gG]")) for name in FOLDERS}
     masks = next((folder for folder, found in drawn.items() if found), None)
     if masks is None:
         raise InputError(f"{path}: no PNG in its {' or '.join(FOLDERS)}; save the masks as PNG")
     if others := [folder.name for folder, found in drawn.items() if found and folder != masks]:
         note(f"{path}: the masks in {masks.name} count, those in {', '.join(others)} are passed over")
+    if not named and _is_of_others(drawn[masks][0]):
+        note(
+            f"{path}: no {MAP}, so values have the names of PASCAL VOC, 1 = {OWN_CLASSES[0]}; write one to name your own"
+        )
     finder = Photos(path, *([images] if images else [path / "JPEGImages", path / "images"]))
     photos = []
     for mask in drawn[masks]:
@@ -83,6 +88,15 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         file = f"{stem}{photo.suffix if photo else '.jpg'}"
         photos.append(Annotated(file, mask, photo=photo, map=partial(_labels, mask, colours, ordered)))
     return Annotations([name for name, _ in colours if name not in (BACKGROUND, VOID)], photos)
+
+
+def _is_of_others(mask: Path) -> bool:
+    """Whether the colours of a mask are not VOC's."""
+    with suppress(OSError, ValueError, SyntaxError), Image.open(mask) as image:
+        own = (image.getpalette("RGB") if image.mode == "P" else None) or []
+        ours = palette()[: 1 + len(OWN_CLASSES)].ravel().tolist()
+        return any(theirs != known for theirs, known in zip(own, ours))
+    return False
 
 
 def _listed(path: Path) -> Colours:
