@@ -4,15 +4,18 @@ import dataclasses
 import json
 import math
 from dataclasses import replace
+from functools import partial
 from importlib.resources import files
 
 import pytest
+import torch
 
 import golden
 from shotseg import data, encoders, models
 from shotseg.cli import _parsed
 from shotseg.errors import InputWarning, UsageError
 from shotseg.training import recipe as recipes
+from shotseg.training import run
 from shotseg.training.loop import learning_rate
 from shotseg.training.recipe import Schedule
 from shotseg.training.run import train
@@ -163,9 +166,18 @@ def test_a_field_that_the_model_does_not_read_is_refused(changes, tmp_path):
         train(recipes.load("guided/tiny", **changes), tmp_path, tmp_path / "out")
 
 
-def test_a_device_that_a_training_cannot_be_told_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="device 'cuda': of type str; give one of auto, cpu"):
-        train("guided/tiny", tmp_path, tmp_path / "out", device="cuda")
+def test_a_training_takes_the_device_of_its_name_or_refuses_it(tmp_path, monkeypatch):
+    asked = partial(train, "guided/tiny", tmp_path / "gone", tmp_path / "out")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UsageError, match="device 'cdua'"):
+        asked(device="cdua")
+    monkeypatch.setattr(run, "pick_device", lambda name: torch.device({"auto": "cuda:0"}.get(name, name)))
+    with pytest.raises(UsageError, match="device 'mps': a training takes cuda here; give auto or cpu"):
+        asked(device="mps")
+    with pytest.raises(UsageError, match=r"device 'cuda:1': .* choose by CUDA_VISIBLE_DEVICES"):
+        asked(device="cuda:1")
+    with pytest.raises(UsageError, match="gone: no such file"):
+        asked(device="cuda")
 
 
 def test_a_fold_of_a_folder_without_folds_is_refused(tmp_path):

@@ -39,8 +39,8 @@ class Train:
     """Folder of the results."""
     resume: bool = False
     """Go on where an interrupted run stopped."""
-    device: Literal["auto", "cpu"] = "auto"
-    """ "auto" is what accelerate finds."""
+    device: str = "auto"
+    """ "auto" is what accelerate finds: cuda, mps or cpu."""
     until: Literal["", "extractor", "priors"] = ""
     """Of QGNet: stop after this stage; the same command without it goes on from there."""
     settings: Annotated[Recipe, arg(name="")] = field(default_factory=lambda: Recipe(steps=1))

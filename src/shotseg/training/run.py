@@ -6,13 +6,12 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from shotseg import models
 from shotseg.arguments import checked
-from shotseg.device import usual_tensors
+from shotseg.device import pick_device, usual_tensors
 from shotseg.errors import UsageError
 from shotseg.models.base_learner import BaseLearner
 from shotseg.training import checkpoint, loop, qgnet_training
@@ -30,7 +29,7 @@ def train(
     root: str | Path,
     out: str | Path,
     resume: bool = False,
-    device: Literal["auto", "cpu"] = "auto",
+    device: str = "auto",
     say: Callable[[str], None] = print,
     until: str = "",
 ) -> loop.Outcome:
@@ -40,7 +39,7 @@ def train(
     out:    as of :func:`shotseg.training.loop.train`; ``base/`` gets the base learner, ``features/`` what is kept on disk,
             ``pseudo/`` the masks made from class names, where these are the supervision and no other folder is named.
     resume: go on where a run of the same recipe stopped; a base learner that is finished is not trained again.
-    device: "auto" is what accelerate finds: CUDA, MPS, or the CPU where neither is.
+    device: "auto" is what accelerate finds: CUDA, MPS, or the CPU where neither is. "cuda" and "mps" are that by name.
     say:    gets a line about what is done beside the training itself.
     until:  of QGNet: stop after the stage "extractor" or "priors"; the same call without it goes on from there.
     Raises UsageError for choices that do not fit together, InputError for a photo or checkpoint that cannot be used.
@@ -51,6 +50,7 @@ def train(
         raise UsageError(f"recipe: of type {type(recipe).__name__}; give a name, a file, or what recipe.load gives")
     root, out = Path(root), Path(out)
     _check_read(recipe)
+    _check_device(device)
     if until and recipe.model.name != "qgnet":
         raise UsageError(f"until {until!r}: {recipe.model.name} has no such stage; leave it out")
     if recipe.model.name in models.SEMANTIC:
@@ -100,8 +100,19 @@ def _check_read(recipe: Recipe) -> None:
             )
 
 
+def _check_device(device: str) -> None:
+    """Raise UsageError for a device that is not here, or that accelerate would not take."""
+    wanted, found = pick_device(device), pick_device("auto")
+    if wanted.type not in ("cpu", found.type):
+        raise UsageError(f"device {device!r}: a training takes {found.type} here; give auto or cpu")
+    if wanted.index:
+        raise UsageError(
+            f"device {device!r}: a training takes the first; give auto, and choose by CUDA_VISIBLE_DEVICES"
+        )
+
+
 def _base_learner(
-    recipe: Recipe, root: Path, out: Path, resume: bool, device: Literal["auto", "cpu"], say: Callable[[str], None]
+    recipe: Recipe, root: Path, out: Path, resume: bool, device: str, say: Callable[[str], None]
 ) -> tuple[BaseLearner, Path]:
     """The base learner of a recipe and its file: loaded, or trained now on the same photos."""
     if recipe.base.endswith(".safetensors"):
