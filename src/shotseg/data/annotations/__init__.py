@@ -25,6 +25,7 @@ from shotseg.data.annotations import (
     label_studio,
     labelme,
     laid_out,
+    mask_tables,
     masks,
     names,
     panoptic,
@@ -93,6 +94,7 @@ SOURCES = {
     "sa1b": Source(sa1b.read, sa1b.files),
     "rle": Source(run_lengths.read, run_lengths.files),
     "panoptic": Source(panoptic.read, panoptic.files),
+    "mask-table": Source(mask_tables.read, mask_tables.files),
 }
 WITH_IDS = ("coco", "coco-polygons")
 READERS = {name: form.read for name, form in (FORMATS | SOURCES).items()} | {
@@ -200,7 +202,7 @@ def detect(path: str | Path) -> str:
     fits = [name for name in FORMATS if FORMATS[name].files(path)]
     fits += [name for name in plugins.added("formats") if name not in FORMATS and _fits_added(name, path)]
     fits += [name for name, source in SOURCES.items() if source.files(path)]
-    if fits and masks.holds_masks(path):
+    if fits and fits != ["mask-table"] and masks.holds_masks(path):
         fits = ["mask", *(name for name in fits if name != "rle")]  # a table says the same as the masks beside it
     if len(fits) > 1:
         raise UsageError(f"{path}: {' and '.join(fits)} both fit; say which with --from, or give the file itself")
