@@ -24,6 +24,7 @@ from shotseg.data.annotations import (
     imagej,
     label_studio,
     labelme,
+    labelme_web,
     laid_out,
     mask_tables,
     masks,
@@ -94,6 +95,7 @@ SOURCES = {
     "sa1b": Source(sa1b.read, sa1b.files),
     "rle": Source(run_lengths.read, run_lengths.files),
     "panoptic": Source(panoptic.read, panoptic.files),
+    "labelme-web": Source(labelme_web.read, labelme_web.files),
     "mask-table": Source(mask_tables.read, mask_tables.files),
 }
 WITH_IDS = ("coco", "coco-polygons")

@@ -104,6 +104,7 @@ def _pet(root: Path, groups: Groups) -> Values:
 # The words for folders of photos, and of masks, in layouts that a table of classes tells.
 _PHOTOS = r"(?P<part>.*/)?(?i:images?|imgs?|img_dir|photos?|data)/(?P<name>.+)"
 _MASKS = r"(?P<part>.*/)?(?i:{})/(?P<name>.+?)(_mask|_label|_L|_P)?"
+_MOTS = "the thousands of an object's number are its class; 10000, which is not evaluated, is background"
 
 LAYOUTS = (
     Layout(
@@ -357,6 +358,24 @@ LAYOUTS = (
         (r"training/semantic/(?P<name>.+)",),
         _CITYSCAPES,
         said="semantic/ counts, by the numbers of Cityscapes; instance/ and semantic_rgb/ are passed over",
+    ),
+    Layout(
+        "MOTS",
+        ("*/instances/labels.txt", "*/images"),
+        r"(?P<part>[^/]+)/images/(?P<name>.+)",
+        (r"(?P<part>[^/]+)/instances/(?P<name>.+)",),
+        tables.of_mots,
+        objects=True,
+        said=_MOTS,
+    ),
+    Layout(
+        "MOTS",
+        ("instances/[0-9]*", "image*/[0-9]*"),
+        r"(?P<part>)(training/)?image(_02|s)/(?P<name>.+)",
+        (r"(?P<part>)instances/(?P<name>.+)",),
+        tables.of_mots,
+        objects=True,
+        said=_MOTS,
     ),
     Layout(
         "nnU-Net",

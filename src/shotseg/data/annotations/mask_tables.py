@@ -51,15 +51,15 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     for table, rows in found:
         objects: dict[str, list[tuple[str, Draw]]] = {}
         for photo, mask, name in rows:
-            if file := masks.get(Path(mask).name):
-                objects.setdefault(photo, []).append((names.get(name, name), partial(_drawn, file)))
+            if drawn := masks.get(Path(mask).name):
+                objects.setdefault(photo, []).append((names.get(name, name), partial(_drawn, drawn)))
             else:
                 lost.append(mask)
-        for photo, drawn in objects.items():
+        for photo, own in objects.items():
             same = photos[photo.rpartition("/")[2]]
             used.update(same)
             named = same[0].relative_to(images or root).as_posix() if len(same) == 1 else photo
-            entries.append(Entry(table, images or root, named, None, None, drawn))
+            entries.append(Entry(table, images or root, named, None, None, own))
     if lost:
         note(f"{path}: left out, masks of its table that are not there: {some(lost)}; put them into {root / 'masks'}")
     if bare := sorted({file.name for same in photos.values() for file in same if file not in used}):

@@ -42,6 +42,12 @@ def of_nnunet(root: Path, groups: Groups) -> Values:
     return _of_nnunet(_first(root, (NNUNET,)))
 
 
+def of_mots(root: Path, groups: Groups) -> Values:
+    """The class of an object's number: that of its thousands, by ``labels.txt`` beside the masks."""
+    table = root / groups["top"] / groups["part"] / "instances" / "labels.txt"
+    return _of_mots(table if table.is_file() else None)
+
+
 def of_vistas(root: Path, groups: Groups) -> Values:
     version = (groups["version"] or "").strip("/")
     return _of_config(root / groups["top"] / (f"config_{version}.json" if version else "config.json"))
@@ -61,7 +67,7 @@ def of_objects(root: Path, groups: Groups) -> Values | str:
 
 def forget() -> None:
     """Before a folder is read: its tables may have changed since they were read last."""
-    for table in (_of_config, _of_videos, _first, _of_colours, _of_list, _of_nnunet):
+    for table in (_of_config, _of_videos, _first, _of_colours, _of_list, _of_nnunet, _of_mots):
         table.cache_clear()
 
 
@@ -85,6 +91,14 @@ def _of_config(path: Path) -> Values:
 @lru_cache(maxsize=8)
 def _of_videos(path: Path) -> Mapping:
     return read_json(path)["videos"]
+
+
+@lru_cache(maxsize=8)
+def _of_mots(path: Path | None) -> Values:
+    """Of the cars and pedestrians of MOTS, where there is no table; the thousands of 10 are what is not evaluated."""
+    names = ["car", "pedestrian"] if path is None else [line.strip() for line in _text(path).splitlines()]
+    told = {10: ""} | dict(enumerate(map(_meant, names), start=1))
+    return {1000 * number + i: name for number, name in told.items() for i in range(1000)}
 
 
 @lru_cache(maxsize=8)
