@@ -224,6 +224,14 @@ def test_a_photo_whose_one_mask_is_empty_shows_nothing(tmp_path, recwarn):
     assert not [line for line in recwarn if "draw them again" in str(line.message)]
 
 
+def test_a_photo_that_voc_lists_and_has_no_mask_of_is_named(tmp_path):
+    voc(tmp_path)
+    (tmp_path / "SegmentationClass/none.png").unlink()
+    text(tmp_path / "ImageSets/Segmentation/default.txt", "one.jpg\ntwo words\nnone\n")
+    with pytest.warns(match="photos of its ImageSets without a mask: none$"):
+        assert len(list(read("voc", tmp_path)[1])) == 2
+
+
 def test_colours_that_supervisely_drew_at_random_are_said(tmp_path):
     photos(tmp_path, "JPEGImages/a.jpg")
     save(tmp_path / "SegmentationClass/a_class.png", np.full((60, 80, 3), (15, 78, 138), np.uint8))

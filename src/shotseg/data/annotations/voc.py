@@ -10,13 +10,13 @@ import io
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cache, partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
 
 from shotseg.data.annotations.drawn import Annotated, Annotations, Photos, check_map
-from shotseg.data.annotations.labelled import Labelled
+from shotseg.data.annotations.labelled import Labelled, some
 from shotseg.data.images import read_bytes, write_bytes, write_png
 from shotseg.data.samples import IGNORE
 from shotseg.errors import InputError, note
@@ -32,6 +32,7 @@ FOLDERS = ("SegmentationClass", "SegmentationClassPNG", "SegmentationClassAug")
 # What says the classes; the second of LabelMe, the third, "name r g b" a line, of Supervisely, which calls void "neutral".
 TABLES = MAP, LISTED, SPACED = "labelmap.txt", "class_names.txt", "colors.txt"
 HEAD = "label:color_rgb"
+JPEG = (".jpg", ".jpeg", ".png")
 BACKGROUND, VOID = "background", "ignored"  # names that labelmap.txt keeps for itself
 Colours = tuple[tuple[str, int], ...]  # (name, red << 16 | green << 8 | blue) of each line
 
@@ -84,16 +85,30 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         note(
             f"{path}: no {MAP}, so values have the names of PASCAL VOC, 1 = {OWN_CLASSES[0]}; write one to name your own"
         )
+    masked = {_stem(mask, masks).removesuffix("_class") for mask in drawn[masks]}
+    if bare := sorted(_listed_photos(path) - masked):
+        note(f"{path}: left out, photos of its ImageSets without a mask: {some(bare)}")
     finder = Photos(path, *([images] if images else [path / "JPEGImages", path / "images"]))
     photos = []
     for mask in drawn[masks]:
-        stem = mask.relative_to(masks).with_suffix("").as_posix()
+        stem = _stem(mask, masks)
         photo = finder.stem(stem) or (
             finder.stem(stem := stem.removesuffix("_class")) if stem.endswith("_class") else None
         )
         file = f"{stem}{photo.suffix if photo else '.jpg'}"
         photos.append(Annotated(file, mask, photo=photo, map=partial(_labels, mask, colours, ordered, said)))
     return Annotations([name for name, _ in colours if name not in (BACKGROUND, VOID)], photos)
+
+
+def _stem(mask: Path, masks: Path) -> str:
+    return mask.relative_to(masks).with_suffix("").as_posix()
+
+
+def _listed_photos(path: Path) -> set[str]:
+    """The photos that its lists of segmentation name, some tools with their ending."""
+    texts = (read_bytes(file).decode("utf-8", "replace") for file in path.glob("ImageSets/Segmentation/*.txt"))
+    names = {line.strip() for text in texts for line in text.splitlines()} - {""}
+    return {name.removesuffix(PurePosixPath(name).suffix) if name.lower().endswith(JPEG) else name for name in names}
 
 
 def _is_of_others(mask: Path) -> bool:
