@@ -9,7 +9,7 @@ from PIL import Image
 from annotated import photos
 from shotseg.data.annotations import detect, read
 from shotseg.data.annotations.opened import open_folder
-from shotseg.errors import InputError
+from shotseg.errors import InputError, UsageError
 
 COLOURS = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0)}
 LINES = "0 0 0 background\n128 0 0 cat\n0 128 0 dog\n"
@@ -252,3 +252,18 @@ def test_what_supervisely_calls_bg_is_no_class(tmp_path):
     text(tmp_path / "meta.json", json.dumps({"classes": [{"title": "cat"}, {"title": "__bg__"}]}))
     classes, results = read("supervisely", tmp_path)
     assert classes == ["cat"] and [result.labels.any() for result in results] == [False]
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("task-1-annotation-1-by-me-tag-cat-0.png", "no photo; export JSON"),
+        ("annotations/train.datum", "Datumaro; export COCO"),
+        ("data/train-0.parquet", "Parquet; save"),
+        ("train/a.tfrecord", "TensorFlow; export COCO"),
+    ],
+)
+def test_what_is_known_by_its_name_and_not_read_is_said_with_the_mend(tmp_path, file, said):
+    text(photos(tmp_path, "images/a.jpg") / file, "")
+    with pytest.raises(UsageError, match=said):
+        detect(tmp_path)

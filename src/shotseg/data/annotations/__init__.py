@@ -40,7 +40,7 @@ from shotseg.data.annotations import (
 from shotseg.data.annotations.drawn import Annotations
 from shotseg.data.annotations.labelled import Labelled, arranged, inside, note, some
 from shotseg.data.annotations.place import placed
-from shotseg.data.annotations.sniff import ARCHIVES, listed, packed, unread_tool
+from shotseg.data.annotations.sniff import ARCHIVES, listed, packed, unread_files, unread_tool
 from shotseg.data.images import IMAGE_TYPES
 from shotseg.data.listing import has_photos, subfolders
 from shotseg.data.pairing import lie_beside
@@ -228,8 +228,13 @@ def _fits_added(name: str, path: Path) -> bool:
 
 def _name_unread(path: Path) -> None:
     """Say which annotations a folder holds that are not read. Raises UsageError where they are what it is about."""
-    if not masks.holds_masks(path) and (tool := unread_tool(path)) and not lie_beside(path):
-        raise UsageError(f"{path}: annotations of {tool}, which are not read; export them as COCO, or give --from mask")
+    if not masks.holds_masks(path) and not lie_beside(path):
+        if tool := unread_tool(path):
+            raise UsageError(
+                f"{path}: annotations of {tool}, which are not read; export them as COCO, or give --from mask"
+            )
+        if what := unread_files(path):
+            raise UsageError(f"{path}: {what}, or give --from mask")
     if path.is_file():
         return
     if deeper := _deeper(path):
