@@ -108,6 +108,22 @@ def voc(root):
     text(root / "labelmap.txt", "# label:color_rgb:parts:actions\nbackground:::\ncat:::\ndog:::\n")
 
 
+def described(make):
+    """The same with the table that datumaro writes in place of its others, where it is asked to."""
+
+    def made(root):
+        make(root)
+        for table in ("label_colors.txt", "labelmap.txt"):
+            (root / table).unlink(missing_ok=True)
+        colours = [list(colour) for colour in COLOURS.values()]
+        text(
+            root / "dataset_meta.json",
+            json.dumps({"labels": ["background", "cat", "dog"], "segmentation_colors": colours}),
+        )
+
+    return made
+
+
 def objects(root, photo, mask, row, table):
     """One mask an object, and a table of them; what has none is not in it."""
     rows = []
@@ -167,6 +183,10 @@ FOLDERS = {
     "PaddleSeg": (paddle, "dataset"),
     "fastai": (fastai, "dataset"),
     "VOC of datumaro": (voc, "voc"),
+    "VOC described": (described(voc), "voc"),
+    "CamVid described": (described(camvid), "dataset"),
+    "Cityscapes described": (described(cityscapes), "dataset"),
+    "KITTI described": (described(kitti), "dataset"),
     "objects of V7": (v7_objects, "mask-table"),
     "Open Images": (open_images, "mask-table"),
     "LabelMe of the web": (labelme_web, "labelme-web"),

@@ -16,7 +16,7 @@ from shotseg.data.sets import names, spec
 class Layout(NamedTuple):
     """A data set as it is downloaded. Patterns are of paths below the folder without their ending, from "top" on.
 
-    places:  globs of folders and tables, each of which is there.
+    places:  globs of folders and tables, each of which is there; of "a|b" one is.
     photos:  of its photos.     masks: of its masks; of several the first that has one of a photo counts.
              A mask is of the photo with which it shares all groups that both patterns name; "n" is a number.
     means:   folder, groups -> the class of all that is not background, or that of each value.
@@ -108,12 +108,12 @@ _MOTS = "the thousands of an object's number are its class; 10000, which is not 
 
 LAYOUTS = (
     Layout(
-        "Cityscapes with label_colors.txt",
-        ("gt*/*", "leftImg8bit*/*", "label_colors.txt"),
+        "Cityscapes with a table of its own",
+        ("gt*/*", "leftImg8bit*/*", "label_colors.txt|dataset_meta.json"),
         r"leftImg8bit/(?P<name>.+)_leftImg8bit",
         (r"gt\w+/(?P<name>.+)_gt\w+_labelIds",),
         tables.by_line,
-        said="*_labelIds.png count, by the lines of label_colors.txt; _instanceIds and _color are passed over",
+        said="*_labelIds.png count, by the lines of its table; _instanceIds and _color are passed over",
     ),
     Layout(
         "Cityscapes",
@@ -309,7 +309,7 @@ LAYOUTS = (
     ),
     Layout(
         "CamVid",
-        ("*annot", "label_colors.txt"),
+        ("*annot", "label_colors.txt|dataset_meta.json"),
         r"(?P<part>[^/]+)/(?P<name>.+)",
         (r"(?P<part>[^/]+)annot/(?P<name>.+)",),
         tables.of_colours,
@@ -323,15 +323,15 @@ LAYOUTS = (
         said="values are its 11 classes, 0 = sky; of other classes label_colors.txt says the colours",
     ),
     Layout(
-        "masks in the colours of class_dict.csv",
+        "masks in the colours of a table",
         ("class_dict.csv",),
         r"(?P<name>.+)_sat",
         (r"(?P<name>.+)_mask",),
         tables.of_colours,
     ),
     Layout(
-        "masks in the colours of class_dict.csv",
-        ("class_dict.csv",),
+        "masks in the colours of a table",
+        ("class_dict.csv|dataset_meta.json",),
         _PHOTOS,
         (_MASKS.format("masks?|labels?|annotations?|ann_dir"),),
         tables.of_colours,
@@ -344,12 +344,12 @@ LAYOUTS = (
         tables.of_colours,
     ),
     Layout(
-        "KITTI with label_colors.txt",
-        ("*/semantic", "*/image_2", "label_colors.txt"),
+        "KITTI with a table of its own",
+        ("*/semantic", "*/image_2", "label_colors.txt|dataset_meta.json"),
         r"(?P<part>[^/]+)/image_2/(?P<name>.+)",
         (r"(?P<part>[^/]+)/semantic/(?P<name>.+)",),
         tables.by_line,
-        said="semantic/ counts, by the lines of label_colors.txt; instance/ and semantic_rgb/ are passed over",
+        said="semantic/ counts, by the lines of its table; instance/ and semantic_rgb/ are passed over",
     ),
     Layout(
         "KITTI",
@@ -385,14 +385,11 @@ LAYOUTS = (
         tables.of_nnunet,
         said="files *_0000 are the photos; those of other channels are passed over",
     ),
-    *(
-        Layout(
-            f"masks whose values are the lines of {listed}",
-            (listed,),
-            _PHOTOS,
-            (_MASKS.format("labels?|annotations?|ann_dir"),),
-            tables.of_list,
-        )
-        for listed in tables.LISTS
+    Layout(
+        "masks whose values are the lines of a list",
+        ("|".join(tables.LISTS),),
+        _PHOTOS,
+        (_MASKS.format("labels?|annotations?|ann_dir"),),
+        tables.of_list,
     ),
 )

@@ -43,7 +43,11 @@ def known(root: Path) -> Layout | None:
     if not root.is_dir():
         return None
     there = [PurePosixPath(path) for path in _places(root, "", DEEP)]
-    fit = [row for row in LAYOUTS if all(any(path.match(glob) for path in there) for glob in row.places)]
+    fit = [
+        row
+        for row in LAYOUTS
+        if all(any(path.match(glob) for path in there for glob in place.split("|")) for place in row.places)
+    ]
     return next((row for row in fit if next(_matching(root, row.masks, MASK_TYPES), None)), None)
 
 

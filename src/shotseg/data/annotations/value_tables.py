@@ -8,14 +8,14 @@ from functools import lru_cache
 from pathlib import Path
 
 from shotseg.data.annotations.labelled import read_json
-from shotseg.data.annotations.voc import VOID
+from shotseg.data.annotations.voc import META, VOID, described
 from shotseg.data.tables import column, plain, rows_of, text_of
 from shotseg.errors import InputError, UsageError
 
 Groups = Mapping[str, str]  # the named groups of a mask's path; "top" is what comes before the data set's own folders
 Values = Mapping[int, str]  # value, or red << 16 | green << 8 | blue -> class, "" = background, VOID = ignored
 
-COLOURS = ("class_dict.csv", "label_colors.txt", "class_mapping.csv")
+COLOURS = ("class_dict.csv", "label_colors.txt", "class_mapping.csv", META)
 LISTS = ("codes.txt", "labels.txt", "classes.txt")  # one class a line; of fastai, PaddleSeg, mmsegmentation
 NNUNET = "dataset.json"
 PARTS = {"r": ("r", "red"), "g": ("g", "green"), "b": ("b", "blue")}
@@ -29,7 +29,7 @@ def of_colours(root: Path, groups: Groups) -> Values:
 
 
 def by_line(root: Path, groups: Groups) -> Values:
-    """The class of the value 0 in the first line of ``label_colors.txt``, of 1 in the second, ..."""
+    """The class of the value 0 in the first line of a table of colours, of 1 in the second, ..."""
     return {**dict(enumerate(_of_colours(_first(root, COLOURS)).values())), 255: VOID}
 
 
@@ -125,6 +125,10 @@ def _of_list(path: Path) -> Values:
 @lru_cache(maxsize=8)
 def _of_colours(path: Path) -> Values:
     """Of columns name, r, g and b; of a name and a value or "r g b" in one cell; or of "r g b name" a line."""
+    if path.name == META:
+        if not read_json(path).get("segmentation_colors"):
+            raise InputError(f"{path}: says no segmentation_colors, so which value is whose is not known; export COCO")
+        return {code: _meant(name) for name, code in described(path)}
     found: dict[int, str] = {}
     for name, *parts in _of_lines(path) if path.suffix == ".txt" else _of_rows(path):
         if len(parts) not in (1, 3) or not name or not all(part.isdecimal() and int(part) < 256 for part in parts):

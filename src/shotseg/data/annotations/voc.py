@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from shotseg.data.annotations.drawn import Annotated, Annotations, Photos, check_map
-from shotseg.data.annotations.labelled import Labelled, some
+from shotseg.data.annotations.drawn import BROKEN, Annotated, Annotations, Photos, check_map
+from shotseg.data.annotations.labelled import Labelled, malformed, read_json, some
 from shotseg.data.images import read_bytes, write_bytes, write_png
 from shotseg.data.samples import IGNORE
 from shotseg.errors import InputError, note
@@ -30,7 +30,8 @@ OWN_CLASSES = (
 # Of older LabelMe, beside arrays in the first; and of VOC 2012 with the masks of SBD, as most code has it.
 FOLDERS = ("SegmentationClass", "SegmentationClassPNG", "SegmentationClassAug")
 # What says the classes; the second of LabelMe, the third, "name r g b" a line, of Supervisely, which calls void "neutral".
-TABLES = MAP, LISTED, SPACED = "labelmap.txt", "class_names.txt", "colors.txt"
+# The last of datumaro, which has it in place of others.
+TABLES = MAP, LISTED, SPACED, META = "labelmap.txt", "class_names.txt", "colors.txt", "dataset_meta.json"
 HEAD = "label:color_rgb"
 JPEG = (".jpg", ".jpeg", ".png")
 BACKGROUND, VOID = "background", "ignored"  # names that labelmap.txt keeps for itself
@@ -70,7 +71,11 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     if not files(path):
         raise InputError(f"{path}: no folder SegmentationClass in it; give the folder of a VOC data set")
     table = next((path / name for name in TABLES if (path / name).is_file()), None)
-    colours = _own() if table is None else {MAP: _colours, LISTED: _listed, SPACED: _spaced}[table.name](table)
+    colours = (
+        _own()
+        if table is None
+        else {MAP: _colours, LISTED: _listed, SPACED: _spaced, META: described}[table.name](table)
+    )
     ordered = table is None or table.name == LISTED
     said = f"{MAP}; add its line"
     if table is not None and table.name == SPACED:
@@ -167,6 +172,17 @@ def _spaced(path: Path) -> Colours:
             raise InputError(f"{path}: {row[:60]!r} is not name r g b; export it again")
         found[VOID if name == "neutral" else name] = _code([int(part) for part in parts])
     return tuple(found.items())
+
+
+def described(path: Path) -> Colours:
+    """Of ``dataset_meta.json``: its labels and their colours; where it has none, in VOC's palette."""
+    try:
+        content = read_json(path)
+        names = [str(name) for name in content["labels"]]
+        codes = [_code(colour) for colour in content.get("segmentation_colors") or palette()[: len(names)]]
+    except BROKEN as error:
+        raise malformed(path, error, "labels with their segmentation_colors") from error
+    return tuple(zip(names, codes))
 
 
 def _labels(path: Path, colours: Colours, ordered: bool, said: str) -> np.ndarray:
