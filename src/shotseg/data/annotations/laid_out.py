@@ -86,6 +86,8 @@ def _joined(
 ) -> Annotations:
     """The photos with their masks, and those that show nothing."""
     means = {drawn.path: row.means(path, drawn.groups) for _, masks in pairs for drawn in masks}
+    if not row.objects and {} in means.values():
+        raise InputError(f"{path}: {row.title}: the table of its classes is empty; write a row for each")
     distinct = {id(meant): meant for meant in means.values()}  # most data sets have one for all masks
     names = (name for meant in distinct.values() for name in ([meant] if isinstance(meant, str) else meant.values()))
     classes = numbered(name for name in names if name not in ("", VOID))

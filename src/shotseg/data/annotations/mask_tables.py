@@ -70,6 +70,8 @@ def read(path: Path, images: Path | None = None) -> Annotations:
 
 
 def _is_table(path: Path) -> bool:
+    if not path.is_file():
+        return False
     with path.open("rb") as file:
         head = [plain(cell) for cell in file.readline(1 << 12).decode("utf-8-sig", "replace").split(",")]
     return all(column(head, names) is not None for names in HEADS)

@@ -115,7 +115,7 @@ def _of_nnunet(path: Path) -> Values:
 
 @lru_cache(maxsize=8)
 def _of_list(path: Path) -> Values:
-    names = [line.strip() for line in _text(path).splitlines() if line.strip()]
+    names = [line.strip() for line in _text(path).splitlines() if line.strip() not in ("", "__ignore__")]
     if not names or _meant(names[0]) not in ("", VOID):
         said = f"{names[0]!r}, its first line, would be the class of the value 0" if names else "empty"
         raise InputError(f"{path}: {said}; write one class a line from background on")
@@ -126,9 +126,10 @@ def _of_list(path: Path) -> Values:
 def _of_colours(path: Path) -> Values:
     """Of columns name, r, g and b; of a name and a value or "r g b" in one cell; or of "r g b name" a line."""
     if path.name == META:
+        meant = {code: _meant(name) for name, code in described(path)}
         if not read_json(path).get("segmentation_colors"):
             raise InputError(f"{path}: says no segmentation_colors, so which value is whose is not known; export COCO")
-        return {code: _meant(name) for name, code in described(path)}
+        return meant
     found: dict[int, str] = {}
     for name, *parts in _of_lines(path) if path.suffix == ".txt" else _of_rows(path):
         if len(parts) not in (1, 3) or not name or not all(part.isdecimal() and int(part) < 256 for part in parts):

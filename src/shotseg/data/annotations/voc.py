@@ -166,7 +166,7 @@ def _colours(path: Path) -> Colours:
 
 def _spaced(path: Path) -> Colours:
     found: dict[str, int] = {}
-    for row in read_bytes(path).decode("utf-8-sig", "replace").splitlines():
+    for row in filter(str.strip, read_bytes(path).decode("utf-8-sig", "replace").splitlines()):
         name, *parts = row.rsplit(None, 3)
         if len(parts) != 3 or not all(part.isdecimal() and int(part) <= 255 for part in parts):
             raise InputError(f"{path}: {row[:60]!r} is not name r g b; export it again")
