@@ -319,7 +319,7 @@ def test_a_mask_with_values_of_no_class_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ("name,red,green,blue\nCar,64,0,128\n", "not a table of colours; give the columns name, r, g and b"),
+        ("name,hue,green,blue\nCar,64,0,128\n", "not a table of colours; give the columns name, r, g and b"),
         ("name,r,g,b\nCar,64,0,300\n", "'64 0 300 Car' is not a name and r, g, b from 0 to 255"),
     ],
 )

@@ -22,7 +22,19 @@ from shotseg.data.tables import plain
 from shotseg.errors import InputError, UsageError, note
 
 # What people call the folders of photos and of masks, in small letters without blanks and marks.
-PHOTO_FOLDERS = ("images", "image", "imgs", "img", "im", "photos", "photo", "jpegimages", "original", "originals")
+PHOTO_FOLDERS = (
+    "images",
+    "image",
+    "imgs",
+    "img",
+    "im",
+    "photos",
+    "photo",
+    "jpegimages",
+    "original",
+    "originals",
+    "data",
+)
 OBJECTS = "segmentationobject"  # of VOC: objects by number, without their classes
 MASK_FOLDERS = (
     *("masks", "mask", "labels", "label", "annotations", "segmentations", "segmentation", "gt", "groundtruth"),
@@ -139,7 +151,9 @@ def _layout(root: Path, name: str | None) -> dict[str, list[Place]]:
             raise UsageError(f"{root}: a folder of masks by its name; give the folder that holds it and the photos")
         found = {own: [Place(root, _flat(masks))]}
     elif masks.is_dir():
-        raise UsageError(f"{root}: masks/ but no images/ beside it; put the photos into images/, or images/<class>/")
+        raise UsageError(
+            f"{root}: {masks.name}/ but no images/ beside it; put the photos into images/, or images/<class>/"
+        )
     else:
         found = {
             label: [Place(folder, _flat(folder / "masks"))] for label, folder in below.items() if has_photos(folder)

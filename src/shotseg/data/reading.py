@@ -28,7 +28,8 @@ class Reading:
 
     source: Annotated[str, arg(name="from", prefix_name=False)] = "auto"
     """How masks are stored, where two formats fit: mask, pairs, dataset, coco, voc, yolo, labelstudio, labelme, cvat,
-    geojson, imagej, panoptic, supervisely, via, darwin, sa1b, rle, or a format of another package; "auto" looks."""
+    geojson, imagej, panoptic, supervisely, via, darwin, sa1b, rle, labelme-web, mask-table, or a format of another package;
+    "auto" looks."""
     bands: Annotated[str, arg(prefix_name=False)] = ""
     """Of photos with more than three bands: those for red, green and blue, from 1, as 4,3,2."""
     page: Annotated[int, arg(prefix_name=False)] = 1

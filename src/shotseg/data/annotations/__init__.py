@@ -24,7 +24,9 @@ from shotseg.data.annotations import (
     imagej,
     label_studio,
     labelme,
+    labelme_web,
     laid_out,
+    mask_tables,
     masks,
     names,
     panoptic,
@@ -38,7 +40,7 @@ from shotseg.data.annotations import (
 from shotseg.data.annotations.drawn import Annotations
 from shotseg.data.annotations.labelled import Labelled, arranged, inside, note, some
 from shotseg.data.annotations.place import placed
-from shotseg.data.annotations.sniff import ARCHIVES, listed, packed, unread_tool
+from shotseg.data.annotations.sniff import ARCHIVES, listed, packed, unread_files, unread_tool
 from shotseg.data.images import IMAGE_TYPES
 from shotseg.data.listing import has_photos, subfolders
 from shotseg.data.pairing import lie_beside
@@ -93,6 +95,8 @@ SOURCES = {
     "sa1b": Source(sa1b.read, sa1b.files),
     "rle": Source(run_lengths.read, run_lengths.files),
     "panoptic": Source(panoptic.read, panoptic.files),
+    "labelme-web": Source(labelme_web.read, labelme_web.files),
+    "mask-table": Source(mask_tables.read, mask_tables.files),
 }
 WITH_IDS = ("coco", "coco-polygons")
 READERS = {name: form.read for name, form in (FORMATS | SOURCES).items()} | {
@@ -200,7 +204,7 @@ def detect(path: str | Path) -> str:
     fits = [name for name in FORMATS if FORMATS[name].files(path)]
     fits += [name for name in plugins.added("formats") if name not in FORMATS and _fits_added(name, path)]
     fits += [name for name, source in SOURCES.items() if source.files(path)]
-    if fits and masks.holds_masks(path):
+    if fits and fits != ["mask-table"] and masks.holds_masks(path):
         fits = ["mask", *(name for name in fits if name != "rle")]  # a table says the same as the masks beside it
     if len(fits) > 1:
         raise UsageError(f"{path}: {' and '.join(fits)} both fit; say which with --from, or give the file itself")
@@ -224,8 +228,13 @@ def _fits_added(name: str, path: Path) -> bool:
 
 def _name_unread(path: Path) -> None:
     """Say which annotations a folder holds that are not read. Raises UsageError where they are what it is about."""
-    if not masks.holds_masks(path) and (tool := unread_tool(path)) and not lie_beside(path):
-        raise UsageError(f"{path}: annotations of {tool}, which are not read; export them as COCO, or give --from mask")
+    if not masks.holds_masks(path) and not lie_beside(path):
+        if tool := unread_tool(path):
+            raise UsageError(
+                f"{path}: annotations of {tool}, which are not read; export them as COCO, or give --from mask"
+            )
+        if what := unread_files(path):
+            raise UsageError(f"{path}: {what}, or give --from mask")
     if path.is_file():
         return
     if deeper := _deeper(path):

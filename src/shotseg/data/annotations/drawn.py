@@ -37,11 +37,13 @@ class Shape(NamedTuple):
     """One object that can be drawn: the number of its class (1 is the first); (height, width) -> (h, w) bool.
 
     group: shapes of one class and group are one object; None: of its own.
+    mask:  a mask of the class in its photo, which may be empty; else what covers no pixel is a mistake.
     """
 
     label: int
     draw: Callable[[int, int], np.ndarray]
     group: Any = None
+    mask: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,13 +104,13 @@ class Annotated:
                 note(f"{self._where}: an object left out ({_reason(error)}); draw it again")
                 continue
             if not mask.any():
-                empty += 1
+                empty += not shape.mask
                 continue
             drawn += 1
             yield shape, self._fitted(mask)
         if empty:
             note(f"{self._where}: {empty} objects that cover no pixel of it are left out; look at their coordinates")
-        if not drawn and (shapes or self.lost):
+        if not drawn and (self.lost or not all(shape.mask for shape in shapes)):
             raise InputError(
                 f"{self._where}: none of its {len(shapes) + self.lost} objects has a mask; draw them again"
             )

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from shotseg.data.annotations.labelled import read_json
+from shotseg.data.annotations import value_tables as tables
+from shotseg.data.annotations.value_tables import Groups, Values
 from shotseg.data.annotations.voc import VOID
-from shotseg.data.images import read_bytes
 from shotseg.data.sets import names, spec
-from shotseg.data.tables import column, plain, rows_of
-from shotseg.errors import InputError
-
-Groups = Mapping[str, str]  # the named groups of a mask's path; "top" is what comes before the data set's own folders
-Values = Mapping[int, str]  # value, or red << 16 | green << 8 | blue -> class, "" = background, VOID = ignored
 
 
 class Layout(NamedTuple):
     """A data set as it is downloaded. Patterns are of paths below the folder without their ending, from "top" on.
 
-    places:  globs of folders and tables, each of which is there.
+    places:  globs of folders and tables, each of which is there; of "a|b" one is.
     photos:  of its photos.     masks: of its masks; of several the first that has one of a photo counts.
              A mask is of the photo with which it shares all groups that both patterns name; "n" is a number.
     means:   folder, groups -> the class of all that is not background, or that of each value.
@@ -52,81 +46,6 @@ def _numbered(names: str, first: int = 0, void: tuple[int, ...] = (255,)) -> Cal
     """The classes, parted by commas, of the values from the first on."""
     values = dict(enumerate(names.split(","), first)) | dict.fromkeys(void, VOID)
     return lambda root, groups: values
-
-
-# --- what some write in tables of their own ---------------------------------------------------------------------------
-
-
-def _vistas(root: Path, groups: Groups) -> Values:
-    version = (groups["version"] or "").strip("/")
-    return _of_config(root / groups["top"] / (f"config_{version}.json" if version else "config.json"))
-
-
-@lru_cache(maxsize=8)
-def _of_config(path: Path) -> Values:
-    try:
-        labels = read_json(path)["labels"]
-        return {i: row["name"] if row.get("evaluate", True) else VOID for i, row in enumerate(labels)}
-    except (TypeError, KeyError, AttributeError):
-        raise InputError(f"{path}: not the table of Mapillary Vistas, labels with their names; copy it again") from None
-
-
-def _categories(root: Path, groups: Groups) -> Values | str:
-    """The class of each object of a video, by meta.json; where there is none, that of all is the video's name."""
-    table = root / groups["top"] / "meta.json"
-    if not table.is_file():
-        return groups["video"]
-    try:
-        objects = _of_videos(table).get(groups["video"], {}).get("objects", {})
-        return {int(number): str(row.get("category", groups["video"])) for number, row in objects.items()}
-    except (TypeError, ValueError, AttributeError):
-        raise InputError(f"{table}: not a table of videos with their objects; copy it again") from None
-
-
-@lru_cache(maxsize=8)
-def _of_videos(path: Path) -> Mapping:
-    return read_json(path)["videos"]
-
-
-def _colours(root: Path, groups: Groups) -> Values:
-    return _of_colours(_table_of_colours(root))
-
-
-@lru_cache(maxsize=8)
-def _table_of_colours(root: Path) -> Path:
-    """The first in the folder, or in those below in which a data set is looked for."""
-    names, depths = ("class_dict.csv", "label_colors.txt"), ("", "*/", "*/*/")
-    found = (table for depth in depths for name in names for table in sorted(root.glob(f"{depth}{name}")))
-    return next(found, root / names[0])
-
-
-@lru_cache(maxsize=8)
-def _of_colours(path: Path) -> Values:
-    """Colours and their classes: columns name, r, g and b, or "r g b name" a line. Void and unknown are ignored."""
-    found: dict[int, str] = {}
-    if path.suffix == ".txt":
-        lines = read_bytes(path).decode("utf-8-sig", "replace").splitlines()
-        rows = [(*line.split(None, 3)[:3], line.split(None, 3)[3].strip()) for line in lines if len(line.split()) > 3]
-    else:
-        table = [row for _, row in rows_of(path, lambda cells: {"r", "g", "b"} <= {plain(cell) for cell in cells})]
-        head = [plain(cell) for cell in table[0]] if table else []
-        at = [column(head, (name,)) for name in ("r", "g", "b")] + [column(head, ("name", "class", "label"))]
-        if None in at:
-            raise InputError(f"{path}: not a table of colours; give the columns name, r, g and b")
-        rows = [tuple(row[i].strip() for i in at if i is not None and i < len(row)) for row in table[1:]]
-    for row in rows:
-        if len(row) < 4 or not all(part.isdecimal() and int(part) < 256 for part in row[:3]):
-            raise InputError(f"{path}: {' '.join(row)[:60]!r} is not a name and r, g, b from 0 to 255; correct it")
-        red, green, blue = (int(part) for part in row[:3])
-        name = VOID if re.fullmatch("void|unknown|unlabell?ed", row[3], re.IGNORECASE) else row[3]
-        found[red << 16 | green << 8 | blue] = "" if name.casefold() == "background" else name
-    return found
-
-
-def forget_tables() -> None:
-    """Before a folder is read: its tables may have changed since they were read last."""
-    for table in (_of_config, _of_videos, _table_of_colours, _of_colours):
-        table.cache_clear()
 
 
 # --- values ------------------------------------------------------------------------------------------------------------
@@ -182,7 +101,20 @@ def _pet(root: Path, groups: Groups) -> Values:
     return {1: groups["breed"], 2: "", 3: VOID}
 
 
+# The words for folders of photos, and of masks, in layouts that a table of classes tells.
+_PHOTOS = r"(?P<part>.*/)?(?i:images?|imgs?|img_dir|photos?|data)/(?P<name>.+)"
+_MASKS = r"(?P<part>.*/)?(?i:{})/(?P<name>.+?)(_mask|_label|_L|_P)?"
+_MOTS = "the thousands of an object's number are its class; 10000, which is not evaluated, is background"
+
 LAYOUTS = (
+    Layout(
+        "Cityscapes with a table of its own",
+        ("gt*/*", "leftImg8bit*/*", "label_colors.txt|dataset_meta.json"),
+        r"leftImg8bit/(?P<name>.+)_leftImg8bit",
+        (r"gt\w+/(?P<name>.+)_gt\w+_labelIds",),
+        tables.by_line,
+        said="*_labelIds.png count, by the lines of its table; _instanceIds and _color are passed over",
+    ),
     Layout(
         "Cityscapes",
         ("gt*/*", "leftImg8bit*/*"),
@@ -256,7 +188,7 @@ LAYOUTS = (
         ("JPEGImages/*", "Annotations/*"),
         r"JPEGImages/((480p|1080p|Full-Resolution)/)?(?P<video>[^/]+)/(?P<frame>\d{5,})",
         (r"Annotations/((480p|1080p|Full-Resolution)/)?(?P<video>[^/]+)/(?P<frame>\d{5,})",),
-        _categories,
+        tables.of_objects,
         objects=True,
         said="the class is the video's name, or what meta.json says of each object",
     ),
@@ -268,7 +200,7 @@ LAYOUTS = (
             rf"(?P<part>training|validation)/(?P<version>{version})labels/(?P<name>[^/]+)"
             for version in (r"v2\.0/", r"v1\.2/", "")
         ),
-        _vistas,
+        tables.of_vistas,
         said="labels/ of v2.0 count, else those of v1.2; what config.json does not evaluate is ignored",
     ),
     Layout(
@@ -366,14 +298,21 @@ LAYOUTS = (
         ("*_labels", "class_dict.csv"),
         r"(?P<part>train|val|test)/(?P<name>[^/]+)",
         (r"(?P<part>train|val|test)_labels/(?P<name>[^/]+?)(_L)?",),
-        _colours,
+        tables.of_colours,
     ),
     Layout(
         "CamVid",
         ("LabeledApproved_full", "label_colors.txt"),
         r"701_StillsRaw_full/(?P<name>[^/]+)",
         (r"LabeledApproved_full/(?P<name>[^/]+)_L",),
-        _colours,
+        tables.of_colours,
+    ),
+    Layout(
+        "CamVid",
+        ("*annot", "label_colors.txt|dataset_meta.json"),
+        r"(?P<part>[^/]+)/(?P<name>.+)",
+        (r"(?P<part>[^/]+)annot/(?P<name>.+)",),
+        tables.of_colours,
     ),
     Layout(
         "CamVid of 11 classes",
@@ -381,19 +320,76 @@ LAYOUTS = (
         r"(?P<part>train|val|test)/(?P<name>[^/]+)",
         (r"(?P<part>train|val|test)annot/(?P<name>[^/]+)",),
         _CAMVID,
+        said="values are its 11 classes, 0 = sky; of other classes label_colors.txt says the colours",
     ),
     Layout(
-        "masks in the colours of class_dict.csv",
+        "masks in the colours of a table",
         ("class_dict.csv",),
         r"(?P<name>.+)_sat",
         (r"(?P<name>.+)_mask",),
-        _colours,
+        tables.of_colours,
     ),
     Layout(
-        "masks in the colours of class_dict.csv",
-        ("class_dict.csv",),
-        r"(?P<part>.*/)?[Ii]mages?/(?P<name>.+)",
-        (r"(?P<part>.*/)?([Mm]asks?|[Ll]abels?)/(?P<name>.+?)(_mask|_label|_L)?",),
-        _colours,
+        "masks in the colours of a table",
+        ("class_dict.csv|dataset_meta.json",),
+        _PHOTOS,
+        (_MASKS.format("masks?|labels?|annotations?|ann_dir"),),
+        tables.of_colours,
+    ),
+    Layout(
+        "masks of V7 by class_mapping.csv",
+        ("masks", "class_mapping.csv"),
+        r"(images/)?(?P<name>.+)",
+        (r"masks/(?P<name>.+)",),
+        tables.of_colours,
+    ),
+    Layout(
+        "KITTI with a table of its own",
+        ("*/semantic", "*/image_2", "label_colors.txt|dataset_meta.json"),
+        r"(?P<part>[^/]+)/image_2/(?P<name>.+)",
+        (r"(?P<part>[^/]+)/semantic/(?P<name>.+)",),
+        tables.by_line,
+        said="semantic/ counts, by the lines of its table; instance/ and semantic_rgb/ are passed over",
+    ),
+    Layout(
+        "KITTI",
+        ("training/semantic", "training/image_2"),
+        r"training/image_2/(?P<name>.+)",
+        (r"training/semantic/(?P<name>.+)",),
+        _CITYSCAPES,
+        said="semantic/ counts, by the numbers of Cityscapes; instance/ and semantic_rgb/ are passed over",
+    ),
+    Layout(
+        "MOTS",
+        ("*/instances/labels.txt", "*/images"),
+        r"(?P<part>[^/]+)/images/(?P<name>.+)",
+        (r"(?P<part>[^/]+)/instances/(?P<name>.+)",),
+        tables.of_mots,
+        objects=True,
+        said=_MOTS,
+    ),
+    Layout(
+        "MOTS",
+        ("instances/[0-9]*", "image*/[0-9]*"),
+        r"(?P<part>)(training/)?image(_02|s)/(?P<name>.+)",
+        (r"(?P<part>)instances/(?P<name>.+)",),
+        tables.of_mots,
+        objects=True,
+        said=_MOTS,
+    ),
+    Layout(
+        "nnU-Net",
+        ("imagesT*", "labelsT*", tables.NNUNET),
+        r"imagesT(?P<part>[rs])/(?P<name>.+)_0000",
+        (r"labelsT(?P<part>[rs])/(?P<name>.+)",),
+        tables.of_nnunet,
+        said="files *_0000 are the photos; those of other channels are passed over",
+    ),
+    Layout(
+        "masks whose values are the lines of a list",
+        ("|".join(tables.LISTS),),
+        _PHOTOS,
+        (_MASKS.format("labels?|annotations?|ann_dir"),),
+        tables.of_list,
     ),
 )

@@ -13,10 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from shotseg.data.annotations import value_tables
 from shotseg.data.annotations.drawn import Annotated, Annotations, Shape, check_map, numbered
-from shotseg.data.annotations.known_layouts import LAYOUTS, Groups, Layout, Values, forget_tables
+from shotseg.data.annotations.known_layouts import LAYOUTS, Layout
 from shotseg.data.annotations.labelled import note as left_out
 from shotseg.data.annotations.labelled import some
+from shotseg.data.annotations.value_tables import Groups, Values
 from shotseg.data.annotations.voc import VOID
 from shotseg.data.images import IMAGE_TYPES, MASK_TYPES, read_bytes, read_image, read_mask
 from shotseg.data.pixels import decode
@@ -41,7 +43,11 @@ def known(root: Path) -> Layout | None:
     if not root.is_dir():
         return None
     there = [PurePosixPath(path) for path in _places(root, "", DEEP)]
-    fit = [row for row in LAYOUTS if all(any(path.match(glob) for path in there) for glob in row.places)]
+    fit = [
+        row
+        for row in LAYOUTS
+        if all(any(path.match(glob) for path in there for glob in place.split("|")) for place in row.places)
+    ]
     return next((row for row in fit if next(_matching(root, row.masks, MASK_TYPES), None)), None)
 
 
@@ -55,7 +61,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         raise InputError(f"{path}: laid out as no data set that is known; give --from mask, or the format of its masks")
     if row.refused:
         raise InputError(f"{path}: {row.title}: {row.refused}")
-    forget_tables()
+    value_tables.forget()
     if row.said:
         note(f"{path}: read as {row.title}: {row.said}")
     root = images or path
@@ -64,9 +70,11 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     masks: dict[Key, dict[int, list[Drawn]]] = defaultdict(lambda: defaultdict(list))
     for which, file, groups in _matching(path, row.masks, MASK_TYPES):
         masks[_key(groups, shared)][which].append(Drawn(file, groups))
+    drawn = {mask.path for of in masks.values() for alike in of.values() for mask in alike}
     photos: dict[Key, list[tuple[str, Path]]] = defaultdict(list)
     for _, file, groups in _matching(root, (row.photos,), IMAGE_TYPES):
-        photos[_key(groups, shared)].append((groups["top"], file))
+        if file not in drawn:
+            photos[_key(groups, shared)].append((groups["top"], file))
     bare = [file.name for key, found in photos.items() if key not in masks for _, file in found if file not in nothing]
     if bare:
         note(f"{path}: left out, photos without a mask: {some(bare)}")
@@ -78,6 +86,8 @@ def _joined(
 ) -> Annotations:
     """The photos with their masks, and those that show nothing."""
     means = {drawn.path: row.means(path, drawn.groups) for _, masks in pairs for drawn in masks}
+    if not row.objects and {} in means.values():
+        raise InputError(f"{path}: {row.title}: the table of its classes is empty; write a row for each")
     distinct = {id(meant): meant for meant in means.values()}  # most data sets have one for all masks
     names = (name for meant in distinct.values() for name in ([meant] if isinstance(meant, str) else meant.values()))
     classes = numbered(name for name in names if name not in ("", VOID))

@@ -203,7 +203,7 @@ def _class_folders(root: Path) -> Annotations:
         photo = item.content, times[item.content, item.class_id]
         first.setdefault(photo, item)
         masks = item.mask_paths if item.pages == 1 or _shown(item) else ()
-        drawn = [Shape(item.class_id + 1, partial(_own, path, item)) for path in masks]
+        drawn = [Shape(item.class_id + 1, partial(_own, path, item), mask=True) for path in masks]
         shapes.setdefault(photo, []).extend(drawn)
     photos = []
     for photo, item in first.items():

@@ -22,6 +22,13 @@ OTHERS = {  # tool -> a word of its own
     "SuperAnnotate": "className",
     "Encord": "objectHash",
 }
+BY_NAME = {  # what files are whose annotations are not read, with the mend
+    "task-*-annotation-*": "masks of Label Studio that name their task and no photo; export JSON there",
+    "*.datum": "binary files of Datumaro; export COCO there",
+    "*.arrow": "tables of Arrow; save their photos and masks as files, as images/a.jpg and masks/a.png",
+    "*.parquet": "tables of Parquet; save their photos and masks as files, as images/a.jpg and masks/a.png",
+    "*.tfrecord*": "records of TensorFlow; export COCO where they are from",
+}
 TEXTS = (".json", ".ndjson", ".geojson")
 TAGS = {b"<bndbox>": "VOC boxes", b"<robndbox>": "roLabelImg"}  # of XML files, one a photo
 PLACES = (
@@ -47,6 +54,14 @@ def unread_tool(path: Path) -> str:
     """The tool that a file, or the first files of a folder, are from, where it is one whose files are not read; else ""."""
     files = [path] if path.is_file() else [file for p in PLACES for file in islice(path.glob(p), 5)]
     return next((tool for file in files if file.is_file() and (tool := _unread(file))), "")
+
+
+def unread_files(folder: Path) -> str:
+    """What the files of a folder, or of those in it, are, where it is known by their names and not read; else ""."""
+    found = (
+        what for name, what in BY_NAME.items() if any(next(folder.glob(f"{deep}{name}"), None) for deep in ("", "*/"))
+    )
+    return next(found, "")
 
 
 def _unread(file: Path) -> str:

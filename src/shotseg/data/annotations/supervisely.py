@@ -22,6 +22,7 @@ from shotseg.data.annotations.labelled import inside, malformed, note, read_json
 from shotseg.errors import InputError
 
 META = "meta.json"
+BACKGROUND = "__bg__"  # what no object covers, as the SDK writes it for training
 MOST = 1 << 28  # bytes of a mask's PNG
 PLACES = ("ann/*.json", "*/ann/*.json")  # of what holds no meta.json: a dataset, or a folder of them
 
@@ -48,7 +49,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     root = _root(path)
     titles = next((titles for place in (root, *root.parents) if (titles := _titles(place / META)) is not None), [])
     used = {_title(each) for _, content in found for each in content["objects"]} - {""}
-    classes = numbered([*titles, *sorted(used)])
+    classes = [title for title in numbered([*titles, *sorted(used)]) if title != BACKGROUND]
     finder = Photos(images or root, *([images] if images else []))
     return Annotations(classes, [_photo(root, finder, classes, *entry) for entry in found], broken)
 
@@ -100,6 +101,8 @@ def _photo(root: Path, finder: Photos, classes: list[str], file: Path, content: 
     drawable, lost = [], 0
     for each in content["objects"]:
         title, kind = _title(each), _kind(each)
+        if title == BACKGROUND:
+            continue
         if title and kind in DRAWN:
             drawable.append(Shape(classes.index(title) + 1, partial(DRAWN[kind], each)))
         else:

@@ -10,13 +10,13 @@ import io
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cache, partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
 
-from shotseg.data.annotations.drawn import Annotated, Annotations, Photos, check_map
-from shotseg.data.annotations.labelled import Labelled
+from shotseg.data.annotations.drawn import BROKEN, Annotated, Annotations, Photos, check_map
+from shotseg.data.annotations.labelled import Labelled, malformed, read_json, some
 from shotseg.data.images import read_bytes, write_bytes, write_png
 from shotseg.data.samples import IGNORE
 from shotseg.errors import InputError, note
@@ -29,8 +29,11 @@ OWN_CLASSES = (
 # fmt: on
 # Of older LabelMe, beside arrays in the first; and of VOC 2012 with the masks of SBD, as most code has it.
 FOLDERS = ("SegmentationClass", "SegmentationClassPNG", "SegmentationClassAug")
-MAP, LISTED = "labelmap.txt", "class_names.txt"  # what says the classes; the second of LabelMe
+# What says the classes; the second of LabelMe, the third, "name r g b" a line, of Supervisely, which calls void "neutral".
+# The last of datumaro, which has it in place of others.
+TABLES = MAP, LISTED, SPACED, META = "labelmap.txt", "class_names.txt", "colors.txt", "dataset_meta.json"
 HEAD = "label:color_rgb"
+JPEG = (".jpg", ".jpeg", ".png")
 BACKGROUND, VOID = "background", "ignored"  # names that labelmap.txt keeps for itself
 Colours = tuple[tuple[str, int], ...]  # (name, red << 16 | green << 8 | blue) of each line
 
@@ -67,27 +70,50 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     """``path``: the folder. Masks are in the palette, in the colours of labelmap.txt, or grey with its line numbers."""
     if not files(path):
         raise InputError(f"{path}: no folder SegmentationClass in it; give the folder of a VOC data set")
-    names = path / LISTED
-    colours = _listed(names) if names.is_file() and not (path / MAP).is_file() else _colours(path / MAP)
-    ordered, named = not (path / MAP).is_file(), (path / MAP).is_file() or names.is_file()
+    table = next((path / name for name in TABLES if (path / name).is_file()), None)
+    colours = (
+        _own()
+        if table is None
+        else {MAP: _colours, LISTED: _listed, SPACED: _spaced, META: described}[table.name](table)
+    )
+    ordered = table is None or table.name == LISTED
+    said = f"{MAP}; add its line"
+    if table is not None and table.name == SPACED:
+        said = f"{SPACED}; Supervisely's SDK draws them at random, so give its project, or its export as COCO"
     drawn = {path / name: sorted((path / name).rglob("*.[pP][nN][gG]")) for name in FOLDERS}
     masks = next((folder for folder, found in drawn.items() if found), None)
     if masks is None:
         raise InputError(f"{path}: no PNG in its {' or '.join(FOLDERS)}; save the masks as PNG")
     if others := [folder.name for folder, found in drawn.items() if found and folder != masks]:
         note(f"{path}: the masks in {masks.name} count, those in {', '.join(others)} are passed over")
-    if not named and _is_of_others(drawn[masks][0]):
+    if table is None and _is_of_others(drawn[masks][0]):
         note(
             f"{path}: no {MAP}, so values have the names of PASCAL VOC, 1 = {OWN_CLASSES[0]}; write one to name your own"
         )
+    masked = {_stem(mask, masks).removesuffix("_class") for mask in drawn[masks]}
+    if bare := sorted(_listed_photos(path) - masked):
+        note(f"{path}: left out, photos of its ImageSets without a mask: {some(bare)}")
     finder = Photos(path, *([images] if images else [path / "JPEGImages", path / "images"]))
     photos = []
     for mask in drawn[masks]:
-        stem = mask.relative_to(masks).with_suffix("").as_posix()
-        photo = finder.stem(stem)
+        stem = _stem(mask, masks)
+        photo = finder.stem(stem) or (
+            finder.stem(stem := stem.removesuffix("_class")) if stem.endswith("_class") else None
+        )
         file = f"{stem}{photo.suffix if photo else '.jpg'}"
-        photos.append(Annotated(file, mask, photo=photo, map=partial(_labels, mask, colours, ordered)))
+        photos.append(Annotated(file, mask, photo=photo, map=partial(_labels, mask, colours, ordered, said)))
     return Annotations([name for name, _ in colours if name not in (BACKGROUND, VOID)], photos)
+
+
+def _stem(mask: Path, masks: Path) -> str:
+    return mask.relative_to(masks).with_suffix("").as_posix()
+
+
+def _listed_photos(path: Path) -> set[str]:
+    """The photos that its lists of segmentation name, some tools with their ending."""
+    texts = (read_bytes(file).decode("utf-8", "replace") for file in path.glob("ImageSets/Segmentation/*.txt"))
+    names = {line.strip() for text in texts for line in text.splitlines()} - {""}
+    return {name.removesuffix(PurePosixPath(name).suffix) if name.lower().endswith(JPEG) else name for name in names}
 
 
 def _is_of_others(mask: Path) -> bool:
@@ -97,6 +123,11 @@ def _is_of_others(mask: Path) -> bool:
         ours = palette()[: 1 + len(OWN_CLASSES)].ravel().tolist()
         return any(theirs != known for theirs, known in zip(own, ours))
     return False
+
+
+def _own() -> Colours:
+    named = [*enumerate([BACKGROUND, *OWN_CLASSES]), (IGNORE, VOID)]
+    return tuple((name, _code(palette()[i])) for i, name in named)
 
 
 def _listed(path: Path) -> Colours:
@@ -111,12 +142,14 @@ def _listed(path: Path) -> Colours:
 
 
 def _colours(path: Path) -> Colours:
-    named = [*enumerate([BACKGROUND, *OWN_CLASSES]), (IGNORE, VOID)]
-    if not path.is_file():
-        return tuple((name, _code(palette()[i])) for i, name in named)
+    """Of ``name:r,g,b::`` lines; where none says a colour, as datumaro writes them, in VOC's palette."""
     rows = read_bytes(path).decode("utf-8-sig", "replace").splitlines()
+    rows = [row for row in rows if row.strip() and not row.startswith(("#", HEAD))]
+    if rows and all(row.endswith(":::") for row in rows):
+        check_map(rows[1:], path)
+        return tuple((row[:-3], _code(palette()[i])) for i, row in enumerate(rows))
     found = []
-    for row in (row for row in rows if row.strip() and not row.startswith(("#", HEAD))):
+    for row in rows:
         name, *rest = row.rsplit(":", 3)
         try:
             red, green, blue = (int(part) for part in rest[0].split(","))
@@ -131,10 +164,32 @@ def _colours(path: Path) -> Colours:
     return tuple(found)
 
 
-def _labels(path: Path, colours: Colours, ordered: bool) -> np.ndarray:
+def _spaced(path: Path) -> Colours:
+    found: dict[str, int] = {}
+    for row in filter(str.strip, read_bytes(path).decode("utf-8-sig", "replace").splitlines()):
+        name, *parts = row.rsplit(None, 3)
+        if len(parts) != 3 or not all(part.isdecimal() and int(part) <= 255 for part in parts):
+            raise InputError(f"{path}: {row[:60]!r} is not name r g b; export it again")
+        found[VOID if name == "neutral" else name] = _code([int(part) for part in parts])
+    return tuple(found.items())
+
+
+def described(path: Path) -> Colours:
+    """Of ``dataset_meta.json``: its labels and their colours; where it has none, in VOC's palette."""
+    try:
+        content = read_json(path)
+        names = [str(name) for name in content["labels"]]
+        codes = [_code(colour) for colour in content.get("segmentation_colors") or palette()[: len(names)]]
+    except BROKEN as error:
+        raise malformed(path, error, "labels with their segmentation_colors") from error
+    return tuple(zip(names, codes))
+
+
+def _labels(path: Path, colours: Colours, ordered: bool, said: str) -> np.ndarray:
     """(H, W) uint8: 0 = background, i + 1 = the i-th class of the lines, 255 = ignore.
 
     ordered: no table says the colours, so that in a palette of others the indices count.
+    said:    the table that a colour is missing in, with the mend.
     """
     classes = [name for name, _ in colours if name not in (BACKGROUND, VOID)]
     label_of = {BACKGROUND: 0, VOID: IGNORE, **{name: i for i, name in enumerate(classes, start=1)}}
@@ -161,10 +216,10 @@ def _labels(path: Path, colours: Colours, ordered: bool) -> np.ndarray:
     found = np.unique(values)
     if unknown := [value for value in found.tolist() if value not in table]:
         what = f"value {unknown[0]}" if grey else f"colour #{shown[unknown[0]] if len(shown) else unknown[0]:06x}"
-        raise InputError(f"{path}: {what} is not in labelmap.txt; add its line")
+        raise InputError(f"{path}: {what} is not in {said}")
     return np.array([table[value] for value in found.tolist()], np.uint8)[np.searchsorted(found, values)]
 
 
-def _code(colour: np.ndarray) -> int:
+def _code(colour: Iterable[int]) -> int:
     red, green, blue = (int(value) for value in colour)
     return red << 16 | green << 8 | blue
