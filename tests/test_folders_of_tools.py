@@ -227,7 +227,7 @@ def test_a_mask_of_a_table_that_is_not_there_and_a_photo_without_a_row_are_named
         (camvid, "label_colors.txt", "\n", "empty"),
         (nnunet, "dataset.json", '{"labels": {}}', "the table of its classes is empty"),
         (nnunet, "dataset.json", '{"labels": {"all": [1, 2]}}', "regions of several"),
-        (paddle, "labels.txt", "cat\ndog\n", "'cat', its first line, would be the class of the value 0"),
+        (paddle, "labels.txt", "\n", "labels.txt: empty"),
         (described(kitti), "dataset_meta.json", "[]", "labels with their segmentation_colors"),
         (described(kitti), "dataset_meta.json", '{"labels": ["cat"]}', "says no segmentation_colors"),
         (v7_beside, "class_mapping.csv", "class_name,class_color\ncat,many\n", "'many cat' is not a name"),
@@ -291,3 +291,20 @@ def test_what_is_known_by_its_name_and_not_read_is_said_with_the_mend(tmp_path, 
     text(photos(tmp_path, "images/a.jpg") / file, "")
     with pytest.raises(UsageError, match=said):
         detect(tmp_path)
+
+
+def test_a_list_without_background_begins_at_1_but_that_of_fastai_at_0(tmp_path):
+    for make, table, first in ((paddle, "labels.txt", 1), (fastai, "codes.txt", 0)):
+        root = tmp_path / table
+        make(root)
+        text(root / table, "cat\ndog\nbird\n")
+        names, results = read("dataset", root)
+        values = {value for result in results for value in np.unique(result.labels)}
+        assert names == ["cat", "dog", "bird"] and values == {0, 1, 2} if first else values == {1, 2, 3}
+
+
+def test_results_that_lie_among_the_examples_are_no_data_set(tmp_path):
+    put(tmp_path, "images/cat/{}.jpg", "masks/cat/{}.png", lambda labels: (labels == 1) * np.uint8(255))
+    put(tmp_path, "result/others/{}.jpg", "result/labels/{}.png")
+    text(tmp_path / "result/classes.txt", "cat\ndog\n")
+    assert detect(tmp_path) == "mask"

@@ -23,6 +23,7 @@ class Layout(NamedTuple):
     objects: each value is an object.       order: classes from the lowest to the topmost, where masks of a photo overlap.
     nothing: of photos that show no class.      said: which masks count, where there are others.
     refused: why it is not read, and the mend.
+    here:    its table lies in the folder itself and photos below it: else results among the examples would be one.
     """
 
     title: str
@@ -35,6 +36,7 @@ class Layout(NamedTuple):
     nothing: str = ""
     said: str = ""
     refused: str = ""
+    here: bool = False
 
 
 def _called(pattern: str) -> Callable[[Path, Groups], str]:
@@ -391,5 +393,6 @@ LAYOUTS = (
         _PHOTOS,
         (_MASKS.format("labels?|annotations?|ann_dir"),),
         tables.of_list,
+        here=True,
     ),
 )

@@ -43,12 +43,18 @@ def known(root: Path) -> Layout | None:
     if not root.is_dir():
         return None
     there = [PurePosixPath(path) for path in _places(root, "", DEEP)]
-    fit = [
-        row
-        for row in LAYOUTS
-        if all(any(path.match(glob) for path in there for glob in place.split("|")) for place in row.places)
-    ]
-    return next((row for row in fit if next(_matching(root, row.masks, MASK_TYPES), None)), None)
+    fit = [row for row in LAYOUTS if all(_is_there(place, row, there) for place in row.places)]
+    return next((row for row in fit if _has_files(row, root)), None)
+
+
+def _is_there(place: str, row: Layout, there: Sequence[PurePosixPath]) -> bool:
+    near = [path for path in there if len(path.parts) == 1] if row.here else there
+    return any(path.match(glob) for path in near for glob in place.split("|"))
+
+
+def _has_files(row: Layout, root: Path) -> bool:
+    masked = next(_matching(root, row.masks, MASK_TYPES), None) is not None
+    return masked and (not row.here or next(_matching(root, (row.photos,), IMAGE_TYPES), None) is not None)
 
 
 def read(path: Path, images: Path | None = None) -> Annotations:

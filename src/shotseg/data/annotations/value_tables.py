@@ -16,7 +16,8 @@ Groups = Mapping[str, str]  # the named groups of a mask's path; "top" is what c
 Values = Mapping[int, str]  # value, or red << 16 | green << 8 | blue -> class, "" = background, VOID = ignored
 
 COLOURS = ("class_dict.csv", "label_colors.txt", "class_mapping.csv", META)
-LISTS = ("codes.txt", "labels.txt", "classes.txt")  # one class a line; of fastai, PaddleSeg, mmsegmentation
+FROM_ZERO = "codes.txt"  # of fastai
+LISTS = (FROM_ZERO, "labels.txt", "classes.txt")  # one class a line; the others of PaddleSeg, mmsegmentation
 NNUNET = "dataset.json"
 PARTS = {"r": ("r", "red"), "g": ("g", "green"), "b": ("b", "blue")}
 CELLS = ("classcolor", "color", "colour")  # a number, or "r g b", in one cell
@@ -34,7 +35,7 @@ def by_line(root: Path, groups: Groups) -> Values:
 
 
 def of_list(root: Path, groups: Groups) -> Values:
-    """The class of the value 0 in the first line, which is the background, of 1 in the second, ..."""
+    """The classes of the values from 1 on, one a line; a first "background" is the value 0, as each first line of fastai's."""
     return _of_list(_first(root, LISTS))
 
 
@@ -116,9 +117,10 @@ def _of_nnunet(path: Path) -> Values:
 @lru_cache(maxsize=8)
 def _of_list(path: Path) -> Values:
     names = [line.strip() for line in _text(path).splitlines() if line.strip() not in ("", "__ignore__")]
-    if not names or _meant(names[0]) not in ("", VOID):
-        said = f"{names[0]!r}, its first line, would be the class of the value 0" if names else "empty"
-        raise InputError(f"{path}: {said}; write one class a line from background on")
+    if not names:
+        raise InputError(f"{path}: empty; write one class a line")
+    if path.name != FROM_ZERO and _meant(names[0]) not in ("", VOID):
+        names = ["", *names]
     return {**dict(enumerate(map(_meant, names))), 255: VOID}
 
 

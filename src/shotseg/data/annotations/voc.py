@@ -112,7 +112,7 @@ def _stem(mask: Path, masks: Path) -> str:
 def _listed_photos(path: Path) -> set[str]:
     """The photos that its lists of segmentation name, some tools with their ending."""
     texts = (read_bytes(file).decode("utf-8", "replace") for file in path.glob("ImageSets/Segmentation/*.txt"))
-    names = {line.strip() for text in texts for line in text.splitlines()} - {""}
+    names = {line.strip("\r") for text in texts for line in text.split("\n")} - {""}
     return {name.removesuffix(PurePosixPath(name).suffix) if name.lower().endswith(JPEG) else name for name in names}
 
 
