@@ -53,6 +53,7 @@ def curves():
         once.forms_are_kept(patch)
         once.flags_are_read_once(patch)
         once.what_is_frozen_is_not_counted(patch)
+        once.large_weights_are_drawn_in_part(patch)
         yield once.curves_are_not_drawn(patch)
 
 

@@ -345,39 +345,41 @@ def on_a_disk():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_every_acknowledged_stroke_is_there_after_a_kill_at_any_moment(on_a_disk):
-    moments = np.random.default_rng(0).uniform(0.005, 0.15, 50)
     photos = photos_folder(on_a_disk / "photos", 3)
-    rounds: list[dict[str, int]] = []
-    for kill, moment in enumerate(moments):
-        if kill % 10 == 0:  # a project of more strokes takes longer to start, and proves nothing else
-            place, acknowledged = on_a_disk / f"project{kill}", {}
-            rounds.append(acknowledged)
-        reader, writer = os.pipe()
-        child = os.fork()
-        if child == 0:
-            os.close(reader)
-            _draw_until_killed(place, photos, writer)
-        os.close(writer)
-        said = os.read(reader, 1)  # it is at work
-        time.sleep(moment)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        while more := os.read(reader, 65536):
-            said += more
+    places = [on_a_disk / f"project{i}" for i in range(5)]
+    acknowledged: list[dict[str, int]] = [{} for _ in places]
+    for moments in np.random.default_rng(0).uniform(0.001, 0.05, (10, 5)):  # a stroke takes 5 ms
+        children = [_begun(place, photos) for place in places]
+        for moment, (child, _) in zip(np.diff(np.sort(moments), prepend=0), children):
+            time.sleep(moment)
+            os.kill(child, signal.SIGKILL)
+        for place, known, (child, reader) in zip(places, acknowledged, children):
+            os.waitpid(child, 0)
+            with os.fdopen(reader) as said:
+                for id, count in map(str.split, said.read().splitlines()):
+                    if count.endswith("."):
+                        known[id] = max(known.get(id, 0), int(count[:-1]))
+            project = Project(place)
+            for id, count in known.items():
+                assert len(project.photo(id).strokes) >= count
+            for drawn in project.said.photos.values():
+                if drawn.drawn is not None:
+                    assert project.drawn_mask(drawn).shape == drawn.size
+                    assert not list((place / "drawn").glob(f"{drawn.id}*.tmp"))
+            project.close()
+    assert sum(sum(known.values()) for known in acknowledged) > 12
+
+
+def _begun(place, photos):
+    """A process that draws, from its first moment at work: its number, and where it says which strokes are acknowledged."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
         os.close(reader)
-        for line in said[1:].decode().splitlines():
-            id, _, count = line.partition(" ")
-            if count.endswith("."):
-                acknowledged[id] = max(acknowledged.get(id, 0), int(count[:-1]))
-        project = Project(place)
-        for id, count in acknowledged.items():
-            assert len(project.photo(id).strokes) >= count
-        for drawn in project.said.photos.values():
-            if drawn.drawn is not None:
-                assert project.drawn_mask(drawn).shape == drawn.size
-                assert not list((place / "drawn").glob(f"{drawn.id}*.tmp"))
-        project.close()
-    assert sum(sum(acknowledged.values()) for acknowledged in rounds) > 12
+        _draw_until_killed(place, photos, writer)
+    os.close(writer)
+    assert os.read(reader, 1) == b"!"
+    return child, reader
 
 
 def _draw_until_killed(folder, photos, writer):

@@ -114,6 +114,7 @@ def _free_port() -> int:
 
 def _at_work(out: Path, err: Path, env: dict[str, str], work: Callable[..., Any], given: Sequence[Any]) -> None:
     os.setsid()
+    multiprocessing.set_start_method(None, force=True)  # its own processes start as a command line's do
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background begins with Ctrl-C ignored
     os.environ.update(env)
     for path, number in ((out, 1), (err, 2)):

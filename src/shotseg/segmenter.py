@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -24,6 +23,7 @@ from shotseg.data.windows import Windows, extent, open_windows
 from shotseg.device import cores, usual_tensors
 from shotseg.encoded import Encoded
 from shotseg.encoders import runtime as runtimes
+from shotseg.encoders.copies import over_the_same_weights
 from shotseg.encoders.weights import digest
 from shotseg.errors import InputError, NoMaskWarning, UsageError, note
 from shotseg.learnt import Learnt, made_small
@@ -336,7 +336,7 @@ class Segmenter(Learnt):
 
     def _model_again(self) -> Any:
         """Another over the same weights, for a thread of its own."""
-        return copy.deepcopy(self.model, {id(x): x for x in (*self.model.parameters(), *self.model.buffers())})
+        return over_the_same_weights(self.model)
 
     def _fit(
         self, image: np.ndarray, mask: np.ndarray | None = None, sides: tuple[int, int] | None = None

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from shotseg.device import one_thread_each
 from shotseg.encoders import int8
+from shotseg.encoders.copies import over_the_same_weights
 from shotseg.encoders.features import Encoder
 from shotseg.encoders.weights import digest
 from shotseg.errors import UsageError, first_line, note, one_of
@@ -228,7 +229,7 @@ def same_padding_by_name(encoder: Encoder) -> Encoder:
 
     As arithmetic on the photo's size it keeps the runtime from fusing around it, a fifth of the time.
     """
-    named = copy.deepcopy(encoder, {id(tensor): tensor for tensor in (*encoder.parameters(), *encoder.buffers())})
+    named = over_the_same_weights(encoder)
     for module in named.modules():
         if isinstance(module, Conv2dSame):
             module.forward = partial(_same, module)  # type: ignore[method-assign]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from dataclasses import dataclass, replace
 from math import ceil
@@ -15,6 +14,7 @@ from torch.nn import functional as F
 
 from shotseg.data.episodes import EpisodeIndex
 from shotseg.data.samples import IGNORE, Support
+from shotseg.encoders.copies import over_the_same_weights
 from shotseg.encoders.features import Features
 from shotseg.errors import InputError
 from shotseg.evaluation import canvas, controls
@@ -65,8 +65,7 @@ class Evaluator:
     def own_model(self) -> None:
         """Give the calling thread a model of its own with the same weights: a forward pass may keep state in its modules."""
         with self._copying:
-            shared = {id(tensor): tensor for tensor in (*self._model.parameters(), *self._model.buffers())}
-            self._of_thread.model = copy.deepcopy(self._model, shared)
+            self._of_thread.model = over_the_same_weights(self._model)
 
     def group(self, episode: EpisodeIndex) -> Any:
         """Episodes of one group share photos: one after the other they need a small cache."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import warnings
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
+from shotseg.encoders.copies import over_the_same_weights
 from shotseg.encoders.features import Features
 from shotseg.encoders.runtime import same_padding_by_name
 from shotseg.exporting.decision import Decide, encoded_as, features_of
@@ -41,8 +41,7 @@ class Encode(nn.Module):
 
     def __init__(self, model: Any):
         super().__init__()
-        memo = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-        self.model = copy.deepcopy(model, memo)
+        self.model = over_the_same_weights(model)
         self.model.encoder = same_padding_by_name(model.encoder)
         self.model.encoder.fast = None
 
