@@ -61,7 +61,7 @@ def curves():
 def same_random_numbers_in_every_test():
     import torch
 
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)  # torch.manual_seed asks each device first, for a millisecond
 
 
 @pytest.fixture

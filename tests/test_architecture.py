@@ -1,6 +1,7 @@
 """The direction of the data: a room imports only from rooms to its left."""
 
 import ast
+import functools
 import subprocess
 import sys
 import time
@@ -41,6 +42,7 @@ LONGEST = 400  # lines
 MODULES = sorted(SOURCE.rglob("*.py"))
 
 
+@functools.cache
 def rooms_imported(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):

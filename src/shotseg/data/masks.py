@@ -105,7 +105,8 @@ def _encloses(mask: np.ndarray) -> float:
     squares = (
         np.add.reduceat(np.add.reduceat(mask, range(0, mask.shape[0], side)), range(0, mask.shape[1], side), axis=1) > 0
     )
-    return float(ndimage.binary_fill_holes(squares).sum() / max(1, int(squares.sum())))
+    regions, _ = ndimage.label(np.pad(~squares, 1, constant_values=True))  # the first lies around the photo
+    return float((regions != regions[0, 0]).sum() / max(1, int(squares.sum())))
 
 
 def _levels(pixels: Pixels, name: object) -> np.ndarray:
