@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from shotseg import __version__
+from shotseg import __version__, heap
 from shotseg.errors import ShotsegError, UsageError, is_out_of_memory, on_the_command_line
 
 # verb -> (module, class, what it does). A class is a frozen dataclass with ``run() -> exit code``.
@@ -36,6 +36,8 @@ VERBS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``shotseg argv...`` and give its exit code; whatever goes wrong is one line on stderr."""
+    if argv is None:
+        heap.starting()
     with on_the_command_line():
         return _run(argv)
 

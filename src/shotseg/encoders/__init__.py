@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from shotseg import plugins
+from shotseg import heap, plugins
 from shotseg.arguments import checked
 from shotseg.device import one_thread_each
 from shotseg.encoders.features import Encoder, Features
@@ -40,13 +40,16 @@ def load(name: str = "efficientnet-lite0", weights: str | Path = "default", devi
     weights file that is missing, damaged, or of another network.
     """
     row, weights = row_of(name), str(weights)
-    if row is None and name.startswith("transformers:"):
+    if row is not None:
+        encoder = _build(row, weights)
+    elif name.startswith("transformers:"):
         from shotseg.encoders import hf
 
-        return hf.load(name, weights).freeze().to(device)
-    if row is None:
-        return plugins.made("encoders", name, Encoder, weights).freeze().to(device)
-    return _build(row, weights).freeze().to(device)
+        encoder = hf.load(name, weights)
+    else:
+        encoder = plugins.made("encoders", name, Encoder, weights)
+    heap.started()
+    return encoder.freeze().to(device)
 
 
 def row_of(name: str) -> Weights | None:
