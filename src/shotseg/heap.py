@@ -14,7 +14,7 @@ USUAL, STARTING = gc.get_threshold(), (20_000, 100, 100)  # of gc.set_threshold
 
 
 def starting() -> None:
-    """Until :func:`started`, garbage is seldom looked for: imports make none, and the search takes a fifth of a command's start."""
+    """Until :func:`started`, garbage is seldom looked for: imports make none, and the search takes a fifth of a start."""
     gc.set_threshold(*STARTING)
 
 
