@@ -112,7 +112,7 @@ def large_weights_are_drawn_in_part(patch: pytest.MonkeyPatch) -> None:
     """The first numbers of a large tensor are drawn and the others repeat them: a random network takes a fifth of its time."""
     import torch
 
-    drawn = 65_537  # a prime: no row of weights is another
+    drawn = 262_147  # a prime: no row of weights is another
 
     def in_part(fill):
         @functools.wraps(fill)

@@ -1,5 +1,6 @@
 """Images larger than the network: windows, seams, files of parts, maps."""
 
+import gc
 import json
 import pickle
 import tracemalloc
@@ -346,10 +347,12 @@ def test_a_photo_in_memory_has_windows_too():
     assert windows.reduced(100).shape == (100, 114, 3)
 
 
-def test_what_cannot_be_read_says_so_in_one_line(tmp_path):
+def test_what_cannot_be_read_says_so_in_one_line_and_stays_open_no_longer(tmp_path, recwarn):
     (tmp_path / "no.tif").write_bytes(b"II*\0" + b"\xff" * 50)
     for path, said in ((tmp_path / "no.tif", "no.tif"), (tmp_path / "none.tif", "none.tif")):
         with pytest.raises(InputError, match=said) as error:
             open_windows(path)
         assert "\n" not in str(error.value)
     assert extent(tmp_path / "no.tif") is None
+    gc.collect()
+    assert not [line for line in recwarn if issubclass(line.category, ResourceWarning)]

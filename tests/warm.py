@@ -123,6 +123,7 @@ def _at_work(out: Path, err: Path, env: dict[str, str], work: Callable[..., Any]
         os.close(file)
     sys.stdout, sys.stderr = (os.fdopen(n, "w", buffering=1, closefd=False) for n in (1, 2))
     once.encoders_are_read_once(pytest.MonkeyPatch())  # as in the process of the tests: random numbers are the same
+    once.large_weights_are_drawn_in_part(pytest.MonkeyPatch())
     once.curves_are_not_drawn(pytest.MonkeyPatch())
     sys.exit(work(*given))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -92,20 +92,22 @@ def tiff_rows(path: str | Path, bands: Sequence[int] | None, page: int) -> TiffR
     with Path(path).open("rb") as file:
         if file.read(4) not in tiff.SIGNATURES:
             return None
-    opened = tiff.opened(path)
-    pages = tiff.pages_of(opened, page, path)
-    base = pages[0]
-    if bands is None:
-        pages = [base]
-    elif len(apart := tiff.planes(opened, pages)) > 1:
-        check_bands(bands, len(apart), path)
-        pages = [apart[band - 1] for band in bands]
-    if not all(map(_has_parts, pages)):
-        opened.close()
-        return None
-    for found in pages:
-        tiff.check_codecs(found, path)
-    return TiffRows(opened, pages, path, bands, _levels(opened, base) if len(pages) == 1 else ())
+    with ExitStack() as closing:
+        opened = closing.enter_context(tiff.opened(path))
+        pages = tiff.pages_of(opened, page, path)
+        base = pages[0]
+        if bands is None:
+            pages = [base]
+        elif len(apart := tiff.planes(opened, pages)) > 1:
+            check_bands(bands, len(apart), path)
+            pages = [apart[band - 1] for band in bands]
+        if not all(map(_has_parts, pages)):
+            return None
+        for found in pages:
+            tiff.check_codecs(found, path)
+        rows = TiffRows(opened, pages, path, bands, _levels(opened, base) if len(pages) == 1 else ())
+        closing.pop_all()  # it is read from now on
+        return rows
 
 
 def _has_parts(page: Any) -> bool:
