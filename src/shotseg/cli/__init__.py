@@ -14,7 +14,8 @@ from importlib import import_module
 from typing import Any
 
 from shotseg import __version__
-from shotseg.errors import ShotsegError, UsageError, is_out_of_memory, on_the_command_line
+from shotseg.errors import ShotsegError, UsageError, is_out_of_memory, no_memory, on_the_command_line
+from shotseg.heap import within_memory
 
 # verb -> (module, class, what it does). A class is a frozen dataclass with ``run() -> exit code``.
 VERBS = {
@@ -53,7 +54,8 @@ def _run(argv: Sequence[str] | None) -> int:
             print(f"shotseg {__version__}")
             return 0
         verb = _parsed(arguments)
-        return int(verb.run() or 0)
+        with within_memory():
+            return int(verb.run() or 0)
     except UsageError as error:
         return _failed(error, 2)
     except ShotsegError as error:
@@ -68,7 +70,7 @@ def _run(argv: Sequence[str] | None) -> int:
         if os.environ.get("SHOTSEG_DEBUG"):
             raise
         if is_out_of_memory(error):
-            return _failed("no memory is left for this; take a smaller --size or --batch, or smaller photos", 1)
+            return _failed(f"{no_memory(error)}; take a smaller --size or --batch, or smaller photos", 1)
         what = " ".join(str(error).split())[:300]
         return _failed(f"unexpected {type(error).__name__}: {what}; set SHOTSEG_DEBUG=1 to see where", 1)
 
