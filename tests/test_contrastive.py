@@ -336,3 +336,14 @@ def test_each_page_of_a_stack_is_a_photo_to_learn_from_or_the_one_that_is_chosen
     (tmp_path / "one.png").unlink()
     found = collect(recipes.load("contrastive/tiny", data={**flags["data"], "reading": {"page": 2}}), tmp_path)
     assert {(photo.page, photo.pages) for photo in (*found.train, *found.held_out)} == {(2, 1)}
+
+
+def test_a_photo_that_cannot_be_read_is_left_out_and_the_others_are_learnt_from(tmp_path):
+    for n in range(8):
+        Image.fromarray(np.full((40, 40, 3), 20 * n, np.uint8)).save(tmp_path / f"{n}.png")
+    (tmp_path / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0torn")
+    (tmp_path / "empty.png").write_bytes(b"")
+    with pytest.warns() as said:
+        found = collect(recipes.load("contrastive/tiny", data={"name": "images", "held_out": 0.4}), tmp_path)
+    assert len(found.train) + len(found.held_out) == 8
+    assert all(any(name in str(line.message) for line in said) for name in ("torn.jpg", "empty.png"))

@@ -21,6 +21,7 @@ from shotseg.data.annotations.opened import open_folder
 from shotseg.data.folder import Item, find_images
 from shotseg.data.images import pages_in
 from shotseg.data.listing import some
+from shotseg.data.usable import readable
 from shotseg.errors import UsageError, note
 from shotseg.priors.objectness import border_contrast
 from shotseg.priors.visual import min_max
@@ -84,15 +85,15 @@ def _of_a_data_set(recipe: Recipe, root: Path) -> Photos:
 
 
 def _below(recipe: Recipe, folder: str | Path) -> list[Item]:
-    """The photos of a folder, each content once; where no page is chosen, each page of a file of several is one."""
-    first: dict[str, Item] = {}
-    stacks, reading = [], recipe.data.reading
+    """The photos of a folder that can be read, each content once; where no page is chosen, each page of several is one."""
+    photos, stacks, bands, chosen = [], [], recipe.data.reading.which["bands"], recipe.data.reading.page
     for path in find_images(folder):
-        count = pages_in(path, reading.which["bands"]) if reading.page == 1 else 1
+        count = pages_in(path, bands) if chosen == 1 else 1
         stacks += [path.name] if count > 1 else []
-        pages = [(page, count) for page in range(1, count + 1)] if count > 1 else [(reading.page, 1)]
-        for photo in (photo_alone(path, *which) for which in pages):
-            first.setdefault(photo.content, photo)
+        photos += [photo_alone(path, page, count) for page in (range(1, count + 1) if count > 1 else [chosen])]
+    first: dict[str, Item] = {}
+    for photo in readable(folder, photos, bands):
+        first.setdefault(photo.content, photo)
     if stacks:
         note(f"{folder}: each page of a stack is a photo to learn from: {some(stacks)}; --page takes one of each")
     return list(first.values())
