@@ -41,7 +41,7 @@ class Segment:
 
     query: str
     """A photo, a folder with sub-folders, or a glob in quotes; also at an address (s3://, gs://, https://; extra: remote), or a
-    list of addresses, a line each (.txt, .jsonl)."""
+    list of photos or addresses, a line each (.txt, .jsonl)."""
     out: Path
     """Folder of the results, or the address of one in a store."""
     support: Path | None = None

@@ -27,7 +27,8 @@ def find_photos(query: str | Path, out: Path | None = None, **same: Any) -> Phot
     Of a folder with ``images/`` and ``masks/`` only the images are taken; what a run wrote, to ``out`` or elsewhere among the
     photos, never is. Photos that differ only in their suffix keep it in their name: "a.jpg" and "a.png" become "a_jpg" and
     "a_png".
-    An address is a photo, a folder or pattern in a store, or a list of addresses, which may also be a file of this machine.
+    An address is a photo, a folder or pattern in a store, or a list of addresses, which may also be a file of this machine
+    and name photos of it.
     same: further fields of :class:`PhotoFile`, of all of them.
     Raises UsageError where there is none.
     """
