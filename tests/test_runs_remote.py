@@ -213,6 +213,9 @@ def test_a_list_names_photos_of_this_machine_from_its_own_folder_or_by_whole_pat
     found = {photo.file: photo.path for photo in runs.find_photos(tmp_path / "list.txt")}
     assert found.pop("a.example/p") == "https://a.example/p"
     assert found == {name: str(tmp_path / name) for name in ("here/a.png", "b.png", "lost.jpg")}
+    (tmp_path / "list.txt").write_text("memory://none/x.png\nhere/a.png")
+    summary = runs.segment_folder(Finder("x"), runs.find_photos(tmp_path / "list.txt"), tmp_path / "out")
+    assert (summary.photos, summary.failed) == (2, 1)
     with pytest.raises(UsageError, match="line 1 is no address and no photo"):  # a list of others opens no file of mine
         list(remote.listed([str(tmp_path / "b.png")], "https://a.example/list.txt"))
 

@@ -191,12 +191,21 @@ def _run(photos: PhotoList, settings: Record, shard: str) -> journal.Run:
     if photos.names < len(photos):
         raise UsageError(f"{len(photos)} photos with {photos.names} names; use shotseg.runs.named")
     part, count = parse_shard(shard)
-    folder, digest = "", hashlib.sha256()
+    folder: str | None = None
+    digest = hashlib.sha256()
     for photo in photos:
         place = os.path.dirname(photo.absolute)  # noqa: PTH120 (fast)
-        folder = os.path.commonpath([folder or place, place])
+        folder = place if folder is None else _shared(folder, place)
         digest.update(json.dumps(photo.name).encode())
-    return journal.Run(json.loads(json.dumps(settings)), folder, len(photos), digest.hexdigest(), part, count)
+    return journal.Run(json.loads(json.dumps(settings)), folder or "", len(photos), digest.hexdigest(), part, count)
+
+
+def _shared(one: str, other: str) -> str:
+    """The folder that two lie in; "" where one is an address, or on another disk."""
+    try:
+        return os.path.commonpath([one, other])
+    except ValueError:
+        return ""
 
 
 def _report(place: Folder, tag: str, records: Records, segmenter: Predictor, run: journal.Run, total: int) -> None:
