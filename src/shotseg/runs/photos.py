@@ -20,6 +20,8 @@ from shotseg.runs.output import FOLDERS, annotation_files, has_run, result_files
 from shotseg.runs.photo_list import PhotoFile, PhotoList
 from shotseg.runs.scratch import Names
 
+SHARDS = 10**6  # of a run
+
 
 def find_photos(query: str | Path, out: Path | None = None, **same: Any) -> PhotoList:
     """The photos of a file, a folder (with its sub-folders) or a glob, in the order of their names below it.
@@ -180,8 +182,10 @@ def parse_shard(shard: str) -> tuple[int, int]:
         part, count = (int(number) for number in shard.split("/"))
     except ValueError:
         part, count = -1, 0
-    if not 0 <= part <= count or count < 1:
-        raise UsageError(f"--shard {shard}: write i/n with i from 1 to n, as 2/4 for the second of four")
+    if not 0 <= part <= count or not 1 <= count <= SHARDS:
+        raise UsageError(
+            f"--shard {shard}: write i/n with i from 1 to n, {SHARDS} at most, as 2/4 for the second of four"
+        )
     return (part - 1) % count, count
 
 
