@@ -223,7 +223,8 @@ def test_a_photo_that_the_model_cannot_take_does_not_stop_the_others(support, qu
     monkeypatch.setattr(Segmenter, "predict_batch", out_of_memory)
     assert segment(support, query, tmp_path / "out", "--batch", 2) == 1
     found = results(tmp_path / "out")
-    assert "out of memory" in found["bad.jpg"]["error"] and found["good.jpg"]["error"] is None
+    assert found["bad.jpg"]["error"] == "bad.jpg: no memory is left for this; take a smaller --size"
+    assert found["good.jpg"]["error"] is None
 
 
 def test_a_half_written_file_never_has_a_real_name(tmp_path, monkeypatch):

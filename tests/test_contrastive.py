@@ -7,20 +7,23 @@ import math
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
 import golden
 from shotseg import encoders
+from shotseg.data.reading import Reading
 from shotseg.encoders.features import Encoder, Features
 from shotseg.errors import InputError
 from shotseg.models.qgnet import PriorExtractor
 from shotseg.priors import bank
 from shotseg.reference import qgnet as reference
 from shotseg.training import contrastive, momentum
-from shotseg.training.contrastive import average_precision, prior_map
+from shotseg.training import recipe as recipes
+from shotseg.training.contrastive import average_precision, collect, prior_map
 from shotseg.training.contrastive_loss import global_local, region_terms, terms
-from shotseg.training.contrastive_views import Views, candidates, enlarged, segment, views
+from shotseg.training.contrastive_views import Superpixels, Views, candidates, enlarged, segment, views
 from shotseg.training.data import generator
 from shotseg.training.momentum import Contrastive, logits, nce
 from shotseg.training.progress import FIGURE
@@ -312,3 +315,35 @@ def test_a_resnet_keeps_its_grid_as_an_extractor():
     for name in ("resnet50", "timm:test_resnet"):
         assert PriorExtractor(encoders.load(name, weights="random"))(x).shape[-2:] == (8, 8)
         assert PriorExtractor(encoders.load(name, weights="random"), dilate=False)(x).shape[-2:] == (2, 2)
+
+
+def test_each_page_of_a_stack_is_a_photo_to_learn_from_or_the_one_that_is_chosen(tmp_path):
+    pages = [Image.fromarray(np.full((40, 40, 3), 20 * n, np.uint8)) for n in range(1, 9)]
+    pages[0].save(tmp_path / "stack.tif", save_all=True, append_images=pages[1:])
+    pages[0].save(tmp_path / "moving.gif", save_all=True, append_images=pages[1:3])
+    pages[0].save(tmp_path / "one.png")
+    flags = {"data": {"name": "images", "held_out": 0.4}}
+    with pytest.warns(match="each page of a stack is a photo to learn from: moving.gif, stack.tif"):
+        found = collect(recipes.load("contrastive/tiny", **flags), tmp_path)
+    photos = [*found.train, *found.held_out]
+    assert len(photos) == 8 + 3 + 1 and len({photo.content for photo in photos}) == 12
+    seen = {int(Reading().page_of(photo).max()) for photo in photos if photo.image_path.suffix == ".tif"}
+    assert seen == {20 * n for n in range(1, 9)}
+    superpixels = Superpixels(tmp_path / "kept", ContrastiveChoice())
+    assert len({superpixels.path(photo) for photo in photos}) == 12
+    for n in range(6):
+        pages[n].save(tmp_path / f"{n}.tif", save_all=True, append_images=pages[6:])
+    (tmp_path / "one.png").unlink()
+    found = collect(recipes.load("contrastive/tiny", data={**flags["data"], "reading": {"page": 2}}), tmp_path)
+    assert {(photo.page, photo.pages) for photo in (*found.train, *found.held_out)} == {(2, 1)}
+
+
+def test_a_photo_that_cannot_be_read_is_left_out_and_the_others_are_learnt_from(tmp_path):
+    for n in range(8):
+        Image.fromarray(np.full((40, 40, 3), 20 * n, np.uint8)).save(tmp_path / f"{n}.png")
+    (tmp_path / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0torn")
+    (tmp_path / "empty.png").write_bytes(b"")
+    with pytest.warns() as said:
+        found = collect(recipes.load("contrastive/tiny", data={"name": "images", "held_out": 0.4}), tmp_path)
+    assert len(found.train) + len(found.held_out) == 8
+    assert all(any(name in str(line.message) for line in said) for name in ("torn.jpg", "empty.png"))

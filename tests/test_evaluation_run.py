@@ -175,6 +175,9 @@ def test_an_interrupted_run_goes_on_to_the_same_counts(root, tmp_path):
     assert count_episodes(evaluator, picks, partial, "run 1", on_rows=counted.append) == whole
     assert sum(counted) == len(picks) - kept
     assert partial_files(partial) == [partial]
+    partial.write_text('{"fingerprint": "run 2"}\n')  # of a run that ended before it counted anything
+    assert count_episodes(evaluator, picks, partial, "run 1", resume=False) == whole
+    assert partial.read_text().startswith('{"fingerprint": "run 1"}')
 
 
 def test_a_broken_photo_stops_the_run_with_its_name(root, tmp_path):

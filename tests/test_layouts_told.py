@@ -32,6 +32,9 @@ def test_annotations_some_folders_deeper_are_named(tmp_path):
     [
         ([drawn(BOTH, (2, 13)), drawn(LEFT, (2,))], "the values 2, 13, read as one class .* name them in classes.csv"),
         ([drawn(BOTH)] * 3, "the values 1, 2, read"),
+        ([drawn(BOTH)] * 2, "the values 1, 2, read"),
+        ([drawn(BOTH)], "the values 1, 2, read"),
+        ([drawn(), drawn(BOTH)], "the values 1, 2, read"),
         ([in_colours(), in_colours(LEFT)], r"the colours #400080, #808080, read .* name them in class_dict.csv"),
     ],
 )

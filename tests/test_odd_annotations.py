@@ -185,6 +185,26 @@ def test_absolute_names_are_found_by_their_last_part(name, tmp_path):
     assert open_folder(tmp_path).items[0].image_path == tmp_path / "images/a.jpg"
 
 
+@pytest.mark.parametrize("own", ["", "1a2b3c4d-"])
+@pytest.mark.parametrize(
+    "place", ["../../label-studio/media/upload/1/", "/data/upload/1/", "..\\..\\media\\upload\\1\\", ""]
+)
+def test_photos_that_label_studio_exports_without_are_found_in_the_folder_by_their_own_names(place, own, tmp_path):
+    images = [{"id": 1, "file_name": f"{place}1a2b3c4d-a.jpg", "height": 60, "width": 80}]
+    file = instances(tmp_path / "in", [{"segmentation": SQUARE}], images)
+    photos(file, "photos/" + own + "a.jpg")
+    assert open_folder(tmp_path / "in").items[0].image_path == tmp_path / f"in/photos/{own}a.jpg"
+
+
+def test_two_uploads_of_one_name_are_never_taken_for_each_other(tmp_path):
+    names = "../media/upload/1/1a2b3c4d-a.jpg", "../media/upload/2/5e6f7a8b-a.jpg"
+    images = [{"id": i, "file_name": name, "height": 60, "width": 80} for i, name in enumerate(names, 1)]
+    file = instances(tmp_path / "in", [{"segmentation": SQUARE}], images)
+    photos(file, "photos/a.jpg")
+    with pytest.warns(match="lies outside its folder"), pytest.raises(ShotsegError):
+        open_folder(tmp_path / "in")
+
+
 def test_ids_and_order_of_photos_and_categories_survive(tmp_path):
     images = [{"id": i, "file_name": f"{i}.jpg", "height": 60, "width": 80} for i in (70, 0, 5)]
     categories = [{"id": 90, "name": "zebra"}, {"id": 3, "name": "ant"}, {"id": 0, "name": "mouse"}]

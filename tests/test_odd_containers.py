@@ -1,5 +1,8 @@
 """Containers that users take for images, and images in containers that few expect."""
 
+import io
+import zipfile
+
 import numpy as np
 import pytest
 import tifffile
@@ -14,6 +17,12 @@ MASK = np.zeros((40, 60), bool)
 MASK[10:30, 20:50] = True
 
 
+def zipped():
+    with zipfile.ZipFile(made := io.BytesIO(), "w") as archive:
+        archive.writestr("photo.jpg", b"\xff\xd8\xff")
+    return made.getvalue()
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -24,6 +33,8 @@ MASK[10:30, 20:50] = True
         (b"\n<!DOCTYPE html><html>404</html>", "web page"),
         (b"PK\x03\x04" + b"\0" * 40, "ZIP"),
         (b"\x1f\x8b\x08" + b"\0" * 40, "gzip"),
+        (b"photo.jpg" + b"\0" * 248 + b"ustar  \0" + b"\0" * 40, "tar archive"),
+        (zipped(), "ZIP"),
         (b"\0\0\0\x18ftypmp42" + b"\0" * 40, "video"),
     ],
 )

@@ -259,6 +259,24 @@ def test_a_folder_is_segmented_from_the_command_line(folder, tmp_path, capsys):
     assert light_main([str(folder), "--support", str(DEMO), "--query", str(out / "none"), "--out", str(out)]) == 2
 
 
+def test_a_photo_that_memory_has_no_room_for_is_one_line_without_torch_too(folder, tmp_path, capsys, monkeypatch):
+    photo, predict, calls = EXAMPLES["hair"][0][0], shotseg.OnnxSegmenter.predict, iter(range(9))
+
+    def full(self, path):
+        if next(calls) == 0:
+            raise MemoryError
+        return predict(self, path)
+
+    monkeypatch.setattr(shotseg.OnnxSegmenter, "predict", full)
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / "query").mkdir(exist_ok=True)
+        (tmp_path / "query" / name).write_bytes(photo.read_bytes())
+    command = [str(folder), "--support", str(DEMO), "--query", str(tmp_path / "query"), "--out", str(tmp_path / "out")]
+    assert light_main(command) == 1
+    assert "a.jpg: no memory is left for this; export with a smaller --size" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out/labels").iterdir()] == ["b.png"]
+
+
 def test_the_verb_writes_what_it_says(folder, tmp_path, capsys):
     about = json.loads((folder / "export.json").read_text())
     assert (about["method"], about["size"], about["options"]) == ("matching", SIZE, {"size": SIZE})

@@ -287,10 +287,10 @@ def test_photos_of_test_classes_are_not_learnt_from(photos, first_stage):
     from shotseg.training.contrastive import collect
 
     flags = ("--unlabelled", str(photos / "plain"))
-    strict = {path.stem[:-1] for path in collect(settings(first_stage, *flags), photos / "labelled").train}
+    strict = {item.image_path.stem[:-1] for item in collect(settings(first_stage, *flags), photos / "labelled").train}
     assert strict == {"stripe", "cross"}
     loose = collect(settings(first_stage, *flags, "--data.novel", "keep"), photos / "labelled").train
-    assert {path.stem[:-1] for path in loose} == {"disc", "square", "stripe", "cross"}
+    assert {item.image_path.stem[:-1] for item in loose} == {"disc", "square", "stripe", "cross"}
 
 
 def test_the_extractor_trains_on_photos_alone_and_resumes_to_the_same_weights(photos, first_stage, tmp_path):

@@ -14,6 +14,7 @@ from PIL import Image
 from shotseg import Segmenter, runs
 from shotseg.cli import main
 from shotseg.data import remote
+from shotseg.data.images import write_png
 from shotseg.data.remote import shown
 from shotseg.errors import InputError, UsageError
 from shotseg.report import STATE
@@ -204,6 +205,21 @@ def test_results_in_the_store_of_the_photos_are_no_photos(store):
         store.rm(out.removeprefix("memory:/") + "/labels", recursive=True)
 
 
+def test_a_list_names_photos_of_this_machine_from_its_own_folder_or_by_whole_paths(tmp_path):
+    for name in ("here/a.png", "b.png"):
+        write_png(tmp_path / name, np.zeros((8, 8, 3), np.uint8))
+    lines = "here/a.png", str(tmp_path / "b.png"), "lost.jpg", "https://a.example/p"
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    found = {photo.file: photo.path for photo in runs.find_photos(tmp_path / "list.txt")}
+    assert found.pop("a.example/p") == "https://a.example/p"
+    assert found == {name: str(tmp_path / name) for name in ("here/a.png", "b.png", "lost.jpg")}
+    (tmp_path / "list.txt").write_text("memory://none/x.png\nhere/a.png")
+    summary = runs.segment_folder(Finder("x"), runs.find_photos(tmp_path / "list.txt"), tmp_path / "out")
+    assert (summary.photos, summary.failed) == (2, 1)
+    with pytest.raises(UsageError, match="line 1 is no address and no photo"):  # a list of others opens no file of mine
+        list(remote.listed([str(tmp_path / "b.png")], "https://a.example/list.txt"))
+
+
 def test_a_query_in_a_store_is_a_photo_a_folder_or_a_pattern(store, tmp_path):
     def files(query):
         return [photo.file for photo in runs.find_photos(query)]
@@ -215,16 +231,16 @@ def test_a_query_in_a_store_is_a_photo_a_folder_or_a_pattern(store, tmp_path):
         files("memory://bucket/none")
     (tmp_path / "list.jsonl").write_text('{"url": "memory://bucket/photos/1.png", "file": "x/../../y.png"}\n\n')
     assert files(tmp_path / "list.jsonl") == ["x/y.png"]
-    for line in ("photos/1.png", "{}", "[", "file:///etc/passwd", "zip://a::http://b/c", "https://?id=1", "http:///#x"):
+    for line in ("photos/1", "{}", "[", "file:///etc/passwd", "zip://a::http://b/c", "https://?id=1", "http:///#x"):
         (tmp_path / "list.txt").write_text(f"# photos\n{line}\n")
-        with pytest.raises(UsageError, match=r"list\.txt: line 2 is no address"):
+        with pytest.raises(UsageError, match=r"list\.txt: line 2 is no address and no photo"):
             files(tmp_path / "list.txt")
     for line, said in (
         ("mine/1.png?key=S", "mine/1.png;"),
         ("htps://u:S@a.example/1.png?key=S", "htps://a.example/1.png;"),
     ):
         (tmp_path / "list.txt").write_text(line)
-        with pytest.raises(UsageError, match=r"line 1 is no address: " + re.escape(said)):
+        with pytest.raises(UsageError, match=r"line 1 is no address and no photo: " + re.escape(said)):
             files(tmp_path / "list.txt")
     (tmp_path / "list.txt").write_text("https://a.example/p?id=1\nhttps://a.example/p?id=2\n")
     with pytest.raises(UsageError, match=r"two photos are called a\.example/p"):

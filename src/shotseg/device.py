@@ -34,6 +34,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def working(asked: int) -> int:
+    """Threads or processes that work at once: as many as are asked for, 0 = one a core, and none that another would wait for."""
+    return min(asked or cores(), cores())
+
+
 @contextmanager
 def one_thread_each() -> Iterator[None]:
     """Each operation on a CPU gets one thread; what runs in threads of its own, or on small photos, is faster for it.

@@ -12,6 +12,14 @@ VALUE = (
     r"(?P<value>\d[\d.,/]*\b|(?(first)[^:;]+(?=: )|(?!)))"  # a number, or at the beginning what stands before a colon
 )
 FLAG = re.compile(rf"{COMMAND}|(?:(?P<first>^)|(?<=[\s(]))--{NAME}(?: {VALUE})?")
+NO_MEMORY = (
+    "out of memory",
+    "can't allocate",
+    "failed to allocate",
+    "allocaterawinternal",
+    "bad_alloc",
+    "bad allocation",
+)
 RENAMED = {"from": "format"}  # flags whose argument has another name
 _asked = {"flags": False}
 _said: dict[str | tuple[str, type[Warning], int], int] = {}  # what `warnings` keeps of the lines that were said
@@ -38,9 +46,15 @@ def first_line(error: BaseException) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether Python, torch on a CPU or torch on a GPU says by this that there is no memory left."""
+    """Whether Python, torch on a CPU or a GPU, or ONNX Runtime says by this that there is no memory left."""
     said = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in said or "can't allocate" in said
+    return isinstance(error, MemoryError) or any(word in said for word in NO_MEMORY)
+
+
+def no_memory(error: BaseException) -> str:
+    """Of an error that :func:`is_out_of_memory`: "no memory is left for this", with what is known of how much it takes."""
+    own = type(error) is MemoryError and str(error)
+    return "no memory is left for this" + (f" ({own})" if own else "")
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:

@@ -10,11 +10,12 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from typing import Any
 
 from shotseg import __version__, heap
-from shotseg.errors import ShotsegError, UsageError, is_out_of_memory, on_the_command_line
+from shotseg.errors import ShotsegError, UsageError, is_out_of_memory, no_memory, on_the_command_line
 
 # verb -> (module, class, what it does). A class is a frozen dataclass with ``run() -> exit code``.
 VERBS = {
@@ -36,9 +37,11 @@ VERBS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``shotseg argv...`` and give its exit code; whatever goes wrong is one line on stderr."""
-    if argv is None:
+    bound: AbstractContextManager = nullcontext()
+    if argv is None:  # in a process of its own
         heap.starting()
-    with on_the_command_line():
+        bound = heap.within_memory()
+    with bound, on_the_command_line():
         return _run(argv)
 
 
@@ -70,7 +73,7 @@ def _run(argv: Sequence[str] | None) -> int:
         if os.environ.get("SHOTSEG_DEBUG"):
             raise
         if is_out_of_memory(error):
-            return _failed("no memory is left for this; take a smaller --size or --batch, or smaller photos", 1)
+            return _failed(f"{no_memory(error)}; take a smaller --size or --batch, or smaller photos", 1)
         what = " ".join(str(error).split())[:300]
         return _failed(f"unexpected {type(error).__name__}: {what}; set SHOTSEG_DEBUG=1 to see where", 1)
 

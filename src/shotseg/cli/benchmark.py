@@ -16,6 +16,7 @@ from shotseg.cli.choices import Runtime
 from shotseg.cli.console import progress, table
 from shotseg.data.writable import check_out
 from shotseg.errors import UsageError
+from shotseg.heap import check_batch
 
 EPISODE = {
     "two_passes": "two forward passes of the backbone",
@@ -60,7 +61,8 @@ class Benchmark:
     """Also write the numbers to this JSON file."""
 
     def run(self) -> int:
-        for name in ("size", "repeats", "photos", "batch"):
+        check_batch(self.batch)
+        for name in ("size", "repeats", "photos"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"--{name} {getattr(self, name)}: must be 1 or more")
         if self.out is not None:

@@ -13,6 +13,7 @@ from shotseg.cli.formats import export_options
 from shotseg.cli.parsing import identity, must_exist
 from shotseg.data.reading import AS_SEEN, Reading
 from shotseg.errors import InputError, UsageError
+from shotseg.heap import check_batch
 
 if TYPE_CHECKING:
     from shotseg.data.annotations.opened import AnnotatedDataset
@@ -40,7 +41,7 @@ class Segment:
 
     query: str
     """A photo, a folder with sub-folders, or a glob in quotes; also at an address (s3://, gs://, https://; extra: remote), or a
-    list of addresses, a line each (.txt, .jsonl)."""
+    list of photos or addresses, a line each (.txt, .jsonl)."""
     out: Path
     """Folder of the results, or the address of one in a store."""
     support: Path | None = None
@@ -117,9 +118,9 @@ class Segment:
     reading: Reading = AS_SEEN
 
     def run(self) -> int:
-        for name in ("size", "batch"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise UsageError(f"--{name} {getattr(self, name)}: must be 1 or more")
+        check_batch(self.batch)
+        if self.size is not None and self.size < 1:
+            raise UsageError(f"--size {self.size}: must be 1 or more")
         if self.window < 0:
             raise UsageError(f"--window {self.window}: must be 0 or more")
         if self.scales and min(self.scales) < 1:

@@ -20,6 +20,7 @@ STRANGERS = (
     (rb"\s*(<\?xml.{0,999})?<svg", "a drawing, SVG; save it as PNG"),
     (rb"\s*<(!doctype )?html", "a web page, saved in place of the picture; download the picture itself"),
     (rb"PK\x03\x04", "a ZIP archive; unpack it"),
+    (rb".{257}ustar", "a tar archive, perhaps a shard of WebDataset; unpack it"),
     (rb"\x1f\x8b", "compressed by gzip; unpack it"),
     (rb"\x89HDF", "an HDF5 file; save its pixels as TIFF or .npy"),
     (rb"8BPS", "a file of Photoshop; save it as PNG"),

@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -163,8 +163,7 @@ class FolderDataset:
             for row in found[name]
             if row.masks or not masks
         ]
-        if stacks := dict.fromkeys(item.image_path.name for item in self.items if item.pages > 1):
-            note(f"{self.root}: each page of a stack is a photo, with that of its mask: {some(list(stacks))}")
+        say_stacks(self.root, self.items)
         if not self.items:
             bare = masks and any(found.values())
             none = (
@@ -222,9 +221,19 @@ class FolderDataset:
         return {photo: frozenset(ids) for photo, ids in tags.items()}
 
     def _pages(self, photo: Path, masks: Sequence[Path]) -> list[tuple[int, int]]:
-        """(page, pages) of each photo in a file: the one that is chosen, or all that are masked."""
-        pages = pages_with_masks(photo, masks, self.bands) if self.page == 1 else 1
-        return [(page, pages) for page in range(1, pages + 1)] if pages > 1 else [(self.page, 1)]
+        return pages_of(photo, masks, self.bands, self.page)
+
+
+def pages_of(photo: Path, masks: Sequence[Path], bands: Sequence[int] | None, page: int) -> list[tuple[int, int]]:
+    """(page, pages) of each photo in a file: the one that is chosen, or all that are masked."""
+    pages = pages_with_masks(photo, masks, bands) if page == 1 else 1
+    return [(number, pages) for number in range(1, pages + 1)] if pages > 1 else [(page, 1)]
+
+
+def say_stacks(root: Path, items: Iterable[Any]) -> None:
+    """One line where pages are items. items: with ``image_path`` and ``pages``."""
+    if stacks := dict.fromkeys(item.image_path.name for item in items if item.pages > 1):
+        note(f"{root}: each page of a stack is a photo, with that of its mask: {some(list(stacks))}")
 
 
 class Row(NamedTuple):

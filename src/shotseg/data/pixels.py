@@ -15,7 +15,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from shotseg.data import tiff
 from shotseg.data.containers import deep_colours, pixels_only, stranger
-from shotseg.errors import InputError, note
+from shotseg.errors import InputError, first_line, note
 
 MAX_PIXELS = 1_000_000_000  # 3 GB as RGB
 ANIMATED = frozenset({"GIF", "WEBP"})  # each frame is made of the one before
@@ -93,8 +93,7 @@ def decode(
     except Exception as error:  # a broken file can make a decoder fail in any way; to the user it is one thing
         if isinstance(data, bytes) and (what := stranger(data)):
             raise InputError(f"{name}: {what}") from error
-        known = isinstance(error, UnidentifiedImageError)
-        reason = "not an image" if known else " ".join(str(error).split())[:200] or type(error).__name__
+        reason = "not an image" if isinstance(error, UnidentifiedImageError) else first_line(error)
         raise InputError(f"{name}: cannot be read as an image ({reason}); save it again or leave it out") from error
 
 
@@ -111,7 +110,8 @@ def _loaded(data: bytes, name: object) -> np.ndarray:
         return found
     arrays = [key for key in found.files if isinstance(found[key], np.ndarray)]
     if len(arrays) != 1:
-        raise InputError(f"{name}: {len(arrays) or 'no'} arrays in it ({', '.join(arrays)[:99]}); save the one alone")
+        several = f"{len(arrays)} arrays in it ({', '.join(arrays)[:99]}); save the one alone"
+        raise InputError(f"{name}: {several if arrays else stranger(data)}")
     return found[arrays[0]]
 
 

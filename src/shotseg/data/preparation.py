@@ -29,6 +29,7 @@ from shotseg.data.images import read_image, write_bytes, write_png
 from shotseg.data.manifest import VERSION, Manifest, PreparedPhoto, pairs, pairs_hash, read_photos
 from shotseg.data.samples import IGNORE
 from shotseg.data.sets import PLANS, LeftOut, Plan, Source, planner, spec
+from shotseg.device import working
 from shotseg.errors import InputError, UsageError, one_of
 
 BATCH = 64  # photos converted between two looks at the disk
@@ -104,7 +105,7 @@ def _convert(
     waiting = iter([source for source in wanted if _key(source, root) not in done])
     task = progress.add_task("converting masks", total=len(wanted), completed=len(wanted) - length_hint(waiting))
     size_of = lru_cache(256)(lambda path: read_image(path).shape[:2])
-    with partial.open("ab") as lines, ThreadPoolExecutor(max(1, workers)) as pool:
+    with partial.open("ab") as lines, ThreadPoolExecutor(working(workers)) as pool:
         lines.truncate(_whole_lines(partial))
         while batch := list(islice(waiting, BATCH)):
             _check_share(left_out, len(plan.sources), root)

@@ -65,6 +65,12 @@ class Reading:
 
         return read_image(path, **self.which)
 
+    def page_of(self, item: Any) -> np.ndarray:
+        """The same of an item of a data set, whose photo may be one page of several."""
+        from shotseg.data.images import read_image
+
+        return read_image(item.image_path, **self.of_item(item))
+
     def of_item(self, item: Any) -> dict[str, Any]:
         """The same as ``which`` for an item of a data set, and ``pages``, of how many its page is one."""
         return {**self.which, "page": item.page, "pages": item.pages}

@@ -129,23 +129,35 @@ def _in_store(query: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 def listed(lines: Iterable[str], where: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """The same of the lines of a list, whose name is ``where``. Raises UsageError for a line that is none."""
+    """The same of the lines of a list, the file ``where``; of a photo of this machine the path, from the list's folder or else
+    from the one that the command is run in. Raises UsageError for a line that is neither."""
     for number, line in enumerate(lines, 1):
         line = line.strip()
         if not line or line.startswith("#"):
             continue
         try:
             fields = json.loads(line) if line.startswith("{") else {"url": line}
-            place, file = address(fields["url"]), fields.get("file")
+            file = fields.get("file")
+            place = address(fields["url"]) or _on_this_machine(str(fields["url"]), where)
         except (ValueError, KeyError, TypeError):
             place = None
         if place is None:
             begins = shown(line) if "://" in line else line.partition("?")[0]
             raise UsageError(
-                f"{where}: line {number} is no address: {begins[:100]}; "
-                'write one a line, or {"url": ..., "file": ...}, and give photos of this machine as a folder'
+                f"{where}: line {number} is no address and no photo: {begins[:100]}; "
+                'write one a line, or {"url": ..., "file": ...}'
             )
-        yield safe(str(file)) if file else name_of(place), place, {}
+        below = place.removeprefix(f"{Path(where).parent}/") if address(place) is None else name_of(place)
+        yield safe(str(file or below)), place, {}
+
+
+def _on_this_machine(line: str, where: str) -> str | None:
+    """The path of a photo that a list names; None for what is no file nor ends as one, and in a list that lies elsewhere."""
+    if "://" in line or address(where):
+        return None
+    folder = Path(where).parent
+    path = next((path for path in (folder / line, Path(line)) if path.is_file()), folder / line)
+    return str(path) if path.is_file() or path.suffix.lower() in IMAGE_TYPES else None
 
 
 def name_of(place: str) -> str:

@@ -34,7 +34,7 @@ def warn_of_classes(root: Path, name: str, masks: Sequence[Path]) -> None:
             return
         found.append(values)
     every = sorted({value for values in found for value in values})
-    if len(every) < 2 or (max(every) <= IGNORE and all(_counted(values) for values in found) and not _alike(found)):
+    if len(every) < 2 or (max(every) <= IGNORE and _are_objects(found)):
         return
     colours = max(every) > IGNORE
     what = "colours" if colours else "values"
@@ -74,11 +74,10 @@ def _plain_values(mask: Path) -> list[int]:
     return [int(value) for value in np.unique(values) if value not in (0, IGNORE)]
 
 
-def _counted(values: list[int]) -> bool:
-    """Whether values are 1, 2, 3, as objects are numbered."""
-    return values == list(range(1, len(values) + 1))
+def _are_objects(found: Sequence[list[int]]) -> bool:
+    """Whether the values are 1, 2, 3 in each of three masks or more, and not the same in all, as numbers of objects are.
 
-
-def _alike(found: Sequence[list[int]]) -> bool:
-    """Whether three masks or more have the same several values, as classes have and numbers of objects seldom."""
-    return len(found) > 2 and len(found[0]) > 1 and all(values == found[0] for values in found)
+    Of fewer masks nothing tells them from classes.
+    """
+    counted = all(values == list(range(1, len(values) + 1)) for values in found)
+    return len(found) > 2 and counted and any(values != found[0] for values in found)

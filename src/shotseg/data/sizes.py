@@ -6,6 +6,9 @@ import numpy as np
 from PIL import Image
 
 from shotseg.data.samples import IGNORE
+from shotseg.heap import must_fit
+
+BYTES = 16  # of a pixel, as Pillow holds it and as float32
 
 
 def fitted_size(sides: tuple[int, int], size: int, multiple: int = 1) -> tuple[int, int]:
@@ -15,7 +18,11 @@ def fitted_size(sides: tuple[int, int], size: int, multiple: int = 1) -> tuple[i
 
 
 def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) uint8 at another (height, width), bilinear, each pixel of a smaller one from all that it stands for."""
+    """(H, W, 3) uint8 at another (height, width), bilinear, each pixel of a smaller one from all that it stands for.
+
+    Raises MemoryError for a size that the machine cannot hold.
+    """
+    must_fit(BYTES * size[0] * size[1], f"photos of {size[1]} x {size[0]} pixels")
     # By Pillow: torch's own bytes differ with the processor.
     return np.array(Image.fromarray(np.ascontiguousarray(image)).resize(size[::-1], Image.Resampling.BILINEAR))
 

@@ -59,22 +59,37 @@ def usable(dataset: Any, classes: Collection[str], say: Callable[[str], None] = 
         faults = {i: fault for of_one in found for i, fault in of_one.items()}
     left_out = [f"{items[i].id}: {fault}" for i, fault in sorted(faults.items()) if fault not in ("", EMPTY)]
     empty = [items[i].id for i, fault in sorted(faults.items()) if fault == EMPTY]
-    if len(left_out) > MOST_LEFT_OUT * len(faults):
-        what = f"{len(left_out)} of {len(faults)} photos or masks cannot be used, more than {MOST_LEFT_OUT:.0%}"
-        raise InputError(f"{dataset.root}: {what}; the first: {left_out[0]}")
-    for each in left_out[:SHOWN]:
-        say(f"left out: {each}")
-    if len(left_out) > SHOWN:
-        say(f"left out: {len(left_out) - SHOWN} more")
+    _say_left_out(dataset.root, left_out, len(faults), say)
     if empty:
         say(f"left out, {EMPTY}: {some(empty)}")
     kept = [i for i in range(len(items)) if not faults.get(i)]
     return dataset if len(kept) == len(items) else Usable(dataset, kept), len(items) - len(kept)
 
 
+def readable(folder: object, photos: Sequence[Item], bands: Sequence[int] | None) -> list[Item]:
+    """Those that can be read, of photos without labels; the others are said as by :func:`usable`, which raises too."""
+    if len(photos) > MOST_SEEN:
+        return list(photos)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        faults = list(pool.map(lambda photo: _photo_fault(photo, bands), photos))
+    _say_left_out(folder, [fault for fault in faults if fault], len(photos), note)
+    return [photo for photo, fault in zip(photos, faults) if not fault]
+
+
+def _say_left_out(where: object, left_out: Sequence[str], count: int, say: Callable[[str], None]) -> None:
+    """Name what is left out of so many. Raises InputError where it is too much."""
+    if len(left_out) > MOST_LEFT_OUT * count:
+        what = f"{len(left_out)} of {count} photos or masks cannot be used, more than {MOST_LEFT_OUT:.0%}"
+        raise InputError(f"{where}: {what}; the first: {left_out[0]}")
+    for each in left_out[:SHOWN]:
+        say(f"left out: {each}")
+    if len(left_out) > SHOWN:
+        say(f"left out: {len(left_out) - SHOWN} more")
+
+
 def _faults(dataset: Any, listed: Sequence[int]) -> dict[int, str]:
     """Why each item of a photo cannot be used; "" where it can."""
-    fault, found = _photo_fault(dataset, dataset.items[listed[0]]), dict[object, str]()
+    fault, found = _photo_fault(dataset.items[listed[0]], dataset.bands), dict[object, str]()
     for i in listed:
         place = dataset.label_map(i) or i  # what one label map shows was seen when its classes were listed
         if place not in found:
@@ -90,16 +105,16 @@ def _fault(dataset: Any, index: int) -> str:
         return str(error)
 
 
-def _photo_fault(dataset: Any, item: Item) -> str:
+def _photo_fault(item: Item, bands: Sequence[int] | None) -> str:
     """Why a photo cannot be read; "" where it can. A JPEG is decoded at an eighth of its size, which finds the same faults."""
     try:
         with Image.open(item.image_path) as image:
-            image.seek(item.page - 1 if item.pages > 1 else 0)
+            image.seek(item.page - 1)
             image.draft("RGB", (1, 1))
             image.load()
     except Exception:  # another reader may know it
         try:
-            read_image(item.image_path, dataset.bands, item.page, item.pages)
+            read_image(item.image_path, bands, item.page, item.pages)
         except InputError as error:
             return str(error)
     return ""

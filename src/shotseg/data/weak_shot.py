@@ -18,8 +18,8 @@ import numpy as np
 from shotseg import data
 from shotseg.data.annotations.opened import open_folder
 from shotseg.data.class_table import read_class_table
-from shotseg.data.folder import csv_rows, label_map_pairs
-from shotseg.data.images import read_image, read_mask
+from shotseg.data.folder import csv_rows, label_map_pairs, pages_of, say_stacks
+from shotseg.data.images import page_name, read_image, read_mask
 from shotseg.data.manifest import ManifestDataset
 from shotseg.data.reading import AS_SEEN, Reading
 from shotseg.data.samples import IGNORE, Sample
@@ -30,19 +30,22 @@ BACKGROUND = "background"
 
 @dataclass(frozen=True)
 class TaggedPhoto:
-    """One photo. ``content`` tells photos apart; ``tags``: ids of the classes that are in it without a mask to learn from.
+    """One photo, which may be one ``page`` of ``pages``. ``content`` tells photos apart; ``tags``: ids of the classes that are in
+    it without a mask to learn from.
 
     read: (class ids) -> (H, W) uint8 label map of those classes, 255 everywhere else; opens no mask of another class
           where each class has a file of its own.
     """
 
     id: str
-    image: Path
+    image_path: Path
     content: str
     tags: frozenset[int]
     shown: frozenset[int]
     read: Callable[[Collection[int]], np.ndarray]
     class_name: str = "weak-shot"  # all that a feature cache wants to know
+    page: int = 1
+    pages: int = 1
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class WeakShotData:
 
     def image(self, index: int) -> np.ndarray:
         """(H, W, 3) uint8 RGB."""
-        return self.reading.photo(self.items[index].image)
+        return self.reading.page_of(self.items[index])
 
     def known(self, index: int) -> np.ndarray:
         """(H, W) uint8 base classes, 255 = everything else: all that may be learned from pixels."""
@@ -91,7 +94,9 @@ class WeakShotData:
     def sample(self, index: int) -> Sample:
         """The photo alone, with an empty mask."""
         image = self.image(index)
-        return Sample(image, np.zeros(image.shape[:2], np.uint8), id=self.items[index].id, path=self.items[index].image)
+        return Sample(
+            image, np.zeros(image.shape[:2], np.uint8), id=self.items[index].id, path=self.items[index].image_path
+        )
 
 
 def load(
@@ -123,7 +128,7 @@ def load(
         reading.refuse("a prepared data set")
         found = _prepared(name, root, split)
     elif labels or (root / "classes.csv").is_file():
-        found = _label_maps(root, split, labels)
+        found = _label_maps(root, split, labels, reading)
     else:
         if split == "test":
             raise UsageError(f"{root}: class folders have no test photos of their own; hold some out")
@@ -175,7 +180,8 @@ def _class_folders(root: Path, novel: Sequence[str], fold: str, background: str,
             tags |= {0}
         image = partial(read_image, items[0].image_path, **reading.of_item(items[0]))
         read = _BinaryMasks(image, masks, complete=shown == masks.keys())
-        photos.append(TaggedPhoto(items[0].id, items[0].image_path, content, tags, shown | {0}, read))
+        one, which = items[0], {"page": items[0].page, "pages": items[0].pages}
+        photos.append(TaggedPhoto(one.id, one.image_path, content, tags, shown | {0}, read, **which))
     return classes, photos, {**folds, "": without}
 
 
@@ -207,8 +213,8 @@ class _BinaryMasks:
         return labels
 
 
-def _label_maps(root: Path, split: str, labels: Sequence[str]) -> Found:
-    """One label map a photo, of a folder."""
+def _label_maps(root: Path, split: str, labels: Sequence[str], reading: Reading = AS_SEEN) -> Found:
+    """One label map a photo, of a folder; of stacks one a page."""
     if labels:
         values = dict(enumerate(labels))
     else:
@@ -222,36 +228,38 @@ def _label_maps(root: Path, split: str, labels: Sequence[str]) -> Found:
     divided = (root / "images" / "test").is_dir() and (root / "images" / "train").is_dir()
     if split == "test" and not divided:
         raise UsageError(f"{root}: no images/train and images/test; hold some photos out")
-    pairs = list(label_map_pairs(root, split if divided else ""))
-    areas = [_present(mask) & values.keys() for _, mask in pairs]
+    pairs = [
+        (image, partial(read_mask, mask, labels=True, page=page, pages=pages), page, pages)
+        for image, mask in label_map_pairs(root, split if divided else "")
+        for page, pages in pages_of(image, [mask], **reading.which)
+    ]
+    areas = [set(np.unique(stored()).tolist()) & values.keys() for _, stored, _, _ in pairs]
     occurring = set().union(*areas, (v for v, c in values.items() if any(c in t for t in named.values())))
     kept = [v for v in sorted(values) if v in occurring or labels]
     classes = [values[v] for v in kept]
     table = np.full(256, IGNORE, np.uint8)
     table[kept] = np.arange(len(kept))
     photos = []
-    for (image, mask), present in zip(pairs, areas):
-        id = image.relative_to(root / "images").as_posix()
+    for (image, stored, page, pages), present in zip(pairs, areas):
+        file = image.relative_to(root / "images").as_posix()
         painted = frozenset(int(table[v]) for v in present)
-        extra = frozenset(classes.index(c) for c in named.get(id, ())) - painted
-        photos.append(TaggedPhoto(id, image, id, extra, painted | extra, _LabelMap(mask, table)))
+        extra = frozenset(classes.index(c) for c in named.get(file, ())) - painted
+        id, read = page_name(file, page, pages), _LabelMap(stored, table)
+        photos.append(TaggedPhoto(id, image, id, extra, painted | extra, read, page=page, pages=pages))
+    say_stacks(root, photos)
     return classes, photos, {}
-
-
-def _present(mask: Path) -> set[int]:
-    return set(np.unique(read_mask(mask, labels=True)).tolist())
 
 
 @dataclass(frozen=True)
 class _LabelMap:
-    """A label map file; ``table`` takes the file's values to class ids."""
+    """A label map; ``table`` takes the values of its file, which ``stored`` gives, to class ids."""
 
-    path: Path
+    stored: Callable[[], np.ndarray]
     table: np.ndarray
 
     def __call__(self, wanted: Collection[int]) -> np.ndarray:
         table = np.where(np.isin(self.table, list(wanted)), self.table, np.uint8(IGNORE))
-        return table[read_mask(self.path, labels=True)]
+        return table[self.stored()]
 
 
 def _prepared(name: str, root: Path, split: str) -> Found:
@@ -265,7 +273,7 @@ def _prepared(name: str, root: Path, split: str) -> Found:
     photos = []
     for photo in dataset.photos:
         painted = frozenset(int(table[v]) for v in photo.pixels if v in manifest.classes)
-        reader = _LabelMap(manifest.folder / photo.mask, table)
+        reader = _LabelMap(partial(read_mask, manifest.folder / photo.mask, labels=True), table)
         photos.append(TaggedPhoto(photo.id, manifest.root / photo.image, photo.image, frozenset(), painted, reader))
     definition = manifest.definition()
     folds = manifest.folds.get(definition or "", {})

@@ -11,6 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from shotseg.heap import must_fit
+
+LEAST = 100  # bytes that the maps of a network take for each pixel of a photo, at least
 GROUP = 16  # values of a long row whose highest stands for them
 
 
@@ -122,6 +125,9 @@ class Encoder(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Features:
+        if images.device.type == "cpu":
+            count, _, height, width = images.shape
+            must_fit(LEAST * count * height * width, f"{count} photos of {width} x {height} pixels at once")
         normalised = (images - self.mean) / self.std
         if self.fast is not None and normalised.device.type == "cpu":
             return Features(self.fast(normalised), self.strides)

@@ -15,7 +15,7 @@ from shotseg.arguments import checked
 from shotseg.data.reading import AS_SEEN, Reading
 from shotseg.data.usable import usable
 from shotseg.data.writable import check_out
-from shotseg.device import usual_tensors
+from shotseg.device import usual_tensors, working
 from shotseg.errors import UsageError, note
 from shotseg.evaluation import effort as strokes
 from shotseg.evaluation import n_way, options, outcome, several_run, single_run, subject
@@ -81,7 +81,8 @@ def evaluate(
     protocol:   a preset (docs/benchmarks.md). episodes (of each seed), seeds, size (pixels), geometry, score_at, fusion,
                 ignore_band and rule each change one of its choices, and the result says so.
     runtime:    what computes the encoder on a CPU: torch, onnxruntime, or auto, the fastest that is installed.
-    device:     cpu, cuda, mps or auto.      workers: threads, 0 = one a core.   batch: episodes a worker takes at a time.
+    device:     cpu, cuda, mps or auto.      workers: threads, 0 = one a core, which is the most.
+    batch:      episodes a worker takes at a time, 1 to 256.
     cache_mb:   bound on what is kept in memory, MiB. None of these four changes a count.
     out:        result file (.json), written with its report (.report.html). An interrupted run leaves its counts beside it, and
                 the same call with ``resume`` goes on from them, unless model or data set were given ready.
@@ -150,7 +151,7 @@ def _few_shot(asked: SimpleNamespace) -> tuple[dict[str, Any], str]:
         return strokes.whole(Evaluator(*parts), about, count, asked.present, asked.on_progress), ""
     if way > 1 and asked.protocol == "cst":
         return n_way.result(Evaluator(*parts), about, way, shot, preset("cst", asked.name).rule), ""
-    how = {"resume": asked.resume, "workers": asked.workers or torch.get_num_threads(), "batch": asked.batch}
+    how = {"resume": asked.resume, "workers": working(asked.workers or torch.get_num_threads()), "batch": asked.batch}
     keeping = (partial_of(asked.out) if asked.keeps else None, asked.on_progress)
     if way == 1:
         return single_run.measure(Evaluator(*parts), about, *keeping, **how)

@@ -126,9 +126,11 @@ def partial_files(partial: Path) -> list[Path]:
 def _resume(partial: Path, fingerprint: str, resume: bool) -> dict[int, Row]:
     done: dict[int, Row] = {}
     for path in partial_files(partial):
+        head, *lines = path.read_text(encoding="utf-8").split("\n")[:-1] or [""]  # a torn last line is done again
+        if not lines:  # of a run that counted nothing
+            continue
         if not resume:
             raise UsageError(f"{path}: counts of an interrupted run; go on with --resume, or remove it")
-        head, *lines = path.read_text(encoding="utf-8").split("\n")[:-1] or [""]  # a torn last line is done again
         if head and head != json.dumps({"fingerprint": fingerprint}):
             what = "counts of another run, or of photos or masks that were changed since"
             raise UsageError(f"{path}: {what}; remove it, or choose another --out")
@@ -145,7 +147,8 @@ def _appending(partial: Path | None, fingerprint: str, rank: int) -> Iterator[Ca
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
         file.seek(0)
-        whole = file.read().rfind(b"\n") + 1
+        content = file.read()
+        whole = content.rfind(b"\n") + 1 if content.count(b"\n") > 1 else 0
         file.truncate(whole)
         if not whole:
             file.write(json.dumps({"fingerprint": fingerprint}).encode() + b"\n")

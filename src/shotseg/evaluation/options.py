@@ -7,6 +7,7 @@ from typing import Any
 
 from shotseg.errors import UsageError
 from shotseg.evaluation.protocols import PRESETS
+from shotseg.heap import check_batch
 
 HOW = {"device", "out", "on_progress", "say"}  # they change nothing of what is measured
 EFFORT = HOW | {"dataset", "root", "reading", "method", "encoder", "checkpoint", "fold", "folds", "shot", "classes"}
@@ -25,7 +26,8 @@ def check(asked: Asked, given: Iterable[str]) -> None:
 
     given: names of the options that are not as they were left, in the order of the call.
     """
-    for name in ("shot", "way", "queries", "batch", "cache_mb", "size"):
+    check_batch(asked["batch"])
+    for name in ("shot", "way", "queries", "cache_mb", "size"):
         if asked[name] is not None and asked[name] < 1:
             raise UsageError(f"{flag(name)} {asked[name]}: must be 1 or more")
     if asked["workers"] < 0:

@@ -18,7 +18,8 @@ from shotseg.light.sessions import ABOUT, FORMAT
 from shotseg.models.matching import Matching
 from shotseg.segmenter import Segmenter
 
-SMALLEST = 128  # longer side: below it the deepest maps have too few cells for the graph that is traced
+LARGEST = 2**14  # longer side: no machine runs the graph above it
+SMALLEST = 128  # below it the deepest maps have too few cells for the graph that is traced
 
 
 @torch.no_grad()
@@ -37,8 +38,8 @@ def export(segmenter: Segmenter, out: str | Path) -> dict[str, Any]:
         raise UsageError(f"{segmenter.method} asks for {', '.join(model.asks)} with each photo, which no graph takes")
     if isinstance(model, Matching) and (model.bases is not None or model.backward or model.clusters):
         raise UsageError("positions, backward and clusters of matching have no ONNX form; export without them")
-    if model.size < SMALLEST:
-        raise UsageError(f"size {model.size}: export with {SMALLEST} or more")
+    if not SMALLEST <= model.size <= LARGEST:
+        raise UsageError(f"size {model.size}: export with {SMALLEST} to {LARGEST}")
     strides = model.encode(torch.zeros(1, 3, *graphs.OTHER[1:])).strides
     example, other = (
         graphs.example_of(model),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from shotseg.data.listing import find_images
-from shotseg.errors import InputError, ShotsegError, UsageError, on_the_command_line
+from shotseg.errors import InputError, ShotsegError, UsageError, is_out_of_memory, no_memory, on_the_command_line
 from shotseg.light.exported import OnnxSegmenter
 
 
@@ -42,10 +42,15 @@ def _run(given: argparse.Namespace) -> int:
             base = given.query if given.query.is_dir() else given.query.parent
             try:
                 segmenter.predict(path).save(given.out, name.relative_to(base).as_posix())
-            except InputError as error:
-                failed += _said(error)
-    except ShotsegError as error:
-        _said(error)
+            except UsageError:
+                raise
+            except Exception as error:
+                failed += _said(_mendable(error, path))
+    except KeyboardInterrupt:
+        _said("interrupted, what was finished is kept")
+        return 130
+    except Exception as error:
+        _said(_mendable(error, given.export))
         return 2 if isinstance(error, UsageError) else 1
     print(f"{len(photos)} photos: {given.out}" + (f", {failed} lines of what failed above" if failed else ""))
     return 1 if failed else 0
@@ -84,7 +89,16 @@ def _literal(text: str) -> str:
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in text)
 
 
-def _said(error: Exception) -> int:
+def _mendable(error: Exception, what: Path) -> ShotsegError:
+    """The line of an error that a person can mend. Raises any other."""
+    if is_out_of_memory(error):
+        return InputError(f"{what}: {no_memory(error)}; export with a smaller --size")
+    if not isinstance(error, ShotsegError):
+        raise error
+    return error
+
+
+def _said(error: object) -> int:
     print(f"shotseg: {error}", file=sys.stderr)
     return 1
 

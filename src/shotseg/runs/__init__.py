@@ -34,6 +34,7 @@ from shotseg.data.annotations import Labelled, names, write
 from shotseg.data.annotations import instances as label_images
 from shotseg.data.annotations.labelled import arranged
 from shotseg.errors import InputError, UsageError, note
+from shotseg.heap import check_batch
 from shotseg.predictor import Predictor
 from shotseg.runs import journal
 from shotseg.runs.destination import Folder, place_at, put
@@ -96,7 +97,7 @@ def segment_folder(
 
     resume:      keep what an earlier run of the same ``settings`` finished; photos that failed are tried again.
     engine:      "local", or "ray" (every node must see the photos and ``out`` under the same paths).
-    batch:       photos that go through the encoder together.
+    batch:       photos that go through the encoder together, 1 to 256; where memory has no room for them, fewer.
     annotations: "mask", or a format of ``shotseg.data.annotations`` to write beside the masks, into ``out/<format>``.
     export:      further keywords of :func:`shotseg.data.annotations.write`.
     instances:   also write ``instances/<name>.png``, the objects of each photo apart, see
@@ -106,6 +107,7 @@ def segment_folder(
     on_record:   is told of every photo, also of those done earlier.
     Raises UsageError for a wrong call, OutputError where ``out`` takes no more.
     """
+    check_batch(batch)
     if engine not in ENGINES:
         raise UsageError(f"--engine {engine}: choose one of {', '.join(ENGINES)}")
     photos = photos if isinstance(photos, PhotoList) else PhotoList(photos)
@@ -189,12 +191,21 @@ def _run(photos: PhotoList, settings: Record, shard: str) -> journal.Run:
     if photos.names < len(photos):
         raise UsageError(f"{len(photos)} photos with {photos.names} names; use shotseg.runs.named")
     part, count = parse_shard(shard)
-    folder, digest = "", hashlib.sha256()
+    folder: str | None = None
+    digest = hashlib.sha256()
     for photo in photos:
         place = os.path.dirname(photo.absolute)  # noqa: PTH120 (fast)
-        folder = os.path.commonpath([folder or place, place])
+        folder = place if folder is None else _shared(folder, place)
         digest.update(json.dumps(photo.name).encode())
-    return journal.Run(json.loads(json.dumps(settings)), folder, len(photos), digest.hexdigest(), part, count)
+    return journal.Run(json.loads(json.dumps(settings)), folder or "", len(photos), digest.hexdigest(), part, count)
+
+
+def _shared(one: str, other: str) -> str:
+    """The folder that two lie in; "" where one is an address, or on another disk."""
+    try:
+        return os.path.commonpath([one, other])
+    except ValueError:
+        return ""
 
 
 def _report(place: Folder, tag: str, records: Records, segmenter: Predictor, run: journal.Run, total: int) -> None:

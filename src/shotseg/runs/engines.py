@@ -23,7 +23,7 @@ from shotseg.data.samples import Sample
 from shotseg.data.windows import Windows
 from shotseg.device import cores, one_thread_each
 from shotseg.encoded import Encoded
-from shotseg.errors import InputError, UsageError
+from shotseg.errors import InputError, UsageError, is_out_of_memory, no_memory
 from shotseg.heap import one_heap
 from shotseg.photo import Opened, open_file
 from shotseg.predictor import Predictor, ahead
@@ -144,7 +144,8 @@ def _predict(segmenter: Predictor, images: dict[int, Sample]) -> dict[int, Resul
         return dict(zip(images, segmenter.predict_batch(list(images.values()))))
     except Exception as error:  # out of memory, or a fault: the other photos are still done
         if len(images) > 1:
-            return {place: _predict(segmenter, {place: image})[place] for place, image in images.items()}
+            pairs, half = list(images.items()), len(images) // 2
+            return _predict(segmenter, dict(pairs[:half])) | _predict(segmenter, dict(pairs[half:]))
         ((place, image),) = images.items()
         return {place: cannot(image.id, error)}
 
@@ -153,7 +154,9 @@ def cannot(file: object, error: Exception) -> str:
     """The reason why a photo that was read has no result."""
     if isinstance(error, InputError):
         return str(error)
-    what = " ".join(str(error).split())[:200] or "no memory left"
+    if is_out_of_memory(error):
+        return f"{file}: {no_memory(error)}; take a smaller --size"
+    what = " ".join(str(error).split())[:200]
     return f"{file}: cannot be segmented ({type(error).__name__}: {what}); try a smaller --size"
 
 

@@ -20,6 +20,8 @@ from shotseg.runs.output import FOLDERS, annotation_files, has_run, result_files
 from shotseg.runs.photo_list import PhotoFile, PhotoList
 from shotseg.runs.scratch import Names
 
+SHARDS = 10**6  # of a run
+
 
 def find_photos(query: str | Path, out: Path | None = None, **same: Any) -> PhotoList:
     """The photos of a file, a folder (with its sub-folders) or a glob, in the order of their names below it.
@@ -27,7 +29,8 @@ def find_photos(query: str | Path, out: Path | None = None, **same: Any) -> Phot
     Of a folder with ``images/`` and ``masks/`` only the images are taken; what a run wrote, to ``out`` or elsewhere among the
     photos, never is. Photos that differ only in their suffix keep it in their name: "a.jpg" and "a.png" become "a_jpg" and
     "a_png".
-    An address is a photo, a folder or pattern in a store, or a list of addresses, which may also be a file of this machine.
+    An address is a photo, a folder or pattern in a store, or a list of addresses, which may also be a file of this machine
+    and name photos of it.
     same: further fields of :class:`PhotoFile`, of all of them.
     Raises UsageError where there is none.
     """
@@ -179,8 +182,10 @@ def parse_shard(shard: str) -> tuple[int, int]:
         part, count = (int(number) for number in shard.split("/"))
     except ValueError:
         part, count = -1, 0
-    if not 0 <= part <= count or count < 1:
-        raise UsageError(f"--shard {shard}: write i/n with i from 1 to n, as 2/4 for the second of four")
+    if not 0 <= part <= count or not 1 <= count <= SHARDS:
+        raise UsageError(
+            f"--shard {shard}: write i/n with i from 1 to n, {SHARDS} at most, as 2/4 for the second of four"
+        )
     return (part - 1) % count, count
 
 

@@ -6,7 +6,6 @@ Here which photos are learnt from, what a step draws, and what a validation meas
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +18,16 @@ from torch.nn import functional as F
 
 from shotseg.data import transforms
 from shotseg.data.annotations.opened import open_folder
-from shotseg.data.folder import find_images
-from shotseg.data.images import read_bytes
-from shotseg.errors import UsageError
+from shotseg.data.folder import Item, find_images
+from shotseg.data.images import pages_in
+from shotseg.data.listing import some
+from shotseg.data.usable import readable
+from shotseg.errors import UsageError, note
 from shotseg.priors.objectness import border_contrast
 from shotseg.priors.visual import min_max
 from shotseg.training import contrastive_loss
 from shotseg.training.contrastive_views import Superpixels, Views, segment, views
-from shotseg.training.data import Part, Reader, generator, share_of
+from shotseg.training.data import Part, Reader, generator, photo_alone, share_of
 from shotseg.training.data import views as labelled_views
 from shotseg.training.momentum import Contrastive
 from shotseg.training.recipe import ContrastiveChoice, Recipe
@@ -42,8 +43,8 @@ MAP = 64  # side at which a prior map is compared with a mask
 class Photos:
     """train: photos to learn from.    held_out: photos that measure.    gallery, probe: labelled ones, where there are any."""
 
-    train: list[Path]
-    held_out: list[Path]
+    train: list[Item]
+    held_out: list[Item]
     gallery: Part | None = None
     probe: Part | None = None
 
@@ -65,30 +66,37 @@ def collect(recipe: Recipe, root: Path) -> Photos:
 
 
 def _of_a_folder(recipe: Recipe, root: Path) -> Photos:
-    hashes = _distinct(find_images(recipe.unlabelled or root))
-    held_out = [path for path, content in hashes.items() if share_of(content) < recipe.data.held_out]
-    return Photos([path for path in hashes if path not in set(held_out)], held_out)
+    photos = _below(recipe, recipe.unlabelled or root)
+    apart = [share_of(photo.content) < recipe.data.held_out for photo in photos]
+    held_out = [photo for photo, held in zip(photos, apart) if held]
+    return Photos([photo for photo, held in zip(photos, apart) if not held], held_out)
 
 
 def _of_a_data_set(recipe: Recipe, root: Path) -> Photos:
     choice = labelled_views(recipe.data, root)
     train, held_out = choice.train.images, choice.validation.images
     if recipe.unlabelled:
-        excluded = set(_distinct(held_out).values())
+        excluded = {photo.content for photo in held_out}
         if recipe.data.novel == "drop" and recipe.data.name == "folder" and choice.test:
             test = open_folder(root, classes=choice.test, **recipe.data.reading.view).items
-            excluded |= set(_distinct([item.image_path for item in test]).values())
-        hashes = _distinct(find_images(recipe.unlabelled))
-        train = [path for path, content in hashes.items() if content not in excluded]
+            excluded |= {item.content for item in test}
+        train = [photo for photo in _below(recipe, recipe.unlabelled) if photo.content not in excluded]
     return Photos(train, held_out, choice.train, choice.validation)
 
 
-def _distinct(paths: Sequence[Path]) -> dict[Path, str]:
-    """Path -> hash of content, each content once."""
-    first: dict[str, Path] = {}
-    for path in paths:
-        first.setdefault(hashlib.sha256(read_bytes(path)).hexdigest(), path)
-    return {path: content for content, path in first.items()}
+def _below(recipe: Recipe, folder: str | Path) -> list[Item]:
+    """The photos of a folder that can be read, each content once; where no page is chosen, each page of several is one."""
+    photos, stacks, bands, chosen = [], [], recipe.data.reading.which["bands"], recipe.data.reading.page
+    for path in find_images(folder):
+        count = pages_in(path, bands) if chosen == 1 else 1
+        stacks += [path.name] if count > 1 else []
+        photos += [photo_alone(path, page, count) for page in (range(1, count + 1) if count > 1 else [chosen])]
+    first: dict[str, Item] = {}
+    for photo in readable(folder, photos, bands):
+        first.setdefault(photo.content, photo)
+    if stacks:
+        note(f"{folder}: each page of a stack is a photo to learn from: {some(stacks)}; --page takes one of each")
+    return list(first.values())
 
 
 def queue_length(recipe: Recipe, photos: int) -> int:
@@ -147,9 +155,9 @@ class ContrastiveTraining(Reader):
         """Photo i of an endless list, each epoch in its own order, as a batch of one."""
         epoch, at = divmod(i, self.epoch)
         order = torch.randperm(self.epoch, generator=generator(self.recipe.seed, 3, epoch))
-        path = self.photos.train[int(order[at])]
-        labels = None if self.superpixels is None else self.superpixels.read(path)
-        photo, stream = self.recipe.data.reading.photo(path), generator(self.recipe.seed, 4, i)
+        item = self.photos.train[int(order[at])]
+        labels = None if self.superpixels is None else self.superpixels.read(item)
+        photo, stream = self.recipe.data.reading.page_of(item), generator(self.recipe.seed, 4, i)
         return views(photo, labels, self.choice, self.recipe.model.size, stream)
 
     def draw_validation(self, j: int) -> Probe:
@@ -159,8 +167,8 @@ class ContrastiveTraining(Reader):
 
     def _pairs_of_views(self) -> Probe:
         size, pairs = self.recipe.model.size, []
-        for n, path in enumerate(self.photos.held_out[: self.recipe.validation.episodes]):
-            photo, stream = self.recipe.data.reading.photo(path), generator(self.recipe.seed, 5, n)
+        for n, item in enumerate(self.photos.held_out[: self.recipe.validation.episodes]):
+            photo, stream = self.recipe.data.reading.page_of(item), generator(self.recipe.seed, 5, n)
             pair = views(photo, None, GLOBAL_VIEWS, size, stream)
             pairs.append(torch.cat([pair.query, pair.key]))
         queries_then_keys = torch.stack(pairs, 1).flatten(0, 1)
@@ -208,8 +216,8 @@ class ContrastiveTraining(Reader):
     def pictures(self, model: nn.Module, device: torch.device) -> list[tuple[str, list[tuple[np.ndarray, np.ndarray]]]]:
         """Held-out photos: the superpixels, and the upper half of the prior map."""
         drawn = []
-        for path in self.photos.held_out[:SHOWN]:
-            photo, _ = transforms.squash(self.recipe.data.reading.photo(path), self.recipe.model.size)
+        for item in self.photos.held_out[:SHOWN]:
+            photo, _ = transforms.squash(self.recipe.data.reading.page_of(item), self.recipe.model.size)
             pixels = (photo * 255).round().byte().permute(1, 2, 0).numpy()
             last = model.encoder(photo[None].to(device)).maps[-1]  # type: ignore[operator, union-attr]
             upper = transforms.resize_logits(prior_map(last), (pixels.shape[0], pixels.shape[1]))[0, 0] > 0.5

@@ -17,7 +17,8 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as moves
 
-from shotseg.data.images import read_bytes, write_bytes
+from shotseg.data.folder import Item
+from shotseg.data.images import write_bytes
 from shotseg.data.reading import AS_SEEN, Reading
 from shotseg.data.transforms import MEAN
 from shotseg.priors.superpixels import felzenszwalb, slic
@@ -61,19 +62,20 @@ class Superpixels:
         self.reading = reading
         self.folder, self.kind, self.count = folder, choice.segments, choice.superpixels
 
-    def path(self, photo: Path) -> Path:
-        content = hashlib.sha256(read_bytes(photo)).hexdigest()
-        name = json.dumps([content, self.kind, self.count if self.kind == "slic" else 0, *self.reading.said.values()])
+    def path(self, photo: Item) -> Path:
+        name = json.dumps(
+            [photo.content, self.kind, self.count if self.kind == "slic" else 0, *self.reading.said.values()]
+        )
         return self.folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.safetensors"
 
-    def prepare(self, photo: Path) -> None:
+    def prepare(self, photo: Item) -> None:
         """Make the file of a photo, if it is not there."""
         path = self.path(photo)
         if not path.is_file():
-            labels = segment(self.reading.photo(photo), self.kind, self.count)
+            labels = segment(self.reading.page_of(photo), self.kind, self.count)
             write_bytes(path, save({"labels": torch.from_numpy(labels.astype(np.int16))}))
 
-    def read(self, photo: Path) -> Tensor:
+    def read(self, photo: Item) -> Tensor:
         self.prepare(photo)
         return load(self.path(photo).read_bytes())["labels"].long()
 

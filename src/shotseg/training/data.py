@@ -62,10 +62,10 @@ class Part:
         return self.items[index].mask_paths
 
     @cached_property
-    def images(self) -> list[Path]:
-        """The photos, each once."""
-        prepared = [self.dataset.manifest.root / self.dataset.photos[i].image for i in self.photos]
-        return prepared or list(dict.fromkeys({item.content: item.image_path for item in self.items}.values()))
+    def images(self) -> list[Item]:
+        """The photos, each once; their classes mean nothing."""
+        prepared = [photo_alone(self.dataset.manifest.root / self.dataset.photos[i].image) for i in self.photos]
+        return prepared or list({item.content: item for item in self.items}.values())
 
     @cached_property
     def of_photo(self) -> dict[str, list[int]]:
@@ -88,6 +88,11 @@ class Part:
             for class_id, listed in self.of_class.items()
             if len({self.items[i].content for i in listed}) >= photos
         )
+
+
+def photo_alone(path: Path, page: int = 1, pages: int = 1) -> Item:
+    """A photo of which no class is known."""
+    return Item(path.name, "", 0, path, page=page, pages=pages)
 
 
 def _photos(dataset: Any) -> Sequence[PreparedPhoto]:

@@ -10,7 +10,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from shotseg.data.images import write_bytes
-from shotseg.device import repeatable
+from shotseg.device import cores, repeatable
 from shotseg.errors import InputError, ShotsegError, UsageError, note
 from shotseg.models.blocks.norm import BatchNorm
 from shotseg.training import checkpoint, interrupt
@@ -271,10 +271,10 @@ def stream_seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _places(steps: range, batch: int, parts: int, rank: int, world: int, size: int) -> list[list[int]]:
+def _places(steps: range, batch: int, parts: int, rank: int, world: int, size: int) -> Iterator[list[int]]:
     """The places in the endless list of episodes that this process takes, one list for each forward pass."""
     firsts = (step * batch + (i * world + rank) * size for step in steps for i in range(parts))
-    return [list(range(first, first + size)) for first in firsts]
+    return (list(range(first, first + size)) for first in firsts)
 
 
 class _Drawn(Dataset):
@@ -296,10 +296,11 @@ def _deaf(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _batches(draw: Callable, collate: Callable, places: list[list[int]], workers: int) -> Iterator[Any]:
-    """One batch for each list of places, read in ``workers`` processes. Raises what reading a photo raises."""
+def _batches(draw: Callable, collate: Callable, places: Iterable[list[int]], workers: int) -> Iterator[Any]:
+    """One batch for each list of places, read in ``workers`` processes, at most one a core. Raises what reading one raises."""
     drawn: Any = _Drawn(draw, collate)
     own = torch.Generator()  # a loader draws a number where it starts: not from the stream of the network's dropout
+    workers = min(workers, cores())
     for batch in DataLoader(drawn, None, sampler=places, num_workers=workers, generator=own, worker_init_fn=_deaf):  # type: ignore[arg-type]
         if isinstance(batch, ShotsegError):
             raise batch

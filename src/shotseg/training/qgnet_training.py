@@ -137,8 +137,8 @@ def _bank(model: Any, recipe: Recipe, root: Path, device: str) -> dict[str, Tens
     model.to(here).eval()
 
     def vectors() -> Iterator[tuple[Tensor, Tensor]]:
-        for path in collect(recipe, root).train:
-            image, _ = transforms.squash(recipe.data.reading.photo(path), recipe.model.size)
+        for photo in collect(recipe, root).train:
+            image, _ = transforms.squash(recipe.data.reading.page_of(photo), recipe.model.size)
             last = model.prior_features(image[None].to(here))[0].cpu()
             labels = torch.from_numpy(segment((image * 255).byte().permute(1, 2, 0).numpy(), "slic", model.segments))
             rows, columns = (torch.arange(n) * m // n for n, m in zip(last.shape[-2:], labels.shape))

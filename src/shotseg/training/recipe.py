@@ -200,6 +200,7 @@ class ContrastiveChoice:
 CHANCE = (0.0, 1.0)
 POSITIVE = (1e-6, MOST)
 COUNT = (1, MOST)
+BATCH = (1, 2**14)
 NONE_OR_MORE = (0, MOST)
 SEED = (0, 2**63 - 1)
 RANGES: dict[str, tuple[float, float]] = {  # of a number, and of each in a list
@@ -238,8 +239,8 @@ RANGES: dict[str, tuple[float, float]] = {  # of a number, and of each in a list
     "contrastive.bn_groups": COUNT,
     "shots": COUNT,
     "absent": CHANCE,
-    "batch": COUNT,
-    "accumulate": COUNT,
+    "batch": BATCH,
+    "accumulate": BATCH,
     "steps": NONE_OR_MORE,
     "epochs": NONE_OR_MORE,
     "ema": CHANCE,
@@ -283,7 +284,7 @@ class Recipe:
     """Decay of the moving average of the weights that is validated and kept; 0 = none."""
     seed: int = 321
     workers: int = 2
-    """Processes that read photos, for each training process. Never changes the outcome."""
+    """Processes that read photos, for each training process, one a core at most. Never changes the outcome."""
     save_every: int = 500
     """Steps between two checkpoints to resume from."""
     cache_features: bool = False

@@ -30,7 +30,7 @@ def check_ranges(filled: Any, ranges: Mapping[str, tuple[float, float]]) -> None
         value = attrgetter(name)(filled)
         several = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple) else (value,)
         if not all(low <= number <= high for number in several):
-            allowed = f"{low:g} or more" if high >= MOST else f"from {low:g} to {high:g}"
+            allowed = f"{low:g} or more" if high == MOST else f"from {low:g} to {high if high > MOST else f'{high:g}'}"
             raise UsageError(f"recipe field {name}={value}: must be {allowed}")
 
 

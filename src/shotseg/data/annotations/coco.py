@@ -19,8 +19,18 @@ from typing import Any
 
 import numpy as np
 
-from shotseg.data.annotations.drawn import BROKEN, Annotated, Annotations, Photos, Shape, numbered, polygon, size
-from shotseg.data.annotations.labelled import Labelled, Part, inside, malformed, note, read_json, some, usable
+from shotseg.data.annotations.drawn import (
+    BROKEN,
+    Annotated,
+    Annotations,
+    Photos,
+    Shape,
+    ends_of,
+    numbered,
+    polygon,
+    size,
+)
+from shotseg.data.annotations.labelled import Labelled, Part, malformed, note, read_json, some, usable
 from shotseg.data.annotations.outlines import EXACT, outline
 from shotseg.data.annotations.sniff import json_kind, listed
 from shotseg.data.annotations.streams import JsonItems, dumped, whole
@@ -159,6 +169,7 @@ def _photos(
     places = (folder / PHOTOS / split, folder / split, folder / PHOTOS, folder)
     finder = Photos(images or (folder if (folder / PHOTOS).is_dir() else base), *(() if images else places))
     below = folder.relative_to(base) if images is None and folder.is_relative_to(base) else Path()
+    ends = ends_of(row.get("file_name") or row.get("coco_url") for row in rows)
     times = Counter(row.get("id") for row in rows)
     known = set(times)
     numbered_photos = len(known) == len(rows) and all(isinstance(id, int) for id in known)
@@ -168,7 +179,7 @@ def _photos(
         try:
             if not (said := row.get("file_name") or row.get("coco_url")):
                 raise ValueError("no file_name")
-            named = inside(said, path)
+            named, photo = finder.named(said, path, ends)
             if times[row.get("id")] > 1:
                 raise ValueError(f"another photo has its id, {row.get('id')}")
             frame = size(row.get("height"), row.get("width"))
@@ -176,7 +187,6 @@ def _photos(
             what = f"{path}: photo {row.get('file_name') or row.get('id')!r} ({error}), left out"
             note(str(error) if isinstance(error, InputError) else what)
             continue
-        photo = finder.find(named)
         if photo is None and frame is None:
             note(f"{path}: photo {named} has no size and is not found; put it beside the file")
             continue

@@ -5,6 +5,7 @@ Polygons, boxes and ellipses are drawn as CVAT's own export of masks draws them;
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,12 +22,13 @@ from shotseg.data.annotations.drawn import (
     Photos,
     Shape,
     ellipse,
+    ends_of,
     numbered,
     polygon,
     size,
     turned,
 )
-from shotseg.data.annotations.labelled import Labelled, Part, inside, note, usable
+from shotseg.data.annotations.labelled import Labelled, Part, note, usable
 from shotseg.data.annotations.sniff import listed
 from shotseg.data.annotations.streams import whole
 from shotseg.data.enlarging import runs_of
@@ -67,11 +69,11 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     used = [shape["label"] for _, _, shapes in rows for tag, shape in shapes if tag in SHAPES and "label" in shape]
     classes = numbered([*names, *used])
     root = images or (path if path.is_dir() else path.parent)
-    finder = Photos(root, root / "images")
+    finder, ends = Photos(root, root / "images"), ends_of(about.get("name") for _, about, _ in rows)
     photos = []
     for file, about, shapes in rows:
         try:
-            photos.append(_photo(file, about, shapes, classes, finder))
+            photos.append(_photo(file, about, shapes, classes, finder, ends))
         except InputError as error:
             note(str(error))
         except BROKEN as error:
@@ -116,9 +118,14 @@ def _elements(path: Path) -> Iterable[ElementTree.Element]:
 
 
 def _photo(
-    path: Path, about: dict[str, str], shapes: list[tuple[str, dict[str, str]]], classes: list[str], finder: Photos
+    path: Path,
+    about: dict[str, str],
+    shapes: list[tuple[str, dict[str, str]]],
+    classes: list[str],
+    finder: Photos,
+    ends: Counter[str],
 ) -> Annotated:
-    named = inside(about.get("name"), path)
+    named, photo = finder.named(about.get("name"), path, ends)
     found, lost = [], 0
     for tag, shape in sorted(shapes, key=lambda pair: _whole(pair[1].get("z_order"))):
         if tag in SHAPES and "label" in shape:
@@ -128,7 +135,6 @@ def _photo(
             lost += 1
             note(f"{path}: a {tag} of {named} left out, it has no area; draw a polygon or a mask")
     frame = size(about.get("height"), about.get("width"))
-    photo = finder.find(named)
     if frame is None and photo is None:
         raise InputError(f"{path}: photo {named} has no size and is not found; put it beside the file")
     return Annotated(named, path, frame, found, photo, lost)

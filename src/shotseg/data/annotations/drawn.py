@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,8 +15,9 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from shotseg.data.annotations.labelled import MOST, Labelled, Part, cropped, label_map, note
+from shotseg.data.annotations.labelled import MOST, Labelled, Part, cropped, inside, label_map, note
 from shotseg.data.images import IMAGE_TYPES, one_class, upright_size
+from shotseg.data.listing import has_controls
 from shotseg.data.pixels import MAX_PIXELS
 from shotseg.data.samples import IGNORE
 from shotseg.data.sets import coco_masks
@@ -30,6 +32,7 @@ BROKEN = (
     AttributeError,
 )  # what odd content makes code raise
 CLASS_KEYS = ("class", "classification", "class_name", "classname", "label", "category")  # attributes that name a class
+UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the name of an uploaded photo
 ALIKE = 0.01  # how far the scales of the two sides may differ in a resized photo
 
 
@@ -192,6 +195,16 @@ class Annotations(NamedTuple):
             note(str(last))
 
 
+def uploaded(file: str) -> str:
+    """The name that a photo had before it was uploaded to Label Studio."""
+    return UPLOADED.sub("", PurePosixPath(file).name)
+
+
+def ends_of(names: Iterable[Any]) -> Counter[str]:
+    """How many photos of a file have each name, where only its last part counts, without what an upload put before it."""
+    return Counter(uploaded(str(name or "").replace("\\", "/")) for name in names)
+
+
 class Photos:
     """Finds the photos that a file names: below one of ``bases``, else anywhere below ``root`` by their own name."""
 
@@ -206,6 +219,27 @@ class Photos:
         if found is None and PurePosixPath(file).suffix.lower() not in IMAGE_TYPES:
             found = self.stem(file)
         return self.find(unquote(file)) if found is None and "%" in file and unquote(file) != file else found
+
+    def named(self, said: Any, source: object, ends: Counter[str]) -> tuple[str, Path | None]:
+        """The name below a folder of what a file calls a photo, and the photo. Of a name that leads out, and of one that Label
+        Studio put digits before, a photo with the last part alone is taken, where no other photo of the file is called so.
+
+        ends: of :func:`ends_of` all photos of the file. No path of a file is opened. Raises InputError as :func:`inside`.
+        """
+        try:
+            named = inside(said, source)
+            photo = self.find(named)
+        except InputError:
+            named, photo = PurePosixPath(str(said or "").replace("\\", "/")).name, None
+            if has_controls(named) or not self._by_end(named, ends):
+                raise
+        return (named, photo) if photo else self._by_end(named, ends) or (named, None)
+
+    def _by_end(self, named: str, ends: Counter[str]) -> tuple[str, Path] | None:
+        for name in (PurePosixPath(named).name, uploaded(named)):
+            if ends[uploaded(named)] == 1 and name and (photo := self.find(name)):
+                return name, photo
+        return None
 
     def stem(self, stem: str) -> Path | None:
         """The photo below one of the bases that has this name without its ending."""

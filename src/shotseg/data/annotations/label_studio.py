@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import base64
 import io
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from urllib.parse import quote
 from xml.etree import ElementTree
 
@@ -31,6 +30,7 @@ from shotseg.data.annotations.drawn import (
     polygon,
     size,
     turned,
+    uploaded,
 )
 from shotseg.data.annotations.label_studio_exports import LOCAL, Task, file_names, files, names_of, tasks_of
 from shotseg.data.annotations.labelled import Labelled, Part, note, some, whole_classes
@@ -39,7 +39,6 @@ from shotseg.data.enlarging import runs_of
 from shotseg.data.images import write_bytes
 from shotseg.errors import InputError
 
-UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the name of an uploaded photo
 DRAWN = {"rle", "points", "imageDataURL"}  # what a region has whose shape is free
 BOX, ROUND = {"x", "y", "width", "height"}, {"x", "y", "radiusX", "radiusY"}
 WORD = 8  # bits of a value
@@ -79,15 +78,15 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     classes = _configured(folder / "config.xml", {name for task in tasks for r in task.regions for name in names_of(r)})
     finder = Photos(images or folder, *(() if images else (folder / "images",)))
     files_ = list(file_names(tasks))
-    own = Counter(_uploaded(file) for file in files_ if isinstance(file, str))
+    own = Counter(uploaded(file) for file in files_ if isinstance(file, str))
     photos = []
     for task, named in zip(tasks, files_):
         try:
             if isinstance(named, InputError):
                 raise named
             photo = finder.find(named)
-            if photo is None and (photo := finder.find(_uploaded(named))) and own[_uploaded(named)] == 1:
-                named = _uploaded(named)
+            if photo is None and (photo := finder.find(uploaded(named))) and own[uploaded(named)] == 1:
+                named = uploaded(named)
             photos.append(_photo(task.source, named, task.regions, classes, photo))
         except InputError as error:
             note(str(error))
@@ -99,11 +98,6 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         )
     _name_boxes(path, tasks)
     return Annotations(classes, [photo for photo in photos if photo is not None], left_out + len(tasks) - len(photos))
-
-
-def _uploaded(file: str) -> str:
-    """The name that a photo had before it was uploaded."""
-    return UPLOADED.sub("", PurePosixPath(file).name)
 
 
 def _name_boxes(path: Path, tasks: Iterable[Task]) -> None:
