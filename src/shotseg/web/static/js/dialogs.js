@@ -40,6 +40,8 @@ export function editClass(own, { colour: next, taken, save, saved, remove }) {
     actions(own && button(t("classes.remove"), () => confirmRemoval(own, remove), "reject first"), button(t("cancel"), close), el("button", { type: "submit", class: "primary" }, t("classes.save"))));
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
+    if (form.inert) return; // Enter again, while the server is busy
+    form.inert = true;
     const said = { name: name.value.trim(), key: key.value, colour: colour.value };
     try {
       await save(said);
@@ -47,6 +49,8 @@ export function editClass(own, { colour: next, taken, save, saved, remove }) {
       await saved();
     } catch (error) {
       problem.textContent = error.message;
+      form.inert = false;
+      name.focus();
     }
   });
   open(t(own ? "classes.edit" : "classes.new"), form);

@@ -244,7 +244,7 @@ export class Editor {
   bounds() { return this.map && (boundsOf(this.map, this.label) ?? boundsOf(this.map)); }
 
   #sketch(context, pixel) {
-    for (const stroke of this.strokes) {
+    for (const stroke of this.stage.hidden ? [] : this.strokes) {
       const index = this.classes.findIndex(({ id }) => id === stroke.class_id);
       // Thin, for what it did to the mask is to be seen.
       scribbleLine(context, { ...stroke, radius: Math.min(stroke.radius, 1.5 * pixel) }, stroke.side === "inside" ? `rgb(${this.stage.colour(index + 1).join(" ")} / .9)` : "rgb(255 255 255 / .9)");

@@ -9,9 +9,11 @@ async function read(language) {
   return answer.json();
 }
 
+/** What was chosen here before, else the first language of the browser that there is, else English. */
 export function chosenLanguage() {
   const kept = localStorage.getItem("shotseg.language");
-  return LANGUAGES.includes(kept) ? kept : "en";
+  const wanted = [kept, ...navigator.languages.map((language) => language.split("-")[0])];
+  return wanted.find((language) => LANGUAGES.includes(language)) ?? "en";
 }
 
 export async function loadTexts(language) {
@@ -32,6 +34,6 @@ export function applyTexts(root) {
   for (const node of root.querySelectorAll("[data-i18n-placeholder]")) node.placeholder = t(node.dataset.i18nPlaceholder);
   for (const node of root.querySelectorAll("[data-i18n-label]")) {
     node.setAttribute("aria-label", t(node.dataset.i18nLabel));
-    if (node.matches("button")) node.title = t(node.dataset.i18nLabel);
+    if (node.matches("button, select")) node.title = t(node.dataset.i18nLabel);
   }
 }

@@ -1,6 +1,6 @@
 // Starts the page and joins its parts: every action has one name, whether a key or a button asks for it.
 
-import { address, get, login, write } from "./api.js";
+import { get, login, write } from "./api.js";
 import { askConflict, editClass, showAreas, showExport, showKeys } from "./dialogs.js";
 import { byId, debounce } from "./dom.js";
 import { Editor } from "./editor.js";
@@ -9,6 +9,7 @@ import { listenToKeys } from "./keys.js";
 import { buildTools, note, showClasses, showEncoding, showFilters, showHint, showPhoto, showProject, showSaved, showTools } from "./panels.js";
 import { Pointers } from "./pointer.js";
 import { Queue } from "./queue.js";
+import { listenToServer } from "./server_events.js";
 import { Stage } from "./stage.js";
 import { TOOLS } from "./tools.js";
 import { listenToDrops } from "./upload.js";
@@ -24,7 +25,7 @@ const editor = new Editor(stage, writer);
 const queue = new Queue();
 let project = { classes: [], formats: [], counts: {}, encoding: { done: 0, total: 0, running: false } };
 let lastDecision = null;
-let failedToOpen = null;
+let failed = null; // the photo that could not be opened, and why: { id, file, reason }
 
 const fail = (error) => note(error.message, true);
 
@@ -47,7 +48,7 @@ function showAll() {
   showSaved(writer);
   showHint(project, editor);
   stage.root.classList.toggle("blank", !editor.map);
-  byId("stage-empty").textContent = editor.map ? "" : t(project.classes.length ? "stage.empty" : "stage.first");
+  byId("stage-empty").textContent = editor.map ? "" : failed ? t("photo.unreadable", failed) : t(project.classes.length ? "stage.empty" : "stage.first");
 }
 
 // --- moving ---
@@ -55,15 +56,15 @@ function showAll() {
 async function openPhoto(item) {
   if (!item) return note(t("queue.end"));
   queue.choose(item.id);
-  failedToOpen = null;
+  history.replaceState(null, "", `#photo=${encodeURIComponent(item.id)}`);
+  failed = null;
   try {
     if (!(await editor.open(item))) return;
     fetchAhead();
   } catch (error) {
     if (queue.current !== item.id) return;
-    failedToOpen = item.id;
+    failed = { id: item.id, file: item.file, reason: error.message };
     editor.close();
-    note(t("photo.unreadable", { file: item.file, reason: error.message }), true);
   }
 }
 
@@ -182,7 +183,7 @@ function hold(name, down) {
   if (name === "pan") pointers.spaceHeld = down;
   if (name === "hide" && stage.hidden !== down) {
     stage.hidden = down;
-    stage.draw("mask");
+    stage.draw("mask", "stroke");
   }
 }
 
@@ -202,6 +203,12 @@ const pointers = new Pointers(stage, {
 
 // --- what comes from elsewhere ---
 
+/** The photo that was open before the page was loaded again, or that a link names. */
+async function photoOfAddress() {
+  const id = new URLSearchParams(location.hash.slice(1)).get("photo");
+  return id && get(`/photos/${encodeURIComponent(id)}`).catch(() => null);
+}
+
 async function reopen(id) {
   const record = await get(`/photos/${encodeURIComponent(id)}`);
   queue.update(record);
@@ -212,30 +219,21 @@ async function follow(id) {
   const record = await get(`/photos/${encodeURIComponent(id)}`);
   queue.update(record);
   await editor.refresh(record);
-  if (failedToOpen === id) await openPhoto(record);
+  if (failed?.id === id) await openPhoto(record);
 }
 
-function listenToServer() {
-  const source = new EventSource(address("/events"));
-  const on = (name, action) => source.addEventListener(name, (event) => action(JSON.parse(event.data)));
-  const soon = debounce(150, (id) => follow(id).catch(fail));
-  on("photo", (record) => {
-    queue.update(record);
-    queue.refreshSoon();
-    loadProjectSoon();
-    fetchAheadSoon();
-    if (record.id === queue.current) soon(record.id);
-  });
-  on("encoding", (encoding) => showEncoding(encoding));
-  on("project", loadProjectSoon);
-  on("note", ({ text }) => note(text));
-  let lost = false;
-  source.addEventListener("error", () => (lost = true));
-  source.addEventListener("open", () => {
-    if (lost) queue.refreshSoon();
-    if (lost) loadProjectSoon();
-    lost = false;
-  });
+const followSoon = debounce(150, (id) => follow(id).catch(fail));
+
+function refreshAllSoon() {
+  queue.refreshSoon();
+  loadProjectSoon();
+}
+
+function photoChanged(record) {
+  queue.update(record);
+  refreshAllSoon();
+  fetchAheadSoon();
+  if (record.id === queue.current) followSoon(record.id);
 }
 
 function joinParts() {
@@ -266,6 +264,7 @@ function joinParts() {
   for (const button of document.querySelectorAll("[data-action]")) button.addEventListener("click", () => act(button.dataset.action));
   byId("opacity").addEventListener("input", (event) => setOpacity(event.target.value / 100));
   byId("brush").addEventListener("input", (event) => setBrush(Number(event.target.value)));
+  byId("brightness").addEventListener("input", (event) => (byId("photo-canvas").style.filter = `brightness(${event.target.value}%)`));
   byId("language").addEventListener("change", (event) => speak(event.target.value).catch(fail));
   byId("examples-switch").addEventListener("change", (event) => write("PATCH", "/project", { json: { examples_from_reviewed: event.target.checked } }).catch(fail));
   byId("encoding-switch").addEventListener("click", (event) => {
@@ -290,8 +289,8 @@ async function start() {
   await login();
   await loadProject();
   await queue.refresh();
-  listenToServer();
-  const first = queue.neighbour(1, true) ?? queue.neighbour(1);
+  listenToServer({ photo: photoChanged, project: loadProjectSoon, encoding: showEncoding, note: ({ text }) => note(text), again: refreshAllSoon });
+  const first = (await photoOfAddress()) ?? queue.neighbour(1, true) ?? queue.neighbour(1);
   if (first) await openPhoto(first);
 }
 

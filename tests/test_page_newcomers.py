@@ -1,0 +1,123 @@
+"""What a person meets who opens the page for the first time, on the machine and with the photos that they have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from page_browser import IN_CHROMIUM
+from page_hand import WAIT, ask, cleared, hand_on, row, serving, shows
+
+expect = pytest.importorskip("playwright.sync_api", reason="needs Playwright: make test-page installs it").expect
+pytest.importorskip("fastapi", reason="needs the extra web")
+pytestmark = IN_CHROMIUM
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Any:
+    """A project that nobody has opened yet, with a photo that cannot be read."""
+    folder = tmp_path_factory.mktemp("mixed")
+    for path in photos.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "broken.jpg").write_bytes(b"no photo")
+    with serving(tmp_path_factory.mktemp("project") / "fresh", folder, ready=False) as found:
+        yield found
+
+
+def test_the_line_on_what_to_do_next_covers_nothing_of_the_photo(fresh: str, opened: Callable) -> None:
+    page = opened(fresh)
+    expect(page.locator("#hint")).to_have_text("Press C and name a class.", timeout=WAIT)
+    line, stage = (page.locator(place).bounding_box() for place in ("#hint", "#stage"))
+    assert line["y"] + line["height"] <= stage["y"]
+
+
+def test_enter_pressed_again_while_the_server_is_busy_makes_no_second_class(fresh: str, opened: Callable) -> None:
+    page = opened(fresh)
+    page.route("**/api/v1/classes", lambda route: (page.wait_for_timeout(400), route.continue_()))
+    page.keyboard.press("c")
+    page.keyboard.type("dress")
+    page.keyboard.press("Enter")
+    page.keyboard.type("es")
+    page.keyboard.press("Enter")
+    expect(page.locator("#classes .name")).to_have_text(["dress"], timeout=WAIT)
+    assert [own["name"] for own in ask(fresh, "GET", "project")["classes"]] == ["dress"]
+
+
+def test_a_photo_that_cannot_be_read_says_why_in_its_place(fresh: str, opened: Callable) -> None:
+    page = opened(fresh)
+    row(page, "broken.jpg").click()
+    expect(page.locator("#stage-empty")).to_contain_text("broken.jpg cannot be shown", timeout=WAIT)
+    assert page.locator("#notes .note").count() == 0
+    row(page, "photo-1.jpg").click()
+    expect(page.locator("#stage-empty")).to_be_empty(timeout=WAIT)
+
+
+def test_a_message_lies_beside_the_photo_and_not_upon_it(fresh: str, opened: Callable) -> None:
+    page = opened(fresh)
+    page.evaluate(
+        """() => {
+          const carried = new DataTransfer();
+          carried.items.add(new File(["no photo"], "text.jpg", { type: "image/jpeg" }));
+          document.dispatchEvent(new DragEvent("drop", { dataTransfer: carried, bubbles: true, cancelable: true }));
+        }"""
+    )
+    note = page.locator("#notes .note")
+    expect(note).to_be_visible(timeout=WAIT)
+    stage = page.locator("#stage").bounding_box()
+    assert note.bounding_box()["x"] >= stage["x"] + stage["width"]
+
+
+def test_a_page_that_is_loaded_again_shows_the_same_photo(fresh: str, opened: Callable) -> None:
+    page = opened(fresh)
+    row(page, "photo-3.jpg").click()
+    shows(page).to_have_attribute("title", "photo-3.jpg", timeout=WAIT)
+    page.reload()
+    shows(page).to_have_attribute("title", "photo-3.jpg", timeout=WAIT)
+
+
+def test_a_german_browser_gets_german_until_another_language_is_chosen(fresh: str, opened: Callable) -> None:
+    page = opened(fresh, locale="de-AT")
+    expect(page.locator("#language")).to_have_value("de", timeout=WAIT)
+    page.select_option("#language", "en")
+    page.reload()
+    expect(page.locator("#language")).to_have_value("en", timeout=WAIT)
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_each_bar_is_one_line_on_a_small_laptop(language: str, fresh: str, opened: Callable) -> None:
+    page = opened(fresh, locale=language)
+    expect(page.locator("#language")).to_have_value(language, timeout=WAIT)
+    page.set_viewport_size({"width": 1280, "height": 650})
+    assert [page.locator(bar).bounding_box()["height"] < 60 for bar in (".tools", ".bottom")] == [True, True]
+
+
+def test_a_dark_photo_is_lit_up_and_its_mask_is_not(fresh: str, opened: Callable) -> None:
+    page = opened(fresh)
+    page.locator("#brightness").fill("400")
+    lit = "id => getComputedStyle(document.getElementById(id)).filter"
+    assert [page.evaluate(lit, id) for id in ("photo-canvas", "mask-canvas")] == ["brightness(4)", "none"]
+
+
+def test_h_hides_scribbles_with_the_mask(address: str, opened: Callable) -> None:
+    page = opened(address)
+    cleared(page, address, "photo-4.jpg")
+    hand = hand_on(page, address, "photo-4.jpg")
+    page.keyboard.press("i")
+    hand.stroke((20, 20), (60, 60))
+    page.mouse.move(5, 5)  # the cursor is drawn too
+    seen = """() => {
+      const { width, height } = document.getElementById("stroke-canvas");
+      const pixels = document.getElementById("stroke-canvas").getContext("2d").getImageData(0, 0, width, height).data;
+      return pixels.some((value) => value > 0);
+    }"""
+    page.wait_for_timeout(50)
+    assert page.evaluate(seen)
+    page.keyboard.down("h")
+    page.wait_for_timeout(50)
+    assert not page.evaluate(seen)
+    page.keyboard.up("h")
+    page.wait_for_timeout(50)
+    assert page.evaluate(seen)
