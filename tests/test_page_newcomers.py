@@ -17,13 +17,19 @@ pytestmark = IN_CHROMIUM
 
 
 @pytest.fixture(scope="module")
-def fresh(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Any:
-    """A project that nobody has opened yet, with a photo that cannot be read."""
+def mixed(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
+    """The photos, and one that cannot be read."""
     folder = tmp_path_factory.mktemp("mixed")
     for path in photos.iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
     (folder / "broken.jpg").write_bytes(b"no photo")
-    with serving(tmp_path_factory.mktemp("project") / "fresh", folder, ready=False) as found:
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory, mixed: Path) -> Any:
+    """A project that nobody has opened yet."""
+    with serving(tmp_path_factory.mktemp("project") / "fresh", mixed, ready=False) as found:
         yield found
 
 
@@ -49,7 +55,7 @@ def test_enter_pressed_again_while_the_server_is_busy_makes_no_second_class(fres
 def test_a_photo_that_cannot_be_read_says_why_in_its_place(fresh: str, opened: Callable) -> None:
     page = opened(fresh)
     row(page, "broken.jpg").click()
-    expect(page.locator("#stage-empty")).to_contain_text("broken.jpg cannot be shown", timeout=WAIT)
+    expect(page.locator("#stage-empty")).to_contain_text("broken.jpg: cannot be read as an image", timeout=WAIT)
     assert page.locator("#notes .note").count() == 0
     row(page, "photo-1.jpg").click()
     expect(page.locator("#stage-empty")).to_be_empty(timeout=WAIT)
@@ -121,3 +127,15 @@ def test_h_hides_scribbles_with_the_mask(address: str, opened: Callable) -> None
     page.keyboard.up("h")
     page.wait_for_timeout(50)
     assert page.evaluate(seen)
+
+
+def test_a_photo_that_is_put_into_the_folder_is_there_when_a_person_comes_back(
+    fresh: str, mixed: Path, opened: Callable
+) -> None:
+    page = opened(fresh)
+    (mixed / "later.jpg").write_bytes((mixed / "photo-1.jpg").read_bytes())
+    page.evaluate("dispatchEvent(new Event('focus'))")
+    expect(row(page, "later.jpg")).to_be_visible(timeout=WAIT)
+    (mixed / "later.jpg").unlink()
+    page.reload()
+    expect(page.locator("#queue-total")).to_have_text("8 of 8 photos", timeout=WAIT)

@@ -16,7 +16,7 @@ pytest.importorskip("fastapi", reason="needs the extra web")
 pytest.importorskip("multipart", reason="needs the extra web")
 
 from page_client import API, client_of, ok, photos, until
-from page_project import photo, photos_folder, square
+from page_project import photo, photos_folder, project_of, square
 from shotseg.cli.serve import Serve
 from shotseg.web import engine, remembered
 from shotseg.web.project import Project
@@ -132,3 +132,22 @@ def test_examples_and_results_that_a_kill_came_before_are_made_at_the_next_start
     ).exists()
     assert len(list((tmp_path / "project" / "examples" / "masks" / "red").iterdir())) == 1
     project.close()
+
+
+def test_photos_that_come_and_go_while_the_project_is_open_are_noticed_and_what_was_drawn_stays(tmp_path):
+    project = project_of(tmp_path)
+    project.add_class("red")
+    a, b, _ = sorted(project.said.photos.values(), key=lambda photo: photo.file)
+    project.correct(a.id, a.version, square(5, 5))
+    assert not project.find_photos()
+    a.path.rename(tmp_path / "aside.png")
+    b.path.unlink()
+    Image.fromarray(photo(4)).save(tmp_path / "photos" / "new.png")
+    Image.fromarray(photo(4)).save(tmp_path / "photos" / "photo2.jpg")
+    assert project.find_photos() and not project.find_photos()
+    there = sorted(photo_.file for photo_ in project.said.photos.values())
+    assert there == ["new.png", "photo0.png", "photo2.jpg", "photo2.png"] and "no such file" in a.error
+    assert project.album.names.keys() == project.said.photos.keys()
+    assert len(set(project.album.names.values())) == 4
+    (tmp_path / "aside.png").rename(a.path)
+    assert project.find_photos() and a.error is None and (project.drawn_mask(a) == square(5, 5)).all()

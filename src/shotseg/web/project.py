@@ -77,6 +77,12 @@ class Project:
     def photo(self, id: str) -> PagePhoto:
         return self.album.photo(id)
 
+    def find_photos(self) -> bool:
+        """Whether photos came into the folder or went out of it since it was looked at."""
+        self.album.know_names()
+        with self.lock:
+            return self.album.find_again()
+
     def add_photo(self, file: str, data: bytes) -> PagePhoto:
         """Keep a photo that was dropped, under a name that no other has. data: checked already."""
         self.album.know_names()

@@ -170,6 +170,16 @@ def add_photos(p: P, files: list[UploadFile]) -> schemas.Added:
     return schemas.Added(added=added, refused=refused)
 
 
+@router.post("/photos/look")
+def look(p: P) -> schemas.Looked:
+    """Look into the folder again: photos may have come, or gone."""
+    changed = p.project.find_photos()
+    if changed:
+        p.engine.changed()
+        p.events.tell("project", {})
+    return schemas.Looked(changed=changed)
+
+
 @router.get("/photos/{id}")
 def photo(p: P, id: str) -> schemas.FullPhoto:
     with p.project.lock:

@@ -148,6 +148,10 @@ class Added(BaseModel):
     refused: list[Refused]
 
 
+class Looked(BaseModel):
+    changed: bool
+
+
 class Counts(BaseModel):
     photos: int
     masks: int

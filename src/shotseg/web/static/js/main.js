@@ -12,7 +12,7 @@ import { Queue } from "./queue.js";
 import { listenToServer } from "./server_events.js";
 import { Stage } from "./stage.js";
 import { TOOLS } from "./tools.js";
-import { listenToDrops } from "./upload.js";
+import { listenToDrops, listenToFolder } from "./upload.js";
 import { Writer } from "./writer.js";
 
 const LARGEST_BRUSH = 200;
@@ -25,7 +25,7 @@ const editor = new Editor(stage, writer);
 const queue = new Queue();
 let project = { classes: [], formats: [], counts: {}, encoding: { done: 0, total: 0, running: false } };
 let lastDecision = null;
-let failed = null; // the photo that could not be opened, and why: { id, file, reason }
+let failed = null; // the photo that could not be opened, and why: { id, reason }
 
 const fail = (error) => note(error.message, true);
 
@@ -48,7 +48,7 @@ function showAll() {
   showSaved(writer);
   showHint(project, editor);
   stage.root.classList.toggle("blank", !editor.map);
-  byId("stage-empty").textContent = editor.map ? "" : failed ? t("photo.unreadable", failed) : t(project.classes.length ? "stage.empty" : "stage.first");
+  byId("stage-empty").textContent = editor.map ? "" : failed ? failed.reason : t(project.classes.length ? "stage.empty" : "stage.first");
 }
 
 // --- moving ---
@@ -63,7 +63,8 @@ async function openPhoto(item) {
     fetchAhead();
   } catch (error) {
     if (queue.current !== item.id) return;
-    failed = { id: item.id, file: item.file, reason: error.message };
+    const reason = error.message;
+    failed = { id: item.id, reason: reason.includes(item.file) ? reason : t("photo.unreadable", { file: item.file, reason }) };
     editor.close();
   }
 }
@@ -290,6 +291,7 @@ async function start() {
   await loadProject();
   await queue.refresh();
   listenToServer({ photo: photoChanged, project: loadProjectSoon, encoding: showEncoding, note: ({ text }) => note(text), again: refreshAllSoon });
+  listenToFolder(refreshAllSoon);
   const first = (await photoOfAddress()) ?? queue.neighbour(1, true) ?? queue.neighbour(1);
   if (first) await openPhoto(first);
 }
