@@ -139,3 +139,24 @@ def test_a_photo_that_is_put_into_the_folder_is_there_when_a_person_comes_back(
     (mixed / "later.jpg").unlink()
     page.reload()
     expect(page.locator("#queue-total")).to_have_text("8 of 8 photos", timeout=WAIT)
+
+
+def test_tab_stops_once_in_the_list_and_enter_opens_a_photo_there_then_accepts_it(
+    address: str, opened: Callable
+) -> None:
+    page = opened(address)
+    cleared(page, address, "photo-2.jpg")
+    page.select_option("#sort", "name")
+    page.locator("#filter-doubt").focus()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.getAttribute('aria-current')") == "true"
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.closest('#tools') !== null")
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("ArrowUp")
+    shows(page).to_have_attribute("title", "photo-1.jpg", timeout=WAIT)
+    assert "photo-1.jpg" in page.evaluate("document.activeElement.textContent")
+    page.keyboard.press("ArrowDown")
+    shows(page).to_have_attribute("title", "photo-2.jpg", timeout=WAIT)
+    page.keyboard.press("Enter")  # it is open: this accepts it, and moves on
+    expect(page.locator("#photo-info[title='photo-2.jpg']")).to_have_count(0, timeout=WAIT)

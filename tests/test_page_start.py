@@ -151,3 +151,12 @@ def test_photos_that_come_and_go_while_the_project_is_open_are_noticed_and_what_
     assert len(set(project.album.names.values())) == 4
     (tmp_path / "aside.png").rename(a.path)
     assert project.find_photos() and a.error is None and (project.drawn_mask(a) == square(5, 5)).all()
+
+
+def test_a_file_of_several_pages_says_that_the_first_is_the_photo(tmp_path, segmenter):
+    folder = photos_folder(tmp_path / "photos", 1)
+    pages = [Image.fromarray(photo(seed)) for seed in range(3)]
+    pages[0].save(folder / "stack.tif", save_all=True, append_images=pages[1:])
+    with client_of(Project(tmp_path / "project", folder), segmenter) as page:
+        found = [ok(page.get(f"{API}/photos/{item['id']}"))["pages"] for item in photos(page)]
+    assert found == [1, 3]

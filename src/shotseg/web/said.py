@@ -35,6 +35,7 @@ class PagePhoto:
     drawn:   the file of the mask that a person accepted or corrected.   by_hand: whether it was corrected.
     present, areas, digest: of the mask as it is now, where there is one; classes by their numbers.
     confidence: of the model in its mask; None where a person made or took it.
+    pages: in its file, of which the first is the photo; None until somebody asks.
     """
 
     id: str
@@ -53,6 +54,7 @@ class PagePhoto:
     areas: dict[int, float] = field(default_factory=dict)
     digest: int | None = None
     error: str | None = None
+    pages: int | None = None
 
     @property
     def size(self) -> tuple[int, int]:

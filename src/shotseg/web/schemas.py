@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from shotseg.data.annotations import list_formats
+from shotseg.data.images import STACKS, pages_in
 from shotseg.web.album import shown
 from shotseg.web.examples import pairs
 from shotseg.web.project import Project
@@ -131,6 +132,7 @@ class KeptStroke(BaseModel):
 class FullPhoto(PhotoRecord):
     strokes: list[KeptStroke]
     scale_max: float
+    pages: int
 
 
 class Photos(BaseModel):
@@ -183,7 +185,9 @@ def full_photo(photo: PagePhoto, project: Project, scale: float) -> FullPhoto:
         )
         for stroke in photo.strokes
     ]
-    return FullPhoto(**_fields(photo, project), strokes=strokes, scale_max=scale)
+    if photo.pages is None:  # which takes a look at each of a thousand
+        photo.pages = pages_in(photo.path) if photo.path.suffix.lower() in STACKS else 1
+    return FullPhoto(**_fields(photo, project), strokes=strokes, scale_max=scale, pages=photo.pages)
 
 
 def _fields(photo: PagePhoto, project: Project) -> dict:

@@ -100,6 +100,7 @@ export function showPhoto(record, classes) {
   if (record) {
     add(t("photo.size"), `${record.width} × ${record.height}`);
     if (record.scale_max < 1) add(t("photo.shown"), t("photo.shownAt", { scale: percent(record.scale_max) }));
+    if (record.pages > 1) add(t("photo.page"), t("photo.pageOf", { pages: record.pages }));
     add(t("photo.state"), t(`state.${shownState(record)}`));
     if (record.confidence != null) add(t("queue.confidence"), percent(record.confidence));
     for (const { id, name } of classes) {

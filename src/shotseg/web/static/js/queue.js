@@ -86,6 +86,7 @@ export class Queue {
     const rows = this.items.map((item) => this.#row(item));
     this.#rows = new Map(this.items.map(({ id }) => [id, this.#rows.get(id)]));
     if (rows.length !== this.list.children.length || rows.some((row, i) => row !== this.list.children[i])) this.list.replaceChildren(...rows);
+    if (!this.list.querySelector('[tabindex="0"]')) this.list.querySelector("button")?.setAttribute("tabindex", "0"); // Tab stops once
     byId("queue-total").textContent = t("queue.total", { shown: rows.length, total: this.total });
     if (focused) this.list.querySelector(`[data-id="${CSS.escape(focused)}"]`)?.focus();
   }
@@ -101,7 +102,7 @@ export class Queue {
     const text = el("span", {}, el("span", { class: "file", title: item.file }, item.file), el("span", { class: "facts" }, state, sure));
     const picture = el("img", { src: source, alt: "", loading: "lazy", decoding: "async", onerror: () => this.#missing(item.id, picture) });
     const chosen = item.id === this.current;
-    const button = el("button", { type: "button", "data-id": item.id, "aria-current": chosen && "true", onclick: () => this.onpick(this.find(item.id)) }, picture, text);
+    const button = el("button", { type: "button", "data-id": item.id, "aria-current": chosen && "true", tabindex: chosen ? 0 : -1, onclick: () => this.onpick(this.find(item.id)) }, picture, text);
     const row = el("li", {}, button);
     this.#rows.set(item.id, { row, told });
     return row;
@@ -116,10 +117,14 @@ export class Queue {
 
   choose(id) {
     const before = this.list.querySelector("[aria-current]");
+    const focused = this.list.contains(document.activeElement);
     before?.removeAttribute("aria-current");
+    before?.setAttribute("tabindex", "-1");
     this.current = id;
     const row = this.list.querySelector(`[data-id="${CSS.escape(id ?? "")}"]`);
     row?.setAttribute("aria-current", "true");
+    row?.setAttribute("tabindex", "0");
+    if (focused) row?.focus({ preventScroll: true });
     row?.scrollIntoView({ block: "nearest" });
   }
 
