@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from page_browser import IN_CHROMIUM
-from page_hand import WAIT, ask, cleared, hand_on, row, serving, shows
+from page_hand import WAIT, ask, choose, cleared, hand_on, mask, row, serving, shows
 
 expect = pytest.importorskip("playwright.sync_api", reason="needs Playwright: make test-page installs it").expect
 pytest.importorskip("fastapi", reason="needs the extra web")
@@ -160,3 +160,33 @@ def test_tab_stops_once_in_the_list_and_enter_opens_a_photo_there_then_accepts_i
     shows(page).to_have_attribute("title", "photo-2.jpg", timeout=WAIT)
     page.keyboard.press("Enter")  # it is open: this accepts it, and moves on
     expect(page.locator("#photo-info[title='photo-2.jpg']")).to_have_count(0, timeout=WAIT)
+
+
+def test_a_class_that_gets_the_name_of_another_is_joined_to_it_in_every_window(
+    tmp_path: Path, photos: Path, opened: Callable
+) -> None:
+    with serving(tmp_path / "two", photos, ready=False) as address:
+        for name in ("dress", "gown", "hair"):
+            ask(address, "POST", "classes", {"name": name})
+        page = opened(address)
+        hand = hand_on(page, address, "photo-0.jpg")
+        for digit, top in (("2", 10), ("3", 40)):
+            page.keyboard.press(digit)
+            page.keyboard.press("r")
+            hand.stroke((10, top), (20, top + 10))
+        other = page.context.new_page()
+        other.goto(address)
+        choose(other, "photo-0.jpg")
+        page.locator("#classes .edit").nth(1).click()
+        page.locator("dialog input[type=text]").fill("dress")
+        page.keyboard.press("Enter")
+        page.locator("dialog button.reject", has_text="Join classes").click()
+        expect(page.locator("#classes .name")).to_have_text(["dress", "hair"], timeout=WAIT)
+        expect(other.locator("#classes .name")).to_have_text(["dress", "hair"], timeout=WAIT)
+        assert page.locator("#classes .pick[aria-pressed=true] .name").inner_text() == "hair"
+        other.keyboard.press("2")  # no key is left with it: hair stays at 3
+        other.keyboard.press("3")
+        other.keyboard.press("r")
+        hand_on(other, address, "photo-0.jpg").stroke((30, 40), (40, 50))
+        found = mask(address, "photo-0.jpg")
+        assert [found[15, 15], found[45, 15], found[45, 35]] == [1, 3, 3]

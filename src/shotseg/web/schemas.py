@@ -83,7 +83,10 @@ class Login(Said):
 
 
 class ClassRecord(BaseModel):
+    """number: of its pixels in masks."""
+
     id: str
+    number: int
     name: str
     colour: str
     key: str
@@ -167,7 +170,7 @@ class Detail(BaseModel):
 
 def class_record(own: PageClass, project: Project) -> ClassRecord:
     shots = len(pairs(project, own.name))
-    return ClassRecord(id=own.id, name=own.name, colour=own.colour, key=own.key, examples=shots)
+    return ClassRecord(id=own.id, number=own.number, name=own.name, colour=own.colour, key=own.key, examples=shots)
 
 
 def photo_record(photo: PagePhoto, project: Project) -> PhotoRecord:

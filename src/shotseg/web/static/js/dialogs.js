@@ -26,7 +26,7 @@ export function showKeys() {
 }
 
 /** Asks for a class's name, colour and key. `own` is the class to change, or null for a new one, which gets `colour`; `saved` follows `save`. */
-export function editClass(own, { colour: next, taken, save, saved, remove }) {
+export function editClass(own, { colour: next, taken, others, save, saved, remove }) {
   const name = el("input", { type: "text", value: own?.name ?? "", required: true, maxlength: 100, autocomplete: "off" });
   const colour = el("input", { type: "color", value: own?.colour ?? next });
   const key = el("select", {}, el("option", { value: "" }, t("classes.noKey")), ...["1", "2", "3", "4", "5", "6", "7", "8", "9", "0"].map((digit) => el("option", { value: digit, disabled: taken.includes(digit) && digit !== own?.key }, digit)));
@@ -43,6 +43,8 @@ export function editClass(own, { colour: next, taken, save, saved, remove }) {
     if (form.inert) return; // Enter again, while the server is busy
     form.inert = true;
     const said = { name: name.value.trim(), key: key.value, colour: colour.value };
+    const same = own && others.find((other) => other.name === said.name);
+    if (same) return confirmJoin(own, same, remove);
     try {
       await save(said);
       close(); // at once: the next key is the page's
@@ -57,13 +59,16 @@ export function editClass(own, { colour: next, taken, save, saved, remove }) {
   name.focus();
 }
 
-function confirmRemoval(own, remove) {
+function confirm(title, question, action) {
   const sure = async () => {
     close();
-    await remove();
+    await action();
   };
-  open(t("classes.remove"), el("p", {}, t("classes.removeSure", { name: own.name })), actions(button(t("cancel"), close, "primary"), button(t("classes.remove"), sure, "reject")));
+  open(title, el("p", {}, question), actions(button(t("cancel"), close, "primary"), button(title, sure, "reject")));
 }
+
+const confirmRemoval = (own, remove) => confirm(t("classes.remove"), t("classes.removeSure", { name: own.name }), () => remove());
+const confirmJoin = (own, other, remove) => confirm(t("classes.join"), t("classes.joinSure", { name: own.name, other: other.name }), () => remove(other.id));
 
 /** Resolves to "mine" or "theirs". Neither is at hand for a key that was meant for the page, and none closes it unanswered. */
 export function askConflict(record) {

@@ -1,6 +1,6 @@
 // Starts the page and joins its parts: every action has one name, whether a key or a button asks for it.
 
-import { get, login, write } from "./api.js";
+import { get, login, photoOfAddress, write } from "./api.js";
 import { askConflict, editClass, showAreas, showExport, showKeys } from "./dialogs.js";
 import { byId, debounce } from "./dom.js";
 import { Editor } from "./editor.js";
@@ -30,10 +30,12 @@ let failed = null; // the photo that could not be opened, and why: { id, reason 
 const fail = (error) => note(error.message, true);
 
 async function loadProject() {
+  const [chosen, before] = [editor.classes[editor.classIndex]?.id, project.classes.length];
   project = await get("/project");
   editor.classes = project.classes;
-  editor.classIndex = Math.min(editor.classIndex, Math.max(0, project.classes.length - 1));
-  stage.setColours([[0, 0, 0], ...project.classes.map(({ colour }) => [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16)))]);
+  editor.classIndex = Math.max(0, project.classes.findIndex(({ id }) => id === chosen));
+  stage.setColours(project.classes);
+  if (project.classes.length < before && editor.record) followSoon(editor.record.id);
   showProject(project);
   showFilters(project.classes);
   showAll();
@@ -102,10 +104,10 @@ function changeClass(own) {
       await loadProject().catch(fail);
       if (!own) chooseClass(project.classes.length - 1);
     },
-    remove: async () => {
-      await write("DELETE", path).catch(fail);
-      await loadProject();
-      if (editor.record) reopen(editor.record.id);
+    others: project.classes.filter(({ id }) => id !== own?.id),
+    remove: async (into) => {
+      await write("DELETE", path, { query: { into } }).catch(fail);
+      await Promise.all([loadProject(), queue.refresh()]).catch(fail);
     },
   });
 }
@@ -203,12 +205,6 @@ const pointers = new Pointers(stage, {
 });
 
 // --- what comes from elsewhere ---
-
-/** The photo that was open before the page was loaded again, or that a link names. */
-async function photoOfAddress() {
-  const id = new URLSearchParams(location.hash.slice(1)).get("photo");
-  return id && get(`/photos/${encodeURIComponent(id)}`).catch(() => null);
-}
 
 async function reopen(id) {
   const record = await get(`/photos/${encodeURIComponent(id)}`);
