@@ -92,6 +92,25 @@ def test_a_german_browser_gets_german_until_another_language_is_chosen(fresh: st
     expect(page.locator("#language")).to_have_value("en", timeout=WAIT)
 
 
+def test_an_export_names_formats_and_reasons_in_the_language_of_the_page_and_the_file_by_the_project(
+    fresh: str, opened: Callable
+) -> None:
+    page = opened(fresh)
+    hand = hand_on(page, fresh, "photo-1.jpg")
+    page.keyboard.press("r")
+    hand.stroke((10, 10), (40, 40))
+    page.select_option("#language", "de")
+    choose(page, "photo-5.jpg")
+    page.keyboard.press("x")
+    expect(row(page, "photo-5.jpg").locator(".state")).to_have_text("verworfen", timeout=WAIT)
+    page.keyboard.press("s")
+    expect(page.locator("dialog .list")).to_contain_text("photo-5.jpg: verworfen", timeout=WAIT)
+    page.locator("dialog select").select_option(label="COCO, Polygone")
+    with page.expect_download() as download:
+        page.locator("dialog button.primary").click()
+    assert download.value.suggested_filename == "fresh-coco-polygons.zip"
+
+
 @pytest.mark.parametrize("language", ["en", "de"])
 def test_each_bar_is_one_line_on_a_small_laptop(language: str, fresh: str, opened: Callable) -> None:
     page = opened(fresh, locale=language)

@@ -137,6 +137,8 @@ class Project:
         others = [other.name for other in self.classes if other.number != own.number]
         if own.name in others:
             raise UsageError(f"class {own.name!r} is there already; choose another name")
+        if own.key and (holder := next((o for o in self.classes if o.key == own.key and o.number != own.number), None)):
+            raise UsageError(f"key {own.key} is that of class {holder.name!r}; choose another key, or none")
         check_classes([*others, own.name], "project")
         names.check("mask", [own.name])
         if len(own.name.encode()) > LONGEST:

@@ -2,7 +2,7 @@
 
 import { address, get, write } from "./api.js";
 import { byId, el, percent } from "./dom.js";
-import { t } from "./i18n.js";
+import { called, t } from "./i18n.js";
 import { KEYS } from "./keys.js";
 import { areaPlot } from "./plot.js";
 
@@ -83,12 +83,12 @@ export function askConflict(record) {
 }
 
 /** Counts first, then the file: what is left out is named with its reason. */
-export async function showExport(formats, onerror) {
-  const format = el("select", { "aria-label": t("export.format") }, ...formats.map((each) => el("option", { value: each }, each)));
+export async function showExport({ name, formats }, onerror) {
+  const format = el("select", { "aria-label": t("export.format") }, ...formats.map((each) => el("option", { value: each }, called("format", each))));
   if (formats.includes("coco")) format.value = "coco";
   const reviewed = el("input", { type: "checkbox" });
   const counts = el("div", { role: "status" });
-  const take = button(t("export.take"), () => download({ format: format.value, reviewed_only: reviewed.checked }, take, problem), "primary");
+  const take = button(t("export.take"), () => download({ format: format.value, reviewed_only: reviewed.checked }, name, take, problem), "primary");
   const problem = el("p", { role: "alert", class: "problem" });
   const count = async () => {
     counts.replaceChildren(el("p", { class: "muted" }, t("export.counting")));
@@ -112,16 +112,16 @@ function countRows({ photos, masks, classes, left_out: left }) {
   const list = el("dl", { class: "details" }, el("dt", {}, t("export.photos")), el("dd", { id: "export-photos" }, String(photos)), el("dt", {}, t("export.masks")), el("dd", {}, String(masks)), ...rows);
   const regions = el("p", { class: "small muted" }, t("export.regions"));
   if (!left.length) return [list, regions, el("p", { class: "muted" }, t("export.nothingLeft"))];
-  const names = left.map(({ file, reason }) => el("li", {}, `${file}: ${reason}`));
+  const names = left.map(({ file, reason }) => el("li", {}, `${file}: ${called("left", reason)}`));
   return [list, regions, el("h3", {}, t("export.left", { number: left.length })), el("ul", { class: "list", tabindex: "0", "aria-label": t("export.left", { number: left.length }) }, ...names)];
 }
 
-async function download(wanted, take, problem) {
+async function download(wanted, name, take, problem) {
   take.disabled = true;
   take.textContent = t("export.making");
   try {
     const answer = await write("POST", "/export", { json: wanted });
-    const link = el("a", { href: URL.createObjectURL(await answer.blob()), download: `${wanted.format}.zip` });
+    const link = el("a", { href: URL.createObjectURL(await answer.blob()), download: `${name}-${wanted.format}.zip` });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);
     close();

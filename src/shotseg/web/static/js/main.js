@@ -172,7 +172,7 @@ const ACTIONS = {
   search: () => byId("search").focus(),
   upload: () => byId("upload-input").click(),
   areas: () => showAreas(project.classes).catch(fail),
-  export: () => showExport(project.formats, fail),
+  export: () => showExport(project, fail),
   keys: showKeys,
   ...Object.fromEntries(Object.keys(TOOLS).map((name) => [name, () => setTool(name)])),
 };

@@ -1,4 +1,4 @@
-"""Two classes of a project that turn out to be one."""
+"""Classes of a project that are changed: two that turn out to be one, and whose key is whose."""
 
 import numpy as np
 import pytest
@@ -79,3 +79,11 @@ def test_masks_of_a_joined_class_that_no_photo_of_the_project_has_stay_examples(
         place.write_bytes(b"")
     project.remove_class("c2", "c1")
     assert [image.name for image, _ in pairs(project, "red")] == ["mine.jpg"]
+
+
+def test_a_key_is_that_of_one_class(tmp_path):
+    project = project_of(tmp_path)
+    project.add_class("red", key="3")
+    with pytest.raises(UsageError, match="key 3 is that of class 'red'; choose another key, or none"):
+        project.add_class("sky", key="3")
+    assert project.add_class("sky").key == "1"
