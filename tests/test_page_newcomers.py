@@ -181,6 +181,14 @@ def test_tab_stops_once_in_the_list_and_enter_opens_a_photo_there_then_accepts_i
     expect(page.locator("#photo-info[title='photo-2.jpg']")).to_have_count(0, timeout=WAIT)
 
 
+def test_a_class_that_is_chosen_by_keyboard_keeps_the_focus(address: str, opened: Callable) -> None:
+    page = opened(address)
+    page.locator("#classes .pick").nth(1).focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#classes .pick").nth(1)).to_have_attribute("aria-pressed", "true", timeout=WAIT)
+    expect(page.locator("#classes .pick").nth(1)).to_be_focused(timeout=WAIT)
+
+
 def test_a_class_that_gets_the_name_of_another_is_joined_to_it_in_every_window(
     tmp_path: Path, photos: Path, opened: Callable
 ) -> None:

@@ -21,7 +21,7 @@ const close = () => dialog().close();
 const actions = (...buttons) => el("div", { class: "dialog-actions" }, ...buttons);
 
 export function showKeys() {
-  const rows = KEYS.map(({ shown, action }) => el("li", {}, el("span", {}, t(`keys.${action}`)), el("span", {}, ...shown.map((key) => el("kbd", {}, key)))));
+  const rows = KEYS.map(({ shown, action }) => el("li", {}, el("span", {}, t(`keys.${action}`)), el("span", {}, ...shown.map((key) => el("kbd", {}, called("key", key))))));
   open(t("keys.title"), el("ul", { class: "keys" }, ...rows), actions(button(t("close"), close, "primary")));
 }
 

@@ -50,14 +50,17 @@ export function showTools(editor) {
 }
 
 export function showClasses(classes, chosen, { pick, edit }) {
-  byId("classes").replaceChildren(...classes.map((own, index) => {
+  const list = byId("classes");
+  const focused = [...list.querySelectorAll("button")].indexOf(document.activeElement);
+  list.replaceChildren(...classes.map((own, index) => {
     const swatch = el("span", { class: "swatch", "aria-hidden": "true" });
     swatch.style.backgroundColor = own.colour;
     const examples = el("span", { class: "muted small examples", title: t("classes.examples", { number: own.examples }) }, String(own.examples));
     return el("li", {},
-      el("button", { type: "button", class: "pick", "aria-pressed": String(index === chosen), onclick: () => pick(index) }, swatch, el("span", { class: "name", title: own.name }, own.name), examples, own.key ? el("kbd", {}, own.key) : null),
+      el("button", { type: "button", class: "pick", "aria-pressed": String(index === chosen), "aria-label": `${own.name}, ${t("classes.examples", { number: own.examples })}`, onclick: () => pick(index) }, swatch, el("span", { class: "name", title: own.name }, own.name), examples, own.key ? el("kbd", {}, own.key) : null),
       el("button", { type: "button", class: "edit", "aria-label": t("classes.editOne", { name: own.name }), title: t("classes.editOne", { name: own.name }), onclick: () => edit(own) }, "✎"));
   }));
+  list.querySelectorAll("button")[focused]?.focus();
 }
 
 export function showFilters(classes) {
