@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from page_browser import IN_CHROMIUM
-from page_hand import WAIT, ask, choose, cleared, hand_on, mask, row, serving, shows
+from page_hand import WAIT, ask, choose, cleared, hand_on, mask, record, row, serving, shows
 
 expect = pytest.importorskip("playwright.sync_api", reason="needs Playwright: make test-page installs it").expect
 pytest.importorskip("fastapi", reason="needs the extra web")
@@ -179,6 +179,28 @@ def test_tab_stops_once_in_the_list_and_enter_opens_a_photo_there_then_accepts_i
     shows(page).to_have_attribute("title", "photo-2.jpg", timeout=WAIT)
     page.keyboard.press("Enter")  # it is open: this accepts it, and moves on
     expect(page.locator("#photo-info[title='photo-2.jpg']")).to_have_count(0, timeout=WAIT)
+
+
+def test_a_look_through_decided_photos_goes_on_to_the_next_though_one_leaves_the_list(
+    tmp_path: Path, photos: Path, opened: Callable
+) -> None:
+    with serving(tmp_path / "through", photos, ready=False) as address:
+        ask(address, "POST", "classes", {"name": "dress"})
+        for number in (1, 2, 3):
+            item = record(address, f"photo-{number}.jpg")
+            ask(address, "POST", f"photos/{item['id']}/state", {"version": item["version"], "state": "rejected"})
+        page = opened(address)
+        page.select_option("#sort", "name")
+        page.select_option("#filter-state", "rejected")
+        expect(page.locator("#queue button")).to_have_count(3, timeout=WAIT)
+        choose(page, "photo-2.jpg")
+        page.keyboard.press("r")
+        hand_on(page, address, "photo-2.jpg").stroke((10, 10), (30, 30))
+        expect(page.locator("#queue button")).to_have_count(2, timeout=WAIT)  # it is corrected by now
+        page.keyboard.press("Enter")
+        shows(page).to_have_attribute("title", "photo-3.jpg", timeout=WAIT)
+        page.keyboard.press("x")
+        expect(page.locator("#notes")).to_contain_text("No further photo in this list.", timeout=WAIT)
 
 
 def test_a_class_that_is_chosen_by_keyboard_keeps_the_focus(address: str, opened: Callable) -> None:

@@ -17,9 +17,9 @@ export function chosenLanguage() {
 }
 
 export async function loadTexts(language) {
+  localStorage.setItem("shotseg.language", language);
   const [english, own] = await Promise.all([read("en"), language === "en" ? {} : read(language)]);
   texts = { ...english, ...own };
-  localStorage.setItem("shotseg.language", language);
   document.documentElement.lang = language;
   applyTexts(document);
 }

@@ -8,7 +8,7 @@ import { chosenLanguage, loadTexts, t } from "./i18n.js";
 import { listenToKeys } from "./keys.js";
 import { buildTools, note, showClasses, showEncoding, showFilters, showHint, showPhoto, showProject, showSaved, showTools } from "./panels.js";
 import { Pointers } from "./pointer.js";
-import { Queue } from "./queue.js";
+import { isDecided, Queue } from "./queue.js";
 import { listenToServer } from "./server_events.js";
 import { Stage } from "./stage.js";
 import { TOOLS } from "./tools.js";
@@ -25,6 +25,7 @@ const editor = new Editor(stage, writer);
 const queue = new Queue();
 let project = { classes: [], formats: [], counts: {}, encoding: { done: 0, total: 0, running: false } };
 let lastDecision = null;
+let reviewing = false; // the photo at hand was decided when it was opened: after it comes the next one of any state
 let failed = null; // the photo that could not be opened, and why: { id, reason }
 
 const fail = (error) => note(error.message, true);
@@ -57,6 +58,7 @@ function showAll() {
 
 async function openPhoto(item) {
   if (!item) return note(t("queue.end"));
+  if (item.id !== queue.current) reviewing = isDecided(item);
   queue.choose(item.id);
   history.replaceState(null, "", `#photo=${encodeURIComponent(item.id)}`);
   failed = null;
@@ -80,9 +82,9 @@ function decide(state) {
   if (!record || record.id !== queue.current) return;
   lastDecision = state;
   editor.finish();
-  const next = queue.neighbour(1, true);
+  const next = queue.neighbour(1, !reviewing);
   editor.setState(state);
-  if (state !== "open") next ? openPhoto(next) : note(t("queue.done"));
+  if (state !== "open") next ? openPhoto(next) : note(t(reviewing ? "queue.end" : "queue.done"));
 }
 
 // --- classes ---

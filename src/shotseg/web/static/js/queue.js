@@ -9,6 +9,7 @@ const PAGE = 100;
 export const STATES = ["open", "predicted", "accepted", "corrected", "rejected", "failed"];
 export const shownState = ({ state, error }) => (error ? "failed" : state);
 const TODO = new Set(["open", "predicted"]);
+export const isDecided = ({ state }) => !TODO.has(state);
 
 export class Queue {
   items = [];
@@ -20,6 +21,7 @@ export class Queue {
   writes = () => false;
   #turn = 0;
   #loading = false;
+  #place = 0; // where the photo at hand was in the list, which its state may have led out of it
   #rows = new Map(); // id -> its row, and what it says: one that says the same stays, and its picture with it
 
   constructor() {
@@ -48,6 +50,8 @@ export class Queue {
         items.push(...answer.items);
         total = answer.total;
       } while (items.length < total && items.length < this.items.length);
+      const at = this.items.findIndex(({ id }) => id === this.current);
+      if (at >= 0) this.#place = at;
       const known = new Map(this.items.map((item) => [item.id, item]));
       const newest = (item) => (known.get(item.id)?.version > item.version ? known.get(item.id) : item);
       Object.assign(this, { items: items.map(newest), total });
@@ -131,7 +135,7 @@ export class Queue {
   /** The photo `step` places on; with `todo` the next one that nobody has decided on. */
   neighbour(step, todo = false) {
     if (todo) return this.upcoming(1)[0] ?? null;
-    return this.items[this.#at() + step] ?? null;
+    return this.items[this.#at(step) + step] ?? null;
   }
 
   /** The next photos that nobody has decided on, saved or not; from the top where none is below. */
@@ -141,5 +145,8 @@ export class Queue {
     return order.filter(({ id, state, error }) => TODO.has(state) && !error && !this.writes(id)).slice(0, count);
   }
 
-  #at() { return this.items.findIndex(({ id }) => id === this.current); }
+  #at(step = 1) {
+    const at = this.items.findIndex(({ id }) => id === this.current);
+    return at < 0 && step > 0 ? this.#place - 1 : at < 0 ? this.#place : at;
+  }
 }
