@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,8 @@ def test_no_part_of_an_answer_waits_for_the_other_sides_word_on_the_part_before_
             await reader.read()
             writer.close()
 
-    asyncio.run(talk())
+    with ThreadPoolExecutor() as pool:  # in a thread of its own, for tests in a browser leave a loop in this one
+        pool.submit(asyncio.run, talk()).result()
     assert len(told) == 1 and told[0]
 
 
