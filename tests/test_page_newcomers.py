@@ -166,6 +166,8 @@ def test_tab_stops_once_in_the_list_and_enter_opens_a_photo_there_then_accepts_i
     page = opened(address)
     cleared(page, address, "photo-2.jpg")
     page.select_option("#sort", "name")
+    in_order = sorted(item["file"] for item in ask(address, "GET", "photos")["items"])
+    expect(page.locator("#queue .file")).to_have_text(in_order, timeout=WAIT)
     page.locator("#filter-doubt").focus()
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.getAttribute('aria-current')") == "true"
