@@ -31,8 +31,9 @@ let failed = null; // the photo that could not be opened, and why: { id, reason 
 const fail = (error) => note(error.message, true);
 
 async function loadProject() {
+  const newest = await get("/project");
   const [chosen, before] = [editor.classes[editor.classIndex]?.id, project.classes.length];
-  project = await get("/project");
+  project = newest;
   editor.classes = project.classes;
   editor.classIndex = Math.max(0, project.classes.findIndex(({ id }) => id === chosen));
   stage.setColours(project.classes);
