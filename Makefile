@@ -56,7 +56,7 @@ test-page: $(STAMP)
 	else \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test-page]'; \
 	fi
-	$(BIN)/python -m pytest -n 0 tests/test_page_browser.py tests/test_page_wishes.py tests/test_page_openapi.py
+	$(BIN)/python -m pytest -n 0 tests/test_page_browser.py tests/test_page_wishes.py tests/test_page_newcomers.py tests/test_page_openapi.py
 
 # The site of docs/ in build/site; a link that leads nowhere ends it. See it: python -m http.server --directory build/site
 docs: $(STAMP)

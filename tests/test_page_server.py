@@ -340,7 +340,12 @@ def test_renaming_and_removing_a_class_reach_the_masks(page):
     assert ok(page.patch(f"{API}/classes/c2", json={"name": "blue"}))["name"] == "blue"
     assert page.patch(f"{API}/classes/c2", json={"name": "red"}).status_code == 422
     ok(page.delete(f"{API}/classes/c1"))
-    assert (mask(page, item)[0] == square(30, 30)).all()
+    assert (
+        mask(page, item)[0] == 2 * square(30, 30)
+    ).all()  # numbers stay, so that no page takes one class for another
+    item = photos(page)[0]
+    ok(put(page, item, square(5, 5) + 2 * square(40, 30)))  # a page that has not heard of it yet
+    assert (mask(page, item)[0] == 2 * square(40, 30)).all()
     assert page.delete(f"{API}/classes/c1").status_code == 404
 
 

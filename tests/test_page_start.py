@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ pytest.importorskip("fastapi", reason="needs the extra web")
 pytest.importorskip("multipart", reason="needs the extra web")
 
 from page_client import API, client_of, ok, photos, until
-from page_project import photo, photos_folder, square
+from page_project import photo, photos_folder, project_of, square
 from shotseg.cli.serve import Serve
 from shotseg.web import engine, remembered
 from shotseg.web.project import Project
@@ -67,7 +68,8 @@ def test_no_part_of_an_answer_waits_for_the_other_sides_word_on_the_part_before_
             await reader.read()
             writer.close()
 
-    asyncio.run(talk())
+    with ThreadPoolExecutor() as pool:  # in a thread of its own, for tests in a browser leave a loop in this one
+        pool.submit(asyncio.run, talk()).result()
     assert len(told) == 1 and told[0]
 
 
@@ -132,3 +134,31 @@ def test_examples_and_results_that_a_kill_came_before_are_made_at_the_next_start
     ).exists()
     assert len(list((tmp_path / "project" / "examples" / "masks" / "red").iterdir())) == 1
     project.close()
+
+
+def test_photos_that_come_and_go_while_the_project_is_open_are_noticed_and_what_was_drawn_stays(tmp_path):
+    project = project_of(tmp_path)
+    project.add_class("red")
+    a, b, _ = sorted(project.said.photos.values(), key=lambda photo: photo.file)
+    project.correct(a.id, a.version, square(5, 5))
+    assert not project.find_photos()
+    a.path.rename(tmp_path / "aside.png")
+    b.path.unlink()
+    Image.fromarray(photo(4)).save(tmp_path / "photos" / "new.png")
+    Image.fromarray(photo(4)).save(tmp_path / "photos" / "photo2.jpg")
+    assert project.find_photos() and not project.find_photos()
+    there = sorted(photo_.file for photo_ in project.said.photos.values())
+    assert there == ["new.png", "photo0.png", "photo2.jpg", "photo2.png"] and "no such file" in a.error
+    assert project.album.names.keys() == project.said.photos.keys()
+    assert len(set(project.album.names.values())) == 4
+    (tmp_path / "aside.png").rename(a.path)
+    assert project.find_photos() and a.error is None and (project.drawn_mask(a) == square(5, 5)).all()
+
+
+def test_a_file_of_several_pages_says_that_the_first_is_the_photo(tmp_path, segmenter):
+    folder = photos_folder(tmp_path / "photos", 1)
+    pages = [Image.fromarray(photo(seed)) for seed in range(3)]
+    pages[0].save(folder / "stack.tif", save_all=True, append_images=pages[1:])
+    with client_of(Project(tmp_path / "project", folder), segmenter) as page:
+        found = [ok(page.get(f"{API}/photos/{item['id']}"))["pages"] for item in photos(page)]
+    assert found == [1, 3]

@@ -8,17 +8,20 @@ import threading
 import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
+from tyro.conf import arg
 
 from shotseg.cli.choices import Runtime
-from shotseg.cli.console import say
+from shotseg.cli.console import progress, say
+from shotseg.data.reading import check_source
 from shotseg.errors import ShotsegError, UsageError
 from shotseg.heap import one_heap
 
 if TYPE_CHECKING:
     from shotseg.segmenter import Segmenter
+    from shotseg.web.project import Project
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -37,6 +40,11 @@ class Serve:
     """Folder of the project; made where it is absent."""
     photos: Path | None = None
     """Folder of the photos; the project remembers it. More can be dropped on the page."""
+    masks: Path | None = None
+    """Masks that there are already: a file or folder that `segment --support` reads, or that `segment` wrote. Photos that
+    nobody has decided on get theirs, as accepted."""
+    source: Annotated[str, arg(name="from")] = "auto"
+    """How they are stored, where two formats fit; see `shotseg convert --help`."""
     host: str = "127.0.0.1"
     """Address to listen at; any but this machine's own needs --token."""
     port: int = 8000
@@ -64,6 +72,11 @@ class Serve:
             raise UsageError(f"--port {self.port}: give a number from 0 to 65535")
         if self.photos is not None and not self.photos.is_dir():
             raise UsageError(f"--photos {self.photos}: no such folder; give the folder of the photos")
+        check_source(self.source)
+        if self.masks is None and self.source != "auto":
+            raise UsageError("--from changes nothing without --masks; leave it out")
+        if self.masks is not None and not self.masks.exists():
+            raise UsageError(f"--masks {self.masks}: no such file or folder; check the path")
         if self.size is not None and self.size < 1:
             raise UsageError(f"--size {self.size}: must be 1 or more")
         try:
@@ -80,6 +93,8 @@ class Serve:
         listening = self._listening()
         port = listening.getsockname()[1]
         project = Project(self.project, self.photos)
+        if self.masks is not None:
+            self._take_masks(project, self.masks)
         token = secrets.token_urlsafe(24) if self.token else None
         failed: list[ShotsegError] = []
 
@@ -115,6 +130,13 @@ class Serve:
         if failed:
             raise failed[0]
         return 0
+
+    def _take_masks(self, project: Project, masks: Path) -> None:
+        from shotseg.web.imports import take
+
+        with progress("masks", len(project.said.photos)) as advance:
+            said = take(project, masks, self.source, advance)
+        say(said)
 
     def _hosts(self, port: int) -> frozenset[str] | None:
         if self.host not in LOOPBACK:

@@ -35,7 +35,33 @@ class Album:
 
     def find(self) -> None:
         """Look at which photos there are; one that is gone stays known with what was said of it."""
-        found: list[tuple[str, Path, bool]] = []
+        for photo in self.photos.values():
+            photo.path = (self.folder or self.dropped) / photo.file
+            photo.error = gone(photo)
+        for id, (file, path) in self._lying().items():
+            self._found(id, file, path)
+
+    def find_again(self) -> bool:
+        """Whether photos came or went since. Those that came are named as dropped ones are: no other gets another name."""
+        lying, changed = self._lying(), False
+        for id, photo in list(self.photos.items()):
+            if id in lying or photo.error == gone(photo):
+                continue
+            changed, photo.error = True, gone(photo)
+            photo.version += 1
+            if not photo.said:
+                del self.photos[id]
+                self.names.pop(id, None)
+        for id, (file, path) in lying.items():
+            known = self.photos.get(id)
+            if known is None or known.error == gone(known):
+                self._new(id, file, path)
+                changed = True
+        return changed
+
+    def _lying(self) -> dict[str, tuple[str, Path]]:
+        """Id -> the name below its folder and the path of each photo that is there."""
+        found = {}
         for root in (self.folder, self.dropped):
             if root is None or not root.is_dir():
                 continue
@@ -43,12 +69,10 @@ class Album:
                 paths = find_images(root, skip=() if root == self.dropped else {self.dropped.parent.resolve()})
             except UsageError:  # no photo yet
                 continue
-            found += [(path.relative_to(root).as_posix(), path, root == self.dropped) for path in paths]
-        for photo in self.photos.values():
-            photo.path = (self.folder or self.dropped) / photo.file
-            photo.error = f"{shown(photo.file)}: no such file any more; put it back, or export without it"
-        for file, path, dropped in found:
-            self._found(id_of(file, dropped), file, path)
+            for path in paths:
+                file = path.relative_to(root).as_posix()
+                found[id_of(file, root == self.dropped)] = file, path
+        return found
 
     def know_names(self) -> None:
         """Fill ``names``. What makes them is slow to load: who needs them asks for it while nobody waits for a lock."""
@@ -72,10 +96,14 @@ class Album:
             number += 1
             name = f"{stem} ({number}){suffix}"
         write_bytes(self.dropped / name, data)
-        photo = self._found(id_of(name, True), name, self.dropped / name)
+        return self._new(id_of(name, True), name, self.dropped / name)
+
+    def _new(self, id: str, file: str, path: Path) -> PagePhoto:
+        photo = self._found(id, file, path)
         photo.version += 1
-        stem = Path(name).stem
-        self.names[photo.id] = f"{stem}-{photo.id}" if stem in self.names.values() else stem
+        stem = Path(file).with_suffix("").as_posix()
+        if id not in self.names:
+            self.names[id] = f"{stem}-{id}" if stem in self.names.values() else stem
         return photo
 
     def listed(
@@ -135,6 +163,11 @@ class Album:
             photo.height, photo.width = size
         except ShotsegError as error:
             photo.error = str(error)
+
+
+def gone(photo: PagePhoto) -> str:
+    """The error of a photo that is not in its folder."""
+    return f"{shown(photo.file)}: no such file any more; put it back, or export without it"
 
 
 def shown(file: str) -> str:

@@ -89,8 +89,8 @@ class Engine:
     @property
     def encoding(self) -> dict[str, Any]:
         """How many photos are encoded, of how many, whether more are, how many wait to be decided, whether the model loads."""
-        total = len(self.project.said.photos)
-        done = min(len(self._done), total)
+        photos = self.project.said.photos
+        total, done = len(photos), sum(id in photos for id in list(self._done))
         running = self._running and done < total
         waiting = self._under_way + sum(
             photo.drawn is None for photo in list(self._waiting)

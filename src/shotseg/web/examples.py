@@ -134,6 +134,17 @@ def retire(folder: Path, name: str) -> None:
             place.rename(aside)
 
 
+def join(folder: Path, old: str, new: str) -> None:
+    """What lies in the folders of a class goes to those of another; what has its like there is moved aside with them."""
+    for place in _places(folder, old):
+        for path in place.glob("*"):
+            other = place.with_name(new) / path.name
+            if not other.exists():
+                other.parent.mkdir(parents=True, exist_ok=True)
+                path.rename(other)
+    retire(folder, old)
+
+
 def _places(folder: Path, name: str) -> list[Path]:
     return [folder / "examples" / kind / name for kind in KINDS] + [folder / "results" / "masks" / name]
 

@@ -77,6 +77,12 @@ class Project:
     def photo(self, id: str) -> PagePhoto:
         return self.album.photo(id)
 
+    def find_photos(self) -> bool:
+        """Whether photos came into the folder or went out of it since it was looked at."""
+        self.album.know_names()
+        with self.lock:
+            return self.album.find_again()
+
     def add_photo(self, file: str, data: bytes) -> PagePhoto:
         """Keep a photo that was dropped, under a name that no other has. data: checked already."""
         self.album.know_names()
@@ -131,6 +137,8 @@ class Project:
         others = [other.name for other in self.classes if other.number != own.number]
         if own.name in others:
             raise UsageError(f"class {own.name!r} is there already; choose another name")
+        if own.key and (holder := next((o for o in self.classes if o.key == own.key and o.number != own.number), None)):
+            raise UsageError(f"key {own.key} is that of class {holder.name!r}; choose another key, or none")
         check_classes([*others, own.name], "project")
         names.check("mask", [own.name])
         if len(own.name.encode()) > LONGEST:
@@ -138,11 +146,18 @@ class Project:
         self._say({"do": "class", "number": own.number, "name": own.name, "colour": own.colour, "key": own.key})
         return self.said.classes[own.number]
 
-    def remove_class(self, id: str) -> None:
-        """Its pixels become background; photos and the other classes stay."""
+    def remove_class(self, id: str, into: str | None = None) -> None:
+        """Its pixels become background, or those of the class ``into``; photos and the other classes stay."""
         with self.lock:
             own = self.klass(id)
             self.publish()
+            if into is not None:
+                other = self.klass(into)
+                if other is own:
+                    raise UsageError(f"class {own.name!r} cannot be joined to itself; choose another")
+                self._say({"do": "join", "number": own.number, "into": other.number})
+                self._unpublished.update(id for id, photo in self.said.photos.items() if photo.drawn is not None)
+                return self._moved(examples.join, own.name, other.name)
             self._say({"do": "drop", "number": own.number})
             self._moved(examples.retire, own.name)
 
@@ -173,29 +188,24 @@ class Project:
             return self._changed(self._current(id, version), {"do": "clear"})
 
     def correct(self, id: str, version: int, labels: np.ndarray) -> PagePhoto:
-        """labels: (H, W) uint8 in project order, at the photo's size, as :meth:`in_order` gives them."""
+        """labels: (H, W) uint8 class numbers, at the photo's size; those of removed classes become background."""
         with self.lock:
             photo = self._current(id, version)
             if labels.shape != photo.size:
                 raise UsageError(
                     f"a mask of {labels.shape[1]} x {labels.shape[0]}, but the photo is {photo.width} x {photo.height}"
                 )
-            return self._keep(photo, self._as_numbers(labels), "corrected")
+            return self._keep(photo, labels, "corrected")
 
     def patch(self, id: str, version: int, labels: np.ndarray, piece: np.ndarray, left: int, top: int) -> PagePhoto:
-        """labels: (H, W) class numbers of the mask of that version.  piece: (h, w) in project order, which is put on it."""
+        """labels: (H, W) class numbers of the mask of that version.  piece: (h, w) of them, which is put on it."""
         with self.lock:
             photo, labels = self._current(id, version, seen=True), labels.copy()
             place = labels[top : top + piece.shape[0], left : left + piece.shape[1]]
             if place.shape != piece.shape:
                 raise UsageError(f"a piece of a mask that leaves the photo of {photo.width} x {photo.height}")
-            place[:] = self._as_numbers(piece)
+            place[:] = piece
             return self._keep(photo, labels, "corrected")
-
-    def _as_numbers(self, labels: np.ndarray) -> np.ndarray:
-        if labels.max(initial=0) > len(self.classes):
-            raise UsageError(f"a mask with value {labels.max()}, but there are {len(self.classes)} classes")
-        return numbered(labels, list(self.said.classes))
 
     def set_state(self, id: str, version: int, state: str, labels: np.ndarray | None = None) -> PagePhoto:
         """labels: (H, W) class numbers, what is accepted where no mask was kept yet. A corrected mask stays corrected."""
@@ -237,13 +247,16 @@ class Project:
         if file != photo.drawn:
             labels = read_mask(self.folder / "drawn" / photo.drawn, labels=True)
             self._last = photo.drawn, labels
-        kept = [number if number in self.said.classes else 0 for number in range(1, self.said.last_number + 1)]
-        return numbered(labels, kept)  # a class that was removed is background
+        return self.standing(labels)
+
+    def standing(self, numbers: np.ndarray) -> np.ndarray:
+        """Class numbers as they are by now: a class that was removed is background, one that was joined the other."""
+        return numbered(numbers, self.said.standing())
 
     def in_order(self, numbers: np.ndarray) -> np.ndarray:
         """Class numbers as label maps outside have them: i = the i-th class of the project."""
         order = {number: i for i, number in enumerate(self.said.classes, start=1)}
-        return numbered(numbers, [order.get(number, 0) for number in range(1, self.said.last_number + 1)])
+        return numbered(numbers, [order.get(number, 0) for number in self.said.standing()])
 
     # How it is kept
 
@@ -257,7 +270,9 @@ class Project:
         return photo
 
     def _keep(self, photo: PagePhoto, numbers: np.ndarray, state: str, **more: Any) -> PagePhoto:
-        file = f"{photo.id}-{photo.version + 1}.png"
+        if numbers.max(initial=0) > self.said.last_number:
+            raise UsageError(f"a mask with value {numbers.max()}, but class numbers end at {self.said.last_number}")
+        numbers, file = self.standing(numbers), f"{photo.id}-{photo.version + 1}.png"
         path = self.folder / "drawn" / file
         write_png(path, numbers, PALETTE)
         on_disk(path)

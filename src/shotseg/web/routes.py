@@ -120,8 +120,9 @@ def change_class(p: P, id: str, said: schemas.ChangedClass) -> schemas.ClassReco
 
 
 @router.delete("/classes/{id}", status_code=204)
-def remove_class(p: P, id: str) -> Response:
-    p.project.remove_class(id)
+def remove_class(p: P, id: str, into: Annotated[str | None, Query(max_length=100)] = None) -> Response:
+    """Its pixels become background. into: id of the class that they become instead."""
+    p.project.remove_class(id, into)
     _changed(p)
     return Response(status_code=204)
 
@@ -170,6 +171,16 @@ def add_photos(p: P, files: list[UploadFile]) -> schemas.Added:
     return schemas.Added(added=added, refused=refused)
 
 
+@router.post("/photos/look")
+def look(p: P) -> schemas.Looked:
+    """Look into the folder again: photos may have come, or gone."""
+    changed = p.project.find_photos()
+    if changed:
+        p.engine.changed()
+        p.events.tell("project", {})
+    return schemas.Looked(changed=changed)
+
+
 @router.get("/photos/{id}")
 def photo(p: P, id: str) -> schemas.FullPhoto:
     with p.project.lock:
@@ -199,8 +210,9 @@ def _picture(p: Parts, id: str, side: int | None) -> Response:
 
 @router.get("/photos/{id}/mask", response_class=Response, responses=binary("image/png"))
 def mask(p: P, id: str) -> Response:
+    """A PNG whose values are the classes' numbers, which never change; 0 is background."""
     version, numbers = p.engine.mask(id)
-    return _versioned(label_png(p.project.in_order(numbers)), version, "image/png")
+    return _versioned(label_png(p.project.standing(numbers)), version, "image/png")
 
 
 @router.get("/photos/{id}/mask/runs", response_class=Response, responses=binary("application/octet-stream"))
@@ -208,7 +220,7 @@ def mask_runs(p: P, id: str) -> Response:
     """The mask as a page draws it at once: deflated, of each run of pixels of one value, row after row, its length (uint32,
     little-endian), then of each run its value (uint8)."""
     version, found = p.engine.runs(id)
-    packed = Runs(found.lengths, p.project.in_order(found.values)).packed()
+    packed = Runs(found.lengths, p.project.standing(found.values)).packed()
     return _versioned(packed, version, "application/octet-stream")
 
 
@@ -247,7 +259,7 @@ def _patch(p: Parts, id: str, version: int, left: int, top: int, data: bytes) ->
 def _labels(p: Parts, id: str, data: bytes, whole: bool = True) -> np.ndarray:
     size = p.project.photo(id).size
     try:
-        return uploads.read_labels(data, size, len(p.project.classes), whole)
+        return uploads.read_labels(data, size, p.project.said.last_number, whole)
     except InputError as error:
         raise UsageError(str(error)) from None
 

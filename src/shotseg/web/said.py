@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from shotseg.web.drawing import Stroke
@@ -35,6 +35,7 @@ class PagePhoto:
     drawn:   the file of the mask that a person accepted or corrected.   by_hand: whether it was corrected.
     present, areas, digest: of the mask as it is now, where there is one; classes by their numbers.
     confidence: of the model in its mask; None where a person made or took it.
+    pages: in its file, of which the first is the photo; None until somebody asks.
     """
 
     id: str
@@ -53,6 +54,7 @@ class PagePhoto:
     areas: dict[int, float] = field(default_factory=dict)
     digest: int | None = None
     error: str | None = None
+    pages: int | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -76,6 +78,12 @@ class Said:
     photos: dict[str, PagePhoto] = field(default_factory=dict)
     settings: dict[str, bool] = field(default_factory=lambda: {"examples_from_reviewed": True})
     last_number: int = 0
+    joined: dict[int, int] = field(default_factory=dict)  # number of a class -> of the one that it was joined to
+
+    def standing(self) -> list[int]:
+        """What each number from 1 on means by now: itself, the class that it was joined to, or 0 once that is removed."""
+        now = (self.joined.get(number, number) for number in range(1, self.last_number + 1))
+        return [number if number in self.classes else 0 for number in now]
 
     def apply(self, event: Event) -> None:
         """Raises KeyError, TypeError or ValueError for an event that is none."""
@@ -88,10 +96,25 @@ class Said:
             del self.classes[event["number"]]
             for photo in self.photos.values():
                 photo.strokes = [stroke for stroke in photo.strokes if stroke.number in self.classes]
+        elif do == "join":
+            self._join(event["number"], event["into"])
         elif do == "settings":
             self.settings[event["name"]] = bool(event["value"])
         else:
             self._apply_to_photo(do, event)
+
+    def _join(self, number: int, into: int) -> None:
+        if number == into or into not in self.classes:
+            raise ValueError(f"class {number} cannot be joined to {into}")
+        del self.classes[number]
+        self.joined = {old: into if new == number else new for old, new in self.joined.items()} | {number: into}
+        for photo in self.photos.values():
+            photo.strokes = [replace(s, number=into) if s.number == number else s for s in photo.strokes]
+            if number in photo.areas:
+                photo.version += 1  # the mask looks other
+                photo.areas = {**photo.areas, into: photo.areas.get(into, 0.0) + photo.areas[number]}
+                photo.present = {**photo.present, into: max(photo.present.get(n, 0.0) for n in (number, into))}
+                del photo.areas[number]
 
     def _apply_to_photo(self, do: str, event: Event) -> None:
         photo = self.photos.setdefault(event["photo"], PagePhoto(event["photo"], event["file"], Path(event["file"])))

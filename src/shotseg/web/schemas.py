@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from shotseg.data.annotations import list_formats
+from shotseg.data.images import STACKS, pages_in
 from shotseg.web.album import shown
 from shotseg.web.examples import pairs
 from shotseg.web.project import Project
@@ -82,7 +83,10 @@ class Login(Said):
 
 
 class ClassRecord(BaseModel):
+    """number: of its pixels in masks."""
+
     id: str
+    number: int
     name: str
     colour: str
     key: str
@@ -131,6 +135,7 @@ class KeptStroke(BaseModel):
 class FullPhoto(PhotoRecord):
     strokes: list[KeptStroke]
     scale_max: float
+    pages: int
 
 
 class Photos(BaseModel):
@@ -148,6 +153,10 @@ class Added(BaseModel):
     refused: list[Refused]
 
 
+class Looked(BaseModel):
+    changed: bool
+
+
 class Counts(BaseModel):
     photos: int
     masks: int
@@ -161,7 +170,7 @@ class Detail(BaseModel):
 
 def class_record(own: PageClass, project: Project) -> ClassRecord:
     shots = len(pairs(project, own.name))
-    return ClassRecord(id=own.id, name=own.name, colour=own.colour, key=own.key, examples=shots)
+    return ClassRecord(id=own.id, number=own.number, name=own.name, colour=own.colour, key=own.key, examples=shots)
 
 
 def photo_record(photo: PagePhoto, project: Project) -> PhotoRecord:
@@ -179,7 +188,9 @@ def full_photo(photo: PagePhoto, project: Project, scale: float) -> FullPhoto:
         )
         for stroke in photo.strokes
     ]
-    return FullPhoto(**_fields(photo, project), strokes=strokes, scale_max=scale)
+    if photo.pages is None:  # which takes a look at each of a thousand
+        photo.pages = pages_in(photo.path) if photo.path.suffix.lower() in STACKS else 1
+    return FullPhoto(**_fields(photo, project), strokes=strokes, scale_max=scale, pages=photo.pages)
 
 
 def _fields(photo: PagePhoto, project: Project) -> dict:

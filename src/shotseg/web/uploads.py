@@ -26,10 +26,10 @@ def check_photo(file: str, data: bytes) -> None:
         raise InputError(f"{file}: {width} x {height} pixels are too many; scale it down, or serve its folder")
 
 
-def read_labels(data: bytes, size: tuple[int, int], classes: int, whole: bool = True) -> np.ndarray:
+def read_labels(data: bytes, size: tuple[int, int], last: int, whole: bool = True) -> np.ndarray:
     """(H, W) uint8 of a PNG label map of a photo of (height, width), or with ``whole=False`` of a piece of it.
 
-    Raises InputError for another size, kind or value.
+    last: the highest number of a class. Raises InputError for another size, kind or value.
     """
     image = _header("mask", data, ("PNG",))
     sides = image.height, image.width
@@ -41,8 +41,8 @@ def read_labels(data: bytes, size: tuple[int, int], classes: int, whole: bool = 
         labels = np.array(image, np.uint8)
     except Exception as error:  # a broken file can make a decoder fail in any way
         raise InputError(f"mask: cannot be read ({error}); send it again") from None
-    if labels.max(initial=0) > classes:
-        raise InputError(f"mask: value {labels.max()}, but there are {classes} classes")
+    if labels.max(initial=0) > last:
+        raise InputError(f"mask: value {labels.max()}, but class numbers end at {last}")
     return labels
 
 

@@ -65,6 +65,12 @@ export async function writeUntilAnswered(method, path, options, onAway) {
   }
 }
 
+/** The photo that was open before the page was loaded again, or that a link names. */
+export async function photoOfAddress() {
+  const id = new URLSearchParams(location.hash.slice(1)).get("photo");
+  return id && get(`/photos/${encodeURIComponent(id)}`).catch(() => null);
+}
+
 /** In token mode the address ends in #token=...; it becomes a cookie and leaves the address bar. */
 export async function login() {
   const token = new URLSearchParams(location.hash.slice(1)).get("token");

@@ -2,7 +2,7 @@
 
 import { address, get, write } from "./api.js";
 import { byId, el, percent } from "./dom.js";
-import { t } from "./i18n.js";
+import { called, t } from "./i18n.js";
 import { KEYS } from "./keys.js";
 import { areaPlot } from "./plot.js";
 
@@ -21,12 +21,12 @@ const close = () => dialog().close();
 const actions = (...buttons) => el("div", { class: "dialog-actions" }, ...buttons);
 
 export function showKeys() {
-  const rows = KEYS.map(({ shown, action }) => el("li", {}, el("span", {}, t(`keys.${action}`)), el("span", {}, ...shown.map((key) => el("kbd", {}, key)))));
+  const rows = KEYS.map(({ shown, action }) => el("li", {}, el("span", {}, t(`keys.${action}`)), el("span", {}, ...shown.map((key) => el("kbd", {}, called("key", key))))));
   open(t("keys.title"), el("ul", { class: "keys" }, ...rows), actions(button(t("close"), close, "primary")));
 }
 
 /** Asks for a class's name, colour and key. `own` is the class to change, or null for a new one, which gets `colour`; `saved` follows `save`. */
-export function editClass(own, { colour: next, taken, save, saved, remove }) {
+export function editClass(own, { colour: next, taken, others, save, saved, remove }) {
   const name = el("input", { type: "text", value: own?.name ?? "", required: true, maxlength: 100, autocomplete: "off" });
   const colour = el("input", { type: "color", value: own?.colour ?? next });
   const key = el("select", {}, el("option", { value: "" }, t("classes.noKey")), ...["1", "2", "3", "4", "5", "6", "7", "8", "9", "0"].map((digit) => el("option", { value: digit, disabled: taken.includes(digit) && digit !== own?.key }, digit)));
@@ -40,26 +40,35 @@ export function editClass(own, { colour: next, taken, save, saved, remove }) {
     actions(own && button(t("classes.remove"), () => confirmRemoval(own, remove), "reject first"), button(t("cancel"), close), el("button", { type: "submit", class: "primary" }, t("classes.save"))));
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
+    if (form.inert) return; // Enter again, while the server is busy
+    form.inert = true;
     const said = { name: name.value.trim(), key: key.value, colour: colour.value };
+    const same = own && others.find((other) => other.name === said.name);
+    if (same) return confirmJoin(own, same, remove);
     try {
       await save(said);
       close(); // at once: the next key is the page's
       await saved();
     } catch (error) {
       problem.textContent = error.message;
+      form.inert = false;
+      name.focus();
     }
   });
   open(t(own ? "classes.edit" : "classes.new"), form);
   name.focus();
 }
 
-function confirmRemoval(own, remove) {
+function confirm(title, question, action) {
   const sure = async () => {
     close();
-    await remove();
+    await action();
   };
-  open(t("classes.remove"), el("p", {}, t("classes.removeSure", { name: own.name })), actions(button(t("cancel"), close, "primary"), button(t("classes.remove"), sure, "reject")));
+  open(title, el("p", {}, question), actions(button(t("cancel"), close, "primary"), button(title, sure, "reject")));
 }
+
+const confirmRemoval = (own, remove) => confirm(t("classes.remove"), t("classes.removeSure", { name: own.name }), () => remove());
+const confirmJoin = (own, other, remove) => confirm(t("classes.join"), t("classes.joinSure", { name: own.name, other: other.name }), () => remove(other.id));
 
 /** Resolves to "mine" or "theirs". Neither is at hand for a key that was meant for the page, and none closes it unanswered. */
 export function askConflict(record) {
@@ -74,12 +83,12 @@ export function askConflict(record) {
 }
 
 /** Counts first, then the file: what is left out is named with its reason. */
-export async function showExport(formats, onerror) {
-  const format = el("select", { "aria-label": t("export.format") }, ...formats.map((each) => el("option", { value: each }, each)));
+export async function showExport({ name, formats }, onerror) {
+  const format = el("select", { "aria-label": t("export.format") }, ...formats.map((each) => el("option", { value: each }, called("format", each))));
   if (formats.includes("coco")) format.value = "coco";
   const reviewed = el("input", { type: "checkbox" });
   const counts = el("div", { role: "status" });
-  const take = button(t("export.take"), () => download({ format: format.value, reviewed_only: reviewed.checked }, take, problem), "primary");
+  const take = button(t("export.take"), () => download({ format: format.value, reviewed_only: reviewed.checked }, name, take, problem), "primary");
   const problem = el("p", { role: "alert", class: "problem" });
   const count = async () => {
     counts.replaceChildren(el("p", { class: "muted" }, t("export.counting")));
@@ -103,16 +112,16 @@ function countRows({ photos, masks, classes, left_out: left }) {
   const list = el("dl", { class: "details" }, el("dt", {}, t("export.photos")), el("dd", { id: "export-photos" }, String(photos)), el("dt", {}, t("export.masks")), el("dd", {}, String(masks)), ...rows);
   const regions = el("p", { class: "small muted" }, t("export.regions"));
   if (!left.length) return [list, regions, el("p", { class: "muted" }, t("export.nothingLeft"))];
-  const names = left.map(({ file, reason }) => el("li", {}, `${file}: ${reason}`));
+  const names = left.map(({ file, reason }) => el("li", {}, `${file}: ${called("left", reason)}`));
   return [list, regions, el("h3", {}, t("export.left", { number: left.length })), el("ul", { class: "list", tabindex: "0", "aria-label": t("export.left", { number: left.length }) }, ...names)];
 }
 
-async function download(wanted, take, problem) {
+async function download(wanted, name, take, problem) {
   take.disabled = true;
   take.textContent = t("export.making");
   try {
     const answer = await write("POST", "/export", { json: wanted });
-    const link = el("a", { href: URL.createObjectURL(await answer.blob()), download: `${wanted.format}.zip` });
+    const link = el("a", { href: URL.createObjectURL(await answer.blob()), download: `${name}-${wanted.format}.zip` });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);
     close();

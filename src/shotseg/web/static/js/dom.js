@@ -13,7 +13,11 @@ export function el(tag, attributes = {}, ...children) {
   return node;
 }
 
-export const percent = (part, digits = 0) => `${(100 * part).toFixed(digits)} %`;
+/** As the page's language writes it. */
+export function percent(part, digits = 0) {
+  const places = { minimumFractionDigits: digits, maximumFractionDigits: digits };
+  return `${(100 * part).toLocaleString(document.documentElement.lang, places)} %`;
+}
 
 /** Acts once calls pause for `wait` ms, and at the latest `longest` ms after the first: a stream of calls never starves it. */
 export function debounce(wait, action, longest = Infinity) {

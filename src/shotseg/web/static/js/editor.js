@@ -30,7 +30,7 @@ export class Editor {
     stage.sketch = (context, pixel) => this.#sketch(context, pixel);
   }
 
-  get label() { return this.classes.length ? this.classIndex + 1 : 0; }
+  get label() { return this.classes[this.classIndex]?.number ?? 0; }
   get reach() { return (REACH * this.stage.ratio) / this.stage.view.scale; }
 
   colourOf(side) { return side === "inside" ? `rgb(${this.stage.colour(this.label).join(" ")})` : "#fff"; }
@@ -244,10 +244,10 @@ export class Editor {
   bounds() { return this.map && (boundsOf(this.map, this.label) ?? boundsOf(this.map)); }
 
   #sketch(context, pixel) {
-    for (const stroke of this.strokes) {
-      const index = this.classes.findIndex(({ id }) => id === stroke.class_id);
+    for (const stroke of this.stage.hidden ? [] : this.strokes) {
+      const own = this.classes.find(({ id }) => id === stroke.class_id);
       // Thin, for what it did to the mask is to be seen.
-      scribbleLine(context, { ...stroke, radius: Math.min(stroke.radius, 1.5 * pixel) }, stroke.side === "inside" ? `rgb(${this.stage.colour(index + 1).join(" ")} / .9)` : "rgb(255 255 255 / .9)");
+      scribbleLine(context, { ...stroke, radius: Math.min(stroke.radius, 1.5 * pixel) }, stroke.side === "inside" ? `rgb(${this.stage.colour(own?.number).join(" ")} / .9)` : "rgb(255 255 255 / .9)");
     }
     this.#stroke?.sketch?.(context, pixel);
     if (this.#pointer) cursor(context, pixel, this.#pointer, TOOLS[this.tool].sized ? this.size : 0);

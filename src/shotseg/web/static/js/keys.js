@@ -30,13 +30,14 @@ function nameOf(event) {
 
 const TEXT = "input[type=text], input[type=search], textarea, select";
 
-/** True where the key belongs to what has the focus: one types there, or it is a button's own Enter and Space. */
+/** True where the key belongs to what has the focus: one types there, or it is a button's own Enter and Space. The open photo's
+    button has nothing to do, so that Enter in the list opens a photo, and then accepts it. */
 function taken(event) {
   const { target, key } = event;
   if (!(target instanceof Element)) return false;
   if (target.matches(TEXT) || document.querySelector("dialog[open]")) return true;
   if (target.matches("input[type=range]")) return key.startsWith("Arrow");
-  return target.matches("button, a, input") && (key === "Enter" || key === " ");
+  return target.matches("button:not([aria-current]), a, input") && (key === "Enter" || key === " ");
 }
 
 /** `act(action)` for each key of the table, `digit(key)` for the classes, `hold(name, down)` for Space and H. */

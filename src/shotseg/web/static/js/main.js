@@ -1,6 +1,6 @@
 // Starts the page and joins its parts: every action has one name, whether a key or a button asks for it.
 
-import { address, get, login, write } from "./api.js";
+import { get, login, photoOfAddress, write } from "./api.js";
 import { askConflict, editClass, showAreas, showExport, showKeys } from "./dialogs.js";
 import { byId, debounce } from "./dom.js";
 import { Editor } from "./editor.js";
@@ -8,10 +8,11 @@ import { chosenLanguage, loadTexts, t } from "./i18n.js";
 import { listenToKeys } from "./keys.js";
 import { buildTools, note, showClasses, showEncoding, showFilters, showHint, showPhoto, showProject, showSaved, showTools } from "./panels.js";
 import { Pointers } from "./pointer.js";
-import { Queue } from "./queue.js";
+import { isDecided, Queue } from "./queue.js";
+import { listenToServer } from "./server_events.js";
 import { Stage } from "./stage.js";
 import { TOOLS } from "./tools.js";
-import { listenToDrops } from "./upload.js";
+import { listenToDrops, listenToFolder } from "./upload.js";
 import { Writer } from "./writer.js";
 
 const LARGEST_BRUSH = 200;
@@ -24,15 +25,19 @@ const editor = new Editor(stage, writer);
 const queue = new Queue();
 let project = { classes: [], formats: [], counts: {}, encoding: { done: 0, total: 0, running: false } };
 let lastDecision = null;
-let failedToOpen = null;
+let reviewing = false; // the photo at hand was decided when it was opened: after it comes the next one of any state
+let failed = null; // the photo that could not be opened, and why: { id, reason }
 
 const fail = (error) => note(error.message, true);
 
 async function loadProject() {
-  project = await get("/project");
+  const newest = await get("/project");
+  const [chosen, before] = [editor.classes[editor.classIndex]?.id, project.classes.length];
+  project = newest;
   editor.classes = project.classes;
-  editor.classIndex = Math.min(editor.classIndex, Math.max(0, project.classes.length - 1));
-  stage.setColours([[0, 0, 0], ...project.classes.map(({ colour }) => [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16)))]);
+  editor.classIndex = Math.max(0, project.classes.findIndex(({ id }) => id === chosen));
+  stage.setColours(project.classes);
+  if (project.classes.length < before && editor.record) followSoon(editor.record.id);
   showProject(project);
   showFilters(project.classes);
   showAll();
@@ -47,23 +52,25 @@ function showAll() {
   showSaved(writer);
   showHint(project, editor);
   stage.root.classList.toggle("blank", !editor.map);
-  byId("stage-empty").textContent = editor.map ? "" : t(project.classes.length ? "stage.empty" : "stage.first");
+  byId("stage-empty").textContent = editor.map ? "" : failed ? failed.reason : t(project.classes.length ? "stage.empty" : "stage.first");
 }
 
 // --- moving ---
 
 async function openPhoto(item) {
   if (!item) return note(t("queue.end"));
+  if (item.id !== queue.current) reviewing = isDecided(item);
   queue.choose(item.id);
-  failedToOpen = null;
+  history.replaceState(null, "", `#photo=${encodeURIComponent(item.id)}`);
+  failed = null;
   try {
     if (!(await editor.open(item))) return;
     fetchAhead();
   } catch (error) {
     if (queue.current !== item.id) return;
-    failedToOpen = item.id;
+    const reason = error.message;
+    failed = { id: item.id, reason: reason.includes(item.file) ? reason : t("photo.unreadable", { file: item.file, reason }) };
     editor.close();
-    note(t("photo.unreadable", { file: item.file, reason: error.message }), true);
   }
 }
 
@@ -76,9 +83,9 @@ function decide(state) {
   if (!record || record.id !== queue.current) return;
   lastDecision = state;
   editor.finish();
-  const next = queue.neighbour(1, true);
+  const next = queue.neighbour(1, !reviewing);
   editor.setState(state);
-  if (state !== "open") next ? openPhoto(next) : note(t("queue.done"));
+  if (state !== "open") next ? openPhoto(next) : note(t(reviewing ? "queue.end" : "queue.done"));
 }
 
 // --- classes ---
@@ -100,10 +107,10 @@ function changeClass(own) {
       await loadProject().catch(fail);
       if (!own) chooseClass(project.classes.length - 1);
     },
-    remove: async () => {
-      await write("DELETE", path).catch(fail);
-      await loadProject();
-      if (editor.record) reopen(editor.record.id);
+    others: project.classes.filter(({ id }) => id !== own?.id),
+    remove: async (into) => {
+      await write("DELETE", path, { query: { into } }).catch(fail);
+      await Promise.all([loadProject(), queue.refresh()]).catch(fail);
     },
   });
 }
@@ -168,7 +175,7 @@ const ACTIONS = {
   search: () => byId("search").focus(),
   upload: () => byId("upload-input").click(),
   areas: () => showAreas(project.classes).catch(fail),
-  export: () => showExport(project.formats, fail),
+  export: () => showExport(project, fail),
   keys: showKeys,
   ...Object.fromEntries(Object.keys(TOOLS).map((name) => [name, () => setTool(name)])),
 };
@@ -182,7 +189,7 @@ function hold(name, down) {
   if (name === "pan") pointers.spaceHeld = down;
   if (name === "hide" && stage.hidden !== down) {
     stage.hidden = down;
-    stage.draw("mask");
+    stage.draw("mask", "stroke");
   }
 }
 
@@ -212,30 +219,21 @@ async function follow(id) {
   const record = await get(`/photos/${encodeURIComponent(id)}`);
   queue.update(record);
   await editor.refresh(record);
-  if (failedToOpen === id) await openPhoto(record);
+  if (failed?.id === id) await openPhoto(record);
 }
 
-function listenToServer() {
-  const source = new EventSource(address("/events"));
-  const on = (name, action) => source.addEventListener(name, (event) => action(JSON.parse(event.data)));
-  const soon = debounce(150, (id) => follow(id).catch(fail));
-  on("photo", (record) => {
-    queue.update(record);
-    queue.refreshSoon();
-    loadProjectSoon();
-    fetchAheadSoon();
-    if (record.id === queue.current) soon(record.id);
-  });
-  on("encoding", (encoding) => showEncoding(encoding));
-  on("project", loadProjectSoon);
-  on("note", ({ text }) => note(text));
-  let lost = false;
-  source.addEventListener("error", () => (lost = true));
-  source.addEventListener("open", () => {
-    if (lost) queue.refreshSoon();
-    if (lost) loadProjectSoon();
-    lost = false;
-  });
+const followSoon = debounce(150, (id) => follow(id).catch(fail));
+
+function refreshAllSoon() {
+  queue.refreshSoon();
+  loadProjectSoon();
+}
+
+function photoChanged(record) {
+  queue.update(record);
+  refreshAllSoon();
+  fetchAheadSoon();
+  if (record.id === queue.current) followSoon(record.id);
 }
 
 function joinParts() {
@@ -266,6 +264,7 @@ function joinParts() {
   for (const button of document.querySelectorAll("[data-action]")) button.addEventListener("click", () => act(button.dataset.action));
   byId("opacity").addEventListener("input", (event) => setOpacity(event.target.value / 100));
   byId("brush").addEventListener("input", (event) => setBrush(Number(event.target.value)));
+  byId("brightness").addEventListener("input", (event) => (byId("photo-canvas").style.filter = `brightness(${event.target.value}%)`));
   byId("language").addEventListener("change", (event) => speak(event.target.value).catch(fail));
   byId("examples-switch").addEventListener("change", (event) => write("PATCH", "/project", { json: { examples_from_reviewed: event.target.checked } }).catch(fail));
   byId("encoding-switch").addEventListener("click", (event) => {
@@ -290,8 +289,9 @@ async function start() {
   await login();
   await loadProject();
   await queue.refresh();
-  listenToServer();
-  const first = queue.neighbour(1, true) ?? queue.neighbour(1);
+  listenToServer({ photo: photoChanged, project: loadProjectSoon, encoding: showEncoding, note: ({ text }) => note(text), again: refreshAllSoon });
+  listenToFolder(refreshAllSoon);
+  const first = (await photoOfAddress()) ?? queue.neighbour(1, true) ?? queue.neighbour(1);
   if (first) await openPhoto(first);
 }
 

@@ -50,14 +50,17 @@ export function showTools(editor) {
 }
 
 export function showClasses(classes, chosen, { pick, edit }) {
-  byId("classes").replaceChildren(...classes.map((own, index) => {
+  const list = byId("classes");
+  const focused = [...list.querySelectorAll("button")].indexOf(document.activeElement);
+  list.replaceChildren(...classes.map((own, index) => {
     const swatch = el("span", { class: "swatch", "aria-hidden": "true" });
     swatch.style.backgroundColor = own.colour;
-    const examples = el("span", { class: "muted small", title: t("classes.examples", { number: own.examples }) }, String(own.examples));
+    const examples = el("span", { class: "muted small examples", title: t("classes.examples", { number: own.examples }) }, String(own.examples));
     return el("li", {},
-      el("button", { type: "button", class: "pick", "aria-pressed": String(index === chosen), onclick: () => pick(index) }, swatch, el("span", { class: "name", title: own.name }, own.name), examples, own.key ? el("kbd", {}, own.key) : null),
+      el("button", { type: "button", class: "pick", "aria-pressed": String(index === chosen), "aria-label": `${own.name}, ${t("classes.examples", { number: own.examples })}`, onclick: () => pick(index) }, swatch, el("span", { class: "name", title: own.name }, own.name), examples, own.key ? el("kbd", {}, own.key) : null),
       el("button", { type: "button", class: "edit", "aria-label": t("classes.editOne", { name: own.name }), title: t("classes.editOne", { name: own.name }), onclick: () => edit(own) }, "✎"));
   }));
+  list.querySelectorAll("button")[focused]?.focus();
 }
 
 export function showFilters(classes) {
@@ -92,17 +95,21 @@ export function showEncoding({ done, total, running = true, waiting = 0, loading
   Object.assign(byId("encoding-bar"), { max: Math.max(total, 1), value: encodes ? done : total - waiting });
 }
 
+const POSSIBLE = 0.1; // less present, and without a pixel, a class is not spoken of
+
 export function showPhoto(record, classes) {
   const rows = [];
   const add = (name, value) => rows.push(el("dt", {}, name), el("dd", {}, value));
   if (record) {
     add(t("photo.size"), `${record.width} × ${record.height}`);
     if (record.scale_max < 1) add(t("photo.shown"), t("photo.shownAt", { scale: percent(record.scale_max) }));
+    if (record.pages > 1) add(t("photo.page"), t("photo.pageOf", { pages: record.pages }));
     add(t("photo.state"), t(`state.${shownState(record)}`));
     if (record.confidence != null) add(t("queue.confidence"), percent(record.confidence));
     for (const { id, name } of classes) {
-      if (record.areas?.[id] != null) add(t("photo.area", { name }), percent(record.areas[id], 1));
-      if (record.present?.[id] != null) add(t("photo.present", { name }), percent(record.present[id]));
+      const [area, present] = [record.areas?.[id] ?? 0, record.confidence == null ? 0 : record.present?.[id] ?? 0];
+      if (area || present >= POSSIBLE) add(t("photo.area", { name }), percent(area, 1));
+      if (present >= POSSIBLE) add(t("photo.present", { name }), percent(present));
     }
     if (record.error) add(t("photo.error"), record.error);
   }
@@ -111,9 +118,13 @@ export function showPhoto(record, classes) {
   byId("photo-info").title = record?.file ?? "";
 }
 
-/** What a newcomer does next: until a class has an example, and until a first prediction was decided on. */
-export function showHint({ classes, counts }, { record, classIndex }) {
-  const decided = ["accepted", "rejected"].some((state) => counts[state]);
+const ENOUGH = 3; // photos drawn by hand, after which a person knows the way
+
+let lined = null; // the photo below the line: while it is at hand the line stays as it is, so that nothing moves under the pointer
+
+/** What a newcomer does next, until a prediction was decided on. */
+export function showHint({ name, classes, counts }, { record, classIndex }) {
+  const decided = counts.accepted || counts.rejected || counts.corrected >= ENOUGH;
   const untaught = classes.length && !classes.some(({ examples }) => examples);
   let hint = "";
   if (!record || decided) hint = "";
@@ -122,7 +133,8 @@ export function showHint({ classes, counts }, { record, classIndex }) {
   else if (record.state === "predicted") hint = t("hint.review");
   else if (counts.predicted) hint = t("hint.next");
   byId("hint").textContent = hint;
-  byId("hint").hidden = !hint;
+  if (!record || record.id !== lined) byId("hint").hidden = Boolean(decided || !name);
+  lined = record?.id;
 }
 
 export function showSaved({ pending, away }) {

@@ -9,6 +9,7 @@ const PAGE = 100;
 export const STATES = ["open", "predicted", "accepted", "corrected", "rejected", "failed"];
 export const shownState = ({ state, error }) => (error ? "failed" : state);
 const TODO = new Set(["open", "predicted"]);
+export const isDecided = ({ state }) => !TODO.has(state);
 
 export class Queue {
   items = [];
@@ -20,6 +21,7 @@ export class Queue {
   writes = () => false;
   #turn = 0;
   #loading = false;
+  #place = 0; // where the photo at hand was in the list, which its state may have led out of it
   #rows = new Map(); // id -> its row, and what it says: one that says the same stays, and its picture with it
 
   constructor() {
@@ -48,6 +50,8 @@ export class Queue {
         items.push(...answer.items);
         total = answer.total;
       } while (items.length < total && items.length < this.items.length);
+      const at = this.items.findIndex(({ id }) => id === this.current);
+      if (at >= 0) this.#place = at;
       const known = new Map(this.items.map((item) => [item.id, item]));
       const newest = (item) => (known.get(item.id)?.version > item.version ? known.get(item.id) : item);
       Object.assign(this, { items: items.map(newest), total });
@@ -86,6 +90,7 @@ export class Queue {
     const rows = this.items.map((item) => this.#row(item));
     this.#rows = new Map(this.items.map(({ id }) => [id, this.#rows.get(id)]));
     if (rows.length !== this.list.children.length || rows.some((row, i) => row !== this.list.children[i])) this.list.replaceChildren(...rows);
+    if (!this.list.querySelector('[tabindex="0"]')) this.list.querySelector("button")?.setAttribute("tabindex", "0"); // Tab stops once
     byId("queue-total").textContent = t("queue.total", { shown: rows.length, total: this.total });
     if (focused) this.list.querySelector(`[data-id="${CSS.escape(focused)}"]`)?.focus();
   }
@@ -101,7 +106,7 @@ export class Queue {
     const text = el("span", {}, el("span", { class: "file", title: item.file }, item.file), el("span", { class: "facts" }, state, sure));
     const picture = el("img", { src: source, alt: "", loading: "lazy", decoding: "async", onerror: () => this.#missing(item.id, picture) });
     const chosen = item.id === this.current;
-    const button = el("button", { type: "button", "data-id": item.id, "aria-current": chosen && "true", onclick: () => this.onpick(this.find(item.id)) }, picture, text);
+    const button = el("button", { type: "button", "data-id": item.id, "aria-current": chosen && "true", tabindex: chosen ? 0 : -1, onclick: () => this.onpick(this.find(item.id)) }, picture, text);
     const row = el("li", {}, button);
     this.#rows.set(item.id, { row, told });
     return row;
@@ -116,17 +121,21 @@ export class Queue {
 
   choose(id) {
     const before = this.list.querySelector("[aria-current]");
+    const focused = this.list.contains(document.activeElement);
     before?.removeAttribute("aria-current");
+    before?.setAttribute("tabindex", "-1");
     this.current = id;
     const row = this.list.querySelector(`[data-id="${CSS.escape(id ?? "")}"]`);
     row?.setAttribute("aria-current", "true");
+    row?.setAttribute("tabindex", "0");
+    if (focused) row?.focus({ preventScroll: true });
     row?.scrollIntoView({ block: "nearest" });
   }
 
   /** The photo `step` places on; with `todo` the next one that nobody has decided on. */
   neighbour(step, todo = false) {
     if (todo) return this.upcoming(1)[0] ?? null;
-    return this.items[this.#at() + step] ?? null;
+    return this.items[this.#at(step) + step] ?? null;
   }
 
   /** The next photos that nobody has decided on, saved or not; from the top where none is below. */
@@ -136,5 +145,8 @@ export class Queue {
     return order.filter(({ id, state, error }) => TODO.has(state) && !error && !this.writes(id)).slice(0, count);
   }
 
-  #at() { return this.items.findIndex(({ id }) => id === this.current); }
+  #at(step = 1) {
+    const at = this.items.findIndex(({ id }) => id === this.current);
+    return at < 0 && step > 0 ? this.#place - 1 : at < 0 ? this.#place : at;
+  }
 }

@@ -39,9 +39,10 @@ export class Stage {
     this.redraw();
   }
 
-  /** The colour of each class number, [red, green, blue]; number 0 is the background. */
-  setColours(colours) {
-    this.#colours = colours;
+  /** classes: their numbers and colours, "#rrggbb". */
+  setColours(classes) {
+    this.#colours = [];
+    for (const { number, colour } of classes) this.#colours[number] = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
     this.draw("mask", "stroke");
   }
 
@@ -144,7 +145,8 @@ export class Stage {
     const shades = new Uint32Array(256);
     const alpha = Math.round(255 * this.opacity);
     for (let label = 1; label < 256; label++) {
-      const [red, green, blue] = this.colour(label);
+      if (!this.#colours[label]) continue; // of a class that was removed
+      const [red, green, blue] = this.#colours[label];
       shades[label] = ((alpha << 24) | (blue << 16) | (green << 8) | red) >>> 0;
     }
     return shades;

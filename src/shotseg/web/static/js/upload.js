@@ -1,7 +1,14 @@
-// Photos that are dropped on the page or chosen from a dialog.
+// Photos that are dropped on the page, chosen from a dialog, or put into the folder meanwhile.
 
 import { write } from "./api.js";
 import { byId } from "./dom.js";
+
+/** Has the folder looked at when the page opens, and when a person comes back to it. */
+export function listenToFolder(changed) {
+  const look = () => write("POST", "/photos/look").then((found) => found.changed && changed(), () => {});
+  window.addEventListener("focus", look);
+  look();
+}
 
 export function listenToDrops({ added, refused, failed }) {
   const send = async (files) => {
