@@ -17,8 +17,9 @@ pytest.importorskip("fastapi", reason="needs the extra web")
 pytest.importorskip("multipart", reason="needs the extra web")
 
 from page_client import API, client_of, ok, photos, until
-from page_project import photo, photos_folder, project_of, square
+from page_project import SIZE, photo, photos_folder, project_of, square
 from shotseg.cli.serve import Serve
+from shotseg.data.images import read_mask
 from shotseg.web import engine, remembered
 from shotseg.web.project import Project
 
@@ -162,3 +163,23 @@ def test_a_file_of_several_pages_says_that_the_first_is_the_photo(tmp_path, segm
     with client_of(Project(tmp_path / "project", folder), segmenter) as page:
         found = [ok(page.get(f"{API}/photos/{item['id']}"))["pages"] for item in photos(page)]
     assert found == [1, 3]
+
+
+def test_a_reviewed_photo_keeps_the_name_of_its_masks_when_another_of_its_stem_comes(tmp_path):
+    project = project_of(tmp_path)
+    red = project.add_class("red")
+    first = min(project.said.photos.values(), key=lambda photo: photo.file)
+    project.correct(first.id, first.version, square(5, 5))
+    project.close()
+    name = first.path.stem
+    Image.fromarray(np.zeros((*SIZE, 3), np.uint8)).save(first.path.with_suffix(".bmp"))
+    (tmp_path / "project/results/results.jsonl").open("a").write('{"file": "x.png", "name": "../../out"}\n{"torn')
+    again = Project(tmp_path / "project")
+    again.restore()  # as a server does
+    other = next(photo for photo in again.said.photos.values() if photo.path.suffix == ".bmp")
+    again.correct(other.id, other.version, square(20, 20))
+    again.close()
+    masks = {path.stem: read_mask(path) for path in (tmp_path / "project/results/masks" / red.name).iterdir()}
+    assert np.array_equal(masks.pop(name), square(5, 5))
+    ((theirs, mask),) = masks.items()
+    assert theirs.startswith(name) and np.array_equal(mask, square(20, 20))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +77,32 @@ class Album:
         return found
 
     def know_names(self) -> None:
-        """Fill ``names``. What makes them is slow to load: who needs them asks for it while nobody waits for a lock."""
+        """Fill ``names``. What makes them is slow to load: who needs them asks for it while nobody waits for a lock.
+
+        Photos whose results are there keep the name that these have, whatever photos came since.
+        """
         if self.names.keys() != self.photos.keys():
             from shotseg.runs.photos import named
 
             files = [(photo.file, id) for id, photo in list(self.photos.items())]
-            self.names = {photo.path: photo.name for photo in named(files)}
+            used = self._names_of_results()
+            kept = {id: used.pop(file) for file, id in files if file in used}
+            others = {photo.path: photo.name for photo in named(files) if photo.path not in kept}
+            taken = set(kept.values())
+            self.names = kept | {id: f"{name}-{id}" if name in taken else name for id, name in others.items()}
+
+    def _names_of_results(self) -> dict[str, str]:
+        """Photo's file -> the name of its masks, as the list of the results says; a line that says none is passed over."""
+        from shotseg.data.annotations.labelled import inside
+
+        found = {}
+        list_ = self.dropped.parent / "results" / "results.jsonl"
+        with suppress(OSError):
+            for line in list_.read_text("utf-8", "replace").splitlines():
+                with suppress(ValueError, KeyError, TypeError, InputError):
+                    row = json.loads(line)
+                    found[str(row["file"])] = inside(row["name"], list_)
+        return found
 
     def photo(self, id: str) -> PagePhoto:
         if id not in self.photos:
