@@ -11,7 +11,9 @@ from page_project import SIZE, photos_folder, project_of, square
 from shotseg.cli.serve import Serve
 from shotseg.data.annotations import Labelled, write
 from shotseg.errors import UsageError
+from shotseg.web.examples import pairs
 from shotseg.web.imports import take
+from shotseg.web.project import Project
 
 
 def coco(folder, files, classes=("cat", "dog")):
@@ -50,17 +52,32 @@ def test_what_a_person_decided_stays_and_the_same_command_again_changes_nothing(
 
 def test_the_folder_that_segment_wrote_is_taken_and_what_is_damaged_in_it_is_named(tmp_path, capsys):
     project, run = project_of(tmp_path), tmp_path / "result"
-    lines = [{"file": f"photo{i}.png", "name": f"photo{i}"} for i in range(3)]
+    lines = [{"file": f"photo{i}.png", "name": f"photo{i}", "confidence": 0.25} for i in range(3)]
     (run / "masks" / "cat").mkdir(parents=True)
     (run / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + "{\n")
     Image.fromarray(square(5, 5) * 255).save(run / "masks" / "cat" / "photo0.png")
     (run / "masks" / "cat" / "photo1.png").write_bytes(b"no mask")
     Image.fromarray(np.full((SIZE[0] - 1, SIZE[1]), 255, np.uint8)).save(run / "masks" / "cat" / "photo2.png")
     with pytest.warns() as told:
-        assert "1 photos have their masks" in take(project, run)
+        assert "1 photos have their masks from it, to be reviewed" in take(project, run)
     said = "\n".join(str(line.message) for line in told)
     assert "line 4 is damaged" in said and "photo1.png" in said and "photo2.png: left out" in said
-    assert np.array_equal(project.drawn_mask(by_name(project)["photo0.png"]), square(5, 5))
+    photo = by_name(project)["photo0.png"]
+    assert np.array_equal(project.drawn_mask(photo), square(5, 5))
+    assert (photo.state, photo.confidence, pairs(project, "cat")) == (
+        "predicted",
+        0.25,
+        [],
+    )  # nobody has looked at it yet
+    project.predicted(photo, 7, 0.9, {1: 1.0}, {1: 0.5})
+    project.close()
+    project = Project(tmp_path / "project")
+    photo = by_name(project)["photo0.png"]
+    assert (photo.state, photo.confidence) == ("predicted", 0.25)
+    project.set_state(photo.id, photo.version, "accepted")
+    project.publish()
+    assert np.array_equal(project.drawn_mask(photo), square(5, 5)) and photo.confidence is None
+    assert len(pairs(project, "cat")) == 1
 
 
 def test_a_photo_is_known_by_its_name_alone_where_one_alone_has_it(tmp_path):

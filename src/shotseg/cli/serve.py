@@ -41,8 +41,8 @@ class Serve:
     photos: Path | None = None
     """Folder of the photos; the project remembers it. More can be dropped on the page."""
     masks: Path | None = None
-    """Masks that there are already: a file or folder that `segment --support` reads, or that `segment` wrote. Photos that
-    nobody has decided on get theirs, as accepted."""
+    """Masks that there are already, for photos that nobody has decided on: a file or folder that `segment --support` reads,
+    whose masks are accepted, or the folder that `segment` wrote, whose masks are to be reviewed."""
     source: Annotated[str, arg(name="from")] = "auto"
     """How they are stored, where two formats fit; see `shotseg convert --help`."""
     host: str = "127.0.0.1"

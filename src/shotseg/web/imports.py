@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -18,13 +19,17 @@ from shotseg.errors import InputError, ShotsegError, UsageError, note
 from shotseg.web.project import Project
 from shotseg.web.said import PagePhoto
 
+RESULTS = "results.jsonl"
+
 
 def take(project: Project, source: Path, format: str = "auto", step: Callable[[], None] = lambda: None) -> str:
-    """Accept the masks of a file or folder for the photos that nobody has decided on, and return a line that says how many.
+    """Give photos that nobody has decided on the masks of a file or folder, and return a line that says how many.
 
-    source: what ``segment --support`` reads, or the folder that ``segment`` wrote.   step: is called after each photo.
+    source: what ``segment --support`` reads, whose masks are accepted; or the folder that ``segment`` wrote, whose masks are
+            guesses with their confidence, to be reviewed.   step: is called after each photo.
     What cannot be used is noted; photos without a mask stay open. Raises ShotsegError where nothing can be used.
     """
+    guesses = _confidences(source) if format == "auto" and _is_of_a_run(source) else None
     found = _found(source, format, project.album.folder)
     theirs = _matched(project, found)
     if not theirs:
@@ -38,8 +43,15 @@ def take(project: Project, source: Path, format: str = "auto", step: Callable[[]
         step()
         table = np.zeros(np.iinfo(result.labels.dtype).max + 1, np.uint8)
         table[1 : len(numbers) + 1] = numbers
-        taken += _accept(project, open_[result.file], table[result.labels])
-    said = [f"{source}: {taken} photos have their masks from it"]
+        photo, labels = open_[result.file], table[result.labels]
+        if not _fits(photo, labels):
+            continue
+        taken += 1
+        if guesses is None:
+            project.set_state(photo.id, photo.version, "accepted", labels)
+        else:
+            project.suggest(photo, labels, guesses.get(result.file, 0.0))
+    said = [f"{source}: {taken} photos have their masks from it" + (", to be reviewed" if guesses is not None else "")]
     if decided := len(theirs) - len(open_):
         said.append(f"{decided} were decided before and stay")
     if empty := len(open_) - taken:
@@ -50,23 +62,37 @@ def take(project: Project, source: Path, format: str = "auto", step: Callable[[]
 
 
 def _found(source: Path, format: str, photos: Path | None) -> Annotations:
-    if format == "auto" and (source / "results.jsonl").is_file() and (source / "masks").is_dir():
+    if format == "auto" and _is_of_a_run(source):
         return Annotations(list(subfolders(source / "masks")), list(_of_a_run(source)))
     return index(detect(source) if format == "auto" else format, source, photos)
+
+
+def _is_of_a_run(source: Path) -> bool:
+    return (source / RESULTS).is_file() and (source / "masks").is_dir()
+
+
+def _confidences(folder: Path) -> dict[str, float]:
+    """Photo's file -> how sure the run was of its masks; what a line does not say is passed over."""
+    found = {}
+    for line in (folder / RESULTS).read_text("utf-8", "replace").splitlines():
+        with suppress(ValueError, KeyError, TypeError):
+            row = json.loads(line)
+            found[str(row["file"])] = min(1.0, max(0.0, float(row["confidence"])))
+    return found
 
 
 def _of_a_run(folder: Path) -> Iterator[Annotated]:
     """The photos of a folder that ``segment`` wrote."""
     classes = [folder / "masks" / name for name in subfolders(folder / "masks")]
-    for number, line in enumerate((folder / "results.jsonl").read_text("utf-8", "replace").splitlines(), start=1):
+    for number, line in enumerate((folder / RESULTS).read_text("utf-8", "replace").splitlines(), start=1):
         try:
             file, name = (str(json.loads(line)[key]) for key in ("file", "name"))
         except (ValueError, KeyError, TypeError):
-            note(f"{folder / 'results.jsonl'}: line {number} is damaged and left out; run segment again")
+            note(f"{folder / RESULTS}: line {number} is damaged and left out; run segment again")
             continue
         masks = [own / f"{name}.png" for own in classes]
         if any(mask.is_file() for mask in masks):
-            yield Annotated(file, folder / "results.jsonl", map=partial(_joined, masks))
+            yield Annotated(file, folder / RESULTS, map=partial(_joined, masks))
 
 
 def _joined(masks: list[Path]) -> np.ndarray:
@@ -126,12 +152,12 @@ def _numbers(project: Project, classes: list[str], shown: set[int]) -> list[int]
     return [numbers.get(name, 0) for name in classes]
 
 
-def _accept(project: Project, photo: PagePhoto, labels: np.ndarray) -> bool:
+def _fits(photo: PagePhoto, labels: np.ndarray) -> bool:
+    """Whether a mask has something, and the size of its photo, which is noted."""
     if not labels.any():
         return False
     if labels.shape != photo.size:
         theirs, mine = (f"{width} x {height}" for height, width in (labels.shape, photo.size))
         note(f"{photo.file}: left out, its mask is {theirs}, but the photo is {mine}; export it again")
         return False
-    project.set_state(photo.id, photo.version, "accepted", labels)
     return True

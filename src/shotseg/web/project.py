@@ -222,6 +222,11 @@ class Project:
             state = "corrected" if state == "accepted" and photo.by_hand else state
             return self._changed(photo, {"do": "state", "state": state})
 
+    def suggest(self, photo: PagePhoto, labels: np.ndarray, confidence: float) -> PagePhoto:
+        """Keep (H, W) class numbers that another run found, to be reviewed; until then no prediction takes their place."""
+        with self.lock:
+            return self._keep(photo, labels, "predicted", confidence=confidence)
+
     def predicted(
         self,
         photo: PagePhoto,
@@ -230,7 +235,7 @@ class Project:
         present: dict[int, float],
         areas: dict[int, float],
     ) -> None:
-        """What the model found; the mask that a person accepted or corrected stays, and so does "rejected"."""
+        """What the model found; the mask that a person accepted, corrected or brought along stays, and so does "rejected"."""
         with self.lock:
             if photo.drawn is not None:
                 return
@@ -241,7 +246,7 @@ class Project:
             photo.present, photo.areas = present, areas
 
     def drawn_mask(self, photo: PagePhoto) -> np.ndarray:
-        """(H, W) uint8 class numbers of the mask that a person accepted or corrected. Raises InputError where it is lost."""
+        """(H, W) uint8 class numbers of the mask that was kept of the photo. Raises InputError where it is lost."""
         assert photo.drawn is not None
         file, labels = self._last
         if file != photo.drawn:

@@ -32,7 +32,7 @@ class PagePhoto:
     """One photo. file: its name below its folder.
 
     version: grows with every change that can be seen.   said: the version of the newest change that a person made.
-    drawn:   the file of the mask that a person accepted or corrected.   by_hand: whether it was corrected.
+    drawn:   the file of the mask that a person accepted, corrected or brought along.   by_hand: whether it was corrected.
     present, areas, digest: of the mask as it is now, where there is one; classes by their numbers.
     confidence: of the model in its mask; None where a person made or took it.
     pages: in its file, of which the first is the photo; None until somebody asks.
@@ -127,8 +127,11 @@ class Said:
             photo.drawn, photo.by_hand, photo.state = event["mask"], event["state"] == "corrected", event["state"]
             photo.strokes = photo.strokes + [stroke_of(stroke) for stroke in event.get("strokes", ())]
             photo.is_drawn({int(number): float(area) for number, area in event.get("areas", {}).items()})
+            photo.confidence = event.get("confidence")
         elif do == "state":
             photo.state = event["state"]
+            if photo.reviewed:
+                photo.confidence = None
             if photo.state == "open":
                 photo.drawn, photo.by_hand = None, False
         else:
