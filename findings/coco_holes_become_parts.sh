@@ -13,7 +13,8 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
 python="$folder/venv/bin/python"
-packages=('kili-formats[coco,image]==1.6.0' imantics==0.1.12 supervision==0.31.2 opencv-python==5.0.0.93 pycocotools==2.0.11 shapely==2.2.0 pillow==13.0.0 numpy==2.4.6)
+packages=('kili-formats[coco,image]==1.6.0' imantics==0.1.12 supervision==0.31.2
+  opencv-python==5.0.0.93 pycocotools==2.0.11 shapely==2.2.0 pillow==13.0.0 numpy==2.4.6)
 if command -v uv >/dev/null; then
   uv pip install --quiet --python "$python" "${packages[@]}"
 else

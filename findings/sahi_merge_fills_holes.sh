@@ -67,7 +67,8 @@ class Exact(DetectionModel):
             if not mask.any():
                 continue
             left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
-            shift, full = (values[0] if isinstance(values[0], list) else values for values in (shift_amount_list, full_shape_list or list(mask.shape)))
+            places = shift_amount_list, full_shape_list or list(mask.shape)
+            shift, full = (values[0] if isinstance(values[0], list) else values for values in places)
             box = [left, top, left + width, top + height]
             known = {"category_id": number, "category_name": name, "score": 0.9, "segmentation": get_coco_segmentation_from_bool_mask(mask)}
             found.append(ObjectPrediction(bbox=box, shift_amount=shift, full_shape=full, **known))

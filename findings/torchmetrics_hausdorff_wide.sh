@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # torchmetrics 1.9.0: the Hausdorff distance of any photo that is wider than high is wrong, and nothing says so.
 #
-# Seen: two objects in photos of 60 rows and 60, 61 or 90 columns. scipy and MONAI 1.6.1 say 5.39 pixels for all three, torchmetrics 5.39 for the square
-# alone, then 27.29 and 45.00. Two dots that are 4 pixels apart are 4, 10.00 and 10.44 pixels apart. A photo that is higher than wide raises
-# IndexError, which is reported (issue 3300, where wide photos are said to work). Its `distance_transform` counts rows by the height: distances land
-# in other pixels, or on each other. The documentation shows squares of 16 pixels.
+# Seen: two objects in photos of 60 rows and 60, 61 or 90 columns. scipy and MONAI 1.6.1 say 5.39 pixels for all three, torchmetrics 5.39
+# for the square alone, then 27.29 and 45.00. Two dots that are 4 pixels apart are 4, 10.00 and 10.44 pixels apart. A photo that is
+# higher than wide raises IndexError, which is reported (issue 3300, where wide photos are said to work). Its `distance_transform` counts
+# rows by the height: distances land in other pixels, or on each other. The documentation shows squares of 16 pixels.
 # Why it matters: most photos are wide. Numbers are of a plausible size, and get worse with every column.
 # What to do: pad masks to squares first, or take MONAI's `compute_hausdorff_distance`, which agrees with scipy.
 set -euo pipefail
