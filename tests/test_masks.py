@@ -209,6 +209,20 @@ def test_two_values_are_background_and_class_in_any_depth(read, top):
         np.testing.assert_array_equal(read(tif(values.astype(dtype)), "m.tif"), DISC)
 
 
+def test_ids_that_were_scaled_and_scaled_back_are_the_whole_numbers_beside_them(read):
+    """As NIfTI does with labels that get the header of a scan of int16: 0.99998 for 1."""
+    ids = DISC + 2 * SECOND + 7 * (Y > 190)
+    for top, dtype in ((7, np.float64), (7, np.float32), (100, np.float64)):
+        steps = top / 65535
+        moved = (np.round(ids / steps) * steps).astype(dtype)
+        assert (moved % 1).any()
+        for write, name in ((tif(moved), "m.tif"), (lambda path, moved=moved: np.save(path, moved), "m.npy")):
+            np.testing.assert_array_equal(read(write, name), ids > 0)
+            np.testing.assert_array_equal(read(write, name, labels=True), ids)
+    faint = np.where(DISC, 8e-4, 1e-4)  # a map that sums to one is no such thing
+    np.testing.assert_array_equal(read(tif(faint), "m.tif"), DISC)
+
+
 def test_fractions_are_cut_at_half_of_their_range(read):
     soft = np.clip(1.2 - np.hypot(Y - 100, X - 150) / 60, 0, 1)
     for dtype in (np.float16, np.float32, np.float64):

@@ -47,6 +47,25 @@ def test_sizes_may_be_floats_and_a_photo_without_one_is_left_out_and_named(tmp_p
     assert {name: int(labels.sum()) for name, labels in maps.items()} == {"a": 400, "here": 400}
 
 
+def test_polygons_of_an_object_are_holes_where_its_area_is_the_one_without_them(tmp_path):
+    """As Kili and imantics write holes. Without such an area they are parts, as COCO says."""
+    hole, apart = [15, 15, 25, 15, 25, 25, 15, 25], [40, 10, 50, 10, 50, 20, 40, 20]
+    overlapping = [20, 10, 40, 10, 40, 30, 20, 30]
+    cases = [
+        ([*SQUARE, hole], 300, 300),
+        ([*SQUARE, hole], 297.6, 300),  # of corners in the middle of pixels
+        ([*SQUARE, hole, apart], 400, 400),
+        *(([*SQUARE, hole], area, 400) for area in (400, 500, 0, None, "300", float("nan"))),
+        ([*SQUARE, apart], 500, 500),
+        ([*SQUARE, overlapping], 600, 600),
+        ([*SQUARE, overlapping], 800, 600),  # the sum of both
+    ]
+    for number, (rings, area, pixels) in enumerate(cases):
+        folder = instances(tmp_path / str(number), [{"segmentation": rings, "area": area}])
+        photos(folder, "a.jpg")
+        assert labels_of("coco", folder)["a"].sum() == pixels, (rings, area)
+
+
 def test_what_cannot_be_drawn_is_named_and_the_rest_is_read(tmp_path):
     nan = float("nan")
     bad = [

@@ -24,6 +24,7 @@ from shotseg.data.samples import IGNORE
 from shotseg.errors import InputError, note
 
 VOID = ((224, 224, 224), (224, 224, 192))  # colour of 255 in our palette and in PASCAL VOC's
+BESIDE = 1e-3  # so far from a whole number is an id that was scaled and scaled back, as NIfTI's are
 HOLLOW = 6  # from so many times its own area that a mask encloses it may be an outline
 COLOURS = "a mask in colours; save it as a grey or palette PNG, one class id a pixel, 0 = background"
 
@@ -35,7 +36,7 @@ def binary(pixels: Pixels, name: object) -> np.ndarray:
     """
     values = _levels(pixels, name)
     if values.dtype.kind == "f":
-        finite = np.where(np.isfinite(values), values, 0)
+        finite = _whole(np.where(np.isfinite(values), values, 0))
         if (finite % 1).any():
             return (finite >= _half(pixels, values)).astype(np.uint8)
         values = finite.astype(np.int64)
@@ -74,11 +75,19 @@ def class_ids(pixels: Pixels, name: object) -> np.ndarray:
         return values
     if values.dtype.kind != "b" and values.max() == 65535 and np.isin(values, (0, 65535)).all():
         values = values // 257
+    values = _whole(values) if values.dtype.kind == "f" else values
     fractions = values.dtype.kind == "f" and (values % 1).any()
     if fractions or not 0 <= values.min() <= values.max() <= 255:
         found = f"mask values from {values.min()} to {values.max()}"
         raise InputError(f"{name}: {found}; use whole class ids from 0 to 254, and 255 = ignore")
     return values.astype(np.uint8)
+
+
+def _whole(values: np.ndarray) -> np.ndarray:
+    """Floats that lie beside whole numbers, all of them, as those; others as they are."""
+    with np.errstate(invalid="ignore"):  # infinite ones
+        near = np.rint(values)
+        return near if near.any() and (np.abs(values - near) <= BESIDE).all() else values
 
 
 def warn_if_doubtful(mask: np.ndarray, name: object) -> None:

@@ -221,7 +221,7 @@ def _shapes(
             empty.append(annotation.get("id"))
             lost[photo] += 1
         else:
-            shapes[photo].append(Shape(label_of[category], partial(draw, drawn)))
+            shapes[photo].append(Shape(label_of[category], partial(draw, drawn, area=annotation.get("area"))))
     for ids, what in (
         (strangers, "of a photo that is not in it"),
         (unnamed, "of an unknown category"),
@@ -241,8 +241,11 @@ def _spelled(ids: Iterable[Any]) -> dict[Any, Any]:
     return {**alone, **numbers, **{id: id for id in known if id is not None}}
 
 
-def draw(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """(h, w) bool of a ``segmentation``; of run lengths, at the size that they say. Raises as ``BROKEN`` says."""
+def draw(segmentation: Any, height: int, width: int, area: Any = None) -> np.ndarray:
+    """(h, w) bool of a ``segmentation``; of run lengths, at the size that they say. Raises as ``BROKEN`` says.
+
+    Polygons are joined, as COCO says; but where the object's ``area`` is the one without what two of them share, they are holes.
+    """
     if isinstance(segmentation, dict):
         own = (size(*segmentation["size"]) if "size" in segmentation else None) or (height, width)
         return decode({**segmentation, "size": own}, *own)
@@ -252,7 +255,13 @@ def draw(segmentation: Any, height: int, width: int) -> np.ndarray:
     rings = [segmentation] if points or np.ndim(segmentation[0]) == 0 else segmentation
     # Beside an outline with an area, one of no, one or two points draws nothing.
     with_area = [ring for ring in rings if np.size(ring) not in (0, 2, 4)] or rings
-    return np.any([polygon(ring, height, width) for ring in with_area], axis=0)
+    masks = [polygon(ring, height, width) for ring in with_area]
+    joined = np.any(masks, axis=0)
+    if len(masks) == 1 or not isinstance(area, int | float):
+        return joined
+    parted = np.logical_xor.reduce(masks)
+    # Nearer to the area without them, and no number that only fills the place.
+    return parted if parted.sum() < 2 * area < parted.sum() + joined.sum() else joined
 
 
 def _polygon(part: Part) -> list[list[float]]:
