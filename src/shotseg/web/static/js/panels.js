@@ -129,8 +129,8 @@ export function showHint({ name, classes, counts }, { record, classIndex }) {
   let hint = "";
   if (!record || decided) hint = "";
   else if (!classes.length) hint = t("hint.class");
-  else if (untaught) hint = t("hint.draw", { name: classes[classIndex].name });
   else if (record.state === "predicted") hint = t("hint.review");
+  else if (untaught) hint = t("hint.draw", { name: classes[classIndex].name });
   else if (counts.predicted) hint = t("hint.next");
   byId("hint").textContent = hint;
   if (!record || record.id !== lined) byId("hint").hidden = Boolean(decided || !name);
