@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import warm
 from page_project import photo, photos_folder, project_of, square
 from shotseg.data.folder import FolderDataset
 from shotseg.data.images import read_mask
@@ -336,17 +337,17 @@ def test_a_stroke_that_leaves_the_photo_is_the_part_of_it_that_a_larger_photo_sh
     assert not empty.any()
 
 
-@pytest.fixture
-def on_a_disk():
-    """A folder where a file that is to be safe is waited for, as is none in memory."""
-    with TemporaryDirectory() as folder:
-        yield Path(folder)
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_every_acknowledged_stroke_is_there_after_a_kill_at_any_moment(on_a_disk):
-    photos = photos_folder(on_a_disk / "photos", 3)
-    places = [on_a_disk / f"project{i}" for i in range(5)]
+def test_every_acknowledged_stroke_is_there_after_a_kill_at_any_moment(tmp_path):
+    with TemporaryDirectory() as on_a_disk:  # where a file that is to be safe is waited for, as is none in memory
+        # In a process that is small: to fork this one takes a tenth of a second.
+        killing = warm.Process(tmp_path / "out", tmp_path / "err", {}, _kill_at_any_moment, Path(on_a_disk))
+        assert killing.wait() == 0, killing.err.read_text()
+
+
+def _kill_at_any_moment(folder):
+    photos = photos_folder(folder / "photos", 3)
+    places = [folder / f"project{i}" for i in range(5)]
     acknowledged: list[dict[str, int]] = [{} for _ in places]
     for moments in np.random.default_rng(0).uniform(0.001, 0.05, (10, 5)):  # a stroke takes 5 ms
         children = [_begun(place, photos) for place in places]

@@ -17,7 +17,6 @@ import numpy as np
 
 from shotseg.data.annotations.labelled import MOST, Labelled, Part, cropped, inside, label_map, note
 from shotseg.data.images import IMAGE_TYPES, one_class, upright_size
-from shotseg.data.listing import has_controls
 from shotseg.data.pixels import MAX_PIXELS
 from shotseg.data.samples import IGNORE
 from shotseg.data.sets import coco_masks
@@ -231,7 +230,7 @@ class Photos:
             photo = self.find(named)
         except InputError:
             named, photo = PurePosixPath(str(said or "").replace("\\", "/")).name, None
-            if has_controls(named) or not self._by_end(named, ends):
+            if not self._by_end(inside(named, source), ends):
                 raise
         return (named, photo) if photo else self._by_end(named, ends) or (named, None)
 
