@@ -9,7 +9,7 @@ PROJECT ?= demo-project
 DATA    ?= ../shared/data
 PHOTOS ?= src/shotseg/demo_data/images
 
-.PHONY: install demo serve test pytest test-page docs lint types results clean
+.PHONY: install demo serve test pytest test-page page-browser page-openapi docs lint types results clean
 
 install: $(STAMP)
 
@@ -56,7 +56,14 @@ test-page: $(STAMP)
 	else \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test-page]'; \
 	fi
-	$(BIN)/python -m pytest -n 0 tests/test_page_browser.py tests/test_page_wishes.py tests/test_page_newcomers.py tests/test_page_openapi.py
+	@$(MAKE) --no-print-directory -j2 page-browser page-openapi
+
+# A browser leaves a core idle.
+page-browser:
+	$(BIN)/python -m pytest -n 0 tests/test_page_browser.py tests/test_page_wishes.py tests/test_page_newcomers.py
+
+page-openapi:
+	$(BIN)/python -m pytest -n 0 tests/test_page_openapi.py
 
 # The site of docs/ in build/site; a link that leads nowhere ends it. See it: python -m http.server --directory build/site
 docs: $(STAMP)
