@@ -61,7 +61,6 @@ async function openPhoto(item) {
   if (!item) return note(t("queue.end"));
   if (item.id !== queue.current) reviewing = isDecided(item);
   queue.choose(item.id);
-  history.replaceState(null, "", `#photo=${encodeURIComponent(item.id)}`);
   failed = null;
   try {
     if (!(await editor.open(item))) return;
@@ -72,6 +71,7 @@ async function openPhoto(item) {
     failed = { id: item.id, reason: reason.includes(item.file) ? reason : t("photo.unreadable", { file: item.file, reason }) };
     editor.close();
   }
+  history.replaceState(null, "", `#photo=${encodeURIComponent(item.id)}`); // once it is shown: it takes milliseconds
 }
 
 /** What comes next is fetched before it is asked for, and again where its mask or the order has changed. */
