@@ -13,10 +13,14 @@ export function el(tag, attributes = {}, ...children) {
   return node;
 }
 
+const written = {}; // what writes numbers, which takes long to make: one for each language and number of digits
+
 /** As the page's language writes it. */
 export function percent(part, digits = 0) {
+  const { lang } = document.documentElement;
   const places = { minimumFractionDigits: digits, maximumFractionDigits: digits };
-  return `${(100 * part).toLocaleString(document.documentElement.lang, places)} %`;
+  written[lang + digits] ??= new Intl.NumberFormat(lang, places);
+  return `${written[lang + digits].format(100 * part)} %`;
 }
 
 /** Acts once calls pause for `wait` ms, and at the latest `longest` ms after the first: a stream of calls never starves it. */
