@@ -53,15 +53,19 @@ def test_what_a_person_decided_stays_and_the_same_command_again_changes_nothing(
 def test_the_folder_that_segment_wrote_is_taken_and_what_is_damaged_in_it_is_named(tmp_path, capsys):
     project, run = project_of(tmp_path), tmp_path / "result"
     lines = [{"file": f"photo{i}.png", "name": f"photo{i}", "confidence": 0.25} for i in range(3)]
+    lines += [{"file": "photo1.png", "name": "../../../out"}, {"file": "odd\u2028name.png", "name": "odd\u2028name"}]
     (run / "masks" / "cat").mkdir(parents=True)
-    (run / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + "{\n")
+    (run / "results.jsonl").write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines) + "{\n")
     Image.fromarray(square(5, 5) * 255).save(run / "masks" / "cat" / "photo0.png")
     (run / "masks" / "cat" / "photo1.png").write_bytes(b"no mask")
     Image.fromarray(np.full((SIZE[0] - 1, SIZE[1]), 255, np.uint8)).save(run / "masks" / "cat" / "photo2.png")
     with pytest.warns() as told:
         assert "1 photos have their masks from it, to be reviewed" in take(project, run)
     said = "\n".join(str(line.message) for line in told)
-    assert "line 4 is damaged" in said and "photo1.png" in said and "photo2.png: left out" in said
+    assert (
+        "line 6 is damaged" in said and said.count("damaged") == 1 and "'../../../out' lies outside its folder" in said
+    )
+    assert "photo1.png" in said and "photo2.png: left out" in said
     photo = by_name(project)["photo0.png"]
     assert np.array_equal(project.drawn_mask(photo), square(5, 5))
     assert (photo.state, photo.confidence, pairs(project, "cat")) == (

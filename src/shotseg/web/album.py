@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,7 +11,7 @@ from typing import Any
 from shotseg.data.images import write_bytes
 from shotseg.data.listing import find_images
 from shotseg.errors import InputError, ShotsegError, UsageError
-from shotseg.web.remembered import Sizes
+from shotseg.web.remembered import Sizes, rows_of
 from shotseg.web.said import STATES, PagePhoto, id_of
 
 
@@ -98,9 +97,8 @@ class Album:
         found = {}
         list_ = self.dropped.parent / "results" / "results.jsonl"
         with suppress(OSError):
-            for line in list_.read_text("utf-8", "replace").splitlines():
-                with suppress(ValueError, KeyError, TypeError, InputError):
-                    row = json.loads(line)
+            for row in rows_of(list_):
+                with suppress(KeyError, TypeError, InputError):
                     found[str(row["file"])] = inside(row["name"], list_)
         return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -12,11 +11,12 @@ import numpy as np
 
 from shotseg.data.annotations import Annotations, detect, index
 from shotseg.data.annotations.drawn import Annotated
-from shotseg.data.annotations.labelled import some
+from shotseg.data.annotations.labelled import inside, some
 from shotseg.data.images import read_mask
 from shotseg.data.listing import subfolders
 from shotseg.errors import InputError, ShotsegError, UsageError, note
 from shotseg.web.project import Project
+from shotseg.web.remembered import rows_of
 from shotseg.web.said import PagePhoto
 
 RESULTS = "results.jsonl"
@@ -74,9 +74,8 @@ def _is_of_a_run(source: Path) -> bool:
 def _confidences(folder: Path) -> dict[str, float]:
     """Photo's file -> how sure the run was of its masks; what a line does not say is passed over."""
     found = {}
-    for line in (folder / RESULTS).read_text("utf-8", "replace").splitlines():
+    for row in rows_of(folder / RESULTS):
         with suppress(ValueError, KeyError, TypeError):
-            row = json.loads(line)
             found[str(row["file"])] = min(1.0, max(0.0, float(row["confidence"])))
     return found
 
@@ -84,11 +83,14 @@ def _confidences(folder: Path) -> dict[str, float]:
 def _of_a_run(folder: Path) -> Iterator[Annotated]:
     """The photos of a folder that ``segment`` wrote."""
     classes = [folder / "masks" / name for name in subfolders(folder / "masks")]
-    for number, line in enumerate((folder / RESULTS).read_text("utf-8", "replace").splitlines(), start=1):
+    for number, row in enumerate(rows_of(folder / RESULTS), start=1):
         try:
-            file, name = (str(json.loads(line)[key]) for key in ("file", "name"))
-        except (ValueError, KeyError, TypeError):
+            file, name = str(row["file"]), inside(row["name"], folder / RESULTS)
+        except (KeyError, TypeError):
             note(f"{folder / RESULTS}: line {number} is damaged and left out; run segment again")
+            continue
+        except InputError as error:  # it leads out of the folder
+            note(str(error))
             continue
         masks = [own / f"{name}.png" for own in classes]
         if any(mask.is_file() for mask in masks):

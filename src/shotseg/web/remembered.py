@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shotseg.data.images import upright_size, write_bytes
 from shotseg.errors import InputError
@@ -39,6 +40,15 @@ def restore(project: Project) -> None:
                 )
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return
+
+
+def rows_of(results: Path) -> Iterator[Any]:
+    """The lines of a ``results.jsonl``, None for a damaged one. Raises OSError."""
+    for line in filter(None, results.read_text("utf-8", "replace").split("\n")):  # names hold other ends of lines
+        try:
+            yield json.loads(line)
+        except ValueError:
+            yield None
 
 
 class Sizes:
